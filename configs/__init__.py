@@ -1,0 +1,1 @@
+"""Shipped suites, read with ``importlib.resources.files("fedguard.configs")``."""

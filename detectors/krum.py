@@ -1,0 +1,72 @@
+"""Krum, m-Krum and Multi-Krum as a detector."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from fedguard.aggregators.krum import krum_scores, multi_krum, tolerated
+from fedguard.card import Card
+from fedguard.detector import Detector
+from fedguard.errors import ParameterError
+from fedguard.round import Round
+from fedguard.scores import Scores
+
+
+class Krum(Detector):
+    """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest other clients; who is not selected is a suspect.
+
+    n is the number of clients in the round, not in the population. The proof needs n ≥ 2f + 3.
+
+    Args:
+        num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
+        select: "krum" keeps the lowest score only; "m_krum" the m lowest, in one shot (FedSecurity);
+            "multi_krum" repeats Krum on the clients that remain.
+        m: how many to keep; None means n − f for m_krum, and for multi_krum as many as leave more than
+            2f + 2 clients to choose from (NDSS 2021).
+
+    Source: Blanchard et al., NeurIPS 2017, §4; Shejwalkar & Houmansadr, NDSS 2021, §II-C2.
+    """
+
+    card = Card(
+        "krum",
+        "sum of squared distances to the nearest other clients",
+        "Blanchard et al., Krum, NeurIPS 2017",
+    )
+
+    def __init__(
+        self,
+        num_malicious: int | None = None,
+        select: Literal["krum", "m_krum", "multi_krum"] = "krum",
+        m: int | None = None,
+    ) -> None:
+        if num_malicious is not None and num_malicious < 0:
+            raise ParameterError(f"krum: num_malicious is {num_malicious}; it cannot be negative")
+        if select not in ("krum", "m_krum", "multi_krum"):
+            raise ParameterError(f"krum: select is {select!r}; use 'krum', 'm_krum' or 'multi_krum'")
+        if m is not None and (m < 1 or select == "krum"):
+            raise ParameterError(f"krum: m is {m}; it is at least 1 and goes with m_krum and multi_krum only")
+        self.num_malicious = num_malicious
+        self.select = select
+        self.m = m
+
+    def min_clients(self) -> int:
+        """f + 3, so that at least one neighbour counts."""
+        return (self.num_malicious or 0) + 3
+
+    def score(self, round: Round) -> Scores:
+        """Score by distance to the neighbours."""
+        f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
+        distances = round.updates.sq_distances
+        values = krum_scores(distances, f).cpu().numpy()
+        if self.select == "multi_krum":
+            kept = multi_krum(distances, f, self.m)
+            why = f"not among the {len(kept)} that Multi-Krum selects"
+        else:
+            count = 1 if self.select == "krum" else min(self.m or round.n - f, round.n)
+            kept = list(np.argsort(values, kind="stable")[:count])
+            why = f"not among the {count} lowest scores"
+        suspects = np.ones(round.n, dtype=bool)
+        suspects[kept] = False
+        return Scores(values, suspects, why)

@@ -1,0 +1,61 @@
+"""Aggregators: from the updates that the policy lets through to one update of the global model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from .card import Method
+from .errors import ParameterError, TooFewClientsError
+from .round import Round, as_round
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Aggregator(Method, ABC):
+    """(updates, weights) → (d,). Authors write ``aggregate``; weights are positive there.
+
+    Calling the aggregator drops clients of weight 0 first. If nobody is left it returns zeros: the
+    global model stays as it is.
+    """
+
+    @abstractmethod
+    def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
+        """Aggregate a round in which everybody counts; returns (d,) float32.
+
+        Args:
+            round: the surviving clients.
+            weights: (n,) the policy's weights, in (0, 1].
+        """
+
+    def min_clients(self) -> int:
+        """The smallest number of surviving clients that this aggregator is defined for."""
+        return 1
+
+    def __call__(self, round: Round | Any, weights: Any = None) -> Tensor:
+        """Aggregate a round (or a bare (n, d) array).
+
+        Args:
+            round: the clients' updates.
+            weights: (n,) in [0, 1], 1 each if absent; 0 excludes.
+
+        Raises:
+            ParameterError: weights of the wrong shape or range.
+            TooFewClientsError: fewer survivors than ``min_clients()``.
+        """
+        round = as_round(round)
+        trust = np.ones(round.n) if weights is None else np.asarray(weights, dtype=np.float64)
+        if trust.shape != (round.n,) or not ((trust >= 0) & (trust <= 1)).all():
+            raise ParameterError(f"weights must be {round.n} numbers in [0, 1]")
+        survivors = np.flatnonzero(trust > 0)
+        if len(survivors) == 0:
+            return round.updates.matrix.new_zeros(round.updates.d)
+        if len(survivors) < self.min_clients():
+            raise TooFewClientsError(
+                f"{self.name} needs at least {self.min_clients()} clients, {len(survivors)} are left"
+            )
+        return self.aggregate(round.take(survivors), trust[survivors])

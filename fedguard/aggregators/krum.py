@@ -1,0 +1,92 @@
+"""Krum as an aggregation rule, and the arithmetic that the detector shares."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..aggregator import Aggregator
+from ..card import Card
+from ..errors import ParameterError, TooFewClientsError
+from ..round import Round
+
+
+def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
+    """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest *other* clients j.
+
+    The client itself is left out by its index, not as "the smallest distance": duplicates exist.
+
+    Args:
+        sq_distances: (n, n) squared distances.
+        num_malicious: f.
+
+    Returns:
+        (n,) float64; the lowest is Krum's choice.
+
+    Raises:
+        TooFewClientsError: n − f − 2 < 1.
+
+    Source: Blanchard et al., NeurIPS 2017, §4.
+    """
+    n = len(sq_distances)
+    neighbours = n - num_malicious - 2
+    if neighbours < 1:
+        raise TooFewClientsError(
+            f"krum sums over n - f - 2 neighbours, which is {neighbours} for n = {n} and f = {num_malicious}; "
+            f"at least {num_malicious + 3} clients are needed"
+        )
+    others = sq_distances.clone().fill_diagonal_(torch.inf)
+    return others.sort(dim=1).values[:, :neighbours].sum(1)
+
+
+def multi_krum(sq_distances: Tensor, num_malicious: int, count: int | None = None) -> list[int]:
+    """Positions that Multi-Krum selects, in order: Krum again and again on the clients that remain.
+
+    Args:
+        sq_distances: (n, n) squared distances.
+        num_malicious: f.
+        count: how many to select; None goes on while more than 2f + 2 clients remain.
+
+    Source: Shejwalkar & Houmansadr, NDSS 2021, §II-C2 (n − c > 2m + 2 for c selected).
+    """
+    remaining = list(range(len(sq_distances)))
+    chosen: list[int] = []
+    floor = 2 * num_malicious + 2 if count is None else max(num_malicious + 2, len(remaining) - count)
+    while len(remaining) > floor:
+        index = torch.tensor(remaining)
+        scores = krum_scores(sq_distances[index][:, index], num_malicious)
+        chosen.append(remaining.pop(int(scores.argmin())))
+    return chosen
+
+
+def tolerated(n: int) -> int:
+    """The largest f that Krum's proof tolerates for n clients: n ≥ 2f + 3."""
+    return max(0, (n - 3) // 2)
+
+
+class Krum(Aggregator):
+    """The single update with the lowest sum of squared distances to its n − f − 2 nearest others.
+
+    Args:
+        num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
+
+    Source: Blanchard et al., NeurIPS 2017, §4.
+    """
+
+    card = Card("krum", "the one update closest to its neighbours", "Blanchard et al., Krum, NeurIPS 2017")
+
+    def __init__(self, num_malicious: int | None = None) -> None:
+        if num_malicious is not None and num_malicious < 0:
+            raise ParameterError(f"num_malicious is {num_malicious}; it cannot be negative")
+        self.num_malicious = num_malicious
+
+    def min_clients(self) -> int:
+        """f + 3."""
+        return (self.num_malicious or 0) + 3
+
+    def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
+        """Return Krum's choice."""
+        f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
+        return round.updates.matrix[int(krum_scores(round.updates.sq_distances, f).argmin())].clone()

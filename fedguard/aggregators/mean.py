@@ -1,0 +1,45 @@
+"""Weighted mean: FedAvg."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..aggregator import Aggregator
+from ..card import Card
+from ..errors import ParameterError
+from ..round import Round
+
+
+class Mean(Aggregator):
+    """Σ_i a_i u_i / Σ_i a_i, with a_i = policy weight × claimed sample count (FedAvg).
+
+    Args:
+        weighting: "examples" multiplies by the sample counts that clients claim, as FedAvg does;
+            "uniform" does not, as the papers that average a selected set (Multi-Krum, DnC) have it.
+
+    Source: McMahan et al., AISTATS 2017, Algorithm 1.
+    """
+
+    card = Card("mean", "weighted mean of the updates (FedAvg)", "McMahan et al., FedAvg, AISTATS 2017")
+
+    def __init__(self, weighting: Literal["examples", "uniform"] = "examples") -> None:
+        if weighting not in ("examples", "uniform"):
+            raise ParameterError(f"weighting is 'examples' or 'uniform', not {weighting!r}")
+        self.weighting = weighting
+
+    def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
+        """Return the weighted mean, summed in float64."""
+        share = weights * round.num_examples if self.weighting == "examples" else weights
+        return weighted_mean(round, share)
+
+
+def weighted_mean(round: Round, share: NDArray[np.float64]) -> Tensor:
+    """(d,) Σ share_i u_i / Σ share_i in float64, returned as float32."""
+    matrix = round.updates.matrix
+    coefficients = torch.from_numpy(share / share.sum()).to(matrix.device)
+    return torch.cat([coefficients @ block for block in round.updates.blocks()]).float()

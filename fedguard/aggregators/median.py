@@ -1,0 +1,31 @@
+"""Coordinate-wise median."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..aggregator import Aggregator
+from ..card import Card
+from ..round import Round
+from .trimmed_mean import sorted_columns
+
+
+class Median(Aggregator):
+    """Per coordinate, the median over clients; the mean of the two middle values if n is even.
+
+    Weights only say who takes part: an order statistic has no use for their size.
+
+    Source: Yin et al., ICML 2018, Definition 1.
+    """
+
+    card = Card(
+        "median", "coordinate-wise median", "Yin et al., Byzantine-robust distributed learning, ICML 2018"
+    )
+
+    def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
+        """Return the median of every coordinate."""
+        n = round.n
+        ordered = sorted_columns(round)
+        return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2

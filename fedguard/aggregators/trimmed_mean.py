@@ -1,0 +1,51 @@
+"""Coordinate-wise trimmed mean."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..aggregator import Aggregator
+from ..card import Card
+from ..errors import ParameterError
+from ..round import Round
+
+
+class TrimmedMean(Aggregator):
+    """Per coordinate, the mean without the β largest and the β smallest values.
+
+    Weights only say who takes part: an order statistic has no use for their size.
+
+    Args:
+        num_malicious: β, how many values to cut at each end; needs n > 2β. The papers set β to the
+            assumed number of malicious clients. None cuts as much as possible, ⌊(n − 1)/2⌋, which is
+            the median.
+
+    Source: Yin et al., ICML 2018, Definition 2; β = c as in Fang et al. 2020, Table 1.
+    """
+
+    card = Card(
+        "trimmed_mean",
+        "coordinate-wise mean without the largest and smallest values",
+        "Yin et al., Byzantine-robust distributed learning, ICML 2018",
+    )
+
+    def __init__(self, num_malicious: int | None = None) -> None:
+        if num_malicious is not None and num_malicious < 0:
+            raise ParameterError(f"num_malicious is {num_malicious}; it cannot be negative")
+        self.num_malicious = num_malicious
+
+    def min_clients(self) -> int:
+        """2β + 1."""
+        return 2 * (self.num_malicious or 0) + 1
+
+    def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
+        """Return the trimmed mean of every coordinate."""
+        beta = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
+        return sorted_columns(round)[beta : round.n - beta].double().mean(0).float()
+
+
+def sorted_columns(round: Round) -> Tensor:
+    """(n, d) the updates with every column sorted in ascending order."""
+    return round.updates.matrix.sort(dim=0).values

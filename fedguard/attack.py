@@ -1,0 +1,175 @@
+"""The attack contract: declare what you know, get a view that holds exactly that."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .card import Method
+from .errors import KnowledgeError, ParameterError
+
+if TYPE_CHECKING:
+    from .aggregator import Aggregator
+    from .guard import Guard
+
+#: What an attack may declare beyond its own clients' data and updates, the global model and the rules
+#: of the protocol, with what each gives.
+KNOWLEDGE = {
+    "benign_updates": "the updates of all benign clients in this round",
+    "aggregator": "the server's aggregation rule",
+    "defense": "the server's guard: detectors, policy and aggregator",
+}
+
+Knowledge = Literal["full", "partial"]
+
+
+class Samples(NamedTuple):
+    """A client's samples before normalisation: pixels in [0, 1] (or raw features), integer labels."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def take(self, index: Tensor) -> Samples:
+        """Some of the samples."""
+        return Samples(self.pixels[index], self.labels[index])
+
+
+class Trial(NamedTuple):
+    """What attack success is measured on: samples, and for each the label that counts as success."""
+
+    samples: Samples
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class DataView:
+    """What an attack sees when it poisons one malicious client's data before training.
+
+    Attributes:
+        rank: which of the m malicious clients this is, 0 … m−1.
+        num_malicious: m.
+        num_classes: the number of labels.
+        generator: the attacker's randomness for this client.
+    """
+
+    rank: int
+    num_malicious: int
+    num_classes: int
+    generator: torch.Generator
+
+
+class UpdateView:
+    """What an attack sees when it crafts the malicious updates of one round.
+
+    Always there: ``index``; ``num_clients`` (n of this round) and ``num_malicious`` (m);
+    ``global_params`` (d,) w_{t−1}; ``initial_params`` (d,) w_0; ``own_updates`` (m, d), what the
+    malicious clients would send if they were honest (data attacks: after training on poisoned data);
+    ``generator``, the adversary's randomness for this round, one for all colluders.
+
+    The rest is there only if the attack declares it in ``knowledge``; reaching for it otherwise raises
+    KnowledgeError.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        num_clients: int,
+        global_params: Tensor,
+        initial_params: Tensor,
+        own_updates: Tensor,
+        generator: torch.Generator,
+        attack: str = "the attack",
+        benign_updates: Tensor | None = None,
+        aggregator: Aggregator | None = None,
+        defense: Guard | None = None,
+    ) -> None:
+        self.index = index
+        self.num_clients = num_clients
+        self.num_malicious = len(own_updates)
+        self.global_params = global_params
+        self.initial_params = initial_params
+        self.own_updates = own_updates
+        self.generator = generator
+        self._attack = attack
+        self._known = {"benign_updates": benign_updates, "aggregator": aggregator, "defense": defense}
+
+    def _get(self, name: str) -> object:
+        value = self._known[name]
+        if value is None:
+            raise KnowledgeError(
+                f"{self._attack} reaches for {name} ({KNOWLEDGE[name]}) without declaring it in `knowledge`"
+            )
+        return value
+
+    @property
+    def benign_updates(self) -> Tensor:
+        """(n − m, d) the updates of all benign clients."""
+        return self._get("benign_updates")  # type: ignore[return-value]
+
+    @property
+    def aggregator(self) -> Aggregator:
+        """The server's aggregation rule."""
+        return self._get("aggregator")  # type: ignore[return-value]
+
+    @property
+    def defense(self) -> Guard:
+        """The server's guard."""
+        return self._get("defense")  # type: ignore[return-value]
+
+    def reference(self) -> Tensor:
+        """(k, d) the honest updates that the attacker can look at: everybody's, or its own clients'."""
+        known = self._known["benign_updates"]
+        return self.own_updates if known is None else self.benign_updates
+
+    def before_attack(self) -> Tensor:
+        """(k, d) all updates as they would be without the attack, as far as the attacker knows them."""
+        known = self._known["benign_updates"]
+        return self.own_updates if known is None else torch.cat([self.own_updates, self.benign_updates])
+
+
+class Attack(Method, ABC):
+    """What the malicious clients do. Override ``poison_data``, ``craft``, or both.
+
+    Malicious clients collude: one object acts for all of them.
+    """
+
+    #: "model" crafts updates, "data" changes training data, "backdoor" does it to plant a trigger.
+    kind: ClassVar[Literal["none", "model", "data", "backdoor"]]
+    goal: ClassVar[Literal["none", "untargeted", "targeted"]] = "untargeted"
+    #: Names out of KNOWLEDGE. An instance may know less than its class (``knowledge: partial``).
+    knowledge: frozenset[str] = frozenset()
+
+    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
+        """Refuse, before anything runs, data or numbers of clients that the attack cannot work with.
+
+        Raises:
+            ParameterError: for example a pixel trigger on data that are no images.
+        """
+
+    def poison_data(self, samples: Samples, view: DataView) -> Samples:
+        """A malicious client's training data; unchanged unless overridden."""
+        return samples
+
+    def craft(self, view: UpdateView) -> Tensor:
+        """(m, d) what the malicious clients send; what their training gave unless overridden."""
+        return view.own_updates
+
+    def trial(self, test: Samples, num_classes: int) -> Trial | None:
+        """The test on which attack success (ASR) is measured; None if the attack is untargeted."""
+        return None
+
+
+def limit_knowledge(knowledge: Knowledge) -> frozenset[str]:
+    """ "full": all benign updates are known; "partial": only the attacker's own clients.
+
+    Raises:
+        ParameterError: another word.
+    """
+    if knowledge not in ("full", "partial"):
+        raise ParameterError(f"knowledge is 'full' or 'partial', not {knowledge!r}")
+    return frozenset({"benign_updates"}) if knowledge == "full" else frozenset()

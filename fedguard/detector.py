@@ -1,0 +1,129 @@
+"""The scorer contract: subclass, write ``score``, add a card."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from .card import Method
+from .errors import DetectorError, NeedError, TooFewClientsError
+from .round import Round, as_round
+from .scores import Scores
+from .state import State
+
+if TYPE_CHECKING:
+    from .policy import Decision
+
+#: What ``Detector.needs`` may name, and how to provide it.
+NEEDS = {
+    "model": "give the round a Server(model=…)",
+    "validation": "give the round a Server(validation=Labelled(inputs, labels)), "
+    "or set `server.validation` in the suite",
+    "root": "give the round a Server(root=Labelled(inputs, labels)), or set `server.root` in the suite",
+    "global_params": "give the round its global_params",
+}
+
+
+class Detector(Method, ABC):
+    """Scores every client of a round; **higher is more suspicious**.
+
+    Authors write ``score`` (arithmetic only). Calling the detector checks needs, the number of clients,
+    shapes and finiteness around it, and handles unusable updates: those clients come out as suspects
+    with score +Inf, and everybody else as if they were absent.
+
+    ``score`` must not change the detector. What it wants to remember goes into ``Scores.memory`` and is
+    folded in by ``commit`` once the guard has accepted the round, so that a refused round leaves no
+    trace. History is keyed by client id, never by position.
+    """
+
+    #: Names out of ``NEEDS`` that the round must provide.
+    needs: ClassVar[frozenset[str]] = frozenset()
+    #: True if ``score`` returns ``Scores.weights`` (then the policy "reweight" can use them).
+    gives_weights: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, round: Round) -> Scores | np.ndarray[Any, Any] | Tensor:
+        """Score a round in which every update is finite; an (n,) array will do."""
+
+    def min_clients(self) -> int:
+        """The smallest round that this detector can score."""
+        return 1
+
+    def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
+        """Fold an accepted round into the history; ``round`` holds the clients that were scored."""
+
+    def state_dict(self) -> State:
+        """Everything that ``commit`` has folded in: nested dicts of tensors and JSON values."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back to a state that ``state_dict`` returned."""
+
+    def __call__(self, round: Round | Any) -> Scores:
+        """Score a round (or a bare (n, d) array) with all checks.
+
+        Raises:
+            NeedError: the round lacks something that the detector needs.
+            TooFewClientsError: the method is undefined for so few clients.
+            DetectorError: ``score`` returned something else than one number per client.
+        """
+        round = as_round(round)
+        usable = round.usable
+        if usable.all():
+            return self._checked(round)
+        if not usable.any():
+            return Scores(np.empty(0), np.empty(0, dtype=bool)).spread(usable)
+        return self._checked(round.take(np.flatnonzero(usable))).spread(usable)
+
+    def check(self, n: int, available: frozenset[str]) -> None:
+        """Refuse, before anything runs, a round of n clients or a server that the method cannot use.
+
+        Args:
+            n: clients per round.
+            available: the names out of ``NEEDS`` that rounds will provide.
+
+        Raises:
+            NeedError: something needed is not available.
+            TooFewClientsError: n is below ``min_clients()``.
+        """
+        for need in sorted(self.needs - available):
+            raise NeedError(f"{self.name} needs {need}: {NEEDS.get(need, 'provide it')}")
+        if n < self.min_clients():
+            raise TooFewClientsError(
+                f"{self.name} needs at least {self.min_clients()} clients, the round has {n}"
+            )
+
+    def _checked(self, round: Round) -> Scores:
+        self.check(round.n, available(round))
+        result = self.score(round)
+        scores = result if isinstance(result, Scores) else Scores(_to_numpy(result))
+        values = np.asarray(scores.values, dtype=np.float64)
+        if values.shape != (round.n,):
+            raise DetectorError(f"{self.name} returned scores of shape {values.shape} for {round.n} clients")
+        if np.isnan(values).any():
+            who = round.client_ids[int(np.isnan(values).argmax())]
+            raise DetectorError(
+                f"{self.name} returned NaN for client {who!r}; use +Inf for 'cannot be trusted'"
+            )
+        for part in (scores.suspects, scores.weights):
+            if part is not None and np.shape(part) != (round.n,):
+                raise DetectorError(f"{self.name} returned labels or weights of shape {np.shape(part)}")
+        object.__setattr__(scores, "values", values)
+        return scores
+
+
+def available(round: Round) -> frozenset[str]:
+    """The names out of ``NEEDS`` that a round provides."""
+    have = {name for name in ("model", "validation", "root") if getattr(round.server, name, None) is not None}
+    if round.global_params is not None:
+        have.add("global_params")
+    return frozenset(have)
+
+
+def _to_numpy(values: Any) -> np.ndarray[Any, Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)

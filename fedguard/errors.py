@@ -1,0 +1,47 @@
+"""Every error that FedGuard raises on purpose: what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class FedGuardError(Exception):
+    """Base class; the command line prints its message without a traceback."""
+
+
+class RoundError(FedGuardError, ValueError):
+    """A round is malformed: shapes, ids or counts do not fit together."""
+
+
+class TooFewClientsError(RoundError):
+    """A method needs more clients than this round has."""
+
+
+class ParameterError(FedGuardError, ValueError):
+    """A parameter of a detector, attack, policy or aggregator is unknown or out of range."""
+
+
+class NeedError(FedGuardError, ValueError):
+    """A method needs something that the server does not have (say, validation data)."""
+
+
+class RegistryError(FedGuardError, ValueError):
+    """A name is unknown, taken twice, or names a class that breaks its contract."""
+
+
+class DetectorError(FedGuardError, RuntimeError):
+    """A detector returned scores that break the contract."""
+
+
+class KnowledgeError(FedGuardError, RuntimeError):
+    """An attack reached for knowledge that it does not declare."""
+
+
+class ConfigError(FedGuardError, ValueError):
+    """A suite or an override is wrong; the message names the file, line and key path."""
+
+
+class DataError(FedGuardError, OSError):
+    """A data set cannot be read."""
+
+
+class ResultsError(FedGuardError, OSError):
+    """A results folder is missing, taken or of another version."""

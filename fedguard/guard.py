@@ -1,0 +1,231 @@
+"""The guard: detectors, then the policy, then the aggregator. Knows nothing of simulation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+from torch import Tensor
+
+from .aggregator import Aggregator
+from .detector import Detector
+from .errors import ParameterError
+from .ledger import Ledger
+from .policy import Case, Decision, Policy
+from .round import ClientId, Round
+from .scores import Scores
+from .state import State
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the guard decided about a round; arrays are aligned with ``client_ids``.
+
+    Attributes:
+        aggregate: (d,) the update to add to the global model; zeros if nobody was let through.
+        weights: (n,) in [0, 1], what each client was allowed to contribute.
+        suspects: (n,) bool, who is called malicious in this round.
+        banned: (n,) bool, whose ban is in force from this round on.
+        reasons: one phrase for every client.
+        client_ids: the clients of the round.
+        scores: (n,) suspicion, higher = more suspicious: the detector's own score if there is one
+            detector, the mean rank in [0, 1] if there are several, NaN if there is none or the client
+            was not scored because its ban is in force.
+        by_detector: each detector's scores, by name.
+        info: numbers that the detectors report, by detector.
+        kept_global: True if nobody was let through, so that the global model stays.
+        note: the same in words.
+        seconds: wall time of each part: one entry per detector, ``"policy"`` and ``"aggregator"``.
+    """
+
+    aggregate: Tensor
+    weights: NDArray[np.float64]
+    suspects: NDArray[np.bool_]
+    banned: NDArray[np.bool_]
+    reasons: tuple[str, ...]
+    client_ids: tuple[ClientId, ...]
+    scores: NDArray[np.float64]
+    by_detector: Mapping[str, NDArray[np.float64]]
+    info: Mapping[str, Mapping[str, float]]
+    kept_global: bool
+    note: str
+    seconds: Mapping[str, float]
+
+
+class Guard:
+    """Scores every update, decides what each client may contribute, and only then aggregates.
+
+    Args:
+        detectors: one detector, several, or none.
+        policy: what follows from the scores; "observe" without detectors, "exclude" with, if absent.
+        aggregator: the aggregation rule; the weighted mean (FedAvg) if absent.
+        ledger: a ledger to go on with; a fresh one if absent.
+
+    Raises:
+        ParameterError: two detectors of the same name, or a policy that cannot use a detector.
+    """
+
+    def __init__(
+        self,
+        detectors: Detector | Sequence[Detector] = (),
+        policy: Policy | None = None,
+        aggregator: Aggregator | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        from .registry import make_aggregator, make_policy  # here: the registry knows all contracts
+
+        items = [detectors] if isinstance(detectors, Detector) else list(detectors)
+        names = [d.name for d in items]
+        if len(set(names)) < len(names):
+            raise ParameterError(f"two detectors of one guard have the same name: {', '.join(names)}")
+        self.detectors: dict[str, Detector] = dict(zip(names, items, strict=True))
+        self.policy = policy or make_policy("exclude" if items else "observe")
+        self.policy.check(self.detectors)
+        self.aggregator = aggregator or make_aggregator("mean")
+        self.ledger = ledger or Ledger()
+
+    def banned(self, clients: Iterable[ClientId], round_index: int) -> list[ClientId]:
+        """Those of ``clients`` who should not be asked to take part in this round."""
+        return [c for c in clients if self.ledger.is_banned(c, round_index)]
+
+    def process(self, round: Round) -> Outcome:
+        """Judge a round and aggregate what is left of it.
+
+        Clients with unusable updates (NaN, Inf, absurd sample counts) are suspects, banned clients are
+        ignored, and both are invisible to the detectors. The ledger and the detectors change only
+        after everything has succeeded.
+
+        Raises:
+            FedGuardError: the round does not fit a detector or the aggregator; nothing has changed.
+        """
+        round = round.with_server(aggregator=self.aggregator)
+        barred = np.array([self.ledger.is_banned(c, round.index) for c in round.client_ids])
+        judged = np.flatnonzero(round.usable & ~barred)
+        seconds: dict[str, float] = {}
+        scores: dict[str, Scores] = {}
+        decision = Decision(np.zeros(0), np.zeros(0, dtype=bool), ())
+        part = round.take(judged) if len(judged) else None
+        if part is not None:
+            for name, detector in self.detectors.items():
+                with _timed(seconds, name):
+                    scores[name] = detector(part)
+            with _timed(seconds, "policy"):
+                decision = self.policy.decide(Case(round.index, part.client_ids, scores, self.ledger))
+        weights = _fill(round.n, judged, decision.weights, 0.0)
+        with _timed(seconds, "aggregator"):
+            aggregate = self.aggregator(round, weights)
+        outcome = self._outcome(round, barred, judged, scores, decision, weights, aggregate, seconds)
+        self._commit(round, part, judged, scores, decision, outcome)
+        return outcome
+
+    def _outcome(
+        self,
+        round: Round,
+        barred: NDArray[np.bool_],
+        judged: NDArray[np.intp],
+        scores: Mapping[str, Scores],
+        decision: Decision,
+        weights: NDArray[np.float64],
+        aggregate: Tensor,
+        seconds: Mapping[str, float],
+    ) -> Outcome:
+        reasons = [
+            f"banned since round {self.ledger[c].banned_since}: {self.ledger[c].ban_reason}" if b else p or ""
+            for c, b, p in zip(round.client_ids, barred, round.problems, strict=True)
+        ]
+        suspects = barred | ~round.usable
+        banned = barred.copy()
+        unscored = np.where(barred, np.nan, np.inf)
+        for k, i in enumerate(judged):
+            reasons[i] = decision.reasons[k]
+            suspects[i] = decision.suspects[k]
+            banned[i] |= k in decision.bans
+            unscored[i] = np.nan
+        by_detector = {name: _fill(round.n, judged, s.values, unscored) for name, s in scores.items()}
+        kept = not (weights > 0).any()
+        return Outcome(
+            aggregate=aggregate,
+            weights=weights,
+            suspects=suspects,
+            banned=banned,
+            reasons=tuple(reasons),
+            client_ids=round.client_ids,
+            scores=_combined(scores, judged, unscored),
+            by_detector=by_detector,
+            info={name: s.info for name, s in scores.items()},
+            kept_global=kept,
+            note="every client was excluded: the global model stays as it is" if kept else "",
+            seconds=seconds,
+        )
+
+    def _commit(
+        self,
+        round: Round,
+        part: Round | None,
+        judged: NDArray[np.intp],
+        scores: Mapping[str, Scores],
+        decision: Decision,
+        outcome: Outcome,
+    ) -> None:
+        for name, detector in self.detectors.items():
+            if part is not None:
+                detector.commit(part, scores[name], decision)
+        for i, client in enumerate(round.client_ids):
+            if not self.ledger.is_banned(client, round.index):
+                self.ledger.judge(client, round.index, float(outcome.scores[i]), bool(outcome.suspects[i]))
+        for k, until in decision.bans.items():
+            i = int(judged[k])
+            self.ledger.ban(round.client_ids[i], round.index, until, outcome.reasons[i])
+
+    def state_dict(self) -> State:
+        """The ledger and every detector's history."""
+        return {
+            "ledger": self.ledger.state_dict(),
+            "detectors": {name: d.state_dict() for name, d in self.detectors.items()},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back to a state that ``state_dict`` returned."""
+        self.ledger.load_state_dict(state["ledger"])
+        for name, detector in self.detectors.items():
+            detector.load_state_dict(state["detectors"][name])
+
+
+class _timed:  # noqa: N801 - reads as a statement
+    """Add the wall time of a block to a table."""
+
+    def __init__(self, table: dict[str, float], name: str) -> None:
+        self.table, self.name = table, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.table[self.name] = time.perf_counter() - self.start
+
+
+def _fill(
+    n: int, index: NDArray[np.intp], values: NDArray[np.float64], rest: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    whole = np.full(n, rest, dtype=np.float64)
+    whole[index] = values
+    return whole
+
+
+def _combined(
+    scores: Mapping[str, Scores], judged: NDArray[np.intp], unscored: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    if not scores:
+        return unscored
+    values = [s.values for s in scores.values()]
+    if len(values) == 1:
+        return _fill(len(unscored), judged, values[0], unscored)
+    ranks = np.mean([(rankdata(v) - 1) / max(len(v) - 1, 1) for v in values], axis=0)
+    return _fill(len(unscored), judged, ranks, unscored)

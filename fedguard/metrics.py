@@ -1,0 +1,137 @@
+"""Detection metrics as pure functions: arrays in, numbers with their counts out.
+
+All rates are fractions in [0, 1]; what is undefined (FNR without attackers, say) is NaN, never 0.
+Definitions: Xie et al., FedREDefense, ICML 2024, Appendix A.4 and B.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from .errors import ParameterError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+def detection_metrics(
+    malicious: ArrayLike,
+    suspects: ArrayLike,
+    scores: ArrayLike | None = None,
+    participated: ArrayLike | None = None,
+    aggregated: ArrayLike | None = None,
+) -> dict[str, float]:
+    """DACC = (TP + TN)/n, FPR = FP/(FP + TN), FNR = FN/(FN + TP), from labels or from rounds.
+
+    Args:
+        malicious: (n,) bool, the truth.
+        suspects: (n,) bool, the labels of the clients at the end of a run (DACC, FPR, FNR); or (T, n),
+            the suspects of each round, and then rates are averaged over rounds (ADACC, AFPR, AFNR),
+            as suits methods that never label a client for good.
+        scores: (n,) or (T, n), higher = more suspicious; adds "auroc", averaged over the rounds in
+            which it is defined. +Inf is allowed, NaN marks a client that was not scored.
+        participated: (T, n) bool, who took part; everybody if absent. Others do not count in a round.
+        aggregated: (T, n) bool, whose update was aggregated; adds "aar".
+
+    Returns:
+        "dacc", "fpr", "fnr" (fractions), the pooled counts "tp", "fp", "tn", "fn", and where asked for
+        "auroc" and "aar" (rounds).
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    labels = np.atleast_2d(np.asarray(suspects, dtype=bool))
+    present = (
+        np.ones(labels.shape, dtype=bool)
+        if participated is None
+        else np.atleast_2d(np.asarray(participated, dtype=bool))
+    )
+    if truth.ndim != 1 or labels.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but suspects has {np.shape(suspects)}")
+    if np.ndim(suspects) == 1:  # labels at the end of a run concern everybody
+        present_for_labels = np.ones(labels.shape, dtype=bool)
+    else:
+        present_for_labels = present
+    if present_for_labels.shape != labels.shape:
+        raise ParameterError(f"participated has shape {present.shape} but suspects has {labels.shape}")
+    counts = np.array(
+        [_confusion(truth[p], row[p]) for row, p in zip(labels, present_for_labels, strict=True)]
+    )
+    counts = counts.reshape(-1, 4)
+    tp, fp, tn, fn = counts.T.astype(float)
+    result = {
+        "dacc": _mean_ratio(tp + tn, tp + fp + tn + fn),
+        "fpr": _mean_ratio(fp, fp + tn),
+        "fnr": _mean_ratio(fn, fn + tp),
+        "tp": float(tp.sum()),
+        "fp": float(fp.sum()),
+        "tn": float(tn.sum()),
+        "fn": float(fn.sum()),
+    }
+    if scores is not None:
+        result["auroc"] = mean_auroc(truth, scores)
+    if aggregated is not None:
+        result["aar"] = aar(truth, aggregated)
+    return result
+
+
+def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
+    """P(score of a malicious client > score of a benign one) + ½ P(equal): the Mann-Whitney form.
+
+    Args:
+        malicious: (n,) bool.
+        scores: (n,); +Inf allowed, NaN = not scored, left out.
+
+    Returns:
+        A fraction; NaN unless both kinds of client were scored.
+    """
+    values = np.asarray(scores, dtype=float)
+    scored = ~np.isnan(values)
+    truth = np.asarray(malicious, dtype=bool)[scored]
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    if positive == 0 or negative == 0:
+        return float("nan")
+    ranks = rankdata(values[scored])
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def mean_auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
+    """The mean of :func:`auroc` over the rounds of a (T, n) table in which it is defined."""
+    per_round = [auroc(malicious, row) for row in np.atleast_2d(np.asarray(scores, dtype=float))]
+    return _mean(np.array(per_round))
+
+
+def aar(malicious: ArrayLike, aggregated: ArrayLike) -> float:
+    """Mean over malicious clients of the number of rounds in which they were aggregated.
+
+    Args:
+        malicious: (n,) bool.
+        aggregated: (T, n) bool.
+
+    Returns:
+        Rounds; NaN without malicious clients.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    table = np.atleast_2d(np.asarray(aggregated, dtype=bool))
+    if table.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but aggregated has {table.shape}")
+    return _mean(table[:, truth].sum(0).astype(float))
+
+
+def _confusion(truth: NDArray[np.bool_], labels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    tp, fp = int((truth & labels).sum()), int((~truth & labels).sum())
+    return tp, fp, int((~truth & ~labels).sum()), int((truth & ~labels).sum())
+
+
+def _mean_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> float:
+    defined = denominator > 0
+    return _mean(numerator[defined] / denominator[defined])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,64 @@
+"""Parameters given by name (in YAML or Python) checked against the signature that takes them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from .errors import ParameterError
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """``", did you mean 'x'?"`` for a misspelt word, or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def params_model(function: Callable[..., Any], skip: int = 0) -> type[BaseModel]:
+    """A pydantic model of a signature: one field per parameter, nothing else allowed.
+
+    Args:
+        function: a class (its ``__init__`` counts) or a function; every parameter is annotated.
+        skip: leading parameters that are not the user's.
+    """
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = typing.get_type_hints(target, include_extras=True)
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    fields: dict[str, Any] = {
+        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in parameters
+    }
+    config = ConfigDict(extra="forbid", strict=False, arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(getattr(function, "__name__", "Params"), __config__=config, **fields)
+
+
+def check_params(
+    function: Callable[..., Any], params: Mapping[str, Any], where: str, skip: int = 0
+) -> dict[str, Any]:
+    """Return ``params`` with their types checked, or say which one is wrong.
+
+    Raises:
+        ParameterError: a parameter is unknown, missing or of the wrong type; names the nearest valid one.
+    """
+    model = params_model(function, skip)
+    try:
+        checked = model(**params)
+    except ValidationError as error:
+        raise ParameterError(f"{where}: {explain(error, model)}") from None
+    return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a validation in words."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        return f"unknown parameter {key!r}{nearest(key, known)} (known: {', '.join(known) or 'none'})"
+    if first["type"] == "missing":
+        return f"parameter {key!r} is missing"
+    return f"parameter {key!r}: {first['msg']}, got {first['input']!r}"

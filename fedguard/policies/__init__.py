@@ -1,0 +1,8 @@
+"""Policies, one per file."""
+
+CATALOGUE = {
+    "observe": "fedguard.policies.observe:Observe",
+    "exclude": "fedguard.policies.exclude:Exclude",
+    "reweight": "fedguard.policies.reweight:Reweight",
+    "ban": "fedguard.policies.ban:Ban",
+}

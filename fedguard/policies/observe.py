@@ -1,0 +1,24 @@
+"""Observe: report, change nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..card import Card
+from ..policy import Case, Decision, Policy
+
+
+class Observe(Policy):
+    """Everybody contributes in full; suspects are reported only.
+
+    Args:
+        rule: how scores become suspects, see :mod:`fedguard.rules`.
+    """
+
+    card = Card("observe", "report suspects, let everybody contribute", "FedGuard")
+
+    def decide(self, case: Case) -> Decision:
+        """Weight 1 for everybody."""
+        suspects, phrases = self.suspects(case)
+        reasons = tuple(f"observed: {p}" for p in phrases)
+        return Decision(np.ones(len(reasons)), suspects, reasons)

@@ -1,0 +1,87 @@
+"""Policies: from scores, suspects and the ledger to what each client may contribute."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .card import Method
+from .ledger import Ledger
+from .round import ClientId
+from .rules import Rule
+from .scores import Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .detector import Detector
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Everything that a policy may look at: no updates, no truth.
+
+    Attributes:
+        index: the number of the round.
+        client_ids: the n clients that were scored.
+        scores: what each detector said, by the detector's name.
+        ledger: the past; read only.
+    """
+
+    index: int
+    client_ids: tuple[ClientId, ...]
+    scores: Mapping[str, Scores]
+    ledger: Ledger
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """A policy's answer for the n clients of a case.
+
+    Attributes:
+        weights: (n,) in [0, 1]; 0 excludes.
+        suspects: (n,) bool.
+        reasons: n phrases, one for every client, excluded or not.
+        bans: position → first round in which the client may return (None: never).
+    """
+
+    weights: NDArray[np.float64]
+    suspects: NDArray[np.bool_]
+    reasons: tuple[str, ...]
+    bans: dict[int, int | None] = field(default_factory=dict)
+
+
+class Policy(Method, ABC):
+    """Decides on each client of a round. Stateless: what it must remember is in the ledger.
+
+    Args:
+        rule: how a detector's scores become suspects; the detector's own decision by default. With
+            several detectors, a client is a suspect if any of them suspects it.
+    """
+
+    def __init__(self, rule: str | dict[str, Any] = "native") -> None:
+        self.rule = Rule(rule)
+
+    @abstractmethod
+    def decide(self, case: Case) -> Decision:
+        """Weights, suspects, bans and a reason for every client."""
+
+    def check(self, detectors: Mapping[str, Detector]) -> None:
+        """Refuse detectors that the policy cannot work with (ParameterError); called once, at set-up."""
+
+    def suspects(self, case: Case) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+        """(n,) who any detector suspects, and a phrase for every client: which detector, and why."""
+        n = len(case.client_ids)
+        suspects = np.zeros(n, dtype=bool)
+        phrases: list[list[str]] = [[] for _ in range(n)]
+        for name, scores in case.scores.items():
+            flagged, why = self.rule(scores)
+            suspects |= flagged
+            for i in range(n):
+                text = f"{name} score {scores.values[i]:.4g}"
+                phrases[i].append(f"{text}: {why}" if flagged[i] else text)
+        return suspects, tuple("; ".join(p) or "no detector" for p in phrases)

@@ -1,0 +1,138 @@
+"""One round of federated learning, as the server sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import RoundError
+from .server import Server
+from .updates import Index, Updates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ClientId: TypeAlias = int | str
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """The updates that n clients sent, and what the server knows about them.
+
+    Args:
+        updates: (n, d) array, tensor or :class:`Updates`; row i is client i's w_i − w_{t−1}.
+        client_ids: n distinct strings or integers; 0 … n−1 if absent. History is keyed by them.
+        num_examples: (n,) sample counts as *claimed* by the clients; 1 each if absent.
+        index: the number of the round, from 0.
+        global_params: (d,) the global model w_{t−1} that the clients started from.
+        server: what the server owns (model, validation data, …), see :class:`Server`.
+
+    Raises:
+        RoundError: shapes do not fit, an id appears twice, or there is no client.
+
+    A client whose update holds NaN or Inf, or whose sample count is not a positive finite number, does
+    not make the round invalid: it is a *problem* of that client (see ``problems``), who is a suspect
+    while everybody else is treated as if it were absent.
+    """
+
+    updates: Updates
+    client_ids: tuple[ClientId, ...] = None  # type: ignore[assignment]
+    num_examples: NDArray[np.float64] = None  # type: ignore[assignment]
+    index: int = 0
+    global_params: Tensor | None = None
+    server: Server | None = None
+
+    def __post_init__(self) -> None:
+        updates = self.updates if isinstance(self.updates, Updates) else Updates(self.updates)
+        if updates.n == 0 or updates.d == 0:
+            raise RoundError(
+                f"a round needs at least one client and one parameter, got {updates.n} x {updates.d}"
+            )
+        object.__setattr__(self, "updates", updates)
+        object.__setattr__(self, "client_ids", _ids(self.client_ids, updates.n))
+        object.__setattr__(self, "num_examples", _counts(self.num_examples, updates.n))
+        if self.global_params is not None:
+            params = torch.as_tensor(self.global_params, dtype=torch.float32).detach()
+            if params.shape != (updates.d,):
+                raise RoundError(
+                    f"global_params has shape {tuple(params.shape)}, but updates have d = {updates.d} parameters"
+                )
+            object.__setattr__(self, "global_params", params)
+
+    @property
+    def n(self) -> int:
+        """Number of clients in this round."""
+        return self.updates.n
+
+    @cached_property
+    def problems(self) -> tuple[str | None, ...]:
+        """Per client: why its update cannot be used at all, or None."""
+        return tuple(
+            "non-finite update"
+            if not finite
+            else f"sample count {count:g} is not a positive finite number"
+            if not (np.isfinite(count) and count > 0)
+            else None
+            for finite, count in zip(self.updates.finite, self.num_examples, strict=True)
+        )
+
+    @cached_property
+    def usable(self) -> NDArray[np.bool_]:
+        """(n,) True where a client has no problem."""
+        return np.array([problem is None for problem in self.problems])
+
+    def take(self, clients: Index) -> Round:
+        """The same round as if only these clients (positions) had taken part."""
+        index = np.asarray(clients, dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            updates=self.updates.take(index),
+            client_ids=tuple(self.client_ids[i] for i in index),
+            num_examples=self.num_examples[index],
+        )
+
+    def with_server(self, **changes: Any) -> Round:
+        """The same round with some parts of its server replaced."""
+        return dataclasses.replace(self, server=dataclasses.replace(self.server or Server(), **changes))
+
+
+def as_round(value: Any) -> Round:
+    """Accept a round, or bare updates as a round of their own."""
+    return value if isinstance(value, Round) else Round(value)
+
+
+def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
+    if ids is None:
+        return tuple(range(n))
+    plain = tuple(i.item() if isinstance(i, np.generic) else i for i in ids)
+    if len(plain) != n:
+        raise RoundError(f"{len(plain)} client ids for {n} updates")
+    wrong = [i for i in plain if isinstance(i, bool) or not isinstance(i, int | str)]
+    if wrong:
+        raise RoundError(f"client id {wrong[0]!r} is neither a string nor an integer")
+    texts = [str(i) for i in plain]
+    twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < n else []
+    if twice:
+        raise RoundError(
+            f"client id {twice[0]!r} appears more than once; each client sends one update per round"
+        )
+    return plain
+
+
+def _counts(counts: Any, n: int) -> NDArray[np.float64]:
+    if counts is None:
+        return np.ones(n)
+    try:
+        array = np.asarray(counts, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RoundError("num_examples is not numeric") from None
+    if array.shape != (n,):
+        raise RoundError(f"num_examples has shape {array.shape}, but there are {n} clients")
+    return array

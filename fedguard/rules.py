@@ -1,0 +1,101 @@
+"""Rules: how scores become suspects when the detector's own decision is not wanted.
+
+Each rule is a small function ``(values) -> (suspects, why)``; :func:`make_rule` builds one from its name
+and parameters. ``native`` keeps the detector's own decision and is the default everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from .errors import ParameterError
+from .params import check_params
+from .scores import Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Verdict: TypeAlias = tuple[NDArray[np.bool_], str]
+
+#: A rule as a user writes it: a name, or a mapping with ``name`` and parameters.
+RuleSpec: TypeAlias = str | Mapping[str, Any]
+
+
+def threshold(values: NDArray[np.float64], value: float) -> Verdict:
+    """s_i > value."""
+    return values > value, f"score above {value:g}"
+
+
+def top(values: NDArray[np.float64], count: int) -> Verdict:
+    """The ``count`` highest scores; of equal scores the later client."""
+    suspects = np.zeros(len(values), dtype=bool)
+    if count > 0:
+        suspects[np.argsort(values, kind="stable")[-count:]] = True
+    return suspects, f"among the {count} highest scores"
+
+
+def keep(values: NDArray[np.float64], count: int) -> Verdict:
+    """All but the ``count`` lowest scores; of equal scores the earlier client is kept."""
+    suspects = np.ones(len(values), dtype=bool)
+    suspects[np.argsort(values, kind="stable")[:count]] = False
+    return suspects, f"not among the {count} lowest scores"
+
+
+def mad(values: NDArray[np.float64], k: float = 3.5) -> Verdict:
+    """0.6745 · (s_i − median) / MAD > k: the modified z-score of Iglewicz & Hoaglin (1993).
+
+    With MAD = 0 (more than half of the scores equal), every score above the median is a suspect.
+    """
+    centre = np.median(values)
+    spread = np.median(np.abs(values - centre))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(values > centre, 0.6745 * (values - centre) / spread, 0.0)
+    return z > k, f"score more than {k:g} robust deviations above the median"
+
+
+RULES: dict[str, Callable[..., Verdict]] = {"threshold": threshold, "top": top, "keep": keep, "mad": mad}
+
+
+class Rule:
+    """A rule by name, ready to be applied to a detector's scores.
+
+    Args:
+        spec: ``"native"``, another name in ``RULES``, or ``{"name": …, parameter: …}``.
+
+    Raises:
+        ParameterError: the rule or one of its parameters is unknown or missing.
+    """
+
+    def __init__(self, spec: RuleSpec = "native") -> None:
+        params = {"name": spec} if isinstance(spec, str) else dict(spec)
+        self.name = str(params.pop("name", ""))
+        self._apply: Callable[[NDArray[np.float64]], Verdict] | None = None
+        if self.name == "native":
+            check_params(_native, params, "rule native")
+            return
+        if self.name not in RULES:
+            raise ParameterError(f"unknown rule {self.name!r}; known: native, {', '.join(RULES)}")
+        function = RULES[self.name]
+        self._apply = functools.partial(
+            function, **check_params(function, params, f"rule {self.name}", skip=1)
+        )
+
+    def __call__(self, scores: Scores) -> Verdict:
+        """Suspects (n,) and why they are.
+
+        Raises:
+            ParameterError: rule "native" on a detector that scores only.
+        """
+        if self._apply is not None:
+            return self._apply(scores.values)
+        if scores.suspects is None:
+            raise ParameterError("the detector has no decision rule of its own; give the policy a `rule`")
+        return scores.suspects, scores.why or "flagged by the detector's own rule"
+
+
+def _native() -> None:
+    """The native rule takes no parameters."""

@@ -1,0 +1,50 @@
+"""What a detector says about a round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Suspicion per client; **higher is more suspicious**, always.
+
+    Attributes:
+        values: (n,) float64. +Inf is allowed (more suspicious than any number), NaN is not.
+        suspects: (n,) bool, who the paper's own decision rule calls malicious; None if it has no rule.
+        why: one phrase that says what makes a client a suspect, for example
+            ``"reconstruction error above 0.6"``; it goes into the reason of every verdict.
+        weights: (n,) in [0, 1], for methods that weight clients instead of excluding them.
+        info: numbers worth reporting about the round (iterations used, threshold found …).
+        memory: what ``Detector.commit`` folds into the detector's state if the round is accepted.
+    """
+
+    values: NDArray[np.float64]
+    suspects: NDArray[np.bool_] | None = None
+    why: str = ""
+    weights: NDArray[np.float64] | None = None
+    info: dict[str, float] = field(default_factory=dict)
+    memory: Any = None
+
+    def spread(self, clients: NDArray[np.bool_]) -> Scores:
+        """Scores of a part of the clients as scores of all; those left out are suspects with +Inf."""
+
+        def fill(part: NDArray[Any], rest: Any) -> NDArray[Any]:
+            whole = np.full(len(clients), rest, dtype=part.dtype)
+            whole[clients] = part
+            return whole
+
+        return Scores(
+            values=fill(self.values, np.inf),
+            suspects=None if self.suspects is None else fill(self.suspects, True),
+            why=self.why,
+            weights=None if self.weights is None else fill(self.weights, 0.0),
+            info=self.info,
+            memory=self.memory,
+        )

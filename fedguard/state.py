@@ -1,0 +1,59 @@
+"""State of detectors and ledgers as bytes: safetensors for tensors, JSON for the rest, never pickle."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from .errors import ResultsError
+
+#: Nested dicts (string keys) and lists of tensors and JSON values.
+State: TypeAlias = dict[str, Any]
+
+_TENSOR = "__tensor__"
+
+
+def pack(state: State) -> bytes:
+    """Serialise a state; :func:`unpack` gives it back bit for bit."""
+    tensors: dict[str, Tensor] = {}
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            key = str(len(tensors))
+            tensors[key] = value.detach().cpu().clone().contiguous()
+            return {_TENSOR: key}
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [strip(item) for item in value]
+        return value
+
+    tree = json.dumps(strip(state))
+    return save_tensors(tensors, metadata={"fedguard": tree})
+
+
+def unpack(data: bytes) -> State:
+    """Read what :func:`pack` wrote.
+
+    Raises:
+        ResultsError: the bytes are truncated or not a FedGuard state.
+    """
+    try:
+        tensors = load_tensors(data)
+        length = int.from_bytes(data[:8], "little")
+        tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["fedguard"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ResultsError(f"not a FedGuard state, or cut short: {error}") from None
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return tensors[value[_TENSOR]] if _TENSOR in value else {k: fill(v) for k, v in value.items()}
+        return [fill(item) for item in value] if isinstance(value, list) else value
+
+    state: State = fill(tree)
+    return state
