@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from .card import Method
-from .errors import ParameterError, TooFewClientsError
+from .errors import ContractError, ParameterError, TooFewClientsError
 from .round import Round, as_round
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Aggregator(Method, ABC):
     """(updates, weights) → (d,). Authors write ``aggregate``; weights are positive there.
 
-    Calling the aggregator drops clients of weight 0 first. If nobody is left it returns zeros: the
-    global model stays as it is.
+    Calling the aggregator first drops clients of weight 0 and unusable updates. If nobody is left it
+    returns zeros: the global model stays as it is.
     """
 
     @abstractmethod
@@ -46,16 +46,20 @@ class Aggregator(Method, ABC):
         Raises:
             ParameterError: weights of the wrong shape or range.
             TooFewClientsError: fewer survivors than ``min_clients()``.
+            ContractError: ``aggregate`` returned something else than d finite numbers.
         """
         round = as_round(round)
         trust = np.ones(round.n) if weights is None else np.asarray(weights, dtype=np.float64)
         if trust.shape != (round.n,) or not ((trust >= 0) & (trust <= 1)).all():
             raise ParameterError(f"weights must be {round.n} numbers in [0, 1]")
-        survivors = np.flatnonzero(trust > 0)
+        survivors = np.flatnonzero((trust > 0) & round.usable)
         if len(survivors) == 0:
             return round.updates.matrix.new_zeros(round.updates.d)
         if len(survivors) < self.min_clients():
             raise TooFewClientsError(
                 f"{self.name} needs at least {self.min_clients()} clients, {len(survivors)} are left"
             )
-        return self.aggregate(round.take(survivors), trust[survivors])
+        result = self.aggregate(round.take(survivors), trust[survivors])
+        if result.shape != (round.updates.d,) or not bool(result.isfinite().all()):
+            raise ContractError(f"{self.name} returned something else than {round.updates.d} finite numbers")
+        return result

@@ -122,9 +122,12 @@ class UpdateView:
         return self._get("defense")  # type: ignore[return-value]
 
     def reference(self) -> Tensor:
-        """(k, d) the honest updates that the attacker can look at: everybody's, or its own clients'."""
+        """(k, d) the honest updates that the attacker can look at, k ≥ 1.
+
+        All benign clients' if they are known and there are any, otherwise its own clients'.
+        """
         known = self._known["benign_updates"]
-        return self.own_updates if known is None else self.benign_updates
+        return self.own_updates if known is None or len(self.benign_updates) == 0 else self.benign_updates
 
     def before_attack(self) -> Tensor:
         """(k, d) all updates as they would be without the attack, as far as the attacker knows them."""
@@ -140,7 +143,8 @@ class Attack(Method, ABC):
 
     #: "model" crafts updates, "data" changes training data, "backdoor" does it to plant a trigger.
     kind: ClassVar[Literal["none", "model", "data", "backdoor"]]
-    goal: ClassVar[Literal["none", "untargeted", "targeted"]] = "untargeted"
+    #: An instance may aim at something else than its class (label flips between chosen classes).
+    goal: Literal["none", "untargeted", "targeted"] = "untargeted"
     #: Names out of KNOWLEDGE. An instance may know less than its class (``knowledge: partial``).
     knowledge: frozenset[str] = frozenset()
 

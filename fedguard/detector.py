@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,7 +57,10 @@ class Detector(Method, ABC):
         """Fold an accepted round into the history; ``round`` holds the clients that were scored."""
 
     def state_dict(self) -> State:
-        """Everything that ``commit`` has folded in: nested dicts of tensors and JSON values."""
+        """Everything that ``commit`` has folded in: nested dicts (string keys) of tensors and JSON values.
+
+        A snapshot: later commits do not change it.
+        """
         return {}
 
     def load_state_dict(self, state: State) -> None:
@@ -99,20 +103,31 @@ class Detector(Method, ABC):
     def _checked(self, round: Round) -> Scores:
         self.check(round.n, available(round))
         result = self.score(round)
-        scores = result if isinstance(result, Scores) else Scores(_to_numpy(result))
-        values = np.asarray(scores.values, dtype=np.float64)
-        if values.shape != (round.n,):
-            raise DetectorError(f"{self.name} returned scores of shape {values.shape} for {round.n} clients")
+        scores = result if isinstance(result, Scores) else Scores(result)  # type: ignore[arg-type]
+        values = self._array(scores.values, "scores", round.n, np.float64)
         if np.isnan(values).any():
             who = round.client_ids[int(np.isnan(values).argmax())]
             raise DetectorError(
                 f"{self.name} returned NaN for client {who!r}; use +Inf for 'cannot be trusted'"
             )
-        for part in (scores.suspects, scores.weights):
-            if part is not None and np.shape(part) != (round.n,):
-                raise DetectorError(f"{self.name} returned labels or weights of shape {np.shape(part)}")
-        object.__setattr__(scores, "values", values)
-        return scores
+        suspects, weights = scores.suspects, scores.weights
+        if suspects is not None:
+            suspects = self._array(suspects, "suspects", round.n, np.bool_)
+        if weights is not None:
+            weights = self._array(weights, "weights", round.n, np.float64)
+        if (weights is None and self.gives_weights) or np.isnan(0.0 if weights is None else weights).any():
+            raise DetectorError(f"{self.name} says that it gives weights, but returned none or NaN")
+        return dataclasses.replace(scores, values=values, suspects=suspects, weights=weights)
+
+    def _array(self, values: Any, what: str, n: int, dtype: type[Any]) -> np.ndarray[Any, Any]:
+        try:
+            plain = values.detach().cpu() if isinstance(values, Tensor) else values
+            array = np.asarray(plain, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            raise DetectorError(f"{self.name} returned {what} that are no numbers: {error}") from None
+        if array.shape != (n,):
+            raise DetectorError(f"{self.name} returned {what} of shape {array.shape} for {n} clients")
+        return array
 
 
 def available(round: Round) -> frozenset[str]:
@@ -121,9 +136,3 @@ def available(round: Round) -> frozenset[str]:
     if round.global_params is not None:
         have.add("global_params")
     return frozenset(have)
-
-
-def _to_numpy(values: Any) -> np.ndarray[Any, Any]:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class FedGuardError(Exception):
-    """Base class; the command line prints its message without a traceback."""
+    """Base class; the command line prints its message without a traceback.
+
+    Attributes:
+        key: the setting of a suite that the error is about, where that is known.
+    """
+
+    key: str | None = None
 
 
 class RoundError(FedGuardError, ValueError):
@@ -27,7 +33,11 @@ class RegistryError(FedGuardError, ValueError):
     """A name is unknown, taken twice, or names a class that breaks its contract."""
 
 
-class DetectorError(FedGuardError, RuntimeError):
+class ContractError(FedGuardError, RuntimeError):
+    """A method returned something that breaks its contract."""
+
+
+class DetectorError(ContractError):
     """A detector returned scores that break the contract."""
 
 

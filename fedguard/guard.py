@@ -15,7 +15,7 @@ from .aggregator import Aggregator
 from .detector import Detector
 from .errors import ParameterError
 from .ledger import Ledger
-from .policy import Case, Decision, Policy
+from .policy import Case, Decision, Policy, checked
 from .round import ClientId, Round
 from .scores import Scores
 from .state import State
@@ -36,9 +36,9 @@ class Outcome:
         reasons: one phrase for every client.
         client_ids: the clients of the round.
         scores: (n,) suspicion, higher = more suspicious: the detector's own score if there is one
-            detector, the mean rank in [0, 1] if there are several, NaN if there is none or the client
-            was not scored because its ban is in force.
-        by_detector: each detector's scores, by name.
+            detector, the mean rank in [0, 1] if there are several, NaN if there is none; +Inf for an
+            unusable update, NaN for a client that was not scored because its ban is in force.
+        by_detector: each detector's scores, by name; +Inf and NaN as in ``scores``.
         info: numbers that the detectors report, by detector.
         kept_global: True if nobody was let through, so that the global model stays.
         note: the same in words.
@@ -103,12 +103,13 @@ class Guard:
         after everything has succeeded.
 
         Raises:
-            FedGuardError: the round does not fit a detector or the aggregator; nothing has changed.
+            FedGuardError: the round does not fit a detector or the aggregator; nothing has changed. Nor
+                has it after any other error, for example one in a detector's ``commit``.
         """
         round = round.with_server(aggregator=self.aggregator)
         barred = np.array([self.ledger.is_banned(c, round.index) for c in round.client_ids])
         judged = np.flatnonzero(round.usable & ~barred)
-        seconds: dict[str, float] = {}
+        seconds = dict.fromkeys((*self.detectors, "policy", "aggregator"), 0.0)
         scores: dict[str, Scores] = {}
         decision = Decision(np.zeros(0), np.zeros(0, dtype=bool), ())
         part = round.take(judged) if len(judged) else None
@@ -117,7 +118,8 @@ class Guard:
                 with _timed(seconds, name):
                     scores[name] = detector(part)
             with _timed(seconds, "policy"):
-                decision = self.policy.decide(Case(round.index, part.client_ids, scores, self.ledger))
+                case = Case(round.index, part.client_ids, scores, self.ledger)
+                decision = checked(self.policy.decide(case), self.policy.name, part.n)
         weights = _fill(round.n, judged, decision.weights, 0.0)
         with _timed(seconds, "aggregator"):
             aggregate = self.aggregator(round, weights)
@@ -148,7 +150,7 @@ class Guard:
             suspects[i] = decision.suspects[k]
             banned[i] |= k in decision.bans
             unscored[i] = np.nan
-        by_detector = {name: _fill(round.n, judged, s.values, unscored) for name, s in scores.items()}
+        values = {name: scores[name].values if name in scores else np.zeros(0) for name in self.detectors}
         kept = not (weights > 0).any()
         return Outcome(
             aggregate=aggregate,
@@ -158,8 +160,8 @@ class Guard:
             reasons=tuple(reasons),
             client_ids=round.client_ids,
             scores=_combined(scores, judged, unscored),
-            by_detector=by_detector,
-            info={name: s.info for name, s in scores.items()},
+            by_detector={name: _fill(round.n, judged, v, unscored) for name, v in values.items()},
+            info={name: scores[name].info if name in scores else {} for name in self.detectors},
             kept_global=kept,
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
@@ -174,15 +176,24 @@ class Guard:
         decision: Decision,
         outcome: Outcome,
     ) -> None:
-        for name, detector in self.detectors.items():
-            if part is not None:
-                detector.commit(part, scores[name], decision)
+        if part is not None:
+            self._commit_detectors(part, scores, decision)
         for i, client in enumerate(round.client_ids):
             if not self.ledger.is_banned(client, round.index):
                 self.ledger.judge(client, round.index, float(outcome.scores[i]), bool(outcome.suspects[i]))
         for k, until in decision.bans.items():
             i = int(judged[k])
             self.ledger.ban(round.client_ids[i], round.index, until, outcome.reasons[i])
+
+    def _commit_detectors(self, part: Round, scores: Mapping[str, Scores], decision: Decision) -> None:
+        before = {name: detector.state_dict() for name, detector in self.detectors.items()}
+        try:
+            for name, detector in self.detectors.items():
+                detector.commit(part, scores[name], decision)
+        except BaseException:  # all or nobody
+            for name, detector in self.detectors.items():
+                detector.load_state_dict(before[name])
+            raise
 
     def state_dict(self) -> State:
         """The ledger and every detector's history."""
@@ -192,7 +203,16 @@ class Guard:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Go back to a state that ``state_dict`` returned.
+
+        Raises:
+            ParameterError: the state is of a guard with other detectors.
+        """
+        if set(state["detectors"]) != set(self.detectors):
+            raise ParameterError(
+                f"the state is of a guard with detectors {sorted(state['detectors'])}, "
+                f"this one has {sorted(self.detectors)}"
+            )
         self.ledger.load_state_dict(state["ledger"])
         for name, detector in self.detectors.items():
             detector.load_state_dict(state["detectors"][name])

@@ -30,18 +30,21 @@ class Record:
 
 
 class Ledger:
-    """Records by client id; only :meth:`Guard.process` writes, once a round is decided."""
+    """Records by client id; only :meth:`Guard.process` writes, once a round is decided.
+
+    Ids that read the same are the same client, so that nobody sheds a ban when 7 comes back as "7".
+    """
 
     def __init__(self) -> None:
-        self._records: dict[ClientId, Record] = {}
+        self._records: dict[str, tuple[ClientId, Record]] = {}
 
     def __getitem__(self, client: ClientId) -> Record:
         """The client's record; an empty one for a client never seen."""
-        return self._records.get(client, Record())
+        return self._records.get(str(client), (client, Record()))[1]
 
     def clients(self) -> list[ClientId]:
         """Everyone with a record, in order of appearance."""
-        return list(self._records)
+        return [client for client, _ in self._records.values()]
 
     def is_banned(self, client: ClientId, round_index: int) -> bool:
         """Whether a ban is in force in this round."""
@@ -56,7 +59,7 @@ class Ledger:
 
     def judge(self, client: ClientId, round_index: int, score: float, suspect: bool) -> None:
         """Note a verdict."""
-        record = self._records.setdefault(client, Record())
+        record = self._open(client)
         record.rounds += 1
         record.last_score = score
         if suspect:
@@ -64,13 +67,19 @@ class Ledger:
 
     def ban(self, client: ClientId, since: int, until: int | None, reason: str) -> None:
         """Put a ban into force."""
-        record = self._records.setdefault(client, Record())
+        record = self._open(client)
         record.banned_since, record.banned_until, record.ban_reason = since, until, reason
+
+    def _open(self, client: ClientId) -> Record:
+        return self._records.setdefault(str(client), (client, Record()))[1]
 
     def state_dict(self) -> State:
         """All records as JSON values."""
-        return {"records": [[client, asdict(record)] for client, record in self._records.items()]}
+        return {"records": [[client, asdict(record)] for client, record in self._records.values()]}
 
     def load_state_dict(self, state: State) -> None:
         """Replace all records by those of ``state_dict``."""
-        self._records = {client: Record(**fields) for client, fields in state["records"]}
+        self._records = {
+            str(client): (client, Record(**{**fields, "strikes": list(fields["strikes"])}))
+            for client, fields in state["records"]
+        }

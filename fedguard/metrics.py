@@ -33,7 +33,8 @@ def detection_metrics(
             as suits methods that never label a client for good.
         scores: (n,) or (T, n), higher = more suspicious; adds "auroc", averaged over the rounds in
             which it is defined. +Inf is allowed, NaN marks a client that was not scored.
-        participated: (T, n) bool, who took part; everybody if absent. Others do not count in a round.
+        participated: (T, n) bool, who took part; everybody if absent. Others do not count in a round:
+            neither in its rates nor in its AUROC, and they are not aggregated.
         aggregated: (T, n) bool, whose update was aggregated; adds "aar".
 
     Returns:
@@ -45,22 +46,11 @@ def detection_metrics(
     """
     truth = np.asarray(malicious, dtype=bool)
     labels = np.atleast_2d(np.asarray(suspects, dtype=bool))
-    present = (
-        np.ones(labels.shape, dtype=bool)
-        if participated is None
-        else np.atleast_2d(np.asarray(participated, dtype=bool))
-    )
     if truth.ndim != 1 or labels.shape[1:] != truth.shape:
         raise ParameterError(f"malicious has shape {truth.shape} but suspects has {np.shape(suspects)}")
-    if np.ndim(suspects) == 1:  # labels at the end of a run concern everybody
-        present_for_labels = np.ones(labels.shape, dtype=bool)
-    else:
-        present_for_labels = present
-    if present_for_labels.shape != labels.shape:
-        raise ParameterError(f"participated has shape {present.shape} but suspects has {labels.shape}")
-    counts = np.array(
-        [_confusion(truth[p], row[p]) for row, p in zip(labels, present_for_labels, strict=True)]
-    )
+    who = participated if np.ndim(suspects) == 2 else None  # end-of-run labels concern everybody
+    present = _present(who, labels, "suspects")
+    counts = np.array([_confusion(truth[p], row[p]) for row, p in zip(labels, present, strict=True)])
     counts = counts.reshape(-1, 4)
     tp, fp, tn, fn = counts.T.astype(float)
     result = {
@@ -73,9 +63,11 @@ def detection_metrics(
         "fn": float(fn.sum()),
     }
     if scores is not None:
-        result["auroc"] = mean_auroc(truth, scores)
+        table = np.atleast_2d(np.asarray(scores, dtype=float))
+        result["auroc"] = mean_auroc(truth, np.where(_present(participated, table, "scores"), table, np.nan))
     if aggregated is not None:
-        result["aar"] = aar(truth, aggregated)
+        rounds = np.atleast_2d(np.asarray(aggregated, dtype=bool))
+        result["aar"] = aar(truth, rounds & _present(participated, rounds, "aggregated"))
     return result
 
 
@@ -88,10 +80,16 @@ def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
 
     Returns:
         A fraction; NaN unless both kinds of client were scored.
+
+    Raises:
+        ParameterError: shapes do not fit.
     """
     values = np.asarray(scores, dtype=float)
+    truth = np.asarray(malicious, dtype=bool)
+    if truth.ndim != 1 or values.shape != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but scores has {values.shape}")
     scored = ~np.isnan(values)
-    truth = np.asarray(malicious, dtype=bool)[scored]
+    truth = truth[scored]
     positive, negative = int(truth.sum()), int((~truth).sum())
     if positive == 0 or negative == 0:
         return float("nan")
@@ -117,9 +115,18 @@ def aar(malicious: ArrayLike, aggregated: ArrayLike) -> float:
     """
     truth = np.asarray(malicious, dtype=bool)
     table = np.atleast_2d(np.asarray(aggregated, dtype=bool))
-    if table.shape[1:] != truth.shape:
+    if truth.ndim != 1 or table.shape[1:] != truth.shape:
         raise ParameterError(f"malicious has shape {truth.shape} but aggregated has {table.shape}")
     return _mean(table[:, truth].sum(0).astype(float))
+
+
+def _present(participated: ArrayLike | None, table: NDArray[Any], what: str) -> NDArray[np.bool_]:
+    if participated is None:
+        return np.ones(table.shape, dtype=bool)
+    present = np.atleast_2d(np.asarray(participated, dtype=bool))
+    if present.shape != table.shape:
+        raise ParameterError(f"participated has shape {present.shape} but {what} has {table.shape}")
+    return present
 
 
 def _confusion(truth: NDArray[np.bool_], labels: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from .errors import RoundError
 from .server import Labelled
 
 
@@ -18,9 +19,16 @@ def flat_parameters(model: nn.Module) -> Tensor:
 
 
 def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """A (d,) vector as tensors by parameter name, views of the vector."""
+    """A (d,) vector as tensors by parameter name, views of the vector.
+
+    Raises:
+        RoundError: the model does not have d parameters.
+    """
     named = dict(model.named_parameters())
-    parts = vector.split([p.numel() for p in named.values()])
+    sizes = [p.numel() for p in named.values()]
+    if vector.shape != (sum(sizes),):
+        raise RoundError(f"a vector of shape {tuple(vector.shape)} for a model of {sum(sizes)} parameters")
+    parts = torch.split(vector, sizes)
     return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 
 
@@ -43,13 +51,17 @@ def error_and_loss(
         data: at least one sample.
         batch: samples per forward pass; fixed, so that results do not depend on memory or workers.
     """
-    was_training = model.training
+    training = [part for part in model.modules() if part.training]
     model.eval()
     parameters = split_parameters(model, vector)
     wrong, loss = 0, 0.0
-    for inputs, labels in zip(data.inputs.split(batch), data.labels.split(batch), strict=True):
-        logits = torch.func.functional_call(model, parameters, (inputs,))
-        wrong += int((logits.argmax(1) != labels).sum())
-        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-    model.train(was_training)
+    batches = zip(torch.split(data.inputs, batch), torch.split(data.labels, batch), strict=True)
+    try:
+        for inputs, labels in batches:
+            logits = torch.func.functional_call(model, parameters, (inputs,))
+            wrong += int((logits.argmax(1) != labels).sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    finally:
+        for part in training:  # one by one: a part may have been in eval mode on purpose
+            part.training = True
     return wrong / len(data.labels), loss / len(data.labels)

@@ -45,6 +45,9 @@ def check_params(
         ParameterError: a parameter is unknown, missing or of the wrong type; names the nearest valid one.
     """
     model = params_model(function, skip)
+    nameless = [key for key in params if not isinstance(key, str)]
+    if nameless:
+        raise ParameterError(f"{where}: {nameless[0]!r} is no parameter name")
     try:
         checked = model(**params)
     except ValidationError as error:

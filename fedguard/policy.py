@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from .card import Method
+from .errors import ContractError
 from .ledger import Ledger
 from .round import ClientId
 from .rules import Rule
@@ -55,6 +56,28 @@ class Decision:
     bans: dict[int, int | None] = field(default_factory=dict)
 
 
+def checked(decision: Decision, policy: str, n: int) -> Decision:
+    """A policy's answer for n clients with plain arrays and numbers.
+
+    Raises:
+        ContractError: it is no answer for each of the n clients.
+    """
+    weights = np.asarray(decision.weights, dtype=np.float64)
+    suspects = np.asarray(decision.suspects, dtype=bool)
+    if weights.shape != (n,) or not ((weights >= 0) & (weights <= 1)).all():
+        problem = f"weights that are not {n} numbers in [0, 1]"
+    elif suspects.shape != (n,):
+        problem = f"suspects of shape {suspects.shape} for {n} clients"
+    elif len(decision.reasons) != n or not all(decision.reasons):
+        problem = "no reason for every client"
+    elif not all(0 <= k < n for k in decision.bans):
+        problem = f"bans of positions {sorted(decision.bans)}, but there are {n} clients"
+    else:
+        bans = {int(k): None if until is None else int(until) for k, until in decision.bans.items()}
+        return Decision(weights, suspects, tuple(decision.reasons), bans)
+    raise ContractError(f"policy {policy} returned {problem}")
+
+
 class Policy(Method, ABC):
     """Decides on each client of a round. Stateless: what it must remember is in the ledger.
 
@@ -62,6 +85,9 @@ class Policy(Method, ABC):
         rule: how a detector's scores become suspects; the detector's own decision by default. With
             several detectors, a client is a suspect if any of them suspects it.
     """
+
+    #: True if the policy labels clients for good, so that end-of-run labels mean something.
+    bans: ClassVar[bool] = False
 
     def __init__(self, rule: str | dict[str, Any] = "native") -> None:
         self.rule = Rule(rule)

@@ -1,7 +1,8 @@
 """Methods by name: built-ins and plug-ins come in through the same entry points.
 
 An entry point of the group ``fedguard.detectors``, ``fedguard.attacks``, ``fedguard.aggregators`` or
-``fedguard.policies`` names either one class or a catalogue, a table ``name -> "module:Class"``.
+``fedguard.policies`` names either one class or a catalogue: a table ``name -> "module:Class"`` whose own
+name is in capitals.
 Wherever a name is accepted, ``"module:Class"`` is accepted too. A class is imported on first use and
 checked then; one that breaks its contract is refused with the reason.
 """
@@ -20,7 +21,7 @@ from .attack import KNOWLEDGE, Attack
 from .card import Card, Method
 from .detector import NEEDS, Detector
 from .errors import FedGuardError, ParameterError, RegistryError
-from .params import check_params, nearest
+from .params import check_params, nearest, params_model
 from .policy import Policy
 
 M = TypeVar("M", bound=Method)
@@ -125,14 +126,21 @@ class Registry(Generic[M]):
                 return f"its parameter *{parameter.name} would swallow misspelt names; spell parameters out"
             if parameter.annotation is parameter.empty:
                 return f"its parameter {parameter.name!r} has no type annotation"
+        try:
+            params_model(cls)
+        except Exception as error:  # whatever evaluating somebody's annotations raises
+            return f"its parameters cannot be checked: {error}"
         return self._extra_check(cls)
 
 
 def _names(point: EntryPoint) -> dict[str, Callable[[], Any]]:
     """What an entry point registers; a single class is not imported yet."""
+    load = functools.partial(_import, point.value, f"what {_origin(point)} registers,")
     if not point.attr.isupper():  # a class, registered under the entry point's own name
-        return {point.name: point.load}
-    catalogue = point.load()
+        return {point.name: load}
+    catalogue = load()
+    if inspect.isclass(catalogue):  # some methods are called by their initials
+        return {point.name: load}
     if not isinstance(catalogue, Mapping):
         raise RegistryError(f"{_origin(point)}: {point.value} is no table name -> 'module:Class'")
     return {name: functools.partial(_import, target, "method") for name, target in catalogue.items()}
@@ -146,22 +154,22 @@ def _import(target: str, kind: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a stranger's module may raise anything
         raise RegistryError(f"cannot load {kind} {target!r}: {error}") from error
 
 
 def _check_detector(cls: type[Detector]) -> str | None:
+    if not isinstance(cls.needs, frozenset | set):
+        return "its `needs` is no set of names"
     unknown = cls.needs - NEEDS.keys()
-    return (
-        f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})"
-        if unknown
-        else None
-    )
+    return f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})" if unknown else None
 
 
 def _check_attack(cls: type[Attack]) -> str | None:
     if getattr(cls, "kind", None) not in ("none", "model", "data", "backdoor"):
         return "its `kind` is none of 'none', 'model', 'data', 'backdoor'"
+    if not isinstance(cls.knowledge, frozenset | set):
+        return "its `knowledge` is no set of names"
     unknown = cls.knowledge - KNOWLEDGE.keys()
     return f"it declares unknown knowledge: {', '.join(sorted(unknown))}" if unknown else None
 

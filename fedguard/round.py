@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from .errors import RoundError
 from .server import Server
-from .updates import Index, Updates
+from .updates import Index, Updates, positions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,12 +31,13 @@ class Round:
         updates: (n, d) array, tensor or :class:`Updates`; row i is client i's w_i − w_{t−1}.
         client_ids: n distinct strings or integers; 0 … n−1 if absent. History is keyed by them.
         num_examples: (n,) sample counts as *claimed* by the clients; 1 each if absent.
-        index: the number of the round, from 0.
+        index: the number of the round, an integer from 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
 
     Raises:
-        RoundError: shapes do not fit, an id appears twice, or there is no client.
+        RoundError: shapes do not fit, an id appears twice, there is no client, or the index is no
+            number of a round.
 
     A client whose update holds NaN or Inf, or whose sample count is not a positive finite number, does
     not make the round invalid: it is a *problem* of that client (see ``problems``), who is a suspect
@@ -58,11 +60,16 @@ class Round:
         object.__setattr__(self, "updates", updates)
         object.__setattr__(self, "client_ids", _ids(self.client_ids, updates.n))
         object.__setattr__(self, "num_examples", _counts(self.num_examples, updates.n))
+        object.__setattr__(self, "index", _round_index(self.index))
         if self.global_params is not None:
-            params = torch.as_tensor(self.global_params, dtype=torch.float32).detach()
+            params = self.global_params
+            if not isinstance(params, Tensor):
+                params = torch.tensor(np.asarray(params), dtype=torch.float32)
+            params = params.detach().to(torch.float32)
             if params.shape != (updates.d,):
                 raise RoundError(
-                    f"global_params has shape {tuple(params.shape)}, but updates have d = {updates.d} parameters"
+                    f"global_params has shape {tuple(params.shape)}, "
+                    f"but updates have d = {updates.d} parameters"
                 )
             object.__setattr__(self, "global_params", params)
 
@@ -89,8 +96,8 @@ class Round:
         return np.array([problem is None for problem in self.problems])
 
     def take(self, clients: Index) -> Round:
-        """The same round as if only these clients (positions) had taken part."""
-        index = np.asarray(clients, dtype=np.int64)
+        """The same round as if only these clients (positions, or a mask) had taken part."""
+        index = positions(clients)
         return dataclasses.replace(
             self,
             updates=self.updates.take(index),
@@ -106,6 +113,16 @@ class Round:
 def as_round(value: Any) -> Round:
     """Accept a round, or bare updates as a round of their own."""
     return value if isinstance(value, Round) else Round(value)
+
+
+def _round_index(index: Any) -> int:
+    try:
+        plain = operator.index(index)  # no NumPy integers: the index ends up in saved states
+    except TypeError:
+        plain = -1
+    if plain < 0:
+        raise RoundError(f"index is {index!r}; rounds are numbered by integers from 0")
+    return plain
 
 
 def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
@@ -131,6 +148,8 @@ def _counts(counts: Any, n: int) -> NDArray[np.float64]:
         return np.ones(n)
     try:
         array = np.asarray(counts, dtype=np.float64)
+    except OverflowError:  # an integer beyond float64 is its sender's problem, not the round's
+        array = np.array([float(c) if abs(c) < 2**1023 else np.inf for c in counts])
     except (TypeError, ValueError):
         raise RoundError("num_examples is not numeric") from None
     if array.shape != (n,):

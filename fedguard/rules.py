@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt
 
 from .errors import ParameterError
-from .params import check_params
+from .params import check_params, nearest
 from .scores import Scores
 
 if TYPE_CHECKING:
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 RuleSpec: TypeAlias = str | Mapping[str, Any]
 
 
-def threshold(values: NDArray[np.float64], value: float) -> Verdict:
+def threshold(values: NDArray[np.float64], value: FiniteFloat) -> Verdict:
     """s_i > value."""
     return values > value, f"score above {value:g}"
 
 
-def top(values: NDArray[np.float64], count: int) -> Verdict:
+def top(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
     """The ``count`` highest scores; of equal scores the later client."""
     suspects = np.zeros(len(values), dtype=bool)
     if count > 0:
@@ -38,21 +39,22 @@ def top(values: NDArray[np.float64], count: int) -> Verdict:
     return suspects, f"among the {count} highest scores"
 
 
-def keep(values: NDArray[np.float64], count: int) -> Verdict:
+def keep(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
     """All but the ``count`` lowest scores; of equal scores the earlier client is kept."""
     suspects = np.ones(len(values), dtype=bool)
     suspects[np.argsort(values, kind="stable")[:count]] = False
     return suspects, f"not among the {count} lowest scores"
 
 
-def mad(values: NDArray[np.float64], k: float = 3.5) -> Verdict:
+def mad(values: NDArray[np.float64], k: NonNegativeFloat = 3.5) -> Verdict:
     """0.6745 · (s_i − median) / MAD > k: the modified z-score of Iglewicz & Hoaglin (1993).
 
-    With MAD = 0 (more than half of the scores equal), every score above the median is a suspect.
+    With MAD = 0 (more than half of the scores equal), every score above the median is a suspect. With a
+    median of +Inf nobody is.
     """
     centre = np.median(values)
-    spread = np.median(np.abs(values - centre))
     with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.median(np.abs(values - centre))
         z = np.where(values > centre, 0.6745 * (values - centre) / spread, 0.0)
     return z > k, f"score more than {k:g} robust deviations above the median"
 
@@ -71,6 +73,8 @@ class Rule:
     """
 
     def __init__(self, spec: RuleSpec = "native") -> None:
+        if not isinstance(spec, str | Mapping):
+            raise ParameterError(f"a rule is a name or a mapping with name and parameters, not {spec!r}")
         params = {"name": spec} if isinstance(spec, str) else dict(spec)
         self.name = str(params.pop("name", ""))
         self._apply: Callable[[NDArray[np.float64]], Verdict] | None = None
@@ -78,7 +82,10 @@ class Rule:
             check_params(_native, params, "rule native")
             return
         if self.name not in RULES:
-            raise ParameterError(f"unknown rule {self.name!r}; known: native, {', '.join(RULES)}")
+            known = ["native", *RULES]
+            raise ParameterError(
+                f"unknown rule {self.name!r}{nearest(self.name, known)} (known: {', '.join(known)})"
+            )
         function = RULES[self.name]
         self._apply = functools.partial(
             function, **check_params(function, params, f"rule {self.name}", skip=1)

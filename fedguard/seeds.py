@@ -17,8 +17,12 @@ def derive(seed: int, purpose: str, *keys: object) -> int:
         purpose: what the numbers are for, for example ``"batches"``.
         keys: what tells this consumer from others, for example the round and the client.
     """
-    text = json.dumps([seed, purpose, *keys], default=str)
+    text = json.dumps([seed, purpose, *keys], default=_plain)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _plain(key: object) -> object:
+    return key.item() if isinstance(key, np.generic) else str(key)
 
 
 def generator(seed: int, purpose: str, *keys: object) -> torch.Generator:

@@ -27,7 +27,7 @@ def map_in_order(function: Callable[[Any], Any], items: Iterable[Any]) -> list[A
     return [function(item) for item in items]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Server:
     """The server's side of a round, each part only if configured.
 

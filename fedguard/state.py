@@ -10,7 +10,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from .errors import ResultsError
+from .errors import ParameterError, ResultsError
 
 #: Nested dicts (string keys) and lists of tensors and JSON values.
 State: TypeAlias = dict[str, Any]
@@ -19,7 +19,11 @@ _TENSOR = "__tensor__"
 
 
 def pack(state: State) -> bytes:
-    """Serialise a state; :func:`unpack` gives it back bit for bit."""
+    """Serialise a state; :func:`unpack` gives it back bit for bit (tensors on the CPU, tuples as lists).
+
+    Raises:
+        ParameterError: a key is no string, or a value is neither a tensor nor a JSON value.
+    """
     tensors: dict[str, Tensor] = {}
 
     def strip(value: Any) -> Any:
@@ -28,12 +32,21 @@ def pack(state: State) -> bytes:
             tensors[key] = value.detach().cpu().clone().contiguous()
             return {_TENSOR: key}
         if isinstance(value, dict):
+            wrong = [key for key in value if not isinstance(key, str) or key == _TENSOR]
+            if wrong:
+                raise ParameterError(
+                    f"a state has the key {wrong[0]!r}; keys are strings (for client ids, use a list of pairs)"
+                )
             return {key: strip(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [strip(item) for item in value]
         return value
 
-    tree = json.dumps(strip(state))
+    plain = strip(state)
+    try:
+        tree = json.dumps(plain)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"a state holds tensors and JSON values only: {error}") from None
     return save_tensors(tensors, metadata={"fedguard": tree})
 
 
@@ -43,17 +56,17 @@ def unpack(data: bytes) -> State:
     Raises:
         ResultsError: the bytes are truncated or not a FedGuard state.
     """
-    try:
-        tensors = load_tensors(data)
-        length = int.from_bytes(data[:8], "little")
-        tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["fedguard"])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ResultsError(f"not a FedGuard state, or cut short: {error}") from None
 
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
             return tensors[value[_TENSOR]] if _TENSOR in value else {k: fill(v) for k, v in value.items()}
         return [fill(item) for item in value] if isinstance(value, list) else value
 
-    state: State = fill(tree)
+    try:
+        tensors = load_tensors(data)
+        length = int.from_bytes(data[:8], "little")
+        tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["fedguard"])
+        state: State = fill(dict(tree))
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ResultsError(f"not a FedGuard state, or cut short: {error}") from None
     return state

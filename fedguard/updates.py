@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .errors import RoundError
@@ -19,7 +20,7 @@ Index: TypeAlias = "NDArray[Any] | Sequence[int] | Tensor"
 
 #: Bytes of float64 work space for one block of columns.
 BLOCK_BYTES = 64 * 2**20
-#: Below this share of the two squared norms, a squared distance is recomputed exactly.
+#: Below this share of the two squared norms about the mean, a squared distance is computed anew.
 NEAR_DUPLICATE = 1e-6
 
 
@@ -48,18 +49,26 @@ def as_matrix(updates: Any) -> Tensor:
         updates = torch.from_numpy(array)
     if updates.ndim != 2:
         raise RoundError(f"updates have shape {tuple(updates.shape)}; (n clients, d parameters) is needed")
-    if updates.is_complex():
-        raise RoundError("updates are complex; a real (n, d) array is needed")
+    if updates.is_complex() or updates.dtype == torch.bool:
+        raise RoundError(f"updates have dtype {updates.dtype}; a numeric, real (n, d) array is needed")
     matrix: Tensor = updates.detach().to(torch.float32).contiguous()
     return matrix
+
+
+def positions(clients: Index) -> NDArray[np.int64]:
+    """Positions in a round; a boolean mask is read as one, not as the numbers 0 and 1."""
+    index = np.asarray(clients.cpu() if isinstance(clients, Tensor) else clients)
+    return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
 
 
 class Updates:
     """Client updates u_i = w_i − w_{t−1} as rows, and what many detectors compute from them.
 
-    Inner products are taken after centring on the mean client and summed in float64: with updates of
-    scale 1e-5 and d = 10⁶, the textbook ‖x‖² + ‖y‖² − 2x·y in float32 ranks clients no better than
-    chance. Everything is computed at most once, on first use. Treat all of it as read-only.
+    Distances come from inner products about the mean client, summed in float64: with updates of scale
+    1e-5 and d = 10⁶, the textbook ‖x‖² + ‖y‖² − 2x·y in float32 ranks clients no better than chance.
+    One client with a huge update drags the mean far away from all others, whose distances are then
+    taken about their own mean. Everything is computed at most once, on first use. Treat all of it as
+    read-only.
 
     Args:
         matrix: (n, d) array or tensor, or n vectors of length d; kept as float32.
@@ -112,44 +121,49 @@ class Updates:
         return torch.cat([block.mean(0) for block in self.blocks()])
 
     @cached_property
-    def _products(self) -> tuple[Tensor, Tensor]:
-        """The centred Gram matrix and the raw one, from a single pass over the columns."""
-        gram = self.matrix.new_zeros((self.n, self.n), dtype=torch.float64)
-        onto_mean = gram.new_zeros(self.n)
-        mean_square = gram.new_zeros(())
-        for block in self.blocks():
-            mean = block.mean(0)
-            centred = block - mean
-            gram += centred @ centred.T
-            onto_mean += centred @ mean
-            mean_square += mean @ mean
-        raw = gram + onto_mean[:, None] + onto_mean[None, :] + mean_square
-        return gram, raw
-
-    @property
     def gram(self) -> Tensor:
         """(n, n) ⟨u_i − ū, u_j − ū⟩, float64."""
-        return self._products[0]
+        return self._gram(lambda block: block.mean(0))
 
     @cached_property
     def products(self) -> Tensor:
-        """(n, n) ⟨u_i, u_j⟩, float64."""
-        return self._products[1]
+        """(n, n) ⟨u_i, u_j⟩, float64; not by way of the mean, which one huge update can drag away."""
+        return self._gram(lambda block: 0.0)
+
+    def gram_about(self, client: int) -> Tensor:
+        """(n, n) ⟨u_i − u_k, u_j − u_k⟩ for k = ``client``, float64."""
+        return self._gram(lambda block: block[client])
+
+    def _gram(self, origin: Callable[[Tensor], Tensor | float]) -> Tensor:
+        gram = self.matrix.new_zeros((self.n, self.n), dtype=torch.float64)
+        for block in self.blocks():
+            moved = block - origin(block)
+            gram += moved @ moved.T
+        return gram
 
     @cached_property
     def sq_distances(self) -> Tensor:
-        """(n, n) ‖u_i − u_j‖², float64, zero diagonal; near-duplicate pairs are recomputed exactly."""
+        """(n, n) ‖u_i − u_j‖², float64, zero diagonal.
+
+        Clients that are far closer to each other than to the mean are a group of their own, about
+        whose mean their distances are taken again.
+        """
         gram = self.gram
         square = gram.diagonal()
         scale = square[:, None] + square[None, :]
         distances = (scale - 2 * gram).clamp_(min=0).fill_diagonal_(0)
-        near = torch.triu(distances < NEAR_DUPLICATE * scale, diagonal=1)
+        near = (distances < NEAR_DUPLICATE * scale).fill_diagonal_(False)
+        for group in _connected(near):
+            if len(group) < self.n:
+                distances[group[:, None], group] = Updates(self.matrix[group]).sq_distances
+            else:  # a chain that holds everybody
+                self._correct(distances, near)
+        return distances
+
+    def _correct(self, distances: Tensor, near: Tensor) -> None:
         for i in near.any(1).nonzero().flatten().tolist():
             others = near[i].nonzero().flatten()
-            exact = self._exact_sq_distances(i, others)
-            distances[i, others] = exact
-            distances[others, i] = exact
-        return distances
+            distances[i, others] = distances[others, i] = self._exact_sq_distances(i, others)
 
     def _exact_sq_distances(self, i: int, others: Tensor) -> Tensor:
         total = self.matrix.new_zeros(len(others), dtype=torch.float64)
@@ -164,14 +178,25 @@ class Updates:
         return torch.where(scale > 0, self.products / scale, 0.0).clamp_(-1, 1)
 
     def take(self, clients: Index) -> Updates:
-        """The updates of some clients, in the order given; geometry that is already known is reused."""
-        index = torch.as_tensor(np.asarray(clients), dtype=torch.long, device=self.matrix.device)
+        """The updates of some clients (positions in the order wanted, or a mask); known geometry is kept."""
+        index = torch.as_tensor(positions(clients), device=self.matrix.device)
         if len(index) == self.n and bool((index == torch.arange(self.n, device=index.device)).all()):
             return self
         part = Updates(self.matrix[index])
         if "norms" in self.__dict__:
             part.__dict__["norms"] = self.norms[index]
+        if "finite" in self.__dict__:
+            part.__dict__["finite"] = self.finite[index.cpu().numpy()]
         for name in ("products", "sq_distances", "cosines"):
             if name in self.__dict__:
                 part.__dict__[name] = self.__dict__[name][index][:, index]
         return part
+
+
+def _connected(near: Tensor) -> list[Tensor]:
+    """The groups (positions) of two clients or more that are linked by ``near``."""
+    if not near.any():
+        return []
+    _, label = connected_components(near.cpu().numpy(), directed=False)
+    groups = [np.flatnonzero(label == g) for g in np.flatnonzero(np.bincount(label) > 1)]
+    return [torch.as_tensor(group, device=near.device) for group in groups]

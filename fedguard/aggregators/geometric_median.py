@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,12 +19,15 @@ class GeometricMedian(Aggregator):
     """argmin_v Σ_i a_i ‖u_i − v‖, by v ← Σ b_i u_i / Σ b_i with b_i = a_i / max(ν, ‖u_i − v‖).
 
     Every iterate is a weighted mean of the updates, so the iteration runs on the n coefficients and
-    the Gram matrix: ‖u_i − v‖² = (eᵢ − c)ᵀ G (eᵢ − c), and the d-dimensional sum is taken once.
+    the Gram matrix: ‖u_i − v‖² = (eᵢ − c)ᵀ G (eᵢ − c), and the d-dimensional sum is taken once. G is
+    taken about the client with the smallest sum of distances: about the mean, one huge update would
+    leave nothing of everybody else's distances.
 
     Args:
-        iterations: at most so many; RFA needs 3 in practice, we go on until nothing moves.
+        iterations: at most so many; RFA needs 3 in practice, we go on until nothing moves. It takes
+            many when nearly half of the updates are huge: a step shrinks v by m / (n − m) only.
         smoothing: ν, keeps the division finite when v meets a client.
-        tolerance: stop when no coefficient moves by more.
+        tolerance: stop when v moves by less than this share of its median distance to the clients.
 
     Source: Pillutla et al., RFA, IEEE TSP 2022, Algorithm 2 (here with equal a_i times the policy's
     weight; start at the weighted mean).
@@ -30,25 +35,30 @@ class GeometricMedian(Aggregator):
 
     card = Card("geometric_median", "the point closest to all updates", "Pillutla et al., RFA, IEEE TSP 2022")
 
-    def __init__(self, iterations: int = 100, smoothing: float = 1e-6, tolerance: float = 1e-9) -> None:
-        if iterations < 1 or smoothing <= 0 or tolerance < 0:
-            raise ParameterError("geometric_median needs iterations >= 1, smoothing > 0, tolerance >= 0")
+    def __init__(self, iterations: int = 1000, smoothing: float = 1e-6, tolerance: float = 1e-9) -> None:
+        if iterations < 1 or not 0 < smoothing < math.inf or not tolerance >= 0:
+            raise ParameterError(
+                f"geometric_median needs iterations >= 1, a finite smoothing > 0 and tolerance >= 0, "
+                f"got {iterations}, {smoothing} and {tolerance}"
+            )
         self.iterations = iterations
         self.smoothing = smoothing
         self.tolerance = tolerance
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the geometric median."""
-        gram = round.updates.gram
-        base = torch.from_numpy(weights).to(gram.device)
+        distances = round.updates.sq_distances.sqrt()
+        base = torch.from_numpy(weights / weights.max()).to(distances.device)
+        gram = round.updates.gram_about(int((distances @ base).argmin()))
         share = base / base.sum()
         for _ in range(self.iterations):
             pull = gram @ share
             distances = (gram.diagonal() - 2 * pull + share @ pull).clamp(min=0).sqrt()
             new = base / distances.clamp(min=self.smoothing)
             new = new / new.sum()
-            moved = float((new - share).abs().max())
+            step = new - share
             share = new
-            if moved <= self.tolerance:
+            moved = (step @ gram @ step).clamp(min=0).sqrt()
+            if moved <= self.tolerance * distances.median():
                 break
         return torch.cat([share @ block for block in round.updates.blocks()]).float()

@@ -34,7 +34,8 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
     neighbours = n - num_malicious - 2
     if neighbours < 1:
         raise TooFewClientsError(
-            f"krum sums over n - f - 2 neighbours, which is {neighbours} for n = {n} and f = {num_malicious}; "
+            f"krum sums over n - f - 2 neighbours, which is {neighbours} for "
+            f"n = {n} and f = {num_malicious}; "
             f"at least {num_malicious + 3} clients are needed"
         )
     others = sq_distances.clone().fill_diagonal_(torch.inf)

@@ -34,8 +34,10 @@ class Mean(Aggregator):
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the weighted mean, summed in float64."""
-        share = weights * round.num_examples if self.weighting == "examples" else weights
-        return weighted_mean(round, share)
+        if self.weighting == "uniform":
+            return weighted_mean(round, weights)
+        claims = round.num_examples / round.num_examples.max()  # absurd claims neither over- nor underflow
+        return weighted_mean(round, weights * claims)
 
 
 def weighted_mean(round: Round, share: NDArray[np.float64]) -> Tensor:

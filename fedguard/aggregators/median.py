@@ -28,4 +28,4 @@ class Median(Aggregator):
         """Return the median of every coordinate."""
         n = round.n
         ordered = sorted_columns(round)
-        return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+        return ((ordered[(n - 1) // 2].double() + ordered[n // 2]) / 2).float()

@@ -28,6 +28,8 @@ class Ban(Policy):
         "Xie et al., FedREDefense, ICML 2024",
     )
 
+    bans = True
+
     def __init__(
         self, strikes: int = 1, duration: int | None = None, rule: str | dict[str, Any] = "native"
     ) -> None:

@@ -1,0 +1,24 @@
+"""Arithmetic that several model-poisoning attacks share; float64 throughout."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedguard.attack import UpdateView
+from fedguard.updates import Updates
+
+
+def mean_and_std(updates: Tensor) -> tuple[Tensor, Tensor]:
+    """Per coordinate μ_j and σ_j = √(1/k Σ_i (u_ij − μ_j)²) of (k, d) updates, float64.
+
+    The population form (1/k) is the maximum-likelihood fit of a normal, and the one form that is
+    defined for a single update (σ = 0).
+    """
+    parts = [(block.mean(0), block.std(0, correction=0)) for block in Updates(updates).blocks()]
+    return torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts])
+
+
+def by_all(update: Tensor, view: UpdateView) -> Tensor:
+    """(m, d) float32: every malicious client sends this (d,) update."""
+    return update.float().repeat(view.num_malicious, 1)

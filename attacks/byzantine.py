@@ -1,0 +1,52 @@
+"""Byzantine attacks: models of zeros, random models, flipped updates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedguard.attack import Attack, UpdateView
+from fedguard.card import Card
+from fedguard.errors import ParameterError
+
+from ._checks import require_positive
+
+
+class Byzantine(Attack):
+    """The local model becomes 0 ("zero"), random ("random"), or w_g + (w_g − w_l) ("flip").
+
+    w_g is the global model w_{t−1} and w_l the honestly trained local one. As updates: −w_g, ω − w_g
+    with ω_j ~ N(0, std²) drawn anew for every client and round, and −u_i.
+
+    Args:
+        mode: which of the three; FedSecurity's experiments use "random" by default.
+        std: standard deviation of the random weights. The paper says "random values" only, so this scale
+            is ours; it plays no part in the other modes.
+
+    Source: FedSecurity, KDD 2024, §3.1.
+    """
+
+    card = Card(
+        "byzantine",
+        "models of zeros, random models, or flipped updates",
+        "Han et al., FedSecurity, KDD 2024",
+    )
+    kind = "model"
+
+    def __init__(self, mode: Literal["zero", "random", "flip"] = "random", std: float = 1.0) -> None:
+        if mode not in ("zero", "random", "flip"):
+            raise ParameterError(f"byzantine: mode is {mode!r}; use 'zero', 'random' or 'flip'")
+        require_positive("byzantine", "std", std)
+        self.mode = mode
+        self.std = std
+
+    def craft(self, view: UpdateView) -> Tensor:
+        """Replace every malicious client's model."""
+        if self.mode == "flip":
+            return -view.own_updates
+        if self.mode == "zero":
+            return -view.global_params.repeat(view.num_malicious, 1)
+        weights = torch.randn(view.own_updates.shape, generator=view.generator)
+        return self.std * weights.to(view.global_params.device) - view.global_params

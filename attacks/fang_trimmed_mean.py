@@ -1,0 +1,93 @@
+"""Fang et al.'s attack on the trimmed mean, which also hits the median and other rules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.card import Card
+from fedguard.errors import ParameterError
+
+from ._checks import require_spread
+from ._statistics import mean_and_std
+
+
+class FangTrimmedMean(Attack):
+    """Per coordinate, models just beyond all benign ones, against the direction that training takes.
+
+    s_j = 1 if the global model would grow without the attack, otherwise −1 (also where it would stay,
+    as the paper's estimate has it). Each malicious client draws its own w'_j, uniformly from
+
+    - full: s_j = −1: [w_max, b·w_max] if w_max > 0, else [w_max, w_max/b];
+      s_j = 1: [w_min/b, w_min] if w_min > 0, else [b·w_min, w_min];
+    - partial: s_j = −1: [μ + 3σ, μ + 4σ]; s_j = 1: [μ − 4σ, μ − 3σ];
+
+    and sends w' − w_{t−1}. All w are *models*, w_{t−1} + u_i, not updates: their sign decides the branch.
+    w_max and w_min are over the benign clients; μ and σ (population form) over the attacker's own. The
+    model "without the attack" is, with full knowledge, the trimmed mean with β = m over all before-attack
+    updates (their mean if n ≤ 2m), and with partial knowledge the mean of the attacker's own clients.
+
+    Args:
+        knowledge: "full" or "partial".
+        b: how far beyond; above 1. The paper uses 2.
+
+    Raises:
+        ParameterError: b ≤ 1, where the interval would be empty.
+
+    Source: Fang et al., USENIX Security 2020, §3.3 (trimmed mean) and §3.4 (the same for the median).
+    """
+
+    card = Card(
+        "fang_trimmed_mean",
+        "models just beyond all benign ones, against the direction of training",
+        "Fang et al., Local Model Poisoning Attacks, USENIX Security 2020",
+    )
+    kind = "model"
+    knowledge = frozenset({"benign_updates"})
+
+    def __init__(self, knowledge: Knowledge = "full", b: float = 2.0) -> None:
+        self.knowledge = limit_knowledge(knowledge)
+        if not 1 < b < float("inf"):
+            raise ParameterError(f"fang_trimmed_mean: b is {b}; use a finite number above 1")
+        self.b = b
+
+    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
+        """Refuse partial knowledge of a single client: σ would be 0."""
+        if not self.knowledge:
+            require_spread(self.name, m, m)
+
+    def craft(self, view: UpdateView) -> Tensor:
+        """Draw one model per malicious client and send the difference to the global one."""
+        start = view.global_params.double()
+        low, high = self._full(view, start) if self.knowledge else _partial(view, start)
+        crafted = torch.empty_like(view.own_updates)
+        for row in crafted:  # one at a time: (m, d) float64 is large
+            share = torch.rand(len(row), generator=view.generator, dtype=torch.float64).to(low.device)
+            row.copy_(low + share * (high - low) - start)
+        return crafted
+
+    def _full(self, view: UpdateView, start: Tensor) -> tuple[Tensor, Tensor]:
+        grows = _before_attack(view) > 0
+        benign = view.reference()
+        top = start + benign.amax(0).double()
+        bottom = start + benign.amin(0).double()
+        beyond_top = torch.where(top > 0, self.b * top, top / self.b)
+        beyond_bottom = torch.where(bottom > 0, bottom / self.b, self.b * bottom)
+        return torch.where(grows, beyond_bottom, top), torch.where(grows, bottom, beyond_top)
+
+
+def _before_attack(view: UpdateView) -> Tensor:
+    """(d,) the aggregate without the attack: trimmed mean with β = m, or the mean if n ≤ 2m."""
+    updates = view.before_attack()
+    n, m = len(updates), view.num_malicious
+    kept = updates.sort(dim=0).values[m : n - m] if n > 2 * m else updates
+    return mean_and_std(kept)[0]
+
+
+def _partial(view: UpdateView, start: Tensor) -> tuple[Tensor, Tensor]:
+    change, std = mean_and_std(view.own_updates)
+    mean = start + change
+    grows = change > 0
+    low = torch.where(grows, mean - 4 * std, mean + 3 * std)
+    return low, low + std

@@ -1,0 +1,75 @@
+"""A little is enough: shift the mean by as many standard deviations as go unnoticed."""
+
+from __future__ import annotations
+
+from scipy.special import ndtri
+from torch import Tensor
+
+from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.card import Card
+from fedguard.errors import ParameterError
+
+from ._checks import require_positive, require_spread
+from ._statistics import by_all, mean_and_std
+
+
+def lie_z(n: int, m: int) -> float:
+    """z = Φ⁻¹((n − m − s) / (n − m)) with s = ⌊n/2 + 1⌋ − m supporters.
+
+    s is the number of benign clients that must lie farther out than the attackers for these to be in the
+    majority. From m > n/2 on the attackers need nobody and the formula would be infinite: then s = 1,
+    the largest finite z. The result is not positive for one attacker, or two with an even n, and −Inf
+    without benign clients.
+
+    Args:
+        n: clients of the round.
+        m: malicious clients among them.
+    """
+    benign = n - m
+    supporters = max(1, n // 2 + 1 - m)
+    return float(ndtri((benign - supporters) / benign)) if benign > 0 else float("-inf")
+
+
+class LIE(Attack):
+    """u'_j = μ_j − z·σ_j for every malicious client, z = Φ⁻¹((n − m − s)/(n − m)), s = ⌊n/2 + 1⌋ − m.
+
+    μ and σ are taken per coordinate over the honest updates that the attacker knows; σ is the population
+    form. n and m are this round's. In a round where the formula gives no positive z (a single attacker
+    was sampled, say) z is 0, and μ is sent.
+
+    Args:
+        z: use this z instead of the formula's; above 0.
+        knowledge: "full": μ and σ over all benign updates; "partial": over the attacker's own clients',
+            as in the original attack.
+
+    Source: Baruch et al., A Little Is Enough, NeurIPS 2019; Xie et al., FedREDefense, ICML 2024, App. A.2.
+    """
+
+    card = Card(
+        "lie",
+        "the honest mean shifted by z standard deviations",
+        "Baruch et al., A Little Is Enough, NeurIPS 2019",
+    )
+    kind = "model"
+    knowledge = frozenset({"benign_updates"})
+
+    def __init__(self, z: float | None = None, knowledge: Knowledge = "full") -> None:
+        if z is not None:
+            require_positive("lie", "z", z)
+        self.z = z
+        self.knowledge = limit_knowledge(knowledge)
+
+    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
+        """Refuse numbers of clients for which nothing would be shifted."""
+        require_spread(self.name, n - m if self.knowledge else m, m)
+        if self.z is None and m > 0 and lie_z(n, m) <= 0:
+            raise ParameterError(
+                f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which does "
+                "not attack; use more malicious clients or set z"
+            )
+
+    def craft(self, view: UpdateView) -> Tensor:
+        """The same shifted mean for every malicious client."""
+        z = max(0.0, lie_z(view.num_clients, view.num_malicious)) if self.z is None else self.z
+        mean, std = mean_and_std(view.reference())
+        return by_all(mean - z * std, view)

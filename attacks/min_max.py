@@ -1,0 +1,41 @@
+"""Min-Max: as far out as the two most distant honest updates are apart."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedguard.attack import Knowledge
+from fedguard.card import Card
+from fedguard.updates import Updates
+
+from ._gamma import FarthestStep, Perturbation, largest_step
+
+
+class MinMax(FarthestStep):
+    """u' = g − γ·p with the largest γ such that max_i ‖u' − u_i‖ ≤ max_{i,j} ‖u_i − u_j‖.
+
+    u_i are the honest updates that the attacker knows and g their mean. The paper bisects γ; each
+    distance is a quadratic in γ, so we take the exact maximum, the smallest of the k positive roots.
+    γ = 0 if there is one update only, all are the same, or p = 0.
+
+    Args:
+        perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate (FedREDefense's
+            choice), "sign" sign(g).
+        knowledge: "full": all benign updates; "partial": those of the attacker's own clients, before the
+            attack.
+
+    Source: Shejwalkar & Houmansadr, NDSS 2021, §IV-C; Xie et al., FedREDefense, ICML 2024, App. A.2.
+    """
+
+    card = Card(
+        "min_max",
+        "as far from the honest mean as honest updates are from each other",
+        "Shejwalkar & Houmansadr, Manipulating the Byzantine, NDSS 2021",
+    )
+
+    def __init__(self, perturbation: Perturbation = "std", knowledge: Knowledge = "full") -> None:
+        super().__init__(perturbation, knowledge)
+
+    def step(self, updates: Updates, along: Tensor, length: Tensor) -> float:
+        """Every single distance counts."""
+        return largest_step(updates.gram.diagonal(), along, length, updates.sq_distances.max())

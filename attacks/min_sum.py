@@ -1,0 +1,43 @@
+"""Min-Sum: as far out, in sum, as the most distant honest update is from the others."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedguard.attack import Knowledge
+from fedguard.card import Card
+from fedguard.updates import Updates
+
+from ._gamma import FarthestStep, Perturbation, largest_step
+
+
+class MinSum(FarthestStep):
+    """u' = g − γ·p with the largest γ such that Σ_i ‖u' − u_i‖² ≤ max_i Σ_j ‖u_i − u_j‖².
+
+    u_i are the honest updates that the attacker knows and g their mean. The paper bisects γ; the sum is
+    a quadratic in γ, so we take the exact maximum, its positive root. γ = 0 if there is one update only,
+    all are the same, or p = 0.
+
+    Args:
+        perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate (FedREDefense's
+            choice), "sign" sign(g).
+        knowledge: "full": all benign updates; "partial": those of the attacker's own clients, before the
+            attack.
+
+    Source: Shejwalkar & Houmansadr, NDSS 2021, §IV-C; Xie et al., FedREDefense, ICML 2024, App. A.2.
+    """
+
+    card = Card(
+        "min_sum",
+        "as far from all honest updates together as an honest update may be",
+        "Shejwalkar & Houmansadr, Manipulating the Byzantine, NDSS 2021",
+    )
+
+    def __init__(self, perturbation: Perturbation = "std", knowledge: Knowledge = "full") -> None:
+        super().__init__(perturbation, knowledge)
+
+    def step(self, updates: Updates, along: Tensor, length: Tensor) -> float:
+        """Only the sum of the distances counts."""
+        total = updates.gram.diagonal().sum()
+        bound = updates.sq_distances.sum(1).max()
+        return largest_step(total[None], along.sum()[None], updates.n * length, bound)

@@ -1,0 +1,65 @@
+"""MPAF: fake clients pull the global model towards a bad one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedguard.attack import Attack, UpdateView
+from fedguard.card import Card
+from fedguard.errors import ParameterError
+from fedguard.seeds import generator
+
+from ._checks import require_positive
+from ._statistics import by_all
+
+
+class MPAF(Attack):
+    """u' = λ (w_base − w_{t−1}) for every malicious client, with the same w_base in all rounds.
+
+    Needs no data and no training. With base "initial" the first round's update is 0.
+
+    Args:
+        scale: λ. 3 in FedREDefense; the original uses 1e6, which any norm check notices.
+        base: "initial": w_base is the model that training started from, as FedREDefense has it;
+            "random": weights drawn from N(0, std²), once and for all.
+        std: standard deviation of the random weights; the papers name no distribution, so it is ours.
+        base_seed: the random base depends on this seed only, neither on the round nor on the experiment's
+            seed, so that it stays the same without being stored.
+
+    Source: Cao & Gong, MPAF, CVPR Workshops 2022; Xie et al., FedREDefense, ICML 2024, App. A.2.
+    """
+
+    card = Card(
+        "mpaf",
+        "pull the global model towards its initial or a random state",
+        "Cao & Gong, MPAF, CVPR Workshops 2022",
+    )
+    kind = "model"
+
+    def __init__(
+        self,
+        scale: float = 3.0,
+        base: Literal["initial", "random"] = "initial",
+        std: float = 1.0,
+        base_seed: int = 0,
+    ) -> None:
+        require_positive("mpaf", "scale", scale)
+        require_positive("mpaf", "std", std)
+        if base not in ("initial", "random"):
+            raise ParameterError(f"mpaf: base is {base!r}; use 'initial' or 'random'")
+        self.scale = scale
+        self.base = base
+        self.std = std
+        self.base_seed = base_seed
+
+    def craft(self, view: UpdateView) -> Tensor:
+        """The same scaled difference for every malicious client."""
+        base = view.initial_params if self.base == "initial" else self._random(view.global_params)
+        return by_all(self.scale * (base - view.global_params), view)
+
+    def _random(self, like: Tensor) -> Tensor:
+        draw = generator(self.base_seed, "mpaf base model")
+        return self.std * torch.randn(len(like), generator=draw).to(like.device)

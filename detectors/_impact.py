@@ -1,0 +1,81 @@
+"""Leave-one-out impacts on the validation error and loss, shared by ERR, LFR and Union."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedguard.aggregator import Aggregator
+from fedguard.errors import NeedError, ParameterError, TooFewClientsError
+from fedguard.model import error_and_loss
+from fedguard.registry import make_aggregator
+from fedguard.round import Round
+
+from ._ranking import ranks
+from ._threads import single_thread
+
+
+def check_count(name: str, num_malicious: int | None) -> None:
+    """Refuse a negative c (ParameterError)."""
+    if num_malicious is not None and num_malicious < 0:
+        raise ParameterError(f"{name}: num_malicious is {num_malicious}; it cannot be negative")
+
+
+def impacts(round: Round, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n,) error impacts E_A − E_B and (n,) loss impacts L_A − L_B of the aggregation rule in use.
+
+    A is the global model that aggregating everybody gives, B the one without client i. Leaving out the
+    only client leaves the global model as it is.
+
+    Args:
+        round: with global parameters, and a server with model and validation data.
+        name: the detector, for messages.
+
+    Raises:
+        TooFewClientsError: the aggregation rule is not defined for n − 1 clients.
+    """
+    server = round.server
+    if server is None or server.model is None or server.validation is None or round.global_params is None:
+        raise NeedError(f"{name} needs model, validation and global_params")
+    aggregator = server.aggregator or make_aggregator("mean")
+    _check_size(round.n, aggregator, name)
+    results = []
+    for left_out in (None, *range(round.n)):
+        weights = np.ones(round.n)
+        if left_out is not None:
+            weights[left_out] = 0
+        parameters = round.global_params + aggregator(round, weights)
+        with single_thread():
+            results.append(error_and_loss(server.model, parameters, server.validation))
+    (error, loss), without = results[0], results[1:]
+    return (
+        np.array([difference(error, e) for e, _ in without]),
+        np.array([difference(loss, other) for _, other in without]),
+    )
+
+
+def difference(a: float, b: float) -> float:
+    """A − b for losses that may be unusable: NaN counts as +Inf, and two infinities are no difference."""
+    a, b = (math.inf if math.isnan(x) else x for x in (a, b))
+    return 0.0 if a == b else a - b
+
+
+def _check_size(n: int, aggregator: Aggregator, name: str) -> None:
+    least = aggregator.min_clients()
+    if 1 < n <= least:
+        raise TooFewClientsError(
+            f"{name} leaves out one client at a time, and the aggregation rule {aggregator.name} needs "
+            f"at least {least} clients: the round has {n}, {least + 1} are needed"
+        )
+
+
+def removed(round: Round, impact: NDArray[np.float64], num_malicious: int | None) -> NDArray[np.bool_]:
+    """(n,) the c clients with the largest impact; of equal impacts, those that come later by id."""
+    return ranks(impact, round.client_ids) >= round.n - count(round.n, num_malicious)
+
+
+def count(n: int, num_malicious: int | None) -> int:
+    """C, how many clients to remove: ⌊(n − 1)/2⌋ unless given."""
+    return (n - 1) // 2 if num_malicious is None else num_malicious

@@ -1,0 +1,74 @@
+"""FedREDefense's inner loop: N differentiable full-batch SGD steps on the distilled knowledge."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+from fedguard.model import load_parameters, split_parameters
+
+Average: TypeAlias = Literal["classes", "batch"]
+#: (images, soft labels, learning rate) → (d,) the parameters after N steps, differentiable in all three.
+InnerLoop: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def virtual_network(model: nn.Module) -> nn.Module:
+    """A copy of the model whose training depends on parameters only, and not on chance.
+
+    Batch norm normalises by the batch, as in training, but neither uses nor keeps running statistics;
+    everything else is in eval mode, so that dropout does not make the reconstruction error random.
+    """
+    network = copy.deepcopy(model).eval()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return network
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor, average: Average) -> Tensor:
+    """−Σ_c t_c log p_c, averaged over the batch, or over the batch and the classes (1/C of it)."""
+    terms = -(targets * F.log_softmax(logits, dim=1))
+    return terms.mean() if average == "classes" else terms.sum(1).mean()
+
+
+def functional_loop(network: nn.Module, start: Tensor, steps: int, average: Average) -> InnerLoop:
+    """The inner loop from the (d,) parameters ``start``, by ``torch.func.functional_call``."""
+    first = split_parameters(network, start)
+
+    def run(images: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
+        # Tensor by tensor: a flat vector would be taken apart and put together again in every step.
+        now = {name: part.detach().requires_grad_() for name, part in first.items()}
+        for _ in range(steps):
+            logits = torch.func.functional_call(network, now, (images,))
+            loss = soft_cross_entropy(logits, targets, average)
+            gradients = torch.autograd.grad(loss, list(now.values()), create_graph=True)
+            now = {name: part - lr * g for (name, part), g in zip(now.items(), gradients, strict=True)}
+        return torch.cat([part.flatten() for part in now.values()])
+
+    return run
+
+
+def higher_loop(network: nn.Module, start: Tensor, steps: int, average: Average) -> InnerLoop:
+    """The same by the package ``higher``."""
+    import higher  # here: only this alternative needs it
+
+    module = copy.deepcopy(network)
+    load_parameters(module, start)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+
+    def run(images: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
+        with higher.innerloop_ctx(module, optimizer, override={"lr": [lr]}) as (functional, differentiable):
+            for _ in range(steps):
+                differentiable.step(soft_cross_entropy(functional(images), targets, average))
+            return torch.cat([part.flatten() for part in functional.parameters()])
+
+    return run
+
+
+INNER_LOOPS = {"func": functional_loop, "higher": higher_loop}

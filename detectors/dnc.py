@@ -1,0 +1,146 @@
+"""DnC (divide and conquer): spectral filtering on random coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedguard.card import Card
+from fedguard.detector import Detector
+from fedguard.errors import ParameterError, TooFewClientsError
+from fedguard.round import Round
+from fedguard.scores import Scores
+from fedguard.seeds import generator
+
+from ._ranking import ranks
+
+#: Below this share of the squared norms, what is left after centring is the rounding of the mean.
+ROUNDING = 1e-24
+#: Projections that agree to so many digits of the largest are equal: identical updates must tie.
+DIGITS = 12
+ABOVE_ONE = float(np.nextafter(1, 2))
+
+
+def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
+    """(n,) s_i = ⟨x_i − x̄, v⟩², v the top right singular vector of the centred rows, as shares of max s.
+
+    From the smaller Gram matrix: with C = centred rows and C Cᵀ a = λ a, s = λ a². If all rows are the
+    same, all scores are 0.
+    """
+    rows = sample.double()
+    centred = rows - rows.mean(0)
+    n, b = centred.shape
+    total = float(centred.square().sum())
+    if total <= ROUNDING * float(rows.square().sum()):
+        return np.zeros(n)
+    if n <= b:
+        projections = torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -1]
+    else:
+        projections = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
+    squares = projections.square()
+    shares: NDArray[np.float64] = (squares / squares.max()).cpu().numpy()
+    return shares
+
+
+def against_cut(scores: NDArray[np.float64], rank: NDArray[np.intp], keep: int) -> NDArray[np.float64]:
+    """Scores as multiples of the cut between kept and removed: above 1 exactly where rank ≥ keep."""
+    removed = rank >= keep
+    if not removed.any():
+        return scores  # shares of the largest: nobody is above 1
+    cut = (scores[~removed].max() + scores[removed].min()) / 2
+    ratio = scores / cut if cut > 0 else scores
+    return np.where(removed, np.maximum(ratio, ABOVE_ONE), np.minimum(ratio, 1.0))
+
+
+class DnC(Detector):
+    """max over iterations of s_i / cut; suspects are all but the good set, the value is above 1 for them.
+
+    Each iteration samples b coordinates without replacement, centres them, takes the top right singular
+    vector v, s_i = ⟨u_i − μ, v⟩², and keeps the n − ⌈c·f⌉ lowest. The good set is the intersection of
+    what the iterations keep; the cut of an iteration lies midway between its kept and its removed
+    scores. Exactly ⌈c·f⌉ are removed per iteration: equal scores are ordered by client id, those that
+    come later are removed. An empty intersection makes everybody a suspect; under the policies that
+    exclude, the global model then stays as it is.
+
+    Args:
+        num_malicious: f; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+        niters: iterations; some released code has 1.
+        coordinates: b, how many coordinates each iteration looks at; at most d.
+        filter_fraction: c, how many clients to remove, as a multiple of f.
+
+    Raises:
+        TooFewClientsError: ⌈c·f⌉ ≥ n, nobody would be kept.
+
+    Source: Shejwalkar & Houmansadr, NDSS 2021, §VII, Algorithm 2; the released defaults.
+    """
+
+    card = Card(
+        "dnc",
+        "projection on the direction in which the updates vary most",
+        "Shejwalkar & Houmansadr, Manipulating the Byzantine, NDSS 2021",
+    )
+
+    def __init__(
+        self,
+        num_malicious: int | None = None,
+        niters: int = 5,
+        coordinates: int = 10_000,
+        filter_fraction: float = 1.0,
+    ) -> None:
+        if num_malicious is not None and num_malicious < 0:
+            raise ParameterError(f"dnc: num_malicious is {num_malicious}; it cannot be negative")
+        if niters < 1:
+            raise ParameterError(f"dnc: niters is {niters}; at least one iteration is needed")
+        if coordinates < 1:
+            raise ParameterError(f"dnc: coordinates is {coordinates}; at least one is needed")
+        if not (math.isfinite(filter_fraction) and filter_fraction >= 0):
+            raise ParameterError(f"dnc: filter_fraction is {filter_fraction}; use a number >= 0, say 1")
+        self.num_malicious = num_malicious
+        self.niters = niters
+        self.coordinates = coordinates
+        self.filter_fraction = filter_fraction
+
+    def min_clients(self) -> int:
+        """⌈c·f⌉ + 1, so that somebody is kept."""
+        return self._removed(self.num_malicious or 0) + 1
+
+    def score(self, round: Round) -> Scores:
+        """Score by the worst iteration."""
+        f = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
+        removed = self._removed(f)
+        if removed >= round.n:
+            raise TooFewClientsError(
+                f"dnc would remove {removed} of {round.n} clients; lower filter_fraction or num_malicious"
+            )
+        values = np.zeros(round.n)
+        for sample in self._samples(round):
+            shares = outlier_scores(sample)
+            rank = ranks(np.sqrt(shares).round(DIGITS), round.client_ids)
+            values = np.maximum(values, against_cut(shares, rank, round.n - removed))
+        suspects = values > 1
+        return Scores(
+            values,
+            suspects,
+            f"among the {removed} largest projections in one of {self.niters} samples",
+            info={"kept": float((~suspects).sum())},
+        )
+
+    def _removed(self, f: int) -> int:
+        return math.ceil(self.filter_fraction * f - 1e-9)  # 1.1 · 10 is 11.000000000000002
+
+    def _samples(self, round: Round) -> Iterator[Tensor]:
+        """The sampled columns of each iteration; only one if b ≥ d, where all samples are the same."""
+        matrix, d = round.updates.matrix, round.updates.d
+        if self.coordinates >= d:
+            yield matrix
+            return
+        server = round.server
+        draw = server.generator("dnc", round.index) if server else generator(0, "dnc", round.index)
+        for _ in range(self.niters):
+            chosen = torch.randperm(d, generator=draw)[: self.coordinates]
+            yield matrix[:, chosen.to(matrix.device)]

@@ -1,0 +1,49 @@
+"""ERR: reject whoever makes the global model's error rate worse."""
+
+from __future__ import annotations
+
+from fedguard.card import Card
+from fedguard.detector import Detector
+from fedguard.round import Round
+from fedguard.scores import Scores
+
+from ._impact import check_count, count, impacts, removed
+
+
+class ERR(Detector):
+    """E_A − E_B: the error rate on validation data with everybody, minus that without client i.
+
+    A and B are global models made by the aggregation rule in use (the guard's; the mean if there is no
+    guard), on the server's validation data and in eval mode. The c clients with the largest impact are
+    suspects. Impacts are multiples of one over the number of samples, so that ties are common: of equal
+    impacts, the client that comes later by id is removed.
+
+    Args:
+        num_malicious: c; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+
+    Raises:
+        TooFewClientsError: the aggregation rule is not defined for n − 1 clients.
+
+    Source: Fang et al., USENIX Security 2020, §5.
+    """
+
+    card = Card(
+        "err",
+        "what the client adds to the validation error rate",
+        "Fang et al., Local model poisoning attacks, USENIX Security 2020",
+    )
+    needs = frozenset({"model", "validation", "global_params"})
+
+    def __init__(self, num_malicious: int | None = None) -> None:
+        check_count("err", num_malicious)
+        self.num_malicious = num_malicious
+
+    def min_clients(self) -> int:
+        """C + 1, so that somebody is kept."""
+        return (self.num_malicious or 0) + 1
+
+    def score(self, round: Round) -> Scores:
+        """Score by error rate impact."""
+        impact, _ = impacts(round, "err")
+        why = f"among the {count(round.n, self.num_malicious)} largest error rate impacts"
+        return Scores(impact, removed(round, impact, self.num_malicious), why)

@@ -1,0 +1,142 @@
+"""FoolsGold: sybils give themselves away by pushing in the same direction, round after round."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedguard.card import Card
+from fedguard.detector import Detector
+from fedguard.errors import NeedError, ParameterError, RoundError
+from fedguard.policy import Decision
+from fedguard.round import ClientId, Round
+from fedguard.scores import Scores
+from fedguard.state import State
+from fedguard.updates import Updates
+
+#: When no client is further than this from its most similar one, all are the same client.
+SAME = 1e-12
+LARGEST = torch.finfo(torch.float32).max
+
+
+def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """FoolsGold's weights in [0, 1] from the (n, n) cosines of the clients' histories.
+
+    All clients alike (within ``SAME``, the rounding of a cosine) are all sybils: every weight is 0.
+    A client alone has nobody to be similar to: its weight is 1.
+    """
+    c = cosines.copy()
+    np.fill_diagonal(c, 0)
+    v = c.max(axis=1)
+    ratio = np.divide(v[:, None], v[None, :], out=np.ones_like(c), where=v[None, :] > v[:, None])
+    w = np.clip(1 - (c * ratio).max(axis=1), 0, 1)
+    if w.max() <= SAME:
+        return np.zeros_like(w)
+    w /= w.max()
+    w[w == 1] = 0.99
+    with np.errstate(divide="ignore"):
+        logit: NDArray[np.float64] = np.log(w / (1 - w)) + 0.5
+    return np.clip(logit, 0, 1)
+
+
+class FoolsGold(Detector):
+    """1 − w_i, where w_i falls with the largest cosine between the histories of client i and another.
+
+    H_i = Σ_t u_i^t, this round included; c_ij = cos(H_i, H_j), c_ii = 0; v_i = max_j c_ij. Pardoning:
+    where v_j > v_i, c_ij ← c_ij · v_i / v_j. w_i = 1 − max_j c_ij, divided by the largest w, 1 → 0.99,
+    then ln(w / (1 − w)) + 0.5 clipped to [0, 1].
+
+    The original method labels nobody, it weights: that is the policy ``reweight`` on this detector.
+    Calling a client with w_i < 0.5 a suspect is FedGuard's choice. A client whose history is zero is
+    similar to nobody and keeps its weight. Clients that stay away keep their history.
+
+    Args:
+        memory: compare histories; False compares the updates of this round only.
+        features: "all" compares whole updates; "last_layer" only the parameters of the model's last
+            layer, the paper's indicative features, and then the round must provide the model.
+
+    Source: Fung et al., RAID 2020, Algorithm 1 (arXiv 1808.04866).
+    """
+
+    card = Card(
+        "foolsgold",
+        "similarity of the clients' accumulated updates",
+        "Fung et al., FoolsGold, RAID 2020",
+    )
+    gives_weights = True
+
+    def __init__(self, memory: bool = True, features: Literal["all", "last_layer"] = "all") -> None:
+        if features not in ("all", "last_layer"):
+            raise ParameterError(f"foolsgold: features is {features!r}; use 'all' or 'last_layer'")
+        self.memory = memory
+        self.features = features
+        self._history: dict[ClientId, Tensor] = {}
+
+    def check(self, n: int, available: frozenset[str]) -> None:
+        """Besides the usual: indicative features need the model."""
+        super().check(n, available)
+        if self.features == "last_layer" and "model" not in available:
+            raise NeedError(
+                "foolsgold with features 'last_layer' needs model: give the round a Server(model=…)"
+            )
+
+    def score(self, round: Round) -> Scores:
+        """Score by similarity of histories."""
+        sums = self._sums(round)
+        cosines = sums.cosines.cpu().numpy()
+        weights = foolsgold_weights(cosines)
+        memory = dict(zip(round.client_ids, sums.matrix, strict=True)) if self.memory else None
+        return Scores(
+            values=1 - weights,
+            suspects=weights < 0.5,
+            why="its updates are too similar to another client's",
+            weights=weights,
+            memory=memory,
+        )
+
+    def _sums(self, round: Round) -> Updates:
+        """The histories, this round included."""
+        updates = round.updates
+        if self.features == "last_layer" and round.server and round.server.model:
+            updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
+        if not any(client in self._history for client in round.client_ids):
+            return updates
+        matrix = updates.matrix.clone()
+        for row, client in zip(matrix, round.client_ids, strict=True):
+            history = self._history.get(client)
+            if history is not None:
+                row += history.to(row.device)
+        # One client must not be able to make its own history infinite and all cosines NaN.
+        return Updates(matrix.clamp_(-LARGEST, LARGEST))
+
+    def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
+        """Store the histories; everybody's, whatever was decided."""
+        if scores.memory is not None:
+            # A clone per client: a row would keep the whole matrix of its round alive.
+            self._history.update({client: history.clone() for client, history in scores.memory.items()})
+
+    def state_dict(self) -> State:
+        """History by client id."""
+        return {"history": [[client, history] for client, history in self._history.items()]}
+
+    def load_state_dict(self, state: State) -> None:
+        """Replace all histories."""
+        self._history = dict(state["history"])
+
+
+def last_layer(model: nn.Module, d: int) -> slice:
+    """Where the parameters of the model's last layer lie in a flat vector of d parameters.
+
+    Raises:
+        RoundError: the model does not have d parameters.
+    """
+    named = list(model.named_parameters())
+    if sum(p.numel() for _, p in named) != d:
+        raise RoundError(f"the updates have {d} parameters, but the model has another number of them")
+    layer = named[-1][0].rpartition(".")[0]
+    size = sum(p.numel() for name, p in named if name.rpartition(".")[0] == layer)
+    return slice(d - size, d)

@@ -1,0 +1,55 @@
+"""Union: reject whom ERR or LFR rejects."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedguard.card import Card
+from fedguard.detector import Detector
+from fedguard.round import Round
+from fedguard.scores import Scores
+
+from ._impact import check_count, count, impacts
+from ._ranking import ranks
+
+
+class Union(Detector):
+    """max(rank of the error rate impact, rank of the loss impact) / (n − 1), ranks from 0 to n − 1.
+
+    Whoever ERR or LFR removes is a suspect: exactly those with a rank of n − c or more in one of them,
+    that is the highest scores. Equal impacts are ranked by client id, as in ERR and LFR.
+
+    Args:
+        num_malicious: c of both; None assumes the most that a majority of honest clients allows,
+            ⌊(n − 1)/2⌋. Up to 2c clients are removed.
+
+    Raises:
+        TooFewClientsError: the aggregation rule is not defined for n − 1 clients.
+
+    Source: Fang et al., USENIX Security 2020, §5.
+    """
+
+    card = Card(
+        "union",
+        "what the client adds to the validation error rate or loss",
+        "Fang et al., Local model poisoning attacks, USENIX Security 2020",
+    )
+    needs = frozenset({"model", "validation", "global_params"})
+
+    def __init__(self, num_malicious: int | None = None) -> None:
+        check_count("union", num_malicious)
+        self.num_malicious = num_malicious
+
+    def min_clients(self) -> int:
+        """C + 1, so that each of the two keeps somebody."""
+        return (self.num_malicious or 0) + 1
+
+    def score(self, round: Round) -> Scores:
+        """Score by the worse of the two ranks."""
+        worst = np.max([ranks(impact, round.client_ids) for impact in impacts(round, "union")], axis=0)
+        c = count(round.n, self.num_malicious)
+        return Scores(
+            worst / max(round.n - 1, 1),
+            worst >= round.n - c,
+            f"among the {c} largest error rate impacts or the {c} largest loss impacts",
+        )

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|lint|setup``.
+
+The set-up (a virtual environment in .venv, through constraints.txt) is done once; as long as
+pyproject.toml and constraints.txt stay the same, later calls start at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+STAMP = VENV / "fedguard-setup"
+
+
+def setup() -> None:
+    """Create .venv and install FedGuard in it, editable, unless that has been done."""
+    wanted = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "constraints.txt"))
+    digest = hashlib.sha256(wanted.encode()).hexdigest()
+    if STAMP.exists() and STAMP.read_text() == digest:
+        return
+    print("setting up .venv (once; this downloads PyTorch) …", flush=True)
+    if not (BIN / "python").exists():
+        venv.create(VENV, with_pip=True)
+    pip = [
+        str(BIN / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-c",
+        "constraints.txt",
+    ]
+    call([*pip, "torch"])  # first and alone, so that a local CPU wheel is taken where one is configured
+    call([*pip, "-e", ".[dev]"])
+    STAMP.write_text(digest)
+
+
+def call(command: list[str]) -> None:
+    """Run a command in the checkout; its failure is ours."""
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def run(*args: str) -> None:
+    """The main job on the embedded data."""
+    call([str(BIN / "fedguard"), "evaluate", "quickstart", *args])
+
+
+def test(*args: str) -> None:
+    """The test suite (without the tests marked slow)."""
+    call([str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", *args])
+
+
+def lint() -> None:
+    """Style and types."""
+    call([str(BIN / "ruff"), "check", "."])
+    call([str(BIN / "ruff"), "format", "--check", "."])
+    call([str(BIN / "mypy")])
+
+
+def main() -> None:
+    """Set up, then do what was asked."""
+    jobs = {"run": run, "test": test, "lint": lint, "setup": lambda: None}
+    if len(sys.argv) < 2 or sys.argv[1] not in jobs:
+        sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is
+        sys.exit(f"FedGuard needs Python 3.11 or later, this is {sys.version.split()[0]}")
+    setup()
+    jobs[sys.argv[1]](*sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import ConfigError, FedGuardError
+
+app = typer.Typer(
+    name="fedguard",
+    help="Score every client update, decide who may contribute, and measure how well that worked.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the data sets; the environment variable FEDGUARD_DATA otherwise."),
+]
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="A shipped suite's name, or the path of a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings to change, e.g. rounds=3 training.lr=0.05 seeds=[0,1]."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder; results/<suite> by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    data_root: DataRoot = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+) -> None:
+    """Run attacks × defences × seeds, show detection metrics, and store every verdict."""
+    from .evaluation.check import check_suite
+    from .evaluation.live import show_suite
+    from .evaluation.store import free_folder
+    from .evaluation.suite import load_suite
+
+    if data_root is not None:
+        os.environ["FEDGUARD_DATA"] = str(data_root.expanduser().absolute())
+    plan, source = load_suite(suite, overrides)
+    check_suite(plan, source)
+    folder = out or free_folder(Path("results") / plan.name)
+    failed = show_suite(plan, folder, workers or _cores(), quiet)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="detectors, attacks, aggregators, policies, datasets or suites.")
+    ],
+) -> None:
+    """Show what there is: name, one line, paper, needs."""
+    from .evaluation.listing import listing
+
+    _print_table(listing(kind))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    format: Annotated[str, typer.Option("--format", "-f", help="csv, markdown, latex or json.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; the screen by default.")
+    ] = None,
+) -> None:
+    """Write the detection-metrics table of a results folder."""
+    from .evaluation.export import export as render
+    from .evaluation.store import Store
+
+    text = render(Store(folder), format)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a suite, for editors."""
+    import json
+
+    from .evaluation.schema import suite_schema
+
+    sys.stdout.write(json.dumps(suite_schema(), indent=2) + "\n")
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit status 2."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # so that module:Class finds a module of the current folder
+    try:
+        app()
+    except FedGuardError as error:
+        sys.stderr.write(f"fedguard: error: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

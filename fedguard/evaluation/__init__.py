@@ -1,0 +1,1 @@
+"""Evaluate defences against attacks: suites, the runner, the results store, tables and exports."""

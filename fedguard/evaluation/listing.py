@@ -1,0 +1,62 @@
+"""What ``fedguard list`` shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..params import nearest
+from ..registry import REGISTRIES
+from .source import read, shipped_suites
+
+KINDS = (*REGISTRIES, "datasets", "suites")
+
+
+def listing(kind: str) -> Table:
+    """A table of one kind of thing.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    if kind in REGISTRIES:
+        return _methods(kind)
+    if kind == "datasets":
+        from ..simulation.datasets import DATASETS
+
+        return _table(("name", "what it is"), [(name, entry.summary) for name, entry in DATASETS.items()])
+    if kind == "suites":
+        rows = [(name, (read(name).data or {}).get("summary", "")) for name in shipped_suites()]
+        return _table(("name", "what it runs"), rows)
+    raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
+
+
+def _methods(kind: str) -> Table:
+    registry = REGISTRIES[kind]
+    extra = {"detectors": "needs", "attacks": "kind, goal, knowledge"}.get(kind)
+    rows = []
+    for name in registry.names():
+        cls = registry.get(name)
+        row = [name, cls.card.summary, cls.card.paper]
+        if extra:
+            row.append(_needs(cls) if kind == "detectors" else _knows(cls))
+        rows.append(tuple(row))
+    return _table(("name", "what it does", "paper", *([extra] if extra else [])), rows)
+
+
+def _needs(cls: Any) -> str:
+    return ", ".join(sorted(cls.needs)) or "–"
+
+
+def _knows(cls: Any) -> str:
+    return ", ".join([cls.kind, cls.goal, *sorted(cls.knowledge)])
+
+
+def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+    table = Table(show_lines=False)
+    for i, title in enumerate(titles):
+        table.add_column(title, style="bold" if i == 0 else None, no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,76 @@
+"""A suite on the terminal: progress while it runs, tables at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ..simulation.settings import Cell
+from .runner import run_suite
+from .store import CellResult
+from .suite import Suite
+from .tables import FOOTNOTE, attack_tables, metrics_frame
+
+
+def show_suite(suite: Suite, folder: Path, workers: int, quiet: bool = False) -> int:
+    """Run a suite, show it, and return how many of its cells failed."""
+    console = Console(quiet=quiet, width=None if Console().is_terminal else 110)
+    cells = suite.cells()
+    console.print(_headline(suite, len(cells), workers), highlight=False)
+    failed: list[CellResult] = []
+    start = time.perf_counter()
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rounds"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("starting", total=len(cells) * suite.rounds)
+
+        def on_round(cell: Cell, _: int) -> None:
+            progress.update(task, advance=1, description=f"{cell.attack_label} × {cell.defense_label}")
+
+        def on_cell(result: CellResult) -> None:
+            if result.error:
+                failed.append(result)
+
+        store = run_suite(suite, folder, workers, on_round, on_cell)
+    for table in attack_tables(metrics_frame(store)):
+        console.print(table)
+    console.print(FOOTNOTE, style="dim", highlight=False)
+    for result in failed:
+        cell = result.cell
+        last = result.error.strip().splitlines()[-1]
+        Console(stderr=True).print(
+            f"failed: {cell.attack_label} × {cell.defense_label}, seed {cell.seed}: {last}",
+            style="red",
+            markup=False,
+        )
+    console.print(
+        f"{len(cells)} runs in {time.perf_counter() - start:.0f} s, results in {folder}", highlight=False
+    )
+    return len(failed)
+
+
+def _headline(suite: Suite, cells: int, workers: int) -> str:
+    seeds = f"{len(suite.seeds)} seed{'s' if len(suite.seeds) > 1 else ''}"
+    return (
+        f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = {cells} "
+        f"runs of {suite.rounds} rounds\n"
+        f"{suite.data.name}, {suite.partition.name}, {suite.model.name}: {suite.clients} clients, "
+        f"{suite.malicious} malicious, defences are told {suite.assumed}; {workers} processes\n"
+    )

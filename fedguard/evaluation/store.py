@@ -1,0 +1,195 @@
+"""The results folder: the resolved suite and a SQLite store that any tool can read.
+
+    suite.yaml        the suite as it ran, every default filled in
+    results.sqlite    runs     one row per run: settings, detection metrics, accuracy, attack success
+                      clients  one row per client and round: score, suspect, weight, banned, reason
+                      rounds   one row per round: accuracy, loss, attack success, a note
+                      timings  seconds per run and part; the only table that differs between two
+                               runs of the same suite
+
+Rates are fractions in [0, 1]; what is undefined is NULL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ResultsError
+from ..simulation.federation import RoundRecord
+from ..simulation.settings import Cell
+from .suite import Suite
+
+#: The version of the tables; a store of another version is refused.
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY, key TEXT, attack TEXT, defense TEXT, seed INTEGER, status TEXT, error TEXT,
+    clients INTEGER, malicious INTEGER, assumed_malicious INTEGER, rounds INTEGER, basis TEXT,
+    dacc REAL, fpr REAL, fnr REAL, tp REAL, fp REAL, tn REAL, fn REAL,
+    aar REAL, auroc REAL, tacc REAL, asr REAL, settings TEXT
+);
+CREATE TABLE clients (
+    run INTEGER REFERENCES runs, round INTEGER, client INTEGER, malicious INTEGER, participated INTEGER,
+    score REAL, suspect INTEGER, weight REAL, banned INTEGER, reason TEXT,
+    PRIMARY KEY (run, round, client)
+) WITHOUT ROWID;
+CREATE TABLE rounds (
+    run INTEGER REFERENCES runs, round INTEGER, tacc REAL, loss REAL, asr REAL, note TEXT, info TEXT,
+    PRIMARY KEY (run, round)
+) WITHOUT ROWID;
+CREATE TABLE timings (
+    run INTEGER REFERENCES runs, part TEXT, seconds REAL,
+    PRIMARY KEY (run, part)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a finished cell hands back.
+
+    Attributes:
+        cell: its settings.
+        metrics: the numbers of the table ``runs`` (see :func:`fedguard.evaluation.summary.summarise`).
+        rounds: the record of every round; empty if it failed.
+        seconds: wall time by part: training, the detectors, the policy, the aggregator, total.
+        error: why it failed, or an empty string.
+    """
+
+    cell: Cell
+    metrics: dict[str, Any] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+class Store:
+    """The SQLite store of a results folder.
+
+    Args:
+        folder: the results folder.
+
+    Raises:
+        ResultsError: there is no store in it, or one of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "results.sqlite"
+        if not self.path.is_file():
+            raise ResultsError(
+                f"{folder} holds no results.sqlite; give a folder that `fedguard evaluate` wrote"
+            )
+        with self._connect() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA_VERSION:
+            raise ResultsError(
+                f"{self.path} has version {version} of the tables, this FedGuard reads {SCHEMA_VERSION}; "
+                "run the suite again"
+            )
+
+    @classmethod
+    def create(cls, folder: Path, suite: Suite) -> Store:
+        """Start a results folder.
+
+        Raises:
+            ResultsError: it holds results already, or cannot be written.
+        """
+        path = folder / "results.sqlite"
+        if path.exists():
+            raise ResultsError(f"{folder} already holds results; give another folder with --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(suite.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            (folder / "suite.yaml").write_text(text, encoding="utf-8")
+            with closing(sqlite3.connect(path)) as db:
+                db.executescript(f"{_TABLES}PRAGMA user_version = {SCHEMA_VERSION};")
+        except (OSError, sqlite3.Error) as error:
+            raise ResultsError(f"cannot write results to {folder}: {error}") from None
+        return cls(folder)
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path)) as db, db:
+                yield db
+        except sqlite3.Error as error:
+            raise ResultsError(f"{self.path}: {error}") from None
+
+    def add(self, run: int, result: CellResult) -> None:
+        """Write one run, all of it or nothing."""
+        cell = result.cell
+        row = {
+            "run": run,
+            "key": cell.key,
+            "attack": cell.attack_label,
+            "defense": cell.defense_label,
+            "seed": cell.seed,
+            "status": "failed" if result.error else "done",
+            "error": result.error,
+            "clients": cell.clients,
+            "malicious": cell.malicious,
+            "assumed_malicious": cell.assumed,
+            "settings": cell.model_dump_json(),
+            **result.metrics,
+        }
+        with self._connect() as db:
+            _insert(db, "runs", [row])
+            _insert(db, "clients", _client_rows(run, result.rounds))
+            _insert(db, "rounds", _round_rows(run, result.rounds))
+            _insert(db, "timings", [{"run": run, "part": p, "seconds": s} for p, s in result.seconds.items()])
+
+    def table(self, name: str) -> Any:
+        """One table as a pandas DataFrame, ordered by its key."""
+        import pandas as pd
+
+        if name not in ("runs", "clients", "rounds", "timings"):
+            raise ResultsError(f"no table {name!r}; there are runs, clients, rounds and timings")
+        with self._connect() as db:
+            return pd.read_sql_query(f"SELECT * FROM {name} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked above
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        values = [None if isinstance(v, float) and math.isnan(v) else v for v in row.values()]
+        marks = ", ".join("?" * len(row))
+        db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", values)  # noqa: S608 - our own names
+
+
+def _client_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]:
+    for record in rounds:
+        for client in record.clients:
+            yield {"run": run, "round": record.index, **client._asdict()}
+
+
+def _round_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]:
+    for r in rounds:
+        info = json.dumps(r.info, sort_keys=True)
+        yield {
+            "run": run,
+            "round": r.index,
+            "tacc": r.tacc,
+            "loss": r.loss,
+            "asr": r.asr,
+            "note": r.note,
+            "info": info,
+        }
+
+
+def free_folder(base: Path) -> Path:
+    """``base``, or ``base-2``, ``base-3`` … : the first that holds no results yet."""
+    candidate, number = base, 1
+    while (candidate / "results.sqlite").exists():
+        number += 1
+        candidate = base.with_name(f"{base.name}-{number}")
+    return candidate

@@ -1,0 +1,54 @@
+"""From the records of a run to one row of numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..metrics import detection_metrics
+from ..simulation.federation import Federation, RoundRecord
+
+
+def summarise(federation: Federation, records: list[RoundRecord]) -> dict[str, Any]:
+    """The metrics of a run.
+
+    With a policy that bans, DACC, FPR and FNR come from the labels at the end of the run (a client ever
+    banned counts as labelled malicious; basis "labels"). Otherwise they are averages over rounds
+    (ADACC, AFPR, AFNR; basis "rounds"). Without a detector they are undefined. TACC and ASR are those
+    of the final model.
+    """
+    guard, truth = federation.guard, np.array([row.malicious for row in records[0].clients])
+    present = _table(records, "participated")
+    aggregated = present & (_table(records, "weight") > 0)
+    last = records[-1]
+    row: dict[str, Any] = {
+        "malicious": int(truth.sum()),
+        "rounds": len(records),
+        "basis": "",
+        "tacc": last.tacc,
+        "asr": last.asr,
+    }
+    if guard.policy.bans:
+        labels = np.array([guard.ledger.ever_banned(client) for client in range(len(truth))])
+        basis = "labels"
+    else:
+        labels, basis = _table(records, "suspect"), "rounds"
+    numbers = detection_metrics(
+        truth, labels, scores=_table(records, "score"), participated=present, aggregated=aggregated
+    )
+    row["aar"] = numbers.pop("aar")
+    return {**row, **numbers, "basis": basis} if guard.detectors else row
+
+
+def times(federation: Federation, records: list[RoundRecord], total: float) -> dict[str, float]:
+    """Seconds by part, summed over rounds: training, detectors, policy, aggregator; and the total."""
+    parts = {"training": 0.0, "detectors": 0.0, "policy": 0.0, "aggregator": 0.0}
+    for record in records:
+        for part, seconds in record.seconds.items():
+            parts["detectors" if part in federation.guard.detectors else part] += seconds
+    return {**parts, "total": total}
+
+
+def _table(records: list[RoundRecord], column: str) -> Any:
+    return np.array([[getattr(row, column) for row in record.clients] for record in records])

@@ -1,0 +1,84 @@
+"""What a data set is: samples as they are, and the constants that normalise them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...attack import Samples
+from ...server import Labelled
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set before normalisation, so that attacks can work on pixels.
+
+    Attributes:
+        name: the name in ``DATASETS``.
+        train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64.
+        test: the same for testing.
+        num_classes: labels are 0 … num_classes − 1.
+        mean: of the training set, per channel or per feature.
+        std: likewise (population standard deviation).
+    """
+
+    name: str
+    train: Samples
+    test: Samples
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample, say (1, 28, 28)."""
+        return tuple(self.train.pixels.shape[1:])
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(x − mean) / std per channel (or feature), a new tensor.
+
+        Args:
+            pixels: (N, C, H, W) or (N, F).
+        """
+        shape = (-1,) + (1,) * (pixels.ndim - 2)
+        return (pixels - pixels.new_tensor(self.mean).view(shape)) / pixels.new_tensor(self.std).view(shape)
+
+    def labelled(self, samples: Samples) -> Labelled:
+        """Samples as the model takes them."""
+        return Labelled(self.normalise(samples.pixels), samples.labels)
+
+
+#: uint8 images (N, C, H, W) and their labels (N,).
+Raw = tuple[NDArray[np.uint8], NDArray[np.integer]]
+
+
+def image_dataset(name: str, train: Raw, test: Raw, num_classes: int = 10, white: int = 255) -> Dataset:
+    """A data set of integer images; ``white`` is the brightest value.
+
+    Mean and standard deviation come from exact integer sums over the training images, hence are the
+    same on every machine.
+    """
+    images = train[0]
+    count = images.size // images.shape[1]
+    total = images.sum(axis=(0, 2, 3), dtype=np.int64)
+    squares = np.einsum("nchw,nchw->c", images, images, dtype=np.int64, casting="unsafe")
+    mean = total / count
+    std = np.sqrt(squares / count - mean**2)
+    return Dataset(
+        name,
+        _samples(train, white),
+        _samples(test, white),
+        num_classes,
+        mean=tuple((mean / white).tolist()),
+        std=tuple((std / white).tolist()),
+    )
+
+
+def _samples(raw: Raw, white: int) -> Samples:
+    images, labels = raw
+    pixels = torch.from_numpy(images.astype(np.float32)).div_(white)
+    return Samples(pixels, torch.from_numpy(labels.astype(np.int64)))

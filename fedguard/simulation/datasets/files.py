@@ -1,0 +1,101 @@
+"""Where the files of a data set lie: a data root that is only read, or a cache that is filled."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import DataError
+
+VARIABLE = "FEDGUARD_DATA"
+#: What to do about a damaged file.
+REPLACE = "replace it with a fresh copy (if it lies in the cache, delete it: it is downloaded again)"
+
+
+def cache_root() -> Path:
+    """The per-user folder that downloads go to."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "fedguard" / "data"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one data set.
+
+    Attributes:
+        dataset: its name, for messages.
+        folder: where they lie below a data root.
+        names: the files.
+        suffixes: what may follow a name, in order of preference.
+        downloader: the class in torchvision.datasets that downloads them.
+    """
+
+    dataset: str
+    folder: str
+    names: tuple[str, ...]
+    suffixes: tuple[str, ...]
+    downloader: str
+
+    def find(self, data_root: str | Path | None) -> list[Path]:
+        """The path of every file, in the order of ``names``; downloads only into the cache.
+
+        Raises:
+            DataError: a file is not in the given root, or cannot be downloaded.
+        """
+        given = data_root or os.environ.get(VARIABLE)
+        if not given:
+            root = cache_root()
+            if self._missing(root):
+                self._download(root)
+            return self._present(root)
+        root = Path(given).expanduser()
+        if not root.is_dir():
+            raise DataError(f"{self.dataset}: the data root {root} is not a folder; check {_origin(data_root)}")
+        missing = self._missing(root)
+        if missing:
+            raise DataError(
+                f"{self.dataset}: {root / self.folder / missing[0]} is missing. Put the "
+                f"{len(self.names)} files of the data set into {root / self.folder}, point "
+                f"{_origin(data_root)} elsewhere, or unset it to have them downloaded to {cache_root()}"
+            )
+        return self._present(root)
+
+    def _candidates(self, root: Path, name: str) -> list[Path]:
+        return [root / self.folder / f"{name}{suffix}" for suffix in self.suffixes]
+
+    def _missing(self, root: Path) -> list[str]:
+        """Missing files, each with its alternatives: ``"x (or x.gz)"``."""
+        return [
+            " or ".join(f"{name}{suffix}" for suffix in self.suffixes)
+            for name in self.names
+            if not any(path.is_file() for path in self._candidates(root, name))
+        ]
+
+    def _present(self, root: Path) -> list[Path]:
+        return [next(p for p in self._candidates(root, name) if p.is_file()) for name in self.names]
+
+    def _download(self, root: Path) -> None:
+        """Download into a scratch folder first: what is interrupted leaves nothing behind."""
+        from ...vision import datasets
+
+        top = Path(self.folder).parts[0]
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root, prefix="download-") as scratch:
+                getattr(datasets, self.downloader)(scratch, download=True)
+                if self._missing(root):  # nobody else was faster
+                    shutil.rmtree(root / top, ignore_errors=True)
+                    (Path(scratch) / top).rename(root / top)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            raise DataError(
+                f"{self.dataset} could not be downloaded to {root}: {error}. Check the network, or set "
+                f"{VARIABLE} to a folder that holds {self.folder}/{self.names[0]}{self.suffixes[-1]} and so on"
+            ) from error
+
+
+def _origin(data_root: str | Path | None) -> str:
+    return "`data_root`" if data_root else f"the environment variable {VARIABLE}"

@@ -1,0 +1,85 @@
+"""MNIST and Fashion-MNIST from their idx files, packed or not."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DataError
+from .base import Dataset, Raw, image_dataset
+from .files import REPLACE, Files
+
+NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+UNSIGNED_BYTE = 0x08
+
+
+def load_mnist(data_root: str | Path | None = None) -> Dataset:
+    """MNIST from ``MNIST/raw``."""
+    return _load("mnist", "MNIST", data_root)
+
+
+def load_fashion_mnist(data_root: str | Path | None = None) -> Dataset:
+    """Fashion-MNIST from ``FashionMNIST/raw``."""
+    return _load("fashion_mnist", "FashionMNIST", data_root)
+
+
+def _load(name: str, folder: str, data_root: str | Path | None) -> Dataset:
+    files = Files(name, f"{folder}/raw", NAMES, ("", ".gz"), downloader=folder)
+    paths = files.find(data_root)
+    return image_dataset(name, _read_pair(*paths[:2]), _read_pair(*paths[2:]))
+
+
+def _read_pair(image_path: Path, label_path: Path) -> Raw:
+    images, labels = read_idx(image_path, (28, 28)), read_idx(label_path, ())
+    if len(images) != len(labels):
+        raise DataError(f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels")
+    if labels.max() > 9:
+        raise DataError(f"{label_path} holds the label {labels.max()}; there are 10 classes. {REPLACE}")
+    return images[:, None], labels
+
+
+def read_idx(path: Path, sample_shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The array of bytes in an idx file, (N, *sample_shape).
+
+    The format: two zero bytes, the type, the number of dimensions, each dimension as a big-endian
+    32-bit integer, then the data.
+
+    Raises:
+        DataError: the file is damaged, cut short, or holds something else.
+    """
+    data = _content(path)
+    shape = (-1, *sample_shape)
+    header = 4 + 4 * len(shape)
+    magic = bytes([0, 0, UNSIGNED_BYTE, len(shape)])
+    if len(data) < header or data[:4] != magic:
+        raise DataError(f"{path} starts with {data[:4].hex()}, not with {magic.hex()}; {REPLACE}")
+    found = tuple(np.frombuffer(data, ">u4", len(shape), 4).tolist())
+    if found[1:] != sample_shape or found[0] == 0:
+        raise DataError(f"{path} says that it has shape {found}; (N, {_listed(sample_shape)}) is expected")
+    if len(data) != header + math.prod(found):
+        raise DataError(
+            f"{path} has {len(data)} bytes, {header + math.prod(found)} are expected for {found}; {REPLACE}"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(found)
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}; {REPLACE}") from error

@@ -1,0 +1,152 @@
+"""The settings of one simulated federation, checked by pydantic."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _spec(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Spec(_Model):
+    """A method or a part of the set-up by name, with its parameters beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+ShortSpec = Annotated[Spec, BeforeValidator(_spec)]
+
+
+def _specs(value: Any) -> Any:
+    """One detector or several: always a list."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+class Defense(_Model):
+    """What stands between the clients and the global model.
+
+    Attributes:
+        detector: one detector, a list of them, or nothing.
+        policy: what follows from the scores; "exclude" if there is a detector, "observe" if not.
+        aggregator: the aggregation rule.
+    """
+
+    detector: Annotated[list[ShortSpec], BeforeValidator(_specs)] = []
+    policy: ShortSpec | None = None
+    aggregator: ShortSpec = Spec(name="mean")
+
+
+class ServerSettings(_Model):
+    """What the server owns besides the global model.
+
+    Attributes:
+        validation: samples held out of the training set before it is dealt to the clients, to measure
+            models with (ERR, LFR).
+        root: likewise, to train on (FLTrust).
+        lr: the global model moves by lr × the aggregate.
+    """
+
+    validation: int = Field(0, ge=0)
+    root: int = Field(0, ge=0)
+    lr: float = Field(1.0, gt=0)
+
+
+class TrainingSettings(_Model):
+    """Local training: plain SGD for some epochs, or for some steps."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int = Field(32, ge=1)
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSettings:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give either epochs or steps, not both")
+        return self if self.epochs or self.steps else self.model_copy(update={"epochs": 1})
+
+
+class Settings(_Model):
+    """Everything about a federation but the attack, the defence and the seed.
+
+    Attributes:
+        data: data set, see ``fedguard list datasets``.
+        partition: how samples are dealt to clients: iid, dirichlet (beta), label_probability (p).
+        model: logistic_regression, mlp, fedredefense_fmnist_cnn, fedredefense_cifar_cnn, fang_cnn, lenet.
+        clients: how many there are.
+        malicious: how many of them are malicious; the truth, known to metrics and the attacker only.
+        assumed_malicious: what a defence is told; ``malicious`` if absent.
+        rounds: rounds of training.
+        participation: the share of clients asked in each round.
+        training: local training.
+        server: what the server owns.
+    """
+
+    data: ShortSpec = Spec(name="digits")
+    partition: ShortSpec = Spec(name="iid")
+    model: ShortSpec = Spec(name="logistic_regression")
+    clients: int = Field(20, ge=1)
+    malicious: int = Field(0, ge=0)
+    assumed_malicious: int | None = Field(None, ge=0)
+    rounds: int = Field(10, ge=1)
+    participation: float = Field(1.0, gt=0, le=1)
+    training: TrainingSettings = TrainingSettings(epochs=1)
+    server: ServerSettings = ServerSettings()
+
+    @model_validator(mode="after")
+    def _counts(self) -> Settings:
+        for name in ("malicious", "assumed_malicious"):
+            value = getattr(self, name)
+            if value is not None and value >= self.clients:
+                raise ValueError(f"{name} is {value}, but there are only {self.clients} clients")
+        return self
+
+    @property
+    def assumed(self) -> int:
+        """The number of malicious clients that defences are told."""
+        return self.malicious if self.assumed_malicious is None else self.assumed_malicious
+
+    @property
+    def participants(self) -> int:
+        """How many clients are asked per round while nobody is banned."""
+        return max(1, round(self.participation * self.clients))
+
+    @property
+    def assumed_per_round(self) -> int:
+        """The share of ``assumed`` that falls on one round, rounded up."""
+        return -(-self.assumed * self.participants // self.clients)
+
+
+class Cell(Settings):
+    """One run: a federation with one attack, one defence and one seed."""
+
+    attack_label: str
+    attack: Spec
+    defense_label: str
+    defense: Defense
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """A short hash of everything that determines the results."""
+        settings = self.model_dump(mode="json", exclude={"attack_label", "defense_label"})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

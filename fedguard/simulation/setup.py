@@ -1,0 +1,161 @@
+"""What all cells of one seed share: data, who has which samples, the first model, who is malicious."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attack import Attack, DataView, Samples
+from ..detector import NEEDS
+from ..errors import FedGuardError, ParameterError
+from ..guard import Guard
+from ..model import flat_parameters
+from ..seeds import derive, generator, numpy_generator
+from ..server import Labelled, Server, map_in_order
+from .build import build_attack
+from .datasets import load_dataset
+from .models import build_model
+from .partitions import make_partition
+from .settings import Cell, Defense, Spec
+from .training import LocalTraining
+
+
+class Setup:
+    """A federation before its first round, the same for every attack and defence of a seed.
+
+    Args:
+        cell: its settings and seed.
+
+    Raises:
+        DataError: the data set cannot be read.
+        FedGuardError: a part cannot be built; ``key`` says which setting is to blame.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        seed = cell.seed
+        with _blame("data"):
+            if cell.data.params:
+                raise ParameterError(f"data takes no parameters, got {', '.join(cell.data.params)}")
+            self.dataset = load_dataset(cell.data.name)
+        train, held = self.dataset.train, cell.server.validation + cell.server.root
+        with _blame("server"):
+            if held >= len(train.labels):
+                raise ParameterError(
+                    f"{held} samples for the server, the training set has {len(train.labels)}"
+                )
+        order = torch.randperm(len(train.labels), generator=generator(seed, "held out"))
+        self.validation = self._held_out(order[: cell.server.validation])
+        self.root = self._held_out(order[cell.server.validation : held])
+        rest = order[held:].sort().values if held else order.sort().values
+        with _blame("partition"):
+            parts = make_partition(
+                cell.partition.name,
+                train.labels[rest].numpy(),
+                cell.clients,
+                numpy_generator(seed, "partition"),
+                **cell.partition.params,
+            )
+        self.samples = [rest[torch.as_tensor(part)] for part in parts]
+        with _blame("model"):
+            self.model = build_model(
+                cell.model.name,
+                self.dataset.input_shape,
+                self.dataset.num_classes,
+                generator(seed, "model"),
+                **cell.model.params,
+            )
+        self.initial = flat_parameters(self.model)
+        self.test = self.dataset.labelled(self.dataset.test)
+        self.training = LocalTraining(**cell.training.model_dump())
+        chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
+        self.malicious: list[int] = sorted(chosen.tolist())
+
+    def _held_out(self, index: Tensor) -> Labelled | None:
+        return self.dataset.labelled(self.dataset.train.take(index)) if len(index) else None
+
+    def client_samples(self, client: int) -> Samples:
+        """A client's own samples, before anything is poisoned."""
+        return self.dataset.train.take(self.samples[client])
+
+    def server(self, map: Any = map_in_order) -> Server:
+        """The server of this federation; its work is run by ``map``."""
+        return Server(
+            model=self.model,
+            input_shape=self.dataset.input_shape,
+            num_classes=self.dataset.num_classes,
+            validation=self.validation,
+            root=self.root,
+            seed=derive(self.cell.seed, "server"),
+            map=map,
+        )
+
+    def participants(self, round_index: int, banned: Iterable[Any]) -> list[int]:
+        """Who is asked in this round: a random share of those who are not banned, in order."""
+        allowed = sorted(set(range(self.cell.clients)) - set(banned))
+        count = min(self.cell.participants, len(allowed))
+        order = numpy_generator(self.cell.seed, "participants", round_index).permutation(len(allowed))
+        return sorted(allowed[i] for i in order[:count])
+
+    def check_attack(self, attack: Attack) -> None:
+        """Refuse an attack that these data or numbers do not allow (ParameterError)."""
+        if attack.kind != "none" and not self.malicious:
+            raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
+        n, m = self.cell.participants, len(self.malicious)
+        attack.check(self.dataset.input_shape, self.dataset.num_classes, n, -(-m * n // self.cell.clients))
+
+    def check_guard(self, guard: Guard) -> None:
+        """Refuse a guard that lacks something it needs, or enough clients."""
+        have = {"model", "global_params"} | {
+            name for name in ("validation", "root") if getattr(self, name) is not None
+        }
+        for detector in guard.detectors.values():
+            detector.check(self.cell.participants, frozenset(have & NEEDS.keys()))
+        if guard.aggregator.min_clients() > self.cell.participants:
+            raise ParameterError(
+                f"aggregator {guard.aggregator.name} needs at least {guard.aggregator.min_clients()} "
+                f"clients, a round has {self.cell.participants}"
+            )
+
+
+def setup_for(cell: Cell) -> Setup:
+    """The setup of a cell, shared by all attacks and defences; the last few are kept."""
+    neutral = {"attack_label": "", "attack": Spec(name="none"), "defense_label": "", "defense": Defense()}
+    return _setup(cell.model_copy(update=neutral).model_dump_json())
+
+
+@functools.lru_cache(maxsize=4)
+def _setup(cell_json: str) -> Setup:
+    return Setup(Cell.model_validate_json(cell_json))
+
+
+@functools.lru_cache(maxsize=512)
+def training_data(cell_json: str, client: int) -> Labelled:
+    """What a client trains on: its own samples, poisoned if it is malicious and the attack does that."""
+    cell = Cell.model_validate_json(cell_json)
+    setup = setup_for(cell)
+    samples = setup.client_samples(client)
+    attack = build_attack(cell)
+    if client in setup.malicious and attack.kind != "none":
+        view = DataView(
+            rank=setup.malicious.index(client),
+            num_malicious=len(setup.malicious),
+            num_classes=setup.dataset.num_classes,
+            generator=generator(cell.seed, "attack data", client),
+        )
+        samples = attack.poison_data(samples, view)
+    return setup.dataset.labelled(samples)
+
+
+@contextlib.contextmanager
+def _blame(key: str) -> Iterator[None]:
+    try:
+        yield
+    except FedGuardError as error:
+        error.key = key
+        raise

@@ -1,0 +1,73 @@
+"""The wheel holds everything that is needed, nothing else, and works outside the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    source = tmp_path_factory.mktemp("source")
+    tracked = ["pyproject.toml", "README.md", "LICENSE", "fedguard", "detectors", "attacks", "configs"]
+    subprocess.run(["cp", "-r", *tracked, str(source)], cwd=ROOT, check=True)  # build litter stays outside
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_contents(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = {name for name in names if ".dist-info/" not in name}
+    expected = {
+        str(Path("fedguard", path.relative_to(ROOT)) if folder != "fedguard" else path.relative_to(ROOT))
+        for folder, pattern in [
+            ("fedguard", "*.py"),
+            ("detectors", "*.py"),
+            ("attacks", "*.py"),
+            ("configs", "*.py"),
+            ("configs", "*.yaml"),
+        ]
+        for path in (ROOT / folder).rglob(pattern)
+    }
+    assert package == expected | {"fedguard/py.typed"}
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_runs_outside_the_checkout(wheel, tmp_path):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    env = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+
+    def run(*args):
+        done = subprocess.run(
+            [sys.executable, *args], cwd=elsewhere, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = run("-c", "import fedguard, fedguard.detectors as d; print(fedguard.__file__, d.__file__)")
+    assert where.count(str(site)) == 2
+    assert "fedredefense" in run("-m", "fedguard", "list", "detectors")
+    overrides = ["rounds=1", "attacks=[none, lie]", "defenses=[none, krum]", "--workers=1", "--quiet"]
+    run("-m", "fedguard", "evaluate", "quickstart", *overrides)
+    table = run("-m", "fedguard", "export", "results/quickstart", "--format", "csv")
+    assert len(table.splitlines()) == 1 + 2 * 2
+
+
+@pytest.mark.parametrize("name", ["detectors", "attacks"])
+def test_bare_names_are_refused(name):
+    """A second copy of every class would break isinstance checks and the registry."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"import this package as fedguard.{name}" in done.stderr
