@@ -65,7 +65,7 @@ class LIE(Attack):
         if self.z is None and m > 0 and lie_z(n, m) <= 0:
             raise ParameterError(
                 f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which does "
-                "not attack; use more malicious clients or set z"
+                "not attack; set z"
             )
 
     def craft(self, view: UpdateView) -> Tensor:

@@ -166,7 +166,9 @@ class FedREDefense(Detector):
         for client, update in zip(round.client_ids, round.updates.matrix, strict=True):
             memory = self._memory.get(client)
             knowledge = memory.knowledge if memory else self._noise(server, client)
-            jobs.append(Job(network, start, update, knowledge, self._cap(memory, round.index), self.settings))
+            jobs.append(
+                Job(network, start, update.clone(), knowledge, self._cap(memory, round.index), self.settings)
+            )
         return jobs
 
     def _cap(self, memory: Memory | None, index: int) -> int:

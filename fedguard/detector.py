@@ -121,7 +121,7 @@ class Detector(Method, ABC):
 
     def _array(self, values: Any, what: str, n: int, dtype: type[Any]) -> np.ndarray[Any, Any]:
         try:
-            plain = values.detach().cpu() if isinstance(values, Tensor) else values
+            plain = values.detach().cpu().double() if isinstance(values, Tensor) else values
             array = np.asarray(plain, dtype=dtype)
         except (TypeError, ValueError) as error:
             raise DetectorError(f"{self.name} returned {what} that are no numbers: {error}") from None

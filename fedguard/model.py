@@ -48,7 +48,7 @@ def error_and_loss(
     Args:
         model: the architecture; left unchanged.
         vector: (d,) parameters.
-        data: at least one sample.
+        data: the samples; without any, both numbers are NaN.
         batch: samples per forward pass; fixed, so that results do not depend on memory or workers.
     """
     training = [part for part in model.modules() if part.training]

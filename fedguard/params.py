@@ -52,12 +52,12 @@ def check_params(
         checked = model(**params)
     except ValidationError as error:
         raise ParameterError(f"{where}: {explain(error, model)}") from None
-    return {name: getattr(checked, name) for name in checked.model_fields_set}
+    return {name: getattr(checked, name) for name in params}
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a validation in words."""
-    first = error.errors()[0]
+    """The first problem of a validation in words; unknown names go first: a misspelt one is also missing."""
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = list(model.model_fields)

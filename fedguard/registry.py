@@ -162,7 +162,11 @@ def _check_detector(cls: type[Detector]) -> str | None:
     if not isinstance(cls.needs, frozenset | set):
         return "its `needs` is no set of names"
     unknown = cls.needs - NEEDS.keys()
-    return f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})" if unknown else None
+    return (
+        f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})"
+        if unknown
+        else None
+    )
 
 
 def _check_attack(cls: type[Attack]) -> str | None:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import FiniteFloat, NonNegativeFloat, NonNegativeInt
 
 from .errors import ParameterError
 from .params import check_params, nearest
 from .scores import Scores
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Verdict: TypeAlias = tuple[NDArray[np.bool_], str]
+#: Who is a suspect, and why.
+Verdict: TypeAlias = tuple[NDArray[np.bool_], str]
 
 #: A rule as a user writes it: a name, or a mapping with ``name`` and parameters.
 RuleSpec: TypeAlias = str | Mapping[str, Any]

@@ -35,7 +35,7 @@ def pack(state: State) -> bytes:
             wrong = [key for key in value if not isinstance(key, str) or key == _TENSOR]
             if wrong:
                 raise ParameterError(
-                    f"a state has the key {wrong[0]!r}; keys are strings (for client ids, use a list of pairs)"
+                    f"a state has the key {wrong[0]!r}; keys are strings (for client ids use a list of pairs)"
                 )
             return {key: strip(item) for key, item in value.items()}
         if isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ Index: TypeAlias = "NDArray[Any] | Sequence[int] | Tensor"
 #: Bytes of float64 work space for one block of columns.
 BLOCK_BYTES = 64 * 2**20
 #: Below this share of the two squared norms about the mean, a squared distance is computed anew.
-NEAR_DUPLICATE = 1e-6
+NEAR_DUPLICATE = 1e-4
 
 
 def as_matrix(updates: Any) -> Tensor:
@@ -139,7 +139,7 @@ class Updates:
         for block in self.blocks():
             moved = block - origin(block)
             gram += moved @ moved.T
-        return gram
+        return (gram + gram.T) / 2  # a matrix product is symmetric up to rounding only
 
     @cached_property
     def sq_distances(self) -> Tensor:

@@ -25,7 +25,7 @@ def _compiled_operators_load() -> bool:
     if extension is None or extension.origin is None:
         return False
     try:
-        torch.ops.load_library(extension.origin)
+        torch.ops.load_library(extension.origin)  # type: ignore[no-untyped-call]
     except (ImportError, OSError):
         return False
     return True
@@ -35,10 +35,10 @@ def _declare_operators() -> torch.library.Library | None:
     """Declare what the import misses; the declarations live as long as the object returned."""
     if _compiled_operators_load():
         return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
-            library.define(name + _SCHEMA)
+            library.define(name + _SCHEMA)  # type: ignore[no-untyped-call]
     return library
 
 

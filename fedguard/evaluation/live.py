@@ -49,7 +49,8 @@ def show_suite(suite: Suite, folder: Path, workers: int, quiet: bool = False) ->
                 failed.append(result)
 
         store = run_suite(suite, folder, workers, on_round, on_cell)
-    for table in attack_tables(metrics_frame(store)):
+    for heading, table in attack_tables(metrics_frame(store)):
+        console.print(heading, style="bold", highlight=False)
         console.print(table)
     console.print(FOOTNOTE, style="dim", highlight=False)
     for result in failed:

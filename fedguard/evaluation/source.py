@@ -48,6 +48,7 @@ class Source:
         name: what the file is called in messages.
         data: the plain value.
         lines: key path → line, from 1.
+        overrides: key path → the override that set it.
         aliases: another way to name a key path (an entry of a list by its label) → the path in the file.
     """
 
@@ -55,6 +56,7 @@ class Source:
     data: Any
     lines: dict[Path_, int] = field(default_factory=dict)
     aliases: dict[Path_, Path_] = field(default_factory=dict)
+    overrides: dict[Path_, str] = field(default_factory=dict)
 
     def error(self, path: Path_, message: str) -> ConfigError:
         """An error at a key path: ``file:line: key.path: message``."""
@@ -62,10 +64,14 @@ class Source:
         for alias, real in self.aliases.items():
             if path[: len(alias)] == alias:
                 place = (*real, *path[len(alias) :])
-        known = next(
-            (self.lines[place[:k]] for k in range(len(place), -1, -1) if place[:k] in self.lines), None
-        )
-        where = self.name if known is None else f"{self.name}:{known}"
+        where = self.name
+        for prefix in (place[:k] for k in range(len(place), -1, -1)):
+            if prefix in self.overrides:
+                where = f"override {self.overrides[prefix]!r}"
+                break
+            if prefix in self.lines:
+                where = f"{self.name}:{self.lines[prefix]}"
+                break
         key = ".".join(map(str, path))
         return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
 
@@ -96,7 +102,7 @@ class Source:
             self._step(target, path[-1], path, assignment)
         target[path[-1]] = value  # type: ignore[index]
         self.lines = {p: line for p, line in self.lines.items() if p[: len(path)] != path}
-        self.lines[path] = self.lines.get((), 1)
+        self.overrides[path] = assignment
 
     def _step(self, target: Any, part: str | int, path: Path_, assignment: str) -> Any:
         try:

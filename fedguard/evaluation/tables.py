@@ -107,17 +107,17 @@ def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
     return target is not None and show(value, column) == show(target, column)
 
 
-def attack_tables(frame: pd.DataFrame) -> list[Table]:
-    """One rich table per attack."""
+def attack_tables(frame: pd.DataFrame) -> list[tuple[str, Table]]:
+    """A heading and a rich table for every attack."""
     tables = []
     for attack, group in frame.groupby("attack", sort=False):
         first = group.iloc[0]
-        title = (
+        heading = (
             f"attack: {attack}   ({int(first['malicious'])} of {int(first['clients'])} clients malicious, "
             f"defences are told {int(first['assumed_malicious'])})"
         )
         used = [c for c in COLUMNS if group[c.name].notna().any()]
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table()
         table.add_column("defence")
         for column in used:
             table.add_column(column.title, justify="right")
@@ -126,7 +126,7 @@ def attack_tables(frame: pd.DataFrame) -> list[Table]:
             cells = [_cell(row, column, best) for column in used]
             mark = f"  ({int(row['failed'])} failed)" if row["failed"] else ""
             table.add_row(f"{row['defense']}{mark}", *cells)
-        tables.append(table)
+        tables.append((heading, table))
     return tables
 
 

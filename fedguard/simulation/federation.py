@@ -111,6 +111,7 @@ class Federation:
                 Round(
                     updates,
                     client_ids=tuple(asked),
+                    # What clients claim: their own samples; that a backdoor trains on more is its secret.
                     num_examples=np.array([len(self.setup.samples[c]) for c in asked], dtype=float),
                     index=index,
                     global_params=self.params,
@@ -129,7 +130,7 @@ class Federation:
     def _craft(self, asked: list[int], updates: Tensor, index: int) -> Tensor:
         """Replace the malicious clients' updates by what the adversary sends."""
         bad = torch.tensor([client in self.malicious for client in asked])
-        if not bad.any() or bad.all():  # with no honest client left there is nothing to hide among
+        if not bad.any():
             return updates
         know = self.attack.knowledge
         view = UpdateView(

@@ -46,9 +46,7 @@ class Setup:
         train, held = self.dataset.train, cell.server.validation + cell.server.root
         with _blame("server"):
             if held >= len(train.labels):
-                raise ParameterError(
-                    f"{held} samples for the server, the training set has {len(train.labels)}"
-                )
+                raise ParameterError(f"{held} samples for the server, of only {len(train.labels)} in all")
         order = torch.randperm(len(train.labels), generator=generator(seed, "held out"))
         self.validation = self._held_out(order[: cell.server.validation])
         self.root = self._held_out(order[cell.server.validation : held])

@@ -20,7 +20,7 @@ def call(monkeypatch, capsys, *args):
     return stop.value.code or 0, out.out, out.err
 
 
-SMALL = ["quickstart", "rounds=1", "clients=6", "malicious=2", "attacks=[none, lie]", "--workers=1"]
+SMALL = ["quickstart", "rounds=1", "clients=8", "malicious=3", "attacks=[none, lie]", "--workers=1"]
 
 
 def test_evaluate_then_export(monkeypatch, capsys, tmp_path):
@@ -29,7 +29,7 @@ def test_evaluate_then_export(monkeypatch, capsys, tmp_path):
     assert status == 0
     assert "attack: lie" in out
     assert "DACC %" in out
-    assert "defences are told 2" in out
+    assert "defences are told 3" in out
     settings = yaml.safe_load((tmp_path / "results/quickstart/suite.yaml").read_text())
     assert settings["rounds"] == 1
     status, out, _ = call(monkeypatch, capsys, "export", "results/quickstart", "--format", "json")

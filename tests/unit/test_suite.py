@@ -95,7 +95,7 @@ def test_overrides(tmp_path, override, look):
     ("override", "expected"),
     [
         ("rounds", "write key.path=value"),
-        ("runds=3", "unknown key, did you mean 'rounds'"),
+        ("runds=3", r"^override 'runds=3': runds: unknown key, did you mean 'rounds'"),
         ("attacks.7.z=1", "there is no attacks.7"),
         ("attacks.0.z=1", "is 'none'; override it whole"),
         ("clients.x=1", "clients has no keys"),

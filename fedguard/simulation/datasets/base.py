@@ -45,7 +45,8 @@ class Dataset:
             pixels: (N, C, H, W) or (N, F).
         """
         shape = (-1,) + (1,) * (pixels.ndim - 2)
-        return (pixels - pixels.new_tensor(self.mean).view(shape)) / pixels.new_tensor(self.std).view(shape)
+        centred = pixels - pixels.new_tensor(self.mean).view(shape)
+        return centred.div_(pixels.new_tensor(self.std).view(shape))
 
     def labelled(self, samples: Samples) -> Labelled:
         """Samples as the model takes them."""

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import datasets as sklearn_datasets
-from sklearn.model_selection import train_test_split
 
 from ...attack import Samples
 from .base import Dataset, image_dataset
@@ -20,7 +18,9 @@ TEST_SHARE = 0.2
 
 def load_digits() -> Dataset:
     """1,797 handwritten digits of 8×8 pixels with 17 grey levels; split 1,437 / 360, stratified."""
-    bunch = sklearn_datasets.load_digits()
+    from sklearn import datasets  # here: importing scikit-learn takes longer than reading MNIST
+
+    bunch = datasets.load_digits()
     images = bunch.images.astype(np.uint8)[:, None]
     train_x, test_x, train_y, test_y = _split(images, bunch.target)
     return image_dataset("digits", (train_x, train_y), (test_x, test_y), white=16)
@@ -31,7 +31,9 @@ def load_breast_cancer() -> Dataset:
 
     The sizes are those of Fang et al., USENIX Security 2020, §4.1; the split itself is ours.
     """
-    bunch = sklearn_datasets.load_breast_cancer()
+    from sklearn import datasets
+
+    bunch = datasets.load_breast_cancer()
     train_x, test_x, train_y, test_y = _split(bunch.data, bunch.target)
     return Dataset(
         "breast_cancer",
@@ -44,6 +46,8 @@ def load_breast_cancer() -> Dataset:
 
 
 def _split(inputs: NDArray[Any], labels: NDArray[Any]) -> list[NDArray[Any]]:
+    from sklearn.model_selection import train_test_split
+
     parts: list[NDArray[Any]] = train_test_split(
         inputs, labels, test_size=TEST_SHARE, stratify=labels, random_state=SPLIT_SEED
     )

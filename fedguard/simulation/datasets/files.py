@@ -54,7 +54,9 @@ class Files:
             return self._present(root)
         root = Path(given).expanduser()
         if not root.is_dir():
-            raise DataError(f"{self.dataset}: the data root {root} is not a folder; check {_origin(data_root)}")
+            raise DataError(
+                f"{self.dataset}: the data root {root} is not a folder; check {_origin(data_root)}"
+            )
         missing = self._missing(root)
         if missing:
             raise DataError(
@@ -92,8 +94,8 @@ class Files:
                     (Path(scratch) / top).rename(root / top)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise DataError(
-                f"{self.dataset} could not be downloaded to {root}: {error}. Check the network, or set "
-                f"{VARIABLE} to a folder that holds {self.folder}/{self.names[0]}{self.suffixes[-1]} and so on"
+                f"{self.dataset} could not be downloaded to {root}: {error}. Check the network, or "
+                f"set {VARIABLE} to a folder that holds {self.folder}/{self.names[0]}{self.suffixes[-1]} etc."
             ) from error
 
 

@@ -1,0 +1,175 @@
+"""Models by name, initialised from a generator of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..errors import ParameterError
+from ..params import check_params, nearest
+
+Shape = tuple[int, ...]
+
+
+class LogisticRegression(nn.Sequential):
+    """softmax(W x + b) on the flattened input.
+
+    Source: McMahan et al., FedAvg, AISTATS 2017 (as multinomial logistic regression).
+    """
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))
+
+
+class Mlp(nn.Sequential):
+    """Fully connected layers with ReLU on the flattened input.
+
+    Args:
+        input_shape: the shape of one input.
+        num_classes: the number of labels.
+        hidden: the widths of the hidden layers.
+    """
+
+    def __init__(self, input_shape: Shape, num_classes: int, hidden: Sequence[int] = (64,)) -> None:
+        if not hidden or min(hidden) < 1:
+            raise ParameterError(
+                f"model mlp: hidden is {list(hidden)}; give at least one width, each at least 1 "
+                "(without hidden layers use logistic_regression)"
+            )
+        widths = [math.prod(input_shape), *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(widths[-1], num_classes))
+
+
+class _Cnn(nn.Sequential):
+    """Twice (convolution without padding, ReLU, 2×2 max pooling), then fully connected layers."""
+
+    name: ClassVar[str]
+    channels: ClassVar[tuple[int, int]]
+    kernel: ClassVar[int] = 3
+    hidden: ClassVar[tuple[int, ...]]
+
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+        if len(input_shape) != 3:
+            raise ParameterError(
+                f"model {self.name} works on images (channels, height, width); the data have shape "
+                f"{input_shape}. Use logistic_regression or mlp"
+            )
+        depth, *size = input_shape
+        first, second = self.channels
+        left = [self._after(self._after(side)) for side in size]
+        if min(left) < 1:
+            least = 2 * (2 + self.kernel - 1) + self.kernel - 1
+            raise ParameterError(
+                f"model {self.name}: images of {size[0]}×{size[1]} are too small, the smallest is "
+                f"{least}×{least}. Use logistic_regression or mlp"
+            )
+        layers: list[nn.Module] = []
+        for before, after in ((depth, first), (first, second)):
+            layers += [nn.Conv2d(before, after, self.kernel), nn.ReLU(), nn.MaxPool2d(2)]
+        layers.append(nn.Flatten())
+        for before, after in pairwise((second * left[0] * left[1], *self.hidden)):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(self.hidden[-1], num_classes))
+
+    @classmethod
+    def _after(cls, side: int) -> int:
+        """The side of an image after one convolution and pooling."""
+        return (side - cls.kernel + 1) // 2
+
+
+class FedredefenseFmnistCnn(_Cnn):
+    """3×3×30, pool, 3×3×50, pool, 100, L: 139,960 parameters on 28×28 grey images.
+
+    Source: Xie et al., FedREDefense, ICML 2024, Table 5; no padding, which the table leaves open.
+    """
+
+    name = "fedredefense_fmnist_cnn"
+    channels = (30, 50)
+    hidden = (100,)
+
+
+class FedredefenseCifarCnn(_Cnn):
+    """3×3×32, pool, 3×3×64, pool, 512, L: 1,205,066 parameters on 32×32 colour images.
+
+    Source: Xie et al., FedREDefense, ICML 2024, Table 6; no padding, which the table leaves open.
+    """
+
+    name = "fedredefense_cifar_cnn"
+    channels = (32, 64)
+    hidden = (512,)
+
+
+class FangCnn(_Cnn):
+    """3×3×30, pool, 3×3×50, pool, 200, L.
+
+    Source: Fang et al., USENIX Security 2020, Table 7a; no padding, which the table leaves open.
+    """
+
+    name = "fang_cnn"
+    channels = (30, 50)
+    hidden = (200,)
+
+
+class LeNet(_Cnn):
+    """5×5×6, pool, 5×5×16, pool, 120, 84, L with ReLU and max pooling, no padding.
+
+    Source: LeCun et al., Gradient-based learning, Proc. IEEE 1998, Fig. 2 (LeNet-5), modernised.
+    """
+
+    name = "lenet"
+    channels = (6, 16)
+    kernel = 5
+    hidden = (120, 84)
+
+
+MODELS: dict[str, type[nn.Module]] = {
+    "logistic_regression": LogisticRegression,
+    "mlp": Mlp,
+    "fedredefense_fmnist_cnn": FedredefenseFmnistCnn,
+    "fedredefense_cifar_cnn": FedredefenseCifarCnn,
+    "fang_cnn": FangCnn,
+    "lenet": LeNet,
+}
+
+
+def build_model(
+    name: str, input_shape: Shape, num_classes: int, generator: torch.Generator, **params: Any
+) -> nn.Module:
+    """A model of :data:`MODELS`, initialised as torch does by default but from ``generator`` only.
+
+    Args:
+        name: its name.
+        input_shape: the shape of one input.
+        num_classes: the number of labels.
+        generator: the only source of randomness; torch's global one is left as it was.
+        params: the model's own parameters, say ``hidden``.
+
+    Raises:
+        ParameterError: a name or parameter is unknown, or the model does not take such inputs.
+    """
+    if name not in MODELS:
+        raise ParameterError(f"unknown model {name!r}{nearest(name, MODELS)} (known: {', '.join(MODELS)})")
+    checked = check_params(MODELS[name], params, f"model {name}", skip=2)
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
+        model = MODELS[name](tuple(input_shape), num_classes, **checked)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            _initialise(layer, generator)
+    return model
+
+
+@torch.no_grad()
+def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
+    """Weights and bias ~ U(−1/√fan_in, 1/√fan_in): Kaiming with a = √5, then torch's rule for the bias."""
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+    if layer.bias is not None:
+        bound = 1 / math.sqrt(layer.weight[0].numel())
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

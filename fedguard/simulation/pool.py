@@ -1,0 +1,201 @@
+"""A pool of worker processes for independent, coarse pieces of work (one client's training, say).
+
+Results do not depend on the number of workers: every piece runs on one thread, in a worker or here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ..errors import FedGuardError, ParameterError
+from ..server import map_in_order
+from ..threads import single_thread, stay_single_threaded
+from .packing import Mapped, pack, unpack
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SHARED: ContextVar[Mapping[str, Any]] = ContextVar("shared", default={})  # noqa: B039 - never mutated
+_FAILURES: list[Exception] = []  # of this worker's start
+
+
+def shared() -> Mapping[str, Any]:
+    """What the pool that runs the current piece of work was given as ``shared``; read only."""
+    return _SHARED.get()
+
+
+class Workers:
+    """Runs independent pieces of work in order, in several processes or in this one.
+
+        with Workers(4, shared={"start": start}) as workers:
+            updates = workers.map(train, clients)  # train reads shared()["start"]
+
+    Workers are started afresh (spawned), once for all calls of ``map``, and end with the pool or with this
+    process. Functions must be importable, and a script that starts workers needs
+    ``if __name__ == "__main__":``. Sent to a worker itself, the object runs its work there, one piece
+    after the other.
+
+    Args:
+        count: processes; 0 and 1 run everything in this process.
+        shared: data for all pieces of work, found by :func:`shared`. Arrays and tensors in it are kept
+            once for all workers.
+        initializer: called once in every worker (or here) before its first piece of work.
+        initargs: its arguments; queues and locks may be among them, large tensors belong into ``shared``.
+
+    Raises:
+        ParameterError: a negative count.
+    """
+
+    def __init__(
+        self,
+        count: int = 0,
+        shared: Mapping[str, Any] | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if count < 0:
+            raise ParameterError(f"{count} workers; use 0 to run everything in this process")
+        self.count = count
+        self._shared = shared
+        self._initializer = initializer
+        self._initargs = initargs
+        self._executor: ProcessPoolExecutor | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __reduce__(self) -> tuple[type[Workers], tuple[()]]:
+        return Workers, ()
+
+    def __enter__(self) -> Workers:
+        if self.count > 1:
+            self._folder = tempfile.TemporaryDirectory(prefix="fedguard-")
+            mapped = Mapped.write(self._shared or {}, Path(self._folder.name) / "shared")
+            self._executor = ProcessPoolExecutor(
+                self.count,
+                multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(mapped, self._initializer, self._initargs),
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            processes = list(self._executor._processes.values())
+            if kind is not None:  # do not wait for work that nobody wants any more
+                for process in processes:
+                    process.terminate()
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            for process in processes:
+                process.join()
+            self._executor = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """``[function(item) for item in items]``; the first error is raised as it was.
+
+        Raises:
+            FedGuardError: a worker died.
+        """
+        if self.count <= 1:
+            return self.here(map_in_order, function, items)
+        return list(self.imap(function, items))
+
+    def imap(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """The same, one result after the other as soon as it and those before it are there."""
+        if self.count <= 1:
+            for item in items:
+                yield self.here(function, item)
+            return
+        if self._executor is None:
+            raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
+        futures: list[Future[bytes]] = []
+        try:
+            futures += [self._executor.submit(_call, _Lazy((function, item))) for item in items]
+            while futures:
+                yield unpack(futures.pop(0).result())
+        except BrokenProcessPool as error:
+            raise FedGuardError(
+                "a worker process died: it was killed (out of memory?) or could not start (a script that "
+                'uses workers needs `if __name__ == "__main__":`). Try fewer workers, or 0'
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def here(self, function: Callable[..., R], *args: Any) -> R:
+        """``function(*args)`` in this process, under the conditions of a worker: one thread, ``shared``."""
+        token = None if self._shared is None else _SHARED.set(self._shared)
+        try:
+            with single_thread():
+                if self._initializer is not None and self.count <= 1:
+                    self._initializer(*self._initargs)
+                    self._initializer = None
+                return function(*args)
+        finally:
+            if token is not None:
+                _SHARED.reset(token)
+
+
+class _Lazy:
+    """Arrives in the worker as the packed bytes of its value; packed only when a worker is free."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        return bytes, (pack(self.value),)
+
+
+def _start(mapped: Mapped, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    """Prepare a worker. An error must not kill it, which would hide the error: it is raised later."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    stay_single_threaded()
+    try:
+        _SHARED.set(mapped.read())
+        if initializer is not None:
+            initializer(*initargs)
+    except Exception as error:
+        _FAILURES.append(error)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _call(payload: Any) -> bytes:
+    try:
+        if _FAILURES:
+            raise _FAILURES[0]
+        function, item = unpack(payload)
+        return pack(function(item))
+    except Exception as error:
+        if _survives_pickling(error):
+            raise
+        raise FedGuardError(f"{type(error).__name__}: {error}") from error
+
+
+def _survives_pickling(error: Exception) -> bool:
+    """Whether the parent will be able to read this error: one that it cannot read breaks the pool."""
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)  # noqa: S301 - our own
+    except Exception:
+        return False

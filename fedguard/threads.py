@@ -1,0 +1,30 @@
+"""One thread per unit of work: float32 sums depend on the number of threads, results must not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from threadpoolctl import threadpool_limits
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Run the block with one thread in torch and in every BLAS and OpenMP library; restore afterwards."""
+    before = torch.get_num_threads()
+    try:
+        with threadpool_limits(limits=1):
+            torch.set_num_threads(1)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def stay_single_threaded() -> None:
+    """The same for the rest of this process, and for libraries that are loaded later."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    threadpool_limits(limits=1)
+    torch.set_num_threads(1)

@@ -1,0 +1,135 @@
+"""Parameters and situations that attacks refuse, and what they say."""
+
+import pytest
+import torch
+
+from fedguard.attack import Samples, UpdateView
+from fedguard.errors import ParameterError
+from fedguard.registry import make_attack
+
+IMAGES = (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("label_flip", {"mode": "pairs"}, "go together"),
+        ("label_flip", {"pairs": {0: 2}}, "go together"),
+        ("label_flip", {"mode": "pairs", "pairs": {}}, "go together"),
+        ("label_flip", {"mode": "pairs", "pairs": {0: 2, 4: 4}}, "class 4 is paired with itself"),
+        ("label_flip", {"mode": "backwards"}, "mode"),
+        ("gaussian", {"knowledge": "some"}, "knowledge"),
+        ("byzantine", {"mode": "sign"}, "mode"),
+        ("byzantine", {"std": 0.0}, "std is 0.0"),
+        ("lie", {"z": -1.0}, "z is -1.0"),
+        ("lie", {"z": float("nan")}, "z is nan"),
+        ("min_max", {"perturbation": "cosine"}, "perturbation"),
+        ("min_sum", {"knowledge": "none"}, "knowledge"),
+        ("fang_trimmed_mean", {"b": 1.0}, "b is 1.0"),
+        ("fang_trimmed_mean", {"b": float("inf")}, "b is inf"),
+        ("mpaf", {"scale": -3.0}, "scale is -3.0"),
+        ("mpaf", {"std": float("inf")}, "std is inf"),
+        ("mpaf", {"base": "final"}, "base"),
+        ("scaling_backdoor", {"target": -1}, "labels start at 0"),
+        ("scaling_backdoor", {"scale": 0.0}, "scale is 0.0"),
+        ("scaling_backdoor", {"fraction": 0.0}, "fraction is 0.0"),
+        ("scaling_backdoor", {"fraction": 1.5}, "fraction is 1.5"),
+        ("scaling_backdoor", {"patch": 0}, "patch is 0"),
+        ("scaling_backdoor", {"pach": 2}, "did you mean 'patch'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(name, params, message):
+    with pytest.raises(ParameterError, match=message):
+        make_attack(name, **params)
+
+
+@pytest.mark.parametrize(
+    ("module", "cls", "params"),
+    [
+        ("label_flip", "LabelFlip", {"mode": "backwards"}),
+        ("gaussian", "Gaussian", {"knowledge": "some"}),
+        ("byzantine", "Byzantine", {"mode": "sign"}),
+        ("min_max", "MinMax", {"perturbation": "cosine"}),
+        ("mpaf", "MPAF", {"base": "final"}),
+    ],
+)
+def test_a_wrong_word_is_refused_without_the_registry_too(module, cls, params):
+    made = __import__(f"fedguard.attacks.{module}", fromlist=[cls])
+    with pytest.raises(ParameterError, match=str(*params.values())):
+        getattr(made, cls)(**params)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "shape", "classes", "n", "m", "message"),
+    [
+        ("label_flip", {"mode": "pairs", "pairs": {3: 9, 2: 1}}, IMAGES, 9, 10, 3, "name class 9"),
+        ("label_flip", {"mode": "pairs", "pairs": {-1: 2}}, IMAGES, 9, 10, 3, "name class -1"),
+        ("scaling_backdoor", {}, (30,), 2, 10, 3, "needs images"),
+        ("scaling_backdoor", {"patch": 9}, IMAGES, 10, 10, 3, "does not fit images of 8 x 8"),
+        ("scaling_backdoor", {"target": 10}, IMAGES, 10, 10, 3, "classes 0 to 9"),
+        ("lie", {}, IMAGES, 10, 10, 1, "z = -0.14"),
+        ("lie", {}, IMAGES, 10, 10, 2, "set z"),
+        ("lie", {}, IMAGES, 10, 9, 1, "set z"),
+        ("lie", {}, IMAGES, 10, 10, 8, "z = 0"),
+        ("lie", {"z": 1.0, "knowledge": "partial"}, IMAGES, 10, 10, 1, "sees 1 honest"),
+        ("gaussian", {"knowledge": "partial"}, IMAGES, 10, 10, 1, "at least 2"),
+        ("min_max", {"knowledge": "partial"}, IMAGES, 10, 10, 1, "at least 2"),
+        ("min_sum", {}, IMAGES, 10, 4, 3, "sees 1 honest"),
+        ("fang_trimmed_mean", {"knowledge": "partial"}, IMAGES, 10, 10, 1, "at least 2"),
+    ],
+)
+def test_a_situation_without_effect_is_refused(name, params, shape, classes, n, m, message):
+    attack = make_attack(name, **params)
+    with pytest.raises(ParameterError, match=message):
+        attack.check(shape, classes, n, m)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "n", "m"),
+    [
+        ("lie", {"z": 0.5}, 10, 1),
+        ("lie", {}, 10, 7),
+        ("gaussian", {}, 2, 1),
+        ("fang_trimmed_mean", {}, 2, 1),
+        ("min_max", {}, 3, 1),
+        ("min_sum", {"knowledge": "partial"}, 10, 2),
+    ],
+)
+def test_what_can_work_is_accepted(name, params, n, m):
+    make_attack(name, **params).check((30,), 2, n, m)
+
+
+def test_a_label_flip_can_be_targeted_or_not():
+    assert make_attack("label_flip").goal == "untargeted"
+    assert make_attack("label_flip", mode="pairs", pairs={0: 2}).goal == "targeted"
+    assert make_attack("label_flip").goal == "untargeted"  # the class is not changed
+
+
+def test_the_callers_pairs_are_copied():
+    pairs = {0: 2}
+    attack = make_attack("label_flip", mode="pairs", pairs=pairs)
+    pairs[0] = 3
+    test = Samples(torch.zeros(2, 3), torch.tensor([0, 1], dtype=torch.int32))
+    trial = attack.trial(test, 10)
+    assert trial.target.tolist() == [2]
+    assert trial.target.dtype == torch.int32
+
+
+@pytest.mark.parametrize("name", ["lie", "min_max", "min_sum", "gaussian"])
+def test_without_benign_clients_the_attacker_looks_at_its_own(name):
+    """A sampled round may hold malicious clients only."""
+    own = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+
+    def craft(knowledge, benign):
+        view = UpdateView(
+            index=0,
+            num_clients=3,
+            global_params=own[0],
+            initial_params=own[0],
+            own_updates=own,
+            generator=torch.Generator().manual_seed(0),
+            benign_updates=benign,
+        )
+        return make_attack(name, knowledge=knowledge).craft(view)
+
+    assert torch.equal(craft("full", own[:0]), craft("partial", None))

@@ -1,0 +1,424 @@
+"""Data sets: embedded ones, files as they are found, damaged files, downloads into the cache."""
+
+import gzip
+import os
+import pickle
+import struct
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import sklearn.datasets
+import torch
+
+from fedguard.attack import Samples
+from fedguard.errors import DataError, ParameterError
+from fedguard.simulation.datasets import DATASETS, load_dataset
+from fedguard.simulation.datasets.base import image_dataset
+from fedguard.simulation.datasets.cifar10 import read_pickle
+from fedguard.simulation.datasets.mnist import NAMES, read_idx
+
+rng = np.random.default_rng(0)
+
+
+# --- embedded in scikit-learn ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "sizes"),
+    [("digits", (1, 8, 8), 10, (1437, 360)), ("breast_cancer", (30,), 2, (455, 114))],
+)
+def test_embedded_data_sets(name, shape, classes, sizes):
+    data = load_dataset(name)
+    assert (data.name, data.input_shape, data.num_classes) == (name, shape, classes)
+    assert (len(data.train.labels), len(data.test.labels)) == sizes
+    for part in (data.train, data.test):
+        assert part.pixels.shape == (len(part.labels), *shape)
+        assert part.pixels.dtype == torch.float32
+        assert part.labels.dtype == torch.int64
+        assert part.labels.unique().tolist() == list(range(classes))
+    everything = data.train.labels.bincount() + data.test.labels.bincount()
+    assert ((data.test.labels.bincount() / everything - 0.2).abs() < 0.01).all(), "stratified"
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer"])
+def test_embedded_splits_are_fixed_and_complete(name):
+    first, second = load_dataset(name), load_dataset(name)
+    assert torch.equal(first.train.pixels, second.train.pixels)
+    assert torch.equal(first.test.labels, second.test.labels)
+    whole = torch.cat([first.train.pixels, first.test.pixels]).flatten(1)
+    raw = getattr(sklearn.datasets, f"load_{name}")().data / (16 if name == "digits" else 1)
+    assert sorted(map(tuple, whole.tolist())) == sorted(map(tuple, raw.astype(np.float32).tolist()))
+
+
+def test_digits_are_pixels_in_the_unit_interval():
+    pixels = load_dataset("digits").train.pixels
+    assert (pixels.min(), pixels.max()) == (0, 1)
+    assert torch.equal(pixels * 16, (pixels * 16).round())
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer"])
+def test_normalised_training_data_have_mean_0_and_std_1(name):
+    data = load_dataset(name)
+    before = data.train.pixels.clone()
+    inputs, labels = data.labelled(data.train)
+    axes = (0, *range(2, inputs.ndim))
+    assert inputs.double().mean(axes).abs().max() < 1e-5
+    assert (inputs.double().std(axes, correction=0) - 1).abs().max() < 1e-5
+    assert torch.equal(labels, data.train.labels)
+    assert torch.equal(data.train.pixels, before), "pixels stay as they are"
+
+
+def test_constants_of_images_against_float64():
+    images = rng.integers(0, 256, (50, 3, 5, 4), dtype=np.uint8)
+    labels = rng.integers(0, 10, 50)
+    data = image_dataset("x", (images, labels), (images[:5], labels[:5]))
+    for c in range(3):
+        channel = images[:, c].astype(np.float64) / 255
+        assert data.mean[c] == pytest.approx(channel.mean(), rel=1e-12)
+        assert data.std[c] == pytest.approx(channel.std(), rel=1e-12)
+    one = data.normalise(data.test.pixels)[1, 2, 3, 0]
+    assert float(one) == pytest.approx((images[1, 2, 3, 0] / 255 - data.mean[2]) / data.std[2], rel=1e-5)
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(ParameterError, match="did you mean 'fashion_mnist'"):
+        load_dataset("fasion_mnist")
+
+
+def test_every_data_set_has_a_one_line_summary():
+    assert set(DATASETS) == {"digits", "breast_cancer", "mnist", "fashion_mnist", "cifar10"}
+    assert all(source.summary and "\n" not in source.summary for source in DATASETS.values())
+
+
+# --- idx files ------------------------------------------------------------------------------------
+
+
+def idx(array):
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def mnist_arrays(train=12, test=5):
+    images = [rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for n in (train, test)]
+    labels = [rng.integers(0, 10, n, dtype=np.uint8) for n in (train, test)]
+    return [images[0], labels[0], images[1], labels[1]]
+
+
+def write_mnist(root, arrays, folder="MNIST", packed=True):
+    raw = Path(root) / folder / "raw"
+    raw.mkdir(parents=True)
+    for name, array in zip(NAMES, arrays, strict=True):
+        content = idx(array)
+        (raw / f"{name}{'.gz' if packed else ''}").write_bytes(gzip.compress(content) if packed else content)
+    return raw
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_reads_idx_files_as_they_are(tmp_path, name, folder, packed):
+    arrays = mnist_arrays()
+    write_mnist(tmp_path, arrays, folder, packed)
+    before = sorted(tmp_path.rglob("*"))
+    data = load_dataset(name, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before, "the data root is never written to"
+    assert data.input_shape == (1, 28, 28)
+    for part, images, labels in ((data.train, *arrays[:2]), (data.test, *arrays[2:])):
+        assert isinstance(part, Samples)
+        assert np.array_equal((part.pixels[:, 0] * 255).round().numpy(), images)
+        assert part.labels.tolist() == labels.tolist()
+
+
+def test_the_argument_wins_over_the_environment(tmp_path, monkeypatch):
+    for name, size in (("argument", 3), ("environment", 4)):
+        write_mnist(tmp_path / name, mnist_arrays(size, 2))
+    monkeypatch.setenv("FEDGUARD_DATA", str(tmp_path / "environment"))
+    assert len(load_dataset("mnist", tmp_path / "argument").train.labels) == 3
+    assert len(load_dataset("mnist").train.labels) == 4
+
+
+BAD_IDX = {
+    "cut short inside the packing": (
+        lambda _: gzip.compress(idx(np.zeros((3, 28, 28), np.uint8)))[:-9],
+        "cannot be read",
+    ),
+    "not packed": (lambda a: idx(a), "Not a gzipped file"),
+    "bits flipped": (
+        lambda a: gzip.compress(idx(a))[:60] + b"\xff" * 40 + gzip.compress(idx(a))[100:],
+        "cannot be read",
+    ),
+    "data missing": (lambda a: gzip.compress(idx(a)[:-1]), "bytes"),
+    "data too long": (lambda a: gzip.compress(idx(a) + b"x"), "bytes"),
+    "empty": (lambda _: gzip.compress(b""), "starts with"),
+    "labels instead of images": (lambda a: gzip.compress(idx(a[:, 0, 0].copy())), "starts with"),
+    "floats": (lambda a: gzip.compress(b"\0\0\x0d\x03" + idx(a)[4:]), "starts with"),
+    "other shape": (lambda a: gzip.compress(idx(a.reshape(-1, 14, 56))), "shape"),
+    "no images": (lambda a: gzip.compress(idx(a[:0])), "shape"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IDX)
+def test_damaged_idx_files_are_named(tmp_path, case):
+    damage, message = BAD_IDX[case]
+    arrays = mnist_arrays()
+    path = write_mnist(tmp_path, arrays) / f"{NAMES[0]}.gz"
+    path.write_bytes(damage(arrays[0]))
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset("mnist", tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(np.zeros(11, np.uint8), "12 images but .* 11 labels"), (np.full(12, 10, np.uint8), "label 10")],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, labels, message):
+    arrays = mnist_arrays()
+    arrays[1] = labels
+    write_mnist(tmp_path, arrays)
+    with pytest.raises(DataError, match=message):
+        load_dataset("mnist", tmp_path)
+
+
+def test_idx_of_labels(tmp_path):
+    path = tmp_path / "labels"
+    path.write_bytes(idx(np.array([3, 1, 4], np.uint8)))
+    assert read_idx(path, ()).tolist() == [3, 1, 4]
+
+
+# --- CIFAR-10 -------------------------------------------------------------------------------------
+
+
+def python2_pickle(data, labels):
+    """What Python 2's cPickle writes (protocol 2) for {"data": ndarray, "labels": list}."""
+
+    def text(content):
+        return b"U" + bytes([len(content)]) + content
+
+    rows, columns = (b"J" + struct.pack("<i", n) for n in data.shape)
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\0K\1\x87R" + b"(K\3" + text(b"|") + b"NNN"
+    dtype += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    raw = b"T" + struct.pack("<i", data.size) + data.tobytes()
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n" + b"K\0\x85" + text(b"b") + b"\x87R"
+    )
+    array += b"(K\1" + rows + columns + b"\x86" + dtype + b"\x89" + raw + b"tb"
+    items = (
+        text(b"data") + array + text(b"labels") + b"](" + b"".join(b"K" + bytes([n]) for n in labels) + b"e"
+    )
+    return b"\x80\2}(" + items + b"u."
+
+
+def python3_pickle(protocol):
+    return lambda data, labels: pickle.dumps({"data": data, "labels": labels, "batch_label": "x"}, protocol)
+
+
+def cifar_arrays(sizes=(4, 3, 2, 5, 1, 3)):
+    return [(rng.integers(0, 256, (n, 3072), dtype=np.uint8), rng.integers(0, 10, n).tolist()) for n in sizes]
+
+
+def write_cifar(root, batches, write=python2_pickle):
+    folder = Path(root) / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for name, (data, labels) in zip(names, batches, strict=True):
+        (folder / name).write_bytes(write(data, labels))
+    return folder
+
+
+def test_the_python2_pickle_is_one():
+    (data, labels), *_ = cifar_arrays()
+    loaded = pickle.loads(python2_pickle(data, labels), encoding="latin1")  # noqa: S301
+    assert np.array_equal(loaded["data"], data)
+    assert loaded["labels"] == labels
+
+
+@pytest.mark.parametrize("write", [python2_pickle, python3_pickle(2), python3_pickle(4)])
+def test_reads_cifar_batches(tmp_path, write):
+    batches = cifar_arrays()
+    write_cifar(tmp_path, batches, write)
+    data = load_dataset("cifar10", tmp_path)
+    assert data.input_shape == (3, 32, 32)
+    images = np.concatenate([batch[0] for batch in batches[:5]]).reshape(-1, 3, 32, 32)
+    assert np.array_equal((data.train.pixels * 255).round().numpy(), images)
+    assert data.train.labels.tolist() == [label for batch in batches[:5] for label in batch[1]]
+    assert data.test.labels.tolist() == batches[5][1]
+
+
+def test_fortran_order_is_understood(tmp_path):
+    (data, labels), *_ = cifar_arrays()
+    path = tmp_path / "x"
+    path.write_bytes(pickle.dumps({"data": np.asfortranarray(data), "labels": labels}, 2))
+    assert np.array_equal(read_pickle(path)["data"].value, data)
+
+
+class _Touch:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+class _Call:
+    """Unpickling this calls a function with arguments."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("function", [os.system, eval, getattr, __import__, np.fromfile])
+def test_pickles_cannot_call_anything(tmp_path, function):
+    folder = write_cifar(tmp_path, cifar_arrays())
+    mark = tmp_path / "mark"
+    (folder / "data_batch_2").write_bytes(pickle.dumps([_Touch(mark), _Call(function, "0")]))
+    with pytest.raises(DataError, match=r"data_batch_2 cannot be read: .* not allowed"):
+        load_dataset("cifar10", tmp_path)
+    assert not mark.exists()
+    (folder / "data_batch_2").write_bytes(pickle.dumps(_Call(function, "0")))
+    with pytest.raises(DataError, match="not allowed"):
+        load_dataset("cifar10", tmp_path)
+
+
+def test_the_mark_would_be_made_by_an_ordinary_unpickler(tmp_path):
+    pickle.loads(pickle.dumps(_Touch(tmp_path / "mark")))  # noqa: S301
+    assert (tmp_path / "mark").exists()
+
+
+OBJECTS = np.array([[None] * 3072], dtype=object)
+BAD_CIFAR = {
+    "cut short": (python2_pickle(*cifar_arrays()[0])[:-5000], "cannot be read"),
+    "no pickle": (b"<html>not found</html>", "cannot be read"),
+    "empty": (b"", "cannot be read"),
+    "objects": (pickle.dumps({"data": OBJECTS, "labels": [1]}, 2), "unsigned bytes"),
+    "floats": (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [1]}, 2), "unsigned bytes"),
+    "bare list": (pickle.dumps([1, 2]), "no CIFAR-10 batch"),
+    "no labels": (pickle.dumps({"data": np.zeros((1, 3072), np.uint8)}, 2), "no CIFAR-10 batch"),
+    "data is text": (pickle.dumps({"data": "x", "labels": [1]}, 2), "no CIFAR-10 batch"),
+    "other width": (pickle.dumps({"data": np.zeros((1, 3071), np.uint8), "labels": [1]}, 2), "shape"),
+    "too few labels": (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, 2), "2 labels"),
+    "label 10": (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}, 2), "0 … 9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CIFAR)
+def test_damaged_cifar_batches_are_named(tmp_path, case):
+    content, message = BAD_CIFAR[case]
+    folder = write_cifar(tmp_path, cifar_arrays())
+    (folder / "data_batch_3").write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset("cifar10", tmp_path)
+    assert str(folder / "data_batch_3") in str(caught.value)
+
+
+# --- missing files and downloads ------------------------------------------------------------------
+
+MISSING = {
+    "mnist": Path("MNIST/raw/train-images-idx3-ubyte or train-images-idx3-ubyte.gz"),
+    "fashion_mnist": Path("FashionMNIST/raw/train-images-idx3-ubyte or train-images-idx3-ubyte.gz"),
+    "cifar10": Path("cifar-10-batches-py/data_batch_1"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+@pytest.mark.parametrize("given", ["argument", "environment"])
+def test_missing_files_say_where_they_were_expected(tmp_path, monkeypatch, name, given):
+    monkeypatch.setenv("FEDGUARD_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="is missing") as caught:
+        load_dataset(name, tmp_path if given == "argument" else None)
+    assert str(tmp_path / MISSING[name]) in str(caught.value)
+    assert ("`data_root`" if given == "argument" else "FEDGUARD_DATA") in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_root_that_is_no_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere is not a folder; check `data_root`"):
+        load_dataset("mnist", tmp_path / "nowhere")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """No data root, an empty cache, and a network that always fails."""
+    from fedguard.vision import datasets
+
+    def unreachable(root, download):
+        raise URLError("no route to host")
+
+    monkeypatch.delenv("FEDGUARD_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("MNIST", "FashionMNIST", "CIFAR10"):
+        monkeypatch.setattr(datasets, name, unreachable)
+    return tmp_path / "fedguard" / "data"
+
+
+def test_downloads_into_the_cache_once(cache, monkeypatch):
+    from fedguard.vision import datasets
+
+    calls = []
+
+    def fake(root, download):
+        calls.append(download)
+        write_mnist(root, mnist_arrays(), "FashionMNIST")
+
+    monkeypatch.setattr(datasets, "FashionMNIST", fake)
+    first = load_dataset("fashion_mnist")
+    second = load_dataset("fashion_mnist")
+    assert calls == [True]
+    assert torch.equal(first.train.pixels, second.train.pixels)
+    assert [path.name for path in cache.iterdir()] == ["FashionMNIST"]
+
+
+def test_a_file_deleted_from_the_cache_is_downloaded_again(cache, monkeypatch):
+    from fedguard.vision import datasets
+
+    monkeypatch.setattr(datasets, "MNIST", lambda root, download: write_mnist(root, mnist_arrays()))
+    load_dataset("mnist")
+    (cache / "MNIST" / "raw" / f"{NAMES[2]}.gz").unlink()
+    assert len(load_dataset("mnist").test.labels) == 5
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_failed_download_gives_advice_and_leaves_nothing(cache, name):
+    with pytest.raises(DataError, match=r"no route to host.*set FEDGUARD_DATA"):
+        load_dataset(name)
+    assert list(cache.iterdir()) == []
+
+
+# --- the real data --------------------------------------------------------------------------------
+
+needs_data = pytest.mark.skipif(not os.environ.get("FEDGUARD_DATA"), reason="FEDGUARD_DATA is not set")
+USUAL = {  # the constants that everybody uses; those of CIFAR-10 hold for the full set
+    "mnist": ((60000, 10000), (0.1307,), (0.3081,), 1e-4),
+    "fashion_mnist": ((60000, 10000), (0.2860,), (0.3530,), 1e-4),
+    "cifar10": (None, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 1e-3),
+}
+
+
+@pytest.mark.slow
+@needs_data
+@pytest.mark.parametrize("name", USUAL)
+def test_real_data(name):
+    sizes, mean, std, tolerance = USUAL[name]
+    data = load_dataset(name)
+    assert sizes is None or (len(data.train.labels), len(data.test.labels)) == sizes
+    assert data.mean == pytest.approx(mean, abs=tolerance)
+    assert data.std == pytest.approx(std, abs=tolerance)
+    assert data.train.pixels.shape[1:] == data.test.pixels.shape[1:]
+    assert (data.train.pixels.min(), data.train.pixels.max()) == (0, 1)
+    assert data.train.labels.unique().tolist() == list(range(10))
+
+
+@pytest.mark.slow
+@needs_data
+def test_real_cifar_batches_agree_with_an_ordinary_unpickler():
+    path = Path(os.environ["FEDGUARD_DATA"]) / "cifar-10-batches-py" / "data_batch_1"
+    with path.open("rb") as file:
+        expected = pickle.load(file, encoding="latin1")  # noqa: S301
+    found = read_pickle(path)
+    assert np.array_equal(found["data"].value, expected["data"])
+    assert found["labels"] == expected["labels"]

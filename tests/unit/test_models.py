@@ -1,0 +1,104 @@
+"""Models: sizes, initialisation from a generator alone, what they refuse."""
+
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from fedguard.errors import ParameterError
+from fedguard.model import flat_parameters, split_parameters
+from fedguard.simulation.models import MODELS, build_model
+
+IMAGE = (1, 28, 28)
+CNNS = ["fedredefense_fmnist_cnn", "fedredefense_cifar_cnn", "fang_cnn", "lenet"]
+
+
+def build(name, shape=IMAGE, classes=10, seed=0, **params):
+    return build_model(name, shape, classes, torch.Generator().manual_seed(seed), **params)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "params", "expected"),
+    [
+        ("logistic_regression", IMAGE, {}, 784 * 10 + 10),
+        ("logistic_regression", (30,), {}, 30 * 10 + 10),
+        ("mlp", (30,), {}, 30 * 64 + 64 + 64 * 10 + 10),
+        ("mlp", (1, 8, 8), {"hidden": [20, 5]}, 64 * 20 + 20 + 20 * 5 + 5 + 5 * 10 + 10),
+        ("fedredefense_fmnist_cnn", IMAGE, {}, 139_960),
+        ("fedredefense_cifar_cnn", (3, 32, 32), {}, 896 + 18_496 + 64 * 36 * 512 + 512 + 5_130),
+        ("fang_cnn", IMAGE, {}, 300 + 13_550 + 50 * 25 * 200 + 200 + 2_010),
+        ("lenet", IMAGE, {}, 44_426),
+        ("lenet", (3, 32, 32), {}, 62_006),
+    ],
+)
+def test_number_of_parameters_and_output_shape(name, shape, params, expected):
+    model = build(name, shape, **params)
+    assert len(flat_parameters(model)) == expected
+    assert model(torch.zeros(3, *shape)).shape == (3, 10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_initialised_like_torch_but_from_the_generator_only(name):
+    """Oracle: torch's own constructors, fed by the global generator with the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        expected = flat_parameters(MODELS[name](IMAGE, 10))
+        torch.manual_seed(8)
+        before = torch.random.get_rng_state()
+        found = flat_parameters(build(name, seed=7))
+        assert torch.equal(torch.random.get_rng_state(), before), "the global generator is left alone"
+    assert torch.equal(found, expected)
+    assert torch.equal(found, flat_parameters(build(name, seed=7)))
+    assert not torch.equal(found, flat_parameters(build(name, seed=9)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_can_be_pickled_and_vectorised(name):
+    model = build(name)
+    inputs = torch.rand(2, 5, *IMAGE, generator=torch.Generator().manual_seed(1))
+    copy = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert torch.equal(copy(inputs[0]), model(inputs[0]))
+    parameters = split_parameters(model, flat_parameters(model))
+    together = torch.vmap(lambda x: torch.func.functional_call(model, parameters, (x,)))(inputs)
+    assert torch.allclose(together[1], model(inputs[1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_images_that_are_too_small_are_refused_with_the_smallest_size(name):
+    least = 16 if name == "lenet" else 10
+    assert build(name, (1, least, least))(torch.zeros(1, 1, least, least)).shape == (1, 10)
+    for shape in ((1, least - 1, 28), (1, 28, least - 1), (1, 8, 8), (1, 1, 1)):
+        with pytest.raises(ParameterError, match=f"{name}.*the smallest is {least}×{least}"):
+            build(name, shape)
+
+
+@pytest.mark.parametrize("name", CNNS)
+def test_data_that_are_no_images_are_refused(name):
+    with pytest.raises(ParameterError, match="works on images"):
+        build(name, (30,))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("lenett", {}, "did you mean 'lenet'"),
+        ("lenet", {"hidden": [3]}, "model lenet: unknown parameter 'hidden'"),
+        ("mlp", {"hiden": [3]}, "did you mean 'hidden'"),
+        ("mlp", {"hidden": []}, "at least one width"),
+        ("mlp", {"hidden": [3, 0]}, "at least 1"),
+        ("mlp", {"hidden": ["wide"]}, "hidden"),
+    ],
+)
+def test_unknown_names_and_parameters(name, params, message):
+    with pytest.raises(ParameterError, match=message):
+        build(name, **params)
+
+
+def test_bounds_of_the_initialisation():
+    for layer in build("fedredefense_fmnist_cnn"):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            bound = 1 / math.sqrt(layer.weight[0].numel())
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+            assert layer.bias.abs().max() <= bound

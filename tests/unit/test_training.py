@@ -1,0 +1,157 @@
+"""Local training against torch.optim.SGD written out as a loop."""
+
+import os
+from itertools import chain
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from fedguard.errors import ParameterError
+from fedguard.model import error_and_loss, flat_parameters
+from fedguard.server import Labelled
+from fedguard.simulation.datasets import load_dataset
+from fedguard.simulation.models import build_model
+from fedguard.simulation.training import LocalTraining, train_client
+from fedguard.threads import single_thread
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with single_thread():
+        yield
+
+
+def make(name="mlp", shape=(6,), samples=23, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    model = build_model(name, shape, 3, draw)
+    inputs = torch.randn(samples, *shape, generator=draw)
+    data = Labelled(inputs, torch.randint(0, 3, (samples,), generator=draw))
+    return model, flat_parameters(model), data
+
+
+def seeded(seed=5):
+    return torch.Generator().manual_seed(seed)
+
+
+SETTINGS = [
+    LocalTraining(epochs=3, batch_size=5, lr=0.1),
+    LocalTraining(epochs=2, batch_size=100, lr=0.1, momentum=0.9),
+    LocalTraining(epochs=2, batch_size=8, lr=0.05, weight_decay=0.1),
+    LocalTraining(epochs=None, steps=7, batch_size=4, lr=0.05, momentum=0.5, weight_decay=0.01),
+    LocalTraining(epochs=None, steps=13, batch_size=10, lr=0.1),
+]
+
+
+def reference_batches(count, settings, draw):
+    """Lists of indices, epoch by epoch, until the epochs or steps are done."""
+    done = []
+    for _ in range(settings.epochs or settings.steps):
+        order = torch.randperm(count, generator=draw).tolist()
+        done += [order[i : i + settings.batch_size] for i in range(0, count, settings.batch_size)]
+        if settings.steps and len(done) >= settings.steps:
+            break
+    return done[: settings.steps]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (6,)), ("lenet", (1, 16, 16))])
+def test_equals_torch_optim_bit_for_bit(settings, name, shape):
+    model, start, data = make(name, shape)
+    reference, _, _ = make(name, shape)
+    optimiser = torch.optim.SGD(
+        reference.parameters(),
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    for batch in reference_batches(len(data.labels), settings, seeded()):
+        optimiser.zero_grad()
+        F.cross_entropy(reference(data.inputs[batch]), data.labels[batch]).backward()
+        optimiser.step()
+    update = train_client(model, start, data, settings, seeded())
+    assert update.dtype == torch.float32
+    assert torch.equal(update, flat_parameters(reference) - start)
+
+
+def batches_seen(settings, samples=23):
+    """The indices of the samples in every forward pass."""
+    model, start, _ = make("logistic_regression", (1,))
+    seen = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, 0].int().tolist()))
+    labels = torch.zeros(samples, dtype=torch.int64)
+    train_client(model, start, Labelled(torch.arange(samples).float()[:, None], labels), settings, seeded())
+    return seen
+
+
+def test_every_epoch_sees_every_sample_once_in_a_new_order():
+    seen = batches_seen(LocalTraining(epochs=2, batch_size=5))
+    assert [len(batch) for batch in seen] == [5, 5, 5, 5, 3] * 2
+    first, second = list(chain(*seen[:5])), list(chain(*seen[5:]))
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first != second
+
+
+@pytest.mark.parametrize("steps", [1, 5, 6, 11])
+def test_steps_are_batches_of_as_many_epochs_as_it_takes(steps):
+    seen = batches_seen(LocalTraining(epochs=None, steps=steps, batch_size=5))
+    assert seen == batches_seen(LocalTraining(epochs=3, batch_size=5))[:steps]
+
+
+def test_depends_on_nothing_but_its_arguments():
+    model, start, data = make()
+    settings = LocalTraining(epochs=2, momentum=0.9)
+    before = start.clone()
+    first = train_client(model, start, data, settings, seeded())
+    state = torch.random.get_rng_state()
+    again = train_client(model, start, data, settings, seeded())  # the model still holds the first result
+    assert torch.equal(first, again)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(start, before)
+    assert not torch.equal(first, train_client(model, start, data, settings, seeded(6)))
+
+
+def test_learns():
+    data = load_dataset("digits")
+    model = build_model("mlp", data.input_shape, 10, seeded())
+    start = flat_parameters(model)
+    settings = LocalTraining(epochs=5, lr=0.1)
+    update = train_client(model, start, data.labelled(data.train), settings, seeded())
+    assert error_and_loss(model, start + update, data.labelled(data.test))[0] < 0.07
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"steps": 3}, "epochs is 1 and steps is 3"),
+        ({"epochs": None}, "epochs is None and steps is None"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": None, "steps": 0}, "steps is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"lr": 0}, "lr is 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"momentum": 1}, "momentum is 1"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+    ],
+)
+def test_settings_out_of_range(params, message):
+    with pytest.raises(ParameterError, match=message):
+        LocalTraining(**params)
+
+
+def test_a_client_without_samples_is_refused():
+    model, start, data = make()
+    with pytest.raises(ParameterError, match="no samples"):
+        train_client(model, start, Labelled(data.inputs[:0], data.labels[:0]), LocalTraining(), seeded())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("FEDGUARD_DATA"), reason="FEDGUARD_DATA is not set")
+@pytest.mark.parametrize(("name", "accuracy"), [("mnist", 0.915), ("fashion_mnist", 0.83), ("cifar10", 0.35)])
+def test_logistic_regression_on_real_data(name, accuracy):
+    data = load_dataset(name)
+    model = build_model("logistic_regression", data.input_shape, 10, seeded())
+    start = flat_parameters(model)
+    settings = LocalTraining(epochs=3, lr=0.001 if name == "cifar10" else 0.01)
+    update = train_client(model, start, data.labelled(data.train), settings, seeded())
+    assert 1 - error_and_loss(model, start + update, data.labelled(data.test))[0] > accuracy
