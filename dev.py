@@ -28,7 +28,10 @@ def setup() -> None:
         return
     print("setting up .venv (once; this downloads PyTorch) …", flush=True)
     if not (BIN / "python").exists():
-        venv.create(VENV, with_pip=True)
+        try:
+            venv.create(VENV, with_pip=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"cannot create {VENV}: {error}; on Debian and Ubuntu, install python3-venv first")
     pip = [
         str(BIN / "python"),
         "-m",
@@ -44,9 +47,9 @@ def setup() -> None:
     STAMP.write_text(digest)
 
 
-def call(command: list[str]) -> None:
+def call(command: list[str], **env: str) -> None:
     """Run a command in the checkout; its failure is ours."""
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    code = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, **env}).returncode
     if code:
         sys.exit(code)
 
@@ -57,8 +60,8 @@ def run(*args: str) -> None:
 
 
 def test(*args: str) -> None:
-    """The test suite (without the tests marked slow)."""
-    call([str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", *args])
+    """The test suite (without the tests marked slow), one process per core and one thread in each."""
+    call([str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", *args], OMP_NUM_THREADS="1")
 
 
 def lint() -> None:

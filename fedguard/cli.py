@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from . import __version__
 from .errors import ConfigError, FedGuardError
 
 app = typer.Typer(
     name="fedguard",
-    help="Score every client update, decide who may contribute, and measure how well that worked.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,6 +23,21 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with the data sets; the environment variable FEDGUARD_DATA otherwise."),
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedguard {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Score every client update, decide who may contribute, and measure how well that worked."""
 
 
 @app.command()

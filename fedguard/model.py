@@ -5,6 +5,8 @@ Only parameters count. Buffers (batch-norm statistics) are neither sent nor scor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
@@ -39,9 +41,46 @@ def load_parameters(model: nn.Module, vector: Tensor) -> None:
             parameter.copy_(part)
 
 
+#: Samples per forward pass; fixed, so that results depend neither on memory nor on workers.
+BATCH = 2000
+
+
 @torch.no_grad()
+def wrong_and_loss(model: nn.Module, vector: Tensor, data: Labelled) -> tuple[int, float]:
+    """How many samples of one batch the model gets wrong, and the sum of their cross-entropies.
+
+    Args:
+        model: the architecture; left unchanged, used in eval mode.
+        vector: (d,) its parameters.
+        data: the batch.
+    """
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        logits = torch.func.functional_call(model, split_parameters(model, vector), (data.inputs,))
+    finally:
+        for part in training:  # one by one: a part may have been in eval mode on purpose
+            part.training = True
+    wrong = int((logits.argmax(1) != data.labels).sum())
+    return wrong, float(F.cross_entropy(logits, data.labels, reduction="sum"))
+
+
+def batches(data: Labelled, size: int = BATCH) -> list[Labelled]:
+    """The samples in batches, in order."""
+    parts = zip(torch.split(data.inputs, size), torch.split(data.labels, size), strict=True)
+    return [Labelled(*part) for part in parts]
+
+
+def mean_of(parts: Iterable[tuple[int, float]], count: int) -> tuple[float, float]:
+    """Error rate in [0, 1] and mean loss from the batches of ``count`` samples; NaN without any."""
+    if count == 0:
+        return float("nan"), float("nan")
+    wrong, loss = (sum(column) for column in zip(*parts, strict=True))
+    return wrong / count, loss / count
+
+
 def error_and_loss(
-    model: nn.Module, vector: Tensor, data: Labelled, batch: int = 2000
+    model: nn.Module, vector: Tensor, data: Labelled, batch: int = BATCH
 ) -> tuple[float, float]:
     """Error rate in [0, 1] and mean cross-entropy of the model with these parameters, in eval mode.
 
@@ -49,19 +88,7 @@ def error_and_loss(
         model: the architecture; left unchanged.
         vector: (d,) parameters.
         data: the samples; without any, both numbers are NaN.
-        batch: samples per forward pass; fixed, so that results do not depend on memory or workers.
+        batch: samples per forward pass.
     """
-    training = [part for part in model.modules() if part.training]
-    model.eval()
-    parameters = split_parameters(model, vector)
-    wrong, loss = 0, 0.0
-    batches = zip(torch.split(data.inputs, batch), torch.split(data.labels, batch), strict=True)
-    try:
-        for inputs, labels in batches:
-            logits = torch.func.functional_call(model, parameters, (inputs,))
-            wrong += int((logits.argmax(1) != labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-    finally:
-        for part in training:  # one by one: a part may have been in eval mode on purpose
-            part.training = True
-    return wrong / len(data.labels), loss / len(data.labels)
+    parts = (wrong_and_loss(model, vector, part) for part in batches(data, batch))
+    return mean_of(parts, len(data.labels))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ClientId: TypeAlias = int | str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Round:
     """The updates that n clients sent, and what the server knows about them.
 
@@ -45,33 +45,36 @@ class Round:
     """
 
     updates: Updates
-    client_ids: tuple[ClientId, ...] = None  # type: ignore[assignment]
-    num_examples: NDArray[np.float64] = None  # type: ignore[assignment]
-    index: int = 0
-    global_params: Tensor | None = None
-    server: Server | None = None
+    client_ids: tuple[ClientId, ...]
+    num_examples: NDArray[np.float64]
+    index: int
+    global_params: Tensor | None
+    server: Server | None
 
-    def __post_init__(self) -> None:
-        updates = self.updates if isinstance(self.updates, Updates) else Updates(self.updates)
-        if updates.n == 0 or updates.d == 0:
+    def __init__(
+        self,
+        updates: Any,
+        client_ids: Sequence[Any] | None = None,
+        num_examples: Any = None,
+        index: int = 0,
+        global_params: Any = None,
+        server: Server | None = None,
+    ) -> None:
+        matrix = updates if isinstance(updates, Updates) else Updates(updates)
+        if matrix.n == 0 or matrix.d == 0:
             raise RoundError(
-                f"a round needs at least one client and one parameter, got {updates.n} x {updates.d}"
+                f"a round needs at least one client and one parameter, got {matrix.n} x {matrix.d}"
             )
-        object.__setattr__(self, "updates", updates)
-        object.__setattr__(self, "client_ids", _ids(self.client_ids, updates.n))
-        object.__setattr__(self, "num_examples", _counts(self.num_examples, updates.n))
-        object.__setattr__(self, "index", _round_index(self.index))
-        if self.global_params is not None:
-            params = self.global_params
-            if not isinstance(params, Tensor):
-                params = torch.tensor(np.asarray(params), dtype=torch.float32)
-            params = params.detach().to(torch.float32)
-            if params.shape != (updates.d,):
-                raise RoundError(
-                    f"global_params has shape {tuple(params.shape)}, "
-                    f"but updates have d = {updates.d} parameters"
-                )
-            object.__setattr__(self, "global_params", params)
+        fields = {
+            "updates": matrix,
+            "client_ids": _ids(client_ids, matrix.n),
+            "num_examples": _counts(num_examples, matrix.n),
+            "index": _round_index(index),
+            "global_params": _params(global_params, matrix.d),
+            "server": server,
+        }
+        for name, value in fields.items():  # the usual assignment is closed: a round is frozen
+            object.__setattr__(self, name, value)
 
     @property
     def n(self) -> int:
@@ -155,3 +158,16 @@ def _counts(counts: Any, n: int) -> NDArray[np.float64]:
     if array.shape != (n,):
         raise RoundError(f"num_examples has shape {array.shape}, but there are {n} clients")
     return array
+
+
+def _params(params: Any, d: int) -> Tensor | None:
+    if params is None:
+        return None
+    if not isinstance(params, Tensor):
+        params = torch.tensor(np.asarray(params), dtype=torch.float32)
+    vector: Tensor = params.detach().to(torch.float32)
+    if vector.shape != (d,):
+        raise RoundError(
+            f"global_params has shape {tuple(vector.shape)}, but updates have d = {d} parameters"
+        )
+    return vector

@@ -55,7 +55,7 @@ def _rounded(frame: pd.DataFrame, bold: Any) -> pd.DataFrame:
 
 def _latex(frame: pd.DataFrame) -> str:
     table = _rounded(frame, lambda text: f"\\textbf{{{text}}}")
-    escaped = {"attack": _escape, "defence": _escape}
+    escaped: Any = {"attack": _escape, "defence": _escape}
     style = table.rename(columns=_escape).style.hide(axis="index").format(escaped)
     names = 3
     return str(style.to_latex(hrules=True, column_format="l" * names + "r" * (len(table.columns) - names)))

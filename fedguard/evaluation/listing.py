@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, RegistryError
 from ..params import nearest
 from ..registry import REGISTRIES
 from .source import read, shipped_suites
@@ -27,17 +28,21 @@ def listing(kind: str) -> Table:
 
         return _table(("name", "what it is"), [(name, entry.summary) for name, entry in DATASETS.items()])
     if kind == "suites":
-        rows = [(name, (read(name).data or {}).get("summary", "")) for name in shipped_suites()]
-        return _table(("name", "what it runs"), rows)
+        suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]
+        return _table(("name", "what it runs"), suites)
     raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
 
 
 def _methods(kind: str) -> Table:
     registry = REGISTRIES[kind]
     extra = {"detectors": "needs", "attacks": "kind, goal, knowledge"}.get(kind)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in registry.names():
-        cls = registry.get(name)
+        try:
+            cls = registry.get(name)
+        except RegistryError as error:  # one broken plug-in must not hide the others
+            rows.append((name, f"cannot be used: {error}"))
+            continue
         row = [name, cls.card.summary, cls.card.paper]
         if extra:
             row.append(_needs(cls) if kind == "detectors" else _knows(cls))
@@ -53,7 +58,7 @@ def _knows(cls: Any) -> str:
     return ", ".join([cls.kind, cls.goal, *sorted(cls.knowledge)])
 
 
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(show_lines=False)
     for i, title in enumerate(titles):
         table.add_column(title, style="bold" if i == 0 else None, no_wrap=i == 0)

@@ -71,7 +71,7 @@ def _headline(suite: Suite, cells: int, workers: int) -> str:
     seeds = f"{len(suite.seeds)} seed{'s' if len(suite.seeds) > 1 else ''}"
     return (
         f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = {cells} "
-        f"runs of {suite.rounds} rounds\n"
-        f"{suite.data.name}, {suite.partition.name}, {suite.model.name}: {suite.clients} clients, "
-        f"{suite.malicious} malicious, defences are told {suite.assumed}; {workers} processes\n"
+        f"runs of {suite.rounds} rounds on {workers} process{'es' if workers > 1 else ''}\n"
+        f"{suite.data.name} ({suite.partition.name}), {suite.model.name}; {suite.clients} clients, "
+        f"{suite.malicious} malicious, defences are told {suite.assumed}\n"
     )

@@ -81,7 +81,8 @@ def metrics_frame(store: Store) -> pd.DataFrame:
     failed = groups["status"].apply(lambda s: int((s == "failed").sum())).rename("failed")
     means = groups[_MEANS].mean()
     counts = groups[_COUNTS].sum(min_count=1)
-    return shared.join([seeds, failed, means, counts]).reset_index()
+    frame: pd.DataFrame = shared.join([seeds, failed, means, counts]).reset_index()
+    return frame
 
 
 def best_values(group: pd.DataFrame) -> dict[str, float]:

@@ -18,13 +18,13 @@ from torch import Tensor
 from ..attack import Attack, UpdateView
 from ..errors import ParameterError
 from ..guard import Guard, Outcome
-from ..model import error_and_loss
+from ..model import mean_of, wrong_and_loss
 from ..round import Round
 from ..seeds import generator
-from ..server import Labelled, map_in_order
+from ..server import map_in_order
 from .build import build_attack, build_guard
 from .settings import Cell
-from .setup import Setup, setup_for, training_data
+from .setup import Setup, setup_for, test_batches, training_data
 from .training import train_client
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -86,8 +86,6 @@ class Federation:
         self._map = map
         self._server = self.setup.server(map)
         self._settings = cell.model_dump_json()
-        trial = self.attack.trial(self.setup.dataset.test, self.setup.dataset.num_classes)
-        self._trial = trial and Labelled(self.setup.dataset.normalise(trial.samples.pixels), trial.target)
 
     def run(self, on_round: Callable[[RoundRecord], None] = lambda _: None) -> list[RoundRecord]:
         """Run all rounds; ``on_round`` is called after each."""
@@ -155,13 +153,17 @@ class Federation:
         result[bad] = crafted.to(result.dtype)
         return result
 
+    def _evaluate(self, targeted: bool) -> tuple[float, float]:
+        """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""
+        parts = test_batches(self._settings, targeted)
+        jobs = [(self._settings, targeted, k, self.params.numpy()) for k in range(len(parts))]
+        return mean_of(self._map(test_job, jobs), sum(len(part.labels) for part in parts))
+
     def _record(
         self, index: int, asked: list[int], outcome: Outcome | None, seconds: dict[str, float]
     ) -> RoundRecord:
-        error, loss = error_and_loss(self.setup.model, self.params, self.setup.test)
-        asr = float("nan")
-        if self._trial is not None:
-            asr = 1 - error_and_loss(self.setup.model, self.params, self._trial)[0]
+        error, loss = self._evaluate(targeted=False)
+        asr = 1 - self._evaluate(targeted=True)[0]
         position = {client: i for i, client in enumerate(asked)}
         rows = [self._row(c, position.get(c), outcome, index) for c in range(self.cell.clients)]
         note = outcome.note if outcome else "every client is banned: the global model stays as it is"
@@ -200,3 +202,10 @@ def train_job(job: tuple[str, int, int, np.ndarray[Any, Any]]) -> np.ndarray[Any
         generator(cell.seed, "batches", index, client),
     )
     return update.numpy()
+
+
+def test_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, float]:
+    """One batch of the test set: (cell as JSON, targeted, batch, (d,) parameters) → wrong, summed loss."""
+    settings, targeted, k, params = job
+    model = setup_for(Cell.model_validate_json(settings)).model
+    return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])

@@ -5,6 +5,7 @@ Results do not depend on the number of workers: every piece runs on one thread, 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -125,7 +126,8 @@ class Workers:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
         futures: list[Future[bytes]] = []
         try:
-            futures += [self._executor.submit(_call, _Lazy((function, item))) for item in items]
+            with _interrupts_deferred():  # this starts workers
+                futures += [self._executor.submit(_call, _Lazy((function, item))) for item in items]
             while futures:
                 yield unpack(futures.pop(0).result())
         except BrokenProcessPool as error:
@@ -151,6 +153,19 @@ class Workers:
                 _SHARED.reset(token)
 
 
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Handle Ctrl-C after the block; processes started in it never see it: it is the parent's to handle."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Lazy:
     """Arrives in the worker as the packed bytes of its value; packed only when a worker is free."""
 
@@ -163,7 +178,7 @@ class _Lazy:
 
 def _start(mapped: Mapped, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     """Prepare a worker. An error must not kill it, which would hide the error: it is raised later."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as _interrupts_deferred, where that does nothing
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stay_single_threaded()
     try:

@@ -14,7 +14,7 @@ from ..attack import Attack, DataView, Samples
 from ..detector import NEEDS
 from ..errors import FedGuardError, ParameterError
 from ..guard import Guard
-from ..model import flat_parameters
+from ..model import batches, flat_parameters
 from ..seeds import derive, generator, numpy_generator
 from ..server import Labelled, Server, map_in_order
 from .build import build_attack
@@ -148,6 +148,19 @@ def training_data(cell_json: str, client: int) -> Labelled:
         )
         samples = attack.poison_data(samples, view)
     return setup.dataset.labelled(samples)
+
+
+@functools.lru_cache(maxsize=4)
+def test_batches(cell_json: str, targeted: bool) -> list[Labelled]:
+    """The test set in batches: as it is, or the samples and target labels of the attack's trial."""
+    cell = Cell.model_validate_json(cell_json)
+    setup = setup_for(cell)
+    if not targeted:
+        return batches(setup.test)
+    trial = build_attack(cell).trial(setup.dataset.test, setup.dataset.num_classes)
+    if trial is None:
+        return []
+    return batches(Labelled(setup.dataset.normalise(trial.samples.pixels), trial.target))
 
 
 @contextlib.contextmanager

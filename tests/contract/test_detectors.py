@@ -34,6 +34,10 @@ PARAMS = {
         "later_iterations": 2,
     },
 }
+#: Instead of PARAMS, where a few iterations are not enough to tell an attack.
+THOROUGH = {
+    "fedredefense": {"inner_lr": 1.0, "lr_images": 3.0, "first_iterations": 60},
+}
 N, SHAPE, CLASSES = 8, (1, 8, 8), 10
 IDS = (5, "b", 2, "a", 0, 11, "5b", 7)
 
@@ -186,7 +190,7 @@ def test_scoring_changes_nothing_and_says_the_same_again(federation, name, param
     given = [round_.updates.matrix, round_.global_params, *round_.server.validation, *round_.server.root]
     before = [tensor.clone() for tensor in given]
     chance, counts = torch.get_rng_state(), round_.num_examples.copy()
-    numpy_chance = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what is meant
+    numpy_chance = np.random.get_state()[1].copy()
     first = detector(round_)
     same(detector(round_), first)
     assert pack(detector.state_dict()) == state
@@ -194,7 +198,7 @@ def test_scoring_changes_nothing_and_says_the_same_again(federation, name, param
     assert all(torch.equal(model[key], value) for key, value in round_.server.model.state_dict().items())
     assert (round_.num_examples == counts).all()
     assert torch.equal(torch.get_rng_state(), chance)
-    assert (np.random.get_state()[1] == numpy_chance).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_chance).all()
 
 
 @every_variant
@@ -235,7 +239,7 @@ def test_a_non_finite_update_is_suspect_and_as_if_absent(federation, name, bad):
     expected = make(name)(federation[0].take(rest))
     well_formed(scores, N)
     assert scores.values[3] == np.inf
-    assert scores.values[rest].tolist() == expected.values.tolist()
+    np.testing.assert_allclose(scores.values[rest], expected.values, rtol=1e-9)
     if scores.suspects is not None:
         assert scores.suspects[3]
         assert scores.suspects[rest].tolist() == expected.suspects.tolist()
@@ -341,11 +345,11 @@ def sybils(matrix):
 PLANTS = {"foolsgold": sybils}  # it looks for clients that are alike, whatever their length
 
 
-@every_variant
-def test_a_planted_attack_comes_out_on_top(federation, name, params):
+@every_detector
+def test_a_planted_attack_comes_out_on_top(federation, name):
     matrix = federation[0].updates.matrix.clone()
     bad = PLANTS.get(name, wild)(matrix)
-    scores = make(name, params)(replace_updates(federation[0], matrix))
+    scores = make(name, THOROUGH.get(name))(replace_updates(federation[0], matrix))
     good = [i for i in range(N) if i not in bad]
     assert scores.values[bad].min() > scores.values[good].max()
     if scores.suspects is not None:
@@ -361,12 +365,15 @@ def test_works_under_every_policy_that_accepts_it(federation, name, policy):
     try:
         guard = Guard(detector, make_policy(policy, rule=rule), make_aggregator("mean"))
     except ParameterError as refusal:
-        pytest.skip(f"refused: {refusal}")
+        assert re.search(rf"policy {policy} needs .*{name} does not; use policy", str(refusal))  # noqa: PT017
+        return
     for round_ in federation[:2]:
+        if N - len(guard.banned(IDS, round_.index)) < detector.min_clients():
+            break  # who bans all but one cannot go on with a method that compares clients
         outcome = guard.process(round_)
         assert outcome.weights.shape == outcome.suspects.shape == outcome.scores.shape == (N,)
         assert all(outcome.reasons)
         assert outcome.aggregate.isfinite().all()
         assert outcome.kept_global == (not outcome.weights.any())
-        assert np.isnan(outcome.scores[~outcome.banned]).sum() == 0
+        assert not np.isnan(outcome.scores[~outcome.banned]).any()
     unpack(pack(guard.state_dict()))

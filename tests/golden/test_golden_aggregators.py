@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
+from scipy.stats import trim_mean
+
 from fedguard import Round, make_aggregator
 from fedguard.aggregators.krum import krum_scores, multi_krum, tolerated
 from fedguard.errors import ParameterError, TooFewClientsError
-from scipy.optimize import minimize
-from scipy.stats import trim_mean
 
 RNG = np.random.default_rng
 
@@ -78,7 +79,9 @@ def test_trimmed_mean_needs_more_than_it_cuts(n, beta):
 def slow_krum_scores(X, f):
     n, scores = len(X), []
     for i in range(n):
-        squares = sorted(sum((a - b) ** 2 for a, b in zip(X[i], X[j], strict=True)) for j in range(n) if j != i)
+        squares = sorted(
+            sum((a - b) ** 2 for a, b in zip(X[i], X[j], strict=True)) for j in range(n) if j != i
+        )
         scores.append(sum(squares[: n - f - 2]))
     return scores
 
@@ -144,7 +147,13 @@ def test_geometric_median_minimises_its_objective(seed, d):
     X, weights = np.delete(X, seed, 0), np.delete(weights, seed)
     starts = [X.mean(0), np.median(X, axis=0), *X]
     found = [
-        minimize(objective, s, (X, weights), "Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 9999})
+        minimize(
+            objective,
+            s,
+            (X, weights),
+            "Nelder-Mead",
+            options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 9999},
+        )
         for s in starts
     ]
     assert objective(result, X, weights) <= min(f.fun for f in found) * (1 + 1e-6)
@@ -153,8 +162,16 @@ def test_geometric_median_minimises_its_objective(seed, d):
 @pytest.mark.parametrize(
     ("points", "weights", "expected"),
     [
-        ([[0, 0], [1, 0], [0.5, 3**0.5 / 2]], None, [0.5, 3**0.5 / 6]),  # Fermat point of an equilateral triangle
-        ([[0, 0], [4, 0], [5, 3], [0, 2]], None, np.array([5, 3]) * (8 / 22)),  # diagonals of a convex quadrangle
+        (
+            [[0, 0], [1, 0], [0.5, 3**0.5 / 2]],
+            None,
+            [0.5, 3**0.5 / 6],
+        ),  # Fermat point of an equilateral triangle
+        (
+            [[0, 0], [4, 0], [5, 3], [0, 2]],
+            None,
+            np.array([5, 3]) * (8 / 22),
+        ),  # diagonals of a convex quadrangle
         ([[0, 0], [4, 0], [0, 3], [1, 1]], None, [1, 1]),  # a point inside the triangle of the other three
         ([[0], [1], [10]], None, [1]),  # on a line: the median
         ([[0], [1], [10], [11], [12]], None, [10]),
@@ -188,7 +205,10 @@ def test_geometric_median_is_not_moved_far_by_huge_updates(scale, hostile):
     np.testing.assert_allclose(run("geometric_median", X), slow_geometric_median(X), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("params", [{"iterations": 0}, {"smoothing": 0}, {"tolerance": -1}, {"smoothing": "nan"}, {"smoothing": "inf"}])
+@pytest.mark.parametrize(
+    "params",
+    [{"iterations": 0}, {"smoothing": 0}, {"tolerance": -1}, {"smoothing": "nan"}, {"smoothing": "inf"}],
+)
 def test_geometric_median_checks_its_parameters(params):
     with pytest.raises(ParameterError, match="geometric_median needs"):
         make_aggregator("geometric_median", **params)

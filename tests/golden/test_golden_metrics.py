@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from fedguard.metrics import aar, auroc, detection_metrics, mean_auroc
 from sklearn.metrics import confusion_matrix, roc_auc_score
+
+from fedguard.metrics import aar, auroc, detection_metrics, mean_auroc
 
 NAN, INF = math.nan, math.inf
 

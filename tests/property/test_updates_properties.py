@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from fedguard import Updates
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fedguard import Updates
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -111,7 +112,9 @@ def test_permuting_clients_permutes_everything(X, random):
     here, there = Updates(X), Updates(X[order])
     for name in ("sq_distances", "cosines"):
         expected = getattr(here, name)[order][:, order]
-        torch.testing.assert_close(getattr(there, name), expected, rtol=1e-9, atol=1e-12 if name == "cosines" else 0)
+        torch.testing.assert_close(
+            getattr(there, name), expected, rtol=1e-9, atol=1e-12 if name == "cosines" else 0
+        )
     torch.testing.assert_close(there.norms, here.norms[order], rtol=1e-12, atol=0)
 
 
@@ -146,7 +149,9 @@ def test_colluders_among_a_million_parameters():
 
     ours = Updates(X).sq_distances
     assert ranked_right(ours, close, n) == 1
-    exact = [float((X[i].double() - X[j].double()).square().sum()) for i, j in itertools.combinations(range(n), 2)]
+    exact = [
+        float((X[i].double() - X[j].double()).square().sum()) for i, j in itertools.combinations(range(n), 2)
+    ]
     np.testing.assert_allclose([ours[i, j] for i, j in itertools.combinations(range(n), 2)], exact, rtol=1e-9)
 
     square = X.square().sum(1)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from fedguard import Aggregator, Card, Detector, Guard, Ledger, Policy, Round, Scores, make_policy
 from fedguard.aggregators.krum import Krum
 from fedguard.aggregators.trimmed_mean import TrimmedMean
@@ -195,7 +196,9 @@ def failing(kind):
         "decision": lambda: Guard(First(), answering(Policy, "bad", "decide", lambda: broken)),
         "stray ban": lambda: Guard(First(), answering(Policy, "bad", "decide", lambda: stray_ban)),
         "aggregator": lambda: Guard(First(), None, answering(Aggregator, "bad", "aggregate", boom)),
-        "shape": lambda: Guard(First(), None, answering(Aggregator, "bad", "aggregate", lambda: torch.ones(1))),
+        "shape": lambda: Guard(
+            First(), None, answering(Aggregator, "bad", "aggregate", lambda: torch.ones(1))
+        ),
         "nan": lambda: Guard(
             First(), None, answering(Aggregator, "bad", "aggregate", lambda: torch.full((2,), NAN))
         ),

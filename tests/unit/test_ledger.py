@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from fedguard import Ledger
 from fedguard.state import pack, unpack
 

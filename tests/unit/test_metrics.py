@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from fedguard import metrics
 from fedguard.errors import ParameterError
 from fedguard.metrics import aar, auroc, detection_metrics, mean_auroc

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from fedguard import Labelled
 from fedguard.errors import RoundError
 from fedguard.model import error_and_loss, flat_parameters, load_parameters, split_parameters
-from torch import nn
 
 
 class Tied(nn.Module):
@@ -67,7 +68,9 @@ def test_the_batch_size_does_not_show(batch):
     model = network()
     sample = data(model)
     vector = flat_parameters(model)
-    assert error_and_loss(model, vector, sample, batch) == pytest.approx(error_and_loss(model, vector, sample))
+    assert error_and_loss(model, vector, sample, batch) == pytest.approx(
+        error_and_loss(model, vector, sample)
+    )
 
 
 def test_measuring_leaves_the_model_as_it_was():

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import pytest
+
 from fedguard.errors import ParameterError
 from fedguard.params import check_params, nearest
 
@@ -35,7 +36,10 @@ def function(values: list, value: float, k: int = 3):
         ({"count": "3", "rate": "1e-3"}, {"count": 3, "rate": 1e-3}),  # YAML reads 1e-3 as text
         ({"count": 3.0, "rate": 1}, {"count": 3, "rate": 1.0}),
         ({"count": 0, "limit": None}, {"count": 0, "limit": None}),
-        ({"count": 1, "rule": {"a": 1}, "model_path": "x"}, {"count": 1, "rule": {"a": 1}, "model_path": "x"}),
+        (
+            {"count": 1, "rule": {"a": 1}, "model_path": "x"},
+            {"count": 1, "rule": {"a": 1}, "model_path": "x"},
+        ),
     ],
 )
 def test_good_parameters_come_back_converted_and_without_defaults(given, expected):
@@ -49,7 +53,10 @@ def test_good_parameters_come_back_converted_and_without_defaults(given, expecte
     [
         ({}, "here: parameter 'count' is missing"),
         ({"cuont": 3}, "here: unknown parameter 'cuont', did you mean 'count'"),
-        ({"count": 3, "xyzzy": 1}, r"unknown parameter 'xyzzy' \(known: count, rate, mode, limit, rule, model_path\)"),
+        (
+            {"count": 3, "xyzzy": 1},
+            r"unknown parameter 'xyzzy' \(known: count, rate, mode, limit, rule, model_path\)",
+        ),
         ({"count": 3.5}, "here: parameter 'count': .*got 3.5"),
         ({"count": None}, "parameter 'count'"),
         ({"count": [1]}, "parameter 'count'"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fedguard import Case, Ledger, Scores, make_policy
 from fedguard.errors import ContractError, ParameterError
 from fedguard.policy import Decision, checked

@@ -12,13 +12,10 @@ import textwrap
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from fedguard.errors import DataError, FedGuardError, ParameterError
-from fedguard.simulation.packing import ALIGNMENT, Mapped, pack, unpack
 from fedguard.simulation.pool import Workers, shared
 from fedguard.threads import single_thread
 
@@ -270,14 +267,14 @@ SCRIPT = """
 import os, sys, time
 from fedguard.simulation.pool import Workers
 
-def report(path):
-    with open(path, "a") as file:
+def report(seconds):
+    with open(sys.argv[1], "a") as file:
         print(os.getpid(), file=file)
-    time.sleep(600)
+    time.sleep(seconds)
 
 if __name__ == "__main__":
-    with Workers(2) as workers:
-        workers.map(report, [sys.argv[1]] * 8)
+    with Workers(3) as workers:
+        workers.map(report, [0, 600, 600])
 """
 
 
@@ -298,7 +295,7 @@ def test_no_process_outlives_an_interrupted_run(tmp_path, number):
         [sys.executable, str(script), str(log)], start_new_session=True, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 120
-    while len(log.read_text().split()) < 2:
+    while len(log.read_text().split()) < 3:  # two workers are busy, one waits for work
         assert time.monotonic() < deadline, "the workers did not start"
         assert run.poll() is None, run.stderr.read()
         time.sleep(0.05)
@@ -313,70 +310,4 @@ def test_no_process_outlives_an_interrupted_run(tmp_path, number):
         assert time.monotonic() < interrupted + 30, "workers are left"
         time.sleep(0.05)
     if number == signal.SIGINT:
-        assert output.count("KeyboardInterrupt") == 1, "only the parent says so"
-
-
-# --- packing --------------------------------------------------------------------------------------
-
-
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 2)
-        self.register_buffer("seen", torch.arange(4))
-
-
-VALUES = {
-    "matrix": torch.arange(12.0).view(3, 4),
-    "transposed": torch.arange(12.0).view(3, 4).T,
-    "slice": torch.arange(12.0).view(3, 4)[:, 1:3],
-    "expanded": torch.tensor([1.0]).expand(5),
-    "scalar": torch.tensor(3),
-    "empty": torch.empty(0, 3),
-    "booleans": torch.tensor([True, False]),
-    "bfloat16": torch.ones(3, dtype=torch.bfloat16),
-    "complex conjugate": torch.tensor([1 + 2j]).conj(),
-    "with gradient": torch.ones(2, requires_grad=True),
-    "sparse": torch.eye(3).to_sparse(),
-    "array": np.arange(6).reshape(2, 3),
-}
-
-
-@pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("road", ["bytes", "file"])
-def test_tensors_arrive_as_they_were(tmp_path, name, road):
-    value = VALUES[name]
-    found = unpack(pack([value]))[0] if road == "bytes" else Mapped.write([value], tmp_path / "x").read()[0]
-    assert type(found) is type(value)
-    assert found.dtype == value.dtype
-    assert found.shape == value.shape
-    if isinstance(value, torch.Tensor):
-        assert found.requires_grad == value.requires_grad
-        assert torch.equal(found.to_dense(), value.to_dense())
-        if not value.is_sparse:
-            assert found.data_ptr() % ALIGNMENT == 0 or found.numel() == 0
-    else:
-        assert np.array_equal(found, value)
-
-
-def test_a_view_does_not_take_its_storage_along():
-    assert len(pack(torch.zeros(1000, 1000)[3])) < 10_000
-
-
-def test_mapped_arrays_are_not_in_the_bytes_and_can_be_written(tmp_path):
-    mapped = Mapped.write({"big": torch.zeros(1000, 1000), "odd": np.zeros(3, np.uint8)}, tmp_path / "x")
-    assert len(mapped.data) < 1000
-    first, second = mapped.read(), mapped.read()
-    first["big"][0, 0] = 7
-    first["odd"][0] = 7
-    assert (second["big"][0, 0], second["odd"][0]) == (0, 0)
-    assert (mapped.read()["big"] == 0).all()
-
-
-def test_modules_travel():
-    model = Model()
-    found = unpack(pack(model))
-    assert isinstance(found.layer.weight, nn.Parameter)
-    assert found.layer.weight.requires_grad
-    assert torch.equal(found.layer.weight, model.layer.weight)
-    assert torch.equal(found.seen, model.seen)
+        assert output.count("Traceback") == 1, f"only the parent says so: {output}"

@@ -4,14 +4,17 @@ import inspect
 import subprocess
 import sys
 
-import fedguard
 import pytest
+
+import fedguard
 
 HEAVY = ("torch", "torchvision", "sklearn", "pandas", "scipy", "numpy", "pydantic")
 
 
 def fresh(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     return done.stdout.strip()
 
 

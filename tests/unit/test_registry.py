@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
+
 from fedguard import Aggregator, Attack, Card, Detector, Policy, make_aggregator, registry
 from fedguard.aggregators.mean import Mean
 from fedguard.aggregators.trimmed_mean import TrimmedMean
@@ -47,7 +48,9 @@ def points(monkeypatch):
 
     def install(**entries):
         made = [EntryPoint(name, value, "fedguard.detectors") for name, value in entries.items()]
-        monkeypatch.setattr(registry, "entry_points", lambda group: made if group == "fedguard.detectors" else [])
+        monkeypatch.setattr(
+            registry, "entry_points", lambda group: made if group == "fedguard.detectors" else []
+        )
         return Registry("detector", Detector, registry._check_detector)
 
     return install
@@ -79,14 +82,14 @@ def test_a_module_is_imported_only_when_its_method_is_used(points):
     found = points(pack="made_up:TABLE")
     assert found.names() == ["lost", "sample"]
     assert found.get("sample") is Sample
-    with pytest.raises(RegistryError, match="cannot load .*'no_such_module:Lost': No module named"):
+    with pytest.raises(RegistryError, match=r"cannot load .*'no_such_module:Lost': No module named"):
         found.get("lost")
 
 
 def test_a_single_class_is_imported_only_when_used(points):
     found = points(sample="made_up:Sample", lost="no_such_module:Lost")
     assert found.get("sample") is Sample
-    with pytest.raises(RegistryError, match="cannot load .*No module named"):
+    with pytest.raises(RegistryError, match=r"cannot load .*No module named"):
         found.get("lost")
 
 
@@ -105,7 +108,9 @@ def test_a_broken_catalogue_is_named(points, value, message):
 
 def test_the_same_name_from_two_sources_is_refused(points):
     found = points(one="made_up:TABLE", two="made_up:OTHER")
-    with pytest.raises(RegistryError, match=r"'sample' is registered twice, by .*TABLE.* and .*OTHER.*rename"):
+    with pytest.raises(
+        RegistryError, match=r"'sample' is registered twice, by .*TABLE.* and .*OTHER.*rename"
+    ):
         found.names()
 
 
@@ -201,7 +206,9 @@ def test_invalid_classes_are_refused_with_the_reason(points, cls, message):
 )
 def test_invalid_attacks_are_refused_with_the_reason(members, message):
     with pytest.raises(RegistryError, match=message):
-        Registry("attack", Attack, registry._check_attack).add(type("Bad", (Attack,), {"card": CARD, **members}))
+        Registry("attack", Attack, registry._check_attack).add(
+            type("Bad", (Attack,), {"card": CARD, **members})
+        )
 
 
 @pytest.mark.parametrize(("kind", "base"), [("aggregator", Aggregator), ("policy", Policy)])
@@ -224,7 +231,10 @@ def test_adding_a_class(points):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"num_malicous": 1}, "aggregator trimmed_mean: unknown parameter 'num_malicous', did you mean 'num_malicious'"),
+        (
+            {"num_malicous": 1},
+            "aggregator trimmed_mean: unknown parameter 'num_malicous', did you mean 'num_malicious'",
+        ),
         ({"beta": 1}, r"unknown parameter 'beta' \(known: num_malicious\)"),
         ({"num_malicious": "few"}, "parameter 'num_malicious': .*got 'few'"),
         ({"num_malicious": 1.5}, "parameter 'num_malicious'"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fedguard import Round, Server, Updates
 from fedguard.errors import RoundError
 from fedguard.round import as_round

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fedguard import Card, Detector, Labelled, Round, Scores, Server
 from fedguard.errors import DetectorError, NeedError, ParameterError, TooFewClientsError
 from fedguard.rules import RULES, Rule

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from fedguard.errors import ParameterError, ResultsError
 from fedguard.state import pack, unpack
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from fedguard import Updates
 from fedguard.errors import RoundError
 from fedguard.updates import as_matrix, positions
@@ -105,7 +106,12 @@ def test_by_hand():
     updates = Updates([[3.0, 4.0], [0.0, 0.0], [3.0, 0.0], [-3.0, -4.0]])
     assert updates.norms.tolist() == [5, 0, 3, 5]
     assert updates.mean.tolist() == [0.75, 0]
-    assert updates.sq_distances.tolist() == [[0, 25, 16, 100], [25, 0, 9, 25], [16, 9, 0, 52], [100, 25, 52, 0]]
+    assert updates.sq_distances.tolist() == [
+        [0, 25, 16, 100],
+        [25, 0, 9, 25],
+        [16, 9, 0, 52],
+        [100, 25, 52, 0],
+    ]
     assert updates.products.tolist() == [[25, 0, 9, -25], [0, 0, 0, 0], [9, 0, 9, -9], [-25, 0, -9, 25]]
     assert updates.cosines.tolist() == [[1, 0, 0.6, -1], [0, 0, 0, 0], [0.6, 0, 1, -0.6], [-1, 0, -0.6, 1]]
     assert updates.gram_about(2)[0, 3] == (3 - 3) * (-3 - 3) + (4 - 0) * (-4 - 0)
