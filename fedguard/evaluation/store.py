@@ -26,7 +26,7 @@ import yaml
 from ..errors import ResultsError
 from ..simulation.federation import RoundRecord
 from ..simulation.settings import Cell
-from .suite import Suite
+from .suite import Suite, resolved
 
 #: The version of the tables; a store of another version is refused.
 SCHEMA_VERSION = 1
@@ -110,7 +110,9 @@ class Store:
             raise ResultsError(f"{folder} already holds results; give another folder with --out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(suite.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(
+                resolved(suite).model_dump(mode="json"), sort_keys=False, allow_unicode=True
+            )
             (folder / "suite.yaml").write_text(text, encoding="utf-8")
             with closing(sqlite3.connect(path)) as db:
                 db.executescript(f"{_TABLES}PRAGMA user_version = {SCHEMA_VERSION};")

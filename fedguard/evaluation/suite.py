@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from ..errors import ConfigError
 from ..params import nearest
+from ..simulation.build import resolve_attack, resolve_defense
 from ..simulation.settings import Cell, Defense, ServerSettings, Settings, ShortSpec, Spec, TrainingSettings
 from .source import Source, read
 
@@ -77,6 +78,17 @@ class Suite(Settings):
             for d, defense in self.defenses.items()
             for seed in self.seeds
         ]
+
+
+def resolved(suite: Suite) -> Suite:
+    """The same suite with every method's defaults, and what defences are told, spelled out."""
+    return suite.model_copy(
+        update={
+            "assumed_malicious": suite.assumed,
+            "attacks": {label: resolve_attack(spec) for label, spec in suite.attacks.items()},
+            "defenses": {label: resolve_defense(d, suite) for label, d in suite.defenses.items()},
+        }
+    )
 
 
 def load_suite(suite: str | Path, overrides: list[str] | None = None) -> tuple[Suite, Source]:

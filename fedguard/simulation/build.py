@@ -9,7 +9,7 @@ from ..aggregator import Aggregator
 from ..attack import Attack
 from ..guard import Guard
 from ..registry import Registry, aggregators, attacks, detectors, policies
-from .settings import Cell, Spec
+from .settings import Cell, Defense, Settings, Spec
 
 
 def build_attack(cell: Cell) -> Attack:
@@ -20,7 +20,7 @@ def build_attack(cell: Cell) -> Attack:
 def build_guard(cell: Cell) -> Guard:
     """The cell's defence. Methods that take ``num_malicious`` are told the cell's assumption."""
     defense = cell.defense
-    policy = defense.policy or Spec(name="exclude" if defense.detector else "observe")
+    policy = _policy(defense)
     return Guard(
         [_make_told(detectors, spec, cell) for spec in defense.detector],
         policies.make(policy.name, **policy.params),
@@ -35,7 +35,45 @@ def build_aggregator(cell: Cell) -> Aggregator:
 
 
 def _make_told(registry: Registry[Any], spec: Spec, cell: Cell) -> Any:
+    return registry.make(spec.name, **_told(registry, spec, cell))
+
+
+def _told(registry: Registry[Any], spec: Spec, settings: Settings) -> dict[str, Any]:
+    """The parameters of a method, and what it is told about the number of malicious clients."""
     params = spec.params
     if "num_malicious" in inspect.signature(registry.get(spec.name)).parameters:
-        params.setdefault("num_malicious", cell.assumed_per_round)
-    return registry.make(spec.name, **params)
+        params.setdefault("num_malicious", settings.assumed_per_round)
+    return params
+
+
+def resolve_defense(defense: Defense, settings: Settings) -> Defense:
+    """The same defence with every default spelled out."""
+    policy = _policy(defense)
+    return Defense(
+        detector=[
+            _spelled_out(detectors.get(spec.name), spec.name, _told(detectors, spec, settings))
+            for spec in defense.detector
+        ],
+        policy=_spelled_out(policies.get(policy.name), policy.name, policy.params),
+        aggregator=_spelled_out(
+            aggregators.get(defense.aggregator.name),
+            defense.aggregator.name,
+            _told(aggregators, defense.aggregator, settings),
+        ),
+    )
+
+
+def resolve_attack(attack: Spec) -> Spec:
+    """The same attack with every default spelled out."""
+    return _spelled_out(attacks.get(attack.name), attack.name, attack.params)
+
+
+def _spelled_out(cls: type[Any], name: str, params: dict[str, Any]) -> Spec:
+    defaults = {
+        p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty
+    }
+    return Spec(name=name, **{**defaults, **params})
+
+
+def _policy(defense: Defense) -> Spec:
+    return defense.policy or Spec(name="exclude" if defense.detector else "observe")

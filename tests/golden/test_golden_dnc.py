@@ -82,10 +82,22 @@ def test_equal_projections_are_decided_by_client_id_not_by_position(ids):
     assert (scores.suspects == (scores.values > 1)).all()
 
 
+def test_colluders_that_send_the_same_tie_whatever_the_rounding():
+    """Seven identical outliers, three to remove: always the same three, in whatever order they come."""
+    updates = updates_of(16, 3000, seed=2, outliers=0)
+    updates[:7] = 2 * updates[0]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ids = rng.permutation(16)
+        scores = make_detector("dnc", num_malicious=3, coordinates=1000)(Round(updates[ids], client_ids=ids))
+        assert set(ids[scores.suspects]) <= {4, 5, 6}
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-30, 3e38])
 def test_identical_updates_have_no_direction_and_are_cut_by_id(value):
-    scores = make_detector("dnc", num_malicious=2)(np.full((5, 30), value, dtype=np.float32))
-    assert scores.suspects.tolist() == [False, False, False, True, True]
+    updates = np.full((7, 30), value, dtype=np.float32)
+    scores = make_detector("dnc", num_malicious=2)(Round(updates, client_ids=[6, 5, 4, 3, 2, 1, 0]))
+    assert scores.suspects.tolist() == [True, True] + [False] * 5
 
 
 def test_an_empty_intersection_suspects_everybody_and_keeps_the_global_model():

@@ -134,6 +134,14 @@ def test_integer_and_string_ids_survive_the_state():
     assert history == {3: [1, 0, 0, 0, 0], "three": [0, 1, 0, 0, 0], -1: [0, 0, 1, 0, 0]}
 
 
+def test_a_client_that_left_keeps_its_own_history_alive_and_no_more():
+    detector = make_detector("foolsgold")
+    round_ = Round(np.eye(4, 50, dtype=np.float32))
+    detector.commit(round_, detector(round_))
+    for _, history in detector.state_dict()["history"]:
+        assert history.untyped_storage().nbytes() == 50 * 4
+
+
 def test_reweighting_is_the_original_algorithm():
     """Σ w_i u_i / Σ w_i with FoolsGold's weights; the two that push the same way hardly count."""
     (ids, updates), *_ = rounds(seed=4, count=1)

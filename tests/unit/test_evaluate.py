@@ -59,6 +59,17 @@ def test_same_bits_for_any_number_of_workers(finished, tmp_path, parallel):
     assert dump(other) == dump(alone)
 
 
+def test_the_resolved_suite_spells_everything_out_and_runs_to_the_same_results(finished, tmp_path):
+    _, store = finished
+    suite, source = load_suite(store.folder / "suite.yaml")
+    check_suite(suite, source)
+    assert suite.assumed_malicious == 2
+    assert suite.defenses["krum"].detector[0].params == {"num_malicious": 2, "select": "m_krum", "m": None}
+    assert suite.attacks["scaling_backdoor"].params["scale"] == 3
+    tables = ("clients", "rounds")
+    assert dump(run_suite(suite, tmp_path / "again", workers=1), tables) == dump(store, tables)
+
+
 def test_one_row_per_client_and_round(finished):
     suite, store = finished
     clients, runs, rounds = store.table("clients"), store.table("runs"), store.table("rounds")

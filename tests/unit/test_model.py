@@ -109,3 +109,8 @@ def test_loading_copies_and_keeps_gradients_possible():
     vector.zero_()
     assert model.bias.tolist() == [4, 5]
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_no_samples_measure_nothing():
+    model = network()
+    assert np.isnan(error_and_loss(model, flat_parameters(model), data(model, 0))).all()
