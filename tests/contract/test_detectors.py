@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import inspect
 import re
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -325,6 +326,29 @@ def test_a_bare_matrix_is_enough_or_the_need_is_named(federation, name):
             detector(federation[0].updates.matrix)
     else:
         well_formed(detector(federation[0].updates.matrix), N)
+
+
+class Probe(nn.Module):
+    """Notes under how many threads the model is run."""
+
+    seen: ClassVar[set[int]] = set()
+
+    def forward(self, inputs):
+        self.seen.add(torch.get_num_threads())
+        return inputs
+
+
+@pytest.mark.parametrize("name", [n for n in detectors.names() if "model" in detectors.get(n).needs])
+def test_the_model_is_run_under_one_thread(federation, name):
+    """Else float32 sums, and with them the scores, would depend on the number of cores."""
+    Probe.seen.clear()
+    try:
+        torch.set_num_threads(3)
+        make(name)(federation[0].with_server(model=nn.Sequential(Probe(), *mlp())))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert Probe.seen == {1}
 
 
 def wild(matrix):
