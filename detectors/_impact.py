@@ -12,9 +12,9 @@ from fedguard.errors import NeedError, ParameterError, TooFewClientsError
 from fedguard.model import error_and_loss
 from fedguard.registry import make_aggregator
 from fedguard.round import Round
+from fedguard.threads import single_thread
 
 from ._ranking import ranks
-from ._threads import single_thread
 
 
 def check_count(name: str, num_malicious: int | None) -> None:

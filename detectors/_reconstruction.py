@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedguard.errors import ParameterError
+from fedguard.threads import single_thread
 
-from ._threads import single_thread
 from ._unroll import INNER_LOOPS, Average
 
 

@@ -183,11 +183,6 @@ class FedREDefense(Detector):
         """Where a client's knowledge starts; the same whoever else takes part, and in whatever order."""
         draw = server.generator("fedredefense", client)
         shape = (self.num_images, *(server.input_shape or ()))
-        images = (
-            torch.rand(shape, generator=draw)
-            if self.init == "uniform"
-            else torch.randn(shape, generator=draw)
-        )
-        return Knowledge(
-            images, torch.zeros(self.num_images, server.num_classes or 0), torch.tensor(self.inner_lr)
-        )
+        sample = torch.rand if self.init == "uniform" else torch.randn
+        labels = torch.zeros(self.num_images, server.num_classes or 0)
+        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.inner_lr)))

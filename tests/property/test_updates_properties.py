@@ -80,7 +80,9 @@ def test_a_chain_that_links_everybody(monkeypatch):
     assert calls
 
 
-def test_outliers_within_outliers():
+def test_outliers_within_outliers(monkeypatch):
+    """Taken as groups, not pair by pair: a huge update must not slow the server down."""
+    monkeypatch.setattr(Updates, "_correct", lambda *_: pytest.fail("pair by pair"))
     rng = np.random.default_rng(0)
     X = rng.normal(size=(9, 50))
     for level, row in enumerate((0, 3, 5, 6)):
