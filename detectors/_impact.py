@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedguard.aggregator import Aggregator
+from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError, TooFewClientsError
 from fedguard.model import error_and_loss
 from fedguard.registry import make_aggregator
@@ -17,10 +18,19 @@ from fedguard.threads import single_thread
 from ._ranking import ranks
 
 
-def check_count(name: str, num_malicious: int | None) -> None:
-    """Refuse a negative c (ParameterError)."""
-    if num_malicious is not None and num_malicious < 0:
-        raise ParameterError(f"{name}: num_malicious is {num_malicious}; it cannot be negative")
+class LeaveOneOut(Detector):
+    """What ERR, LFR and Union have in common: they need the same, and remove c clients."""
+
+    needs = frozenset({"model", "validation", "global_params"})
+
+    def __init__(self, num_malicious: int | None = None) -> None:
+        if num_malicious is not None and num_malicious < 0:
+            raise ParameterError(f"{self.name}: num_malicious is {num_malicious}; it cannot be negative")
+        self.num_malicious = num_malicious
+
+    def min_clients(self) -> int:
+        """One more than c, so that somebody is kept."""
+        return (self.num_malicious or 0) + 1
 
 
 def impacts(round: Round, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

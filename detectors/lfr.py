@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from fedguard.card import Card
-from fedguard.detector import Detector
 from fedguard.round import Round
 from fedguard.scores import Scores
 
-from ._impact import check_count, count, impacts, removed
+from ._impact import LeaveOneOut, count, impacts, removed
 
 
-class LFR(Detector):
+class LFR(LeaveOneOut):
     """L_A − L_B: the cross-entropy on validation data with everybody, minus that without client i.
 
     A and B are global models made by the aggregation rule in use (the guard's; the mean if there is no
@@ -32,15 +31,6 @@ class LFR(Detector):
         "what the client adds to the validation loss",
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
-    needs = frozenset({"model", "validation", "global_params"})
-
-    def __init__(self, num_malicious: int | None = None) -> None:
-        check_count("lfr", num_malicious)
-        self.num_malicious = num_malicious
-
-    def min_clients(self) -> int:
-        """C + 1, so that somebody is kept."""
-        return (self.num_malicious or 0) + 1
 
     def score(self, round: Round) -> Scores:
         """Score by loss impact."""

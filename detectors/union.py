@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from fedguard.card import Card
-from fedguard.detector import Detector
 from fedguard.round import Round
 from fedguard.scores import Scores
 
-from ._impact import check_count, count, impacts
+from ._impact import LeaveOneOut, count, impacts
 from ._ranking import ranks
 
 
-class Union(Detector):
+class Union(LeaveOneOut):
     """max(rank of the error rate impact, rank of the loss impact) / (n − 1), ranks from 0 to n − 1.
 
     Whoever ERR or LFR removes is a suspect: exactly those with a rank of n − c or more in one of them,
@@ -34,15 +33,6 @@ class Union(Detector):
         "what the client adds to the validation error rate or loss",
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
-    needs = frozenset({"model", "validation", "global_params"})
-
-    def __init__(self, num_malicious: int | None = None) -> None:
-        check_count("union", num_malicious)
-        self.num_malicious = num_malicious
-
-    def min_clients(self) -> int:
-        """C + 1, so that each of the two keeps somebody."""
-        return (self.num_malicious or 0) + 1
 
     def score(self, round: Round) -> Scores:
         """Score by the worse of the two ranks."""

@@ -306,7 +306,7 @@ def test_assuming_more_attackers_than_clients_is_refused(federation, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "need"), [(n, need) for n in detectors.names() for need in detectors.get(n).needs]
+    ("name", "need"), [(n, need) for n in detectors.names() for need in sorted(detectors.get(n).needs)]
 )
 def test_a_missing_need_is_named(federation, name, need):
     round_ = federation[0]

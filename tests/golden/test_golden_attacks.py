@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from fedguard.attacks.lie import lie_z
 from scipy import stats
 
 from fedguard.attack import DataView, Samples, UpdateView
+from fedguard.attacks.lie import lie_z
 from fedguard.registry import make_attack
 
 
