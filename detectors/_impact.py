@@ -52,12 +52,12 @@ def impacts(round: Round, name: str) -> tuple[NDArray[np.float64], NDArray[np.fl
     aggregator = server.aggregator or make_aggregator("mean")
     _check_size(round.n, aggregator, name)
     results = []
-    for left_out in (None, *range(round.n)):
-        weights = np.ones(round.n)
-        if left_out is not None:
-            weights[left_out] = 0
-        parameters = round.global_params + aggregator(round, weights)
-        with single_thread():
+    with single_thread():
+        for left_out in (None, *range(round.n)):
+            weights = np.ones(round.n)
+            if left_out is not None:
+                weights[left_out] = 0
+            parameters = round.global_params + aggregator(round, weights)
             results.append(error_and_loss(server.model, parameters, server.validation))
     (error, loss), without = results[0], results[1:]
     return (

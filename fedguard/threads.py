@@ -9,22 +9,32 @@ from collections.abc import Iterator
 import torch
 from threadpoolctl import threadpool_limits
 
+_limited = False  # whether this process is single-threaded already: looking up libraries takes 2 ms
+
 
 @contextlib.contextmanager
 def single_thread() -> Iterator[None]:
     """Run the block with one thread in torch and in every BLAS and OpenMP library; restore afterwards."""
+    global _limited
     before = torch.get_num_threads()
+    if _limited and before == 1:
+        yield
+        return
     try:
         with threadpool_limits(limits=1):
             torch.set_num_threads(1)
+            _limited = True
             yield
     finally:
+        _limited = False
         torch.set_num_threads(before)
 
 
 def stay_single_threaded() -> None:
     """The same for the rest of this process, and for libraries that are loaded later."""
+    global _limited
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     threadpool_limits(limits=1)
     torch.set_num_threads(1)
+    _limited = True
