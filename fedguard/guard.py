@@ -110,54 +110,25 @@ class Guard:
         barred = np.array([self.ledger.is_banned(c, round.index) for c in round.client_ids])
         judged = np.flatnonzero(round.usable & ~barred)
         seconds = dict.fromkeys((*self.detectors, "policy", "aggregator"), 0.0)
-        scores: dict[str, Scores] = {}
-        decision = Decision(np.zeros(0), np.zeros(0, dtype=bool), ())
         part = round.take(judged) if len(judged) else None
-        if part is not None:
-            for name, detector in self.detectors.items():
-                with _timed(seconds, name):
-                    scores[name] = detector(part)
-            with _timed(seconds, "policy"):
-                case = Case(round.index, part.client_ids, scores, self.ledger)
-                decision = checked(self.policy.decide(case), self.policy.name, part.n)
+        scores, decision = self._judge(part, seconds)
         weights = _fill(round.n, judged, decision.weights, 0.0)
         with _timed(seconds, "aggregator"):
             aggregate = self.aggregator(round, weights)
-        outcome = self._outcome(round, barred, judged, scores, decision, weights, aggregate, seconds)
-        self._commit(round, part, judged, scores, decision, outcome)
-        return outcome
-
-    def _outcome(
-        self,
-        round: Round,
-        barred: NDArray[np.bool_],
-        judged: NDArray[np.intp],
-        scores: Mapping[str, Scores],
-        decision: Decision,
-        weights: NDArray[np.float64],
-        aggregate: Tensor,
-        seconds: Mapping[str, float],
-    ) -> Outcome:
-        reasons = [
-            f"banned since round {self.ledger[c].banned_since}: {self.ledger[c].ban_reason}" if b else p or ""
-            for c, b, p in zip(round.client_ids, barred, round.problems, strict=True)
-        ]
+        bans, reasons = self._verdicts(round, barred, judged, decision)
         suspects = barred | ~round.usable
+        suspects[judged] = decision.suspects
         banned = barred.copy()
-        unscored = np.where(barred, np.nan, np.inf)
-        for k, i in enumerate(judged):
-            reasons[i] = decision.reasons[k]
-            suspects[i] = decision.suspects[k]
-            banned[i] |= k in decision.bans
-            unscored[i] = np.nan
+        banned[list(bans)] = True
+        unscored = np.where(round.usable | barred, np.nan, np.inf)
         values = {name: scores[name].values if name in scores else np.zeros(0) for name in self.detectors}
         kept = not (weights > 0).any()
-        return Outcome(
+        outcome = Outcome(
             aggregate=aggregate,
             weights=weights,
             suspects=suspects,
             banned=banned,
-            reasons=tuple(reasons),
+            reasons=reasons,
             client_ids=round.client_ids,
             scores=_combined(scores, judged, unscored),
             by_detector={name: _fill(round.n, judged, v, unscored) for name, v in values.items()},
@@ -166,23 +137,53 @@ class Guard:
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
         )
+        self._commit(round, part, scores, decision, outcome, bans)
+        return outcome
+
+    def _judge(self, part: Round | None, seconds: dict[str, float]) -> tuple[dict[str, Scores], Decision]:
+        """Scores and decision for the clients that can be judged, if there are any."""
+        scores: dict[str, Scores] = {}
+        if part is None:
+            return scores, Decision(np.zeros(0), np.zeros(0, dtype=bool), ())
+        for name, detector in self.detectors.items():
+            with _timed(seconds, name):
+                scores[name] = detector(part)
+        with _timed(seconds, "policy"):
+            case = Case(part.index, part.client_ids, scores, self.ledger)
+            return scores, checked(self.policy.decide(case), self.policy.name, part.n)
+
+    def _verdicts(
+        self, round: Round, barred: NDArray[np.bool_], judged: NDArray[np.intp], decision: Decision
+    ) -> tuple[dict[int, int | None], tuple[str, ...]]:
+        """New bans (position → first round back, None: never), and a reason for every client."""
+        bans = {int(judged[k]): until for k, until in decision.bans.items()}
+        reasons = dict(zip(judged.tolist(), decision.reasons, strict=True))
+        for i, (client, problem) in enumerate(zip(round.client_ids, round.problems, strict=True)):
+            if barred[i]:
+                record = self.ledger[client]
+                reasons[i] = f"banned since round {record.banned_since}: {record.ban_reason}"
+            elif problem is not None:
+                sentence = self.policy.sentence(client, round.index, self.ledger)
+                reasons[i] = f"{sentence.text}: {problem}" if sentence.text else problem
+                if sentence.ban:
+                    bans[i] = sentence.until
+        return bans, tuple(reasons[i] for i in range(round.n))
 
     def _commit(
         self,
         round: Round,
         part: Round | None,
-        judged: NDArray[np.intp],
         scores: Mapping[str, Scores],
         decision: Decision,
         outcome: Outcome,
+        bans: Mapping[int, int | None],
     ) -> None:
         if part is not None:
             self._commit_detectors(part, scores, decision)
         for i, client in enumerate(round.client_ids):
             if not self.ledger.is_banned(client, round.index):
                 self.ledger.judge(client, round.index, float(outcome.scores[i]), bool(outcome.suspects[i]))
-        for k, until in decision.bans.items():
-            i = int(judged[k])
+        for i, until in bans.items():
             self.ledger.ban(round.client_ids[i], round.index, until, outcome.reasons[i])
 
     def _commit_detectors(self, part: Round, scores: Mapping[str, Scores], decision: Decision) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -78,6 +78,20 @@ def checked(decision: Decision, policy: str, n: int) -> Decision:
     raise ContractError(f"policy {policy} returned {problem}")
 
 
+class Sentence(NamedTuple):
+    """What one more suspicion earns a client.
+
+    Attributes:
+        ban: whether it is banned from this round on.
+        until: the first round in which it may come back; None means never.
+        text: the beginning of the reason; empty if there is nothing to add.
+    """
+
+    ban: bool = False
+    until: int | None = None
+    text: str = ""
+
+
 class Policy(Method, ABC):
     """Decides on each client of a round. Stateless: what it must remember is in the ledger.
 
@@ -95,6 +109,10 @@ class Policy(Method, ABC):
     @abstractmethod
     def decide(self, case: Case) -> Decision:
         """Weights, suspects, bans and a reason for every client."""
+
+    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
+        """What a client earns that is a suspect in this round; the guard asks it for unusable updates."""
+        return Sentence()
 
     def check(self, detectors: Mapping[str, Detector]) -> None:
         """Refuse detectors that the policy cannot work with (ParameterError); called once, at set-up."""

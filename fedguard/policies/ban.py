@@ -6,7 +6,9 @@ from typing import Any
 
 from ..card import Card
 from ..errors import ParameterError
-from ..policy import Case, Decision, Policy
+from ..ledger import Ledger
+from ..policy import Case, Decision, Policy, Sentence
+from ..round import ClientId
 
 
 class Ban(Policy):
@@ -47,16 +49,20 @@ class Ban(Policy):
         bans: dict[int, int | None] = {}
         reasons = []
         for i, (client, suspect, phrase) in enumerate(zip(case.client_ids, suspects, phrases, strict=True)):
-            if not suspect:
-                reasons.append(f"accepted: {phrase}")
-                continue
-            record = case.ledger[client]
-            since = record.banned_since if record.banned_since is not None else -1
-            count = 1 + sum(s > since for s in record.strikes)
-            if count >= self.strikes:
-                bans[i] = None if self.duration is None else case.index + self.duration
-                term = "for good" if self.duration is None else f"until round {bans[i]}"
-                reasons.append(f"banned {term}: {phrase}")
-            else:
-                reasons.append(f"excluded, strike {count} of {self.strikes}: {phrase}")
+            sentence = (
+                self.sentence(client, case.index, case.ledger) if suspect else Sentence(text="accepted")
+            )
+            if sentence.ban:
+                bans[i] = sentence.until
+            reasons.append(f"{sentence.text}: {phrase}")
         return Decision((~suspects).astype(float), suspects, tuple(reasons), bans)
+
+    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
+        """One more strike, counted since the last ban."""
+        record = ledger[client]
+        since = record.banned_since if record.banned_since is not None else -1
+        count = 1 + sum(strike > since for strike in record.strikes)
+        if count < self.strikes:
+            return Sentence(text=f"excluded, strike {count} of {self.strikes}")
+        until = None if self.duration is None else index + self.duration
+        return Sentence(True, until, "banned for good" if until is None else f"banned until round {until}")

@@ -167,6 +167,18 @@ def test_a_banned_and_unusable_client_is_banned():
     assert outcome.banned.tolist() == [False, True, False, False]
 
 
+def test_a_client_that_keeps_sending_nonsense_is_banned_too():
+    guard = Guard(First(), make_policy("ban", strikes=2, duration=3))
+    broken = np.zeros((4, 3))
+    broken[2, 1] = math.nan
+    first, second, third = (guard.process(Round(broken, IDS, index=t)) for t in range(3))
+    assert first.reasons[2] == "excluded, strike 1 of 2: non-finite update"
+    assert not first.banned[2]
+    assert second.reasons[2] == "banned until round 4: non-finite update"
+    assert second.banned[2]
+    assert third.reasons[2].startswith("banned since round 1")
+
+
 def test_the_ledger_follows():
     guard = Guard(First(), make_policy("exclude"), ledger=(ledger := Ledger()))
     guard.process(Round(np.where(X == 2, NAN, X), IDS, index=6))

@@ -13,7 +13,7 @@ def test_python_blocks_run_in_order(capsys):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
     out = capsys.readouterr().out
-    assert "hospital-7: weight 0, non-finite update" in out
+    assert "hospital-7: weight 0, excluded, strike 1 of 2: non-finite update" in out
     assert "hospital-3: weight 0, excluded, strike 1 of 2: krum score" in out
     suspects = namespace["guard"].process(namespace["Round"](namespace["updates"])).suspects
     assert suspects[3]
