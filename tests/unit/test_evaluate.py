@@ -1,5 +1,6 @@
 """Running a suite: what is stored, that it is the same bits however it is run, and what fails how."""
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -201,3 +202,17 @@ def test_unreadable_data_root(tmp_path, monkeypatch):
     suite, source = suite_of(tmp_path, overrides=["data=mnist"])
     with pytest.raises(DataError, match="nowhere"):
         check_suite(suite, source)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("FEDGUARD_DATA"), reason="needs FEDGUARD_DATA")
+def test_one_round_of_the_fashion_mnist_smoke_suite(tmp_path):
+    changes = ["rounds=1", "defenses={no_defence: none, krum: {detector: krum}}", "attacks=[min_max]"]
+    suite, source = load_suite("fashion_mnist_smoke", changes)
+    check_suite(suite, source)
+    store = run_suite(suite, tmp_path / "out", workers=2)
+    clients = store.table("clients")
+    assert clients.groupby("run")["malicious"].sum().tolist() == [28, 28]
+    krum = clients[clients["run"] == 1]
+    assert krum["score"].notna().all()
+    assert krum["weight"].sum() == 1

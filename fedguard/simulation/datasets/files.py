@@ -100,4 +100,4 @@ class Files:
 
 
 def _origin(data_root: str | Path | None) -> str:
-    return "`data_root`" if data_root else f"the environment variable {VARIABLE}"
+    return "`data_root`" if data_root else f"--data-root or the environment variable {VARIABLE}"
