@@ -63,7 +63,11 @@ def evaluate(
     plan, source = load_suite(suite, overrides)
     check_suite(plan, source)
     folder = out or free_folder(Path("results") / plan.name)
-    failed = show_suite(plan, folder, workers or _cores(), quiet)
+    try:
+        failed = show_suite(plan, folder, workers or _cores(), quiet)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; the runs that had finished are in {folder}", err=True)
+        raise typer.Exit(130) from None
     if failed:
         raise typer.Exit(1)
 

@@ -104,6 +104,17 @@ def test_mistakes(monkeypatch, capsys, tmp_path, args, expected):
     assert not (tmp_path / "results").exists(), "nothing is written for a run that never started"
 
 
+def test_an_interrupted_suite_says_where_its_results_are(monkeypatch, capsys, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fedguard.evaluation.live.run_suite", interrupted)
+    status, _, err = call(monkeypatch, capsys, "evaluate", *SMALL)
+    assert status == 130
+    assert "interrupted; the runs that had finished are in results/quickstart" in err
+
+
 def test_help_does_not_import_torch():
     code = (
         "import sys; sys.argv = ['fedguard', '--help']\n"
