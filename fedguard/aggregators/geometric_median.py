@@ -13,6 +13,7 @@ from ..aggregator import Aggregator
 from ..card import Card
 from ..errors import ParameterError
 from ..round import Round
+from .mean import weighted_mean
 
 
 class GeometricMedian(Aggregator):
@@ -61,4 +62,4 @@ class GeometricMedian(Aggregator):
             moved = (step @ gram @ step).clamp(min=0).sqrt()
             if moved <= self.tolerance * distances.median():
                 break
-        return torch.cat([share @ block for block in round.updates.blocks()]).float()
+        return weighted_mean(round, share.cpu().numpy())
