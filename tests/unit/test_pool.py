@@ -125,10 +125,13 @@ def test_results_come_in_order(pool):
 
 
 def test_work_is_spread_over_processes_that_stay(pool, pieces):
-    first = set(pool.map(pieces.nap, [0.3] * 4))
-    assert os.getpid() not in first
-    assert len(first) == 2
-    assert set(pool.map(pieces.process, range(20))) <= first
+    seen = set(pool.map(pieces.nap, [0.3] * 4))
+    deadline = time.monotonic() + 120  # on a busy machine one worker may start long after the other
+    while len(seen) < 2 and time.monotonic() < deadline:
+        seen |= set(pool.map(pieces.nap, [0.3] * 4))
+    assert os.getpid() not in seen
+    assert len(seen) == 2
+    assert set(pool.map(pieces.process, range(20))) <= seen
 
 
 @pytest.mark.parametrize("count", [0, 1])
