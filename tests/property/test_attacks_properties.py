@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from fedguard.attack import DataView, Samples, UpdateView
 from fedguard.registry import make_attack
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 FINITE = st.floats(-100, 100, width=32)
 DETERMINISTIC = [
     ("lie", {"z": 1.5}),

@@ -13,7 +13,7 @@ from fedguard.errors import FedGuardError
 from fedguard.registry import aggregators
 from fedguard.state import pack, unpack
 
-quick = settings(max_examples=40, deadline=None, derandomize=True)
+quick = settings(max_examples=40)
 
 POLICIES = {
     "observe": {},

@@ -18,7 +18,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("name", PARAMS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data(), n=st.integers(1, 12), seed=st.integers(0, 2**31))
 def test_partition_invariants(name, data, n, seed):
     classes = data.draw(st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True))

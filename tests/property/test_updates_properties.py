@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedguard import Updates
 
-quick = settings(max_examples=50, deadline=None, derandomize=True)
+quick = settings(max_examples=50)
 
 
 def brute(matrix):
