@@ -20,7 +20,7 @@ from .aggregator import Aggregator
 from .attack import KNOWLEDGE, Attack
 from .card import Card, Method
 from .detector import NEEDS, Detector
-from .errors import FedGuardError, ParameterError, RegistryError
+from .errors import RegistryError
 from .params import check_params, nearest, params_model
 from .policy import Policy
 
@@ -198,18 +198,3 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "aggregators": aggregators,
     "policies": policies,
 }
-
-__all__ = [
-    "REGISTRIES",
-    "FedGuardError",
-    "ParameterError",
-    "Registry",
-    "aggregators",
-    "attacks",
-    "detectors",
-    "make_aggregator",
-    "make_attack",
-    "make_detector",
-    "make_policy",
-    "policies",
-]

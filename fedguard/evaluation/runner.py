@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import FedGuardError
 from ..server import map_in_order
+from ..simulation.datasets import Dataset, load_dataset
 from ..simulation.federation import Federation, Map
 from ..simulation.pool import Workers
 from ..simulation.settings import Cell
@@ -71,7 +72,7 @@ def run_cell(cell: Cell, map: Map = map_in_order, on_round: OnRound = lambda _c,
 
 def _clients_in_parallel(cells: list[Cell], workers: int, on_round: OnRound) -> Any:
     """One cell at a time, its clients spread over the processes."""
-    with Workers(workers) as pool:
+    with Workers(workers, _data(cells)) as pool:
         for cell in cells:
             yield pool.here(run_cell, cell, pool.map, on_round)
 
@@ -82,10 +83,15 @@ def _cells_in_parallel(cells: list[Cell], workers: int, on_round: OnRound) -> An
     by_key = dict(enumerate(cells))
     listener = Thread(target=_listen, args=(queue, by_key, on_round), daemon=True)
     listener.start()
-    with Workers(min(workers, len(cells)), initializer=_connect, initargs=(queue,)) as pool:
+    with Workers(min(workers, len(cells)), _data(cells), _connect, (queue,)) as pool:
         yield from pool.imap(_cell_job, [(i, cell.model_dump_json()) for i, cell in by_key.items()])
     queue.put(None)
     listener.join(timeout=5)
+
+
+def _data(cells: list[Cell]) -> dict[str, Dataset]:
+    """The data sets of the cells by name: read once, and in memory once for all processes."""
+    return {name: load_dataset(name) for name in {cell.data.name: None for cell in cells}}
 
 
 def _listen(queue: Any, cells: dict[int, Cell], on_round: OnRound) -> None:

@@ -18,9 +18,10 @@ from ..model import batches, flat_parameters
 from ..seeds import derive, generator, numpy_generator
 from ..server import Labelled, Server, map_in_order
 from .build import build_attack
-from .datasets import load_dataset
+from .datasets import Dataset, load_dataset
 from .models import build_model
 from .partitions import make_partition
+from .pool import shared
 from .settings import Cell, Defense, Spec
 from .training import LocalTraining
 
@@ -42,7 +43,7 @@ class Setup:
         with _blame("data"):
             if cell.data.params:
                 raise ParameterError(f"data takes no parameters, got {', '.join(cell.data.params)}")
-            self.dataset = load_dataset(cell.data.name)
+            self.dataset: Dataset = shared().get(cell.data.name) or load_dataset(cell.data.name)
         train, held = self.dataset.train, cell.server.validation + cell.server.root
         with _blame("server"):
             if held >= len(train.labels):
