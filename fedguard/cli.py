@@ -109,23 +109,29 @@ def list_(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
-    format: Annotated[str, typer.Option("--format", "-f", help="csv, markdown, latex or json.")] = "csv",
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="csv, markdown, latex, json, parquet.")
+    ] = "csv",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; the screen by default.")
     ] = None,
+    columns: Annotated[str, typer.Option(help="Metrics to show, e.g. dacc,auroc; or all.")] = "",
+    pivot: Annotated[
+        str, typer.Option(help="ROWS,COLUMNS: two settings, e.g. attack,defense or partition.beta,defense.")
+    ] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these, e.g. --where attack=[lie,min_max].")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="A paper's layout, e.g. fedredefense_table1.")] = "",
 ) -> None:
     """Write the detection-metrics table of a results folder."""
     from .evaluation.export import export as render
+    from .evaluation.layout import layout_of
+    from .evaluation.source import assignments
     from .evaluation.store import Store
 
-    text = render(Store(folder), format)
-    if out is None:
-        sys.stdout.write(text)
-        return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+    layout = layout_of(preset, pivot, columns, assignments(where or []))
+    _write(render(Store(folder), format, layout), out)
 
 
 @app.command()
@@ -206,6 +212,17 @@ def schema() -> None:
     from .evaluation.schema import suite_schema
 
     sys.stdout.write(json.dumps(suite_schema(), indent=2) + "\n")
+
+
+def _write(content: bytes, out: Path | None) -> None:
+    """Write to a file, or to the screen if there is none."""
+    if out is None:
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
 
 
 def _set_data_root(folder: Path | None) -> None:

@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any, Protocol
 
 from ..errors import ParameterError
+from ..extras import extra_module
 from ..simulation.datasets import Dataset, load_dataset
 from ..simulation.pool import Workers
 from ..simulation.settings import Cell
@@ -80,7 +81,7 @@ class Ray:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
-        self.ray = _extra("ray", "ray")
+        self.ray = extra_module("ray", "ray", "executor ray")
         self.address = address
         self.workers = workers
 
@@ -120,7 +121,7 @@ class Slurm:
     """
 
     def __init__(self, folder: Path, cluster: str = "slurm", settings: dict[str, Any] | None = None) -> None:
-        self.submitit = _extra("submitit", "slurm")
+        self.submitit = extra_module("submitit", "slurm", "executor slurm")
         self.folder = folder
         self.cluster = cluster
         self.settings = {"cpus_per_task": 1, "timeout_min": 24 * 60, **(settings or {})}
@@ -159,15 +160,6 @@ def make_executor(
         cluster = slurm.pop("cluster", "slurm")
         return Slurm(folder / "slurm", cluster, slurm)
     return Pool(workers, parallel)
-
-
-def _extra(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ParameterError(f'executor {extra} needs an extra: pip install "fedguard[{extra}]"') from None
 
 
 def _report(task: Task, position: int, on_round: OnRound) -> None:

@@ -17,10 +17,11 @@ from rich.progress import (
 
 from ..simulation.settings import Cell
 from .executors import Executor
+from .frame import metrics_frame
 from .runner import run_suite
 from .store import CellResult
 from .suite import Suite
-from .tables import FOOTNOTE, attack_tables, metrics_frame
+from .tables import FOOTNOTE, attack_tables
 
 
 def show_suite(
@@ -32,7 +33,8 @@ def show_suite(
     executor: Executor | None = None,
 ) -> int:
     """Run a suite (or what is left of it), show it, and return how many of its cells failed."""
-    console = Console(quiet=quiet, width=None if Console().is_terminal else 110)
+    width = 110 if len(suite.seeds) == 1 else 150  # intervals take room
+    console = Console(quiet=quiet, width=None if Console().is_terminal else width)
     cells = suite.cells()
     console.print(_headline(suite, len(cells), workers), highlight=False)
     ran: list[CellResult] = []

@@ -32,7 +32,7 @@ from .code import code_version
 from .suite import Suite, resolved
 
 #: The version of the tables; a store of another version is refused.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _TABLES = f"""
 BEGIN;
@@ -43,7 +43,8 @@ CREATE TABLE runs (
     status TEXT, error TEXT,
     clients INTEGER, malicious INTEGER, assumed_malicious INTEGER, rounds INTEGER, basis TEXT,
     dacc REAL, fpr REAL, fnr REAL, tp REAL, fp REAL, tn REAL, fn REAL, adacc REAL, afpr REAL, afnr REAL,
-    aar REAL, benign_excluded REAL, auroc REAL, ap REAL, tpr_at_1 REAL,
+    aar REAL, benign_excluded REAL, fpr_low_skew REAL, fpr_mid_skew REAL, fpr_high_skew REAL,
+    auroc REAL, ap REAL, tpr_at_1 REAL,
     rounds_to_detection REAL, caught REAL, aoi REAL, state_bytes REAL, tacc REAL, asr REAL, settings TEXT
 );
 CREATE TABLE clients (

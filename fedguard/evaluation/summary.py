@@ -12,6 +12,7 @@ from ..metrics import (
     average_precision,
     benign_excluded,
     detection_metrics,
+    fpr_by_skew,
     mean_over_rounds,
     rounds_to_detection,
     tpr_at_fpr,
@@ -19,6 +20,7 @@ from ..metrics import (
 from ..simulation.federation import Federation
 from ..simulation.flcert import FLCert
 from ..simulation.records import RoundRecord
+from ..simulation.setup import setup_for
 from ..simulation.shadow import Watcher
 from ..state import pack
 
@@ -50,6 +52,9 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
     per_round = detection_metrics(truth, suspects, participated=present)
     labels = np.array([federation.ever_banned(client) for client in range(len(truth))])
     final = detection_metrics(truth, labels) if guard.policy.bans else per_round
+    skew = setup_for(federation.cell).label_skew
+    verdicts = (labels, skew) if guard.policy.bans else (suspects, skew, present)
+    thirds = dict(zip(("low", "mid", "high"), fpr_by_skew(truth, *verdicts), strict=True))
     waits, caught = rounds_to_detection(truth, suspects, attacking)
     scored = np.where(present, scores, np.nan)
     return {
@@ -57,6 +62,7 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
         **final,
         "basis": "labels" if guard.policy.bans else "rounds",
         **{f"a{name}": per_round[name] for name in ("dacc", "fpr", "fnr")},
+        **{f"fpr_{third}_skew": rate for third, rate in thirds.items()},
         "auroc": mean_over_rounds(auroc, truth, scored),
         "ap": mean_over_rounds(average_precision, truth, scored),
         "tpr_at_1": mean_over_rounds(tpr_at_fpr, truth, scored),

@@ -7,7 +7,9 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..attack import Attack, DataView, Samples
@@ -15,6 +17,7 @@ from ..card import Method
 from ..detector import NEEDS, check_needs
 from ..errors import FedGuardError, ParameterError
 from ..guard import Guard
+from ..metrics import label_skew
 from ..model import batches, flat_parameters
 from ..seeds import derive, generator, numpy_generator
 from ..server import Labelled, Server, map_in_order
@@ -83,6 +86,12 @@ class Setup:
     def client_samples(self, client: int) -> Samples:
         """A client's own samples, before anything is poisoned."""
         return self.dataset.train.take(self.samples[client])
+
+    @property
+    def label_skew(self) -> NDArray[np.float64]:
+        """(n,) how far each client's labels are from everybody's, see :func:`fedguard.metrics.label_skew`."""
+        labels = self.dataset.train.labels
+        return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:
         """The server of this federation; its work is run by ``map``."""
