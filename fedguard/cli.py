@@ -61,7 +61,14 @@ def evaluate(
         bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    columns: Annotated[str, typer.Option(help="Metrics that the tables show, e.g. dacc,ap; or all.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="One JSON object per round and run instead, for scripts.")
+    ] = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Log runs to tensorboard, mlflow or wandb too (extras).")
+    ] = None,
 ) -> None:
     """Run attacks × defences × seeds, show detection metrics, and store every verdict.
 
@@ -69,12 +76,17 @@ def evaluate(
     """
     from .evaluation.check import check_suite
     from .evaluation.executors import make_executor
-    from .evaluation.live import show_suite
+    from .evaluation.follow import run_followed
+    from .evaluation.json_lines import JsonLines
+    from .evaluation.live import Terminal, show_failures
     from .evaluation.source import assignments
     from .evaluation.store import folder_for
     from .evaluation.suite import load_suite
+    from .evaluation.tables import SHOWN, columns_named
+    from .evaluation.trackers import make_tracker
 
     _set_data_root(data_root)
+    shown = tuple(column.name for column in columns_named(columns.split(","))) if columns else SHOWN
     plan, source = load_suite(suite, overrides)
     check_suite(plan, source)
     count = workers or _cores()
@@ -85,12 +97,17 @@ def evaluate(
         return
     folder = out or folder_for(Path("results") / plan.name, plan)
     where = make_executor(executor, count, plan.parallel, address, folder, assignments(slurm or []))
+    followers = [make_tracker(name) for name in tracker or []]
+    if json_lines:
+        followers.append(JsonLines(sys.stdout))
+    elif not quiet:
+        followers.append(Terminal(count, shown))
     try:
-        failed = show_suite(plan, folder, count, quiet, retry_failed, where)
+        store = run_followed(plan, folder, count, followers, retry_failed, where)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
         raise typer.Exit(130) from None
-    if failed:
+    if show_failures(store):
         raise typer.Exit(1)
 
 
@@ -132,6 +149,24 @@ def export(
 
     layout = layout_of(preset, pivot, columns, assignments(where or []))
     _write(render(Store(folder), format, layout), out)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A results folder.")],
+    after: Annotated[Path, typer.Argument(help="Another one, with runs in common.")],
+    columns: Annotated[str, typer.Option(help="Metrics to compare, e.g. dacc,tacc; or all.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Also what may be the seeds' noise.")] = False,
+) -> None:
+    """Show what changed between two results folders, with significance over seeds."""
+    from .evaluation.compare import compare as compared
+    from .evaluation.compare import show_comparison
+    from .evaluation.store import Store
+    from .evaluation.tables import SHOWN
+
+    names = columns.split(",") if columns else [name for name in SHOWN if name != "detector_share"]
+    for part in show_comparison(compared(Store(before), Store(after), names), everything):
+        _print_table(part)
 
 
 @app.command()

@@ -19,6 +19,8 @@ from .task import tasks_of
 OnRound = Callable[[Cell, int], None]
 #: Called after every cell.
 OnCell = Callable[[CellResult], None]
+#: Called before the first round with the number of runs and of rounds that are left.
+OnStart = Callable[[int, int], None]
 
 
 def run_suite(
@@ -27,6 +29,7 @@ def run_suite(
     workers: int,
     on_round: OnRound = lambda _cell, _round: None,
     on_cell: OnCell = lambda _result: None,
+    on_start: OnStart = lambda _runs, _rounds: None,
     retry_failed: bool = False,
     checkpoint_seconds: float = 10.0,
     executor: Executor | None = None,
@@ -43,6 +46,7 @@ def run_suite(
         workers: processes; 1 runs everything in this one.
         on_round: called in this process after every round that is run.
         on_cell: called in this process after every cell that is run.
+        on_start: called once, before the first round.
         retry_failed: run failed cells again.
         checkpoint_seconds: how much work, at most, an interruption may cost each running cell.
         executor: where to run; ``workers`` processes here if absent.
@@ -60,6 +64,7 @@ def run_suite(
     with lock:
         left = pending(store, suite, retry_failed)
         tasks = tasks_of(left, (folder / "checkpoints").absolute(), checkpoint_seconds)
+        on_start(len(left), sum(task.cells[0].rounds for task in tasks))
         where = executor or Pool(workers, suite.parallel)
         for position, results in where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index)):
             store.add(dict(zip(tasks[position].runs, results, strict=True)))

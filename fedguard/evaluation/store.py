@@ -145,9 +145,14 @@ class Store:
             same = False
         if not same:
             return "of another suite"
+        code = self.code()
+        return "" if code == code_version() else f"of another version of the code ({code})"
+
+    def code(self) -> str:
+        """The version of the code that wrote it."""
         with self._connect() as db:
             (code,) = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
-        return "" if code == code_version() else f"of another version of the code ({code})"
+        return str(code)
 
     def finished(self) -> dict[int, str]:
         """The runs that are there, with their status: "done" or "failed"."""
