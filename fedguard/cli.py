@@ -274,7 +274,10 @@ def _cores() -> int:
 def _print_table(table: Any) -> None:
     from rich.console import Console
 
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
 
 
 def main() -> None:

@@ -45,16 +45,9 @@ class Change(NamedTuple):
         delta = (self.after - self.before) * self.column.scale
         before, after = show(self.before, self.column), show(self.after, self.column)
         change = "undefined" if math.isnan(delta) else f"{delta:+.{self.column.digits}f}"
-        where = [part for part in self.where if part and part != "closed"]
-        return (
-            *(" ".join(where[:-2]), *where[-2:]),
-            self.column.title,
-            before,
-            after,
-            change,
-            str(self.seeds),
-            p,
-        )
+        where = [part for part in self.where[:2] if part and part != "closed"]
+        told = ("; ".join(where), *self.where[2:], self.column.title)
+        return (*told, before, after, change, str(self.seeds), p)
 
 
 class Comparison(NamedTuple):
@@ -89,9 +82,7 @@ def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
     left, right = _runs(before), _runs(after)
     common = left.index.intersection(right.index)
     if common.empty:
-        raise ResultsError(
-            f"{before.folder} and {after.folder} have no run in common (attack, defence, seed)"
-        )
+        raise ResultsError(f"{before.folder} and {after.folder} have no attack, defence and seed in common")
     only = ([_name(key) for key in left.index.difference(common, sort=False)],
             [_name(key) for key in right.index.difference(common, sort=False)])  # fmt: skip
     tested = list(_tested(left.loc[common], right.loc[common], columns))
@@ -107,16 +98,16 @@ def _runs(store: Store) -> pd.DataFrame:
 
 def _tested(left: pd.DataFrame, right: pd.DataFrame, columns: Sequence[Column]) -> Iterator[Change]:
     for where, mine in left.groupby(list(BY), sort=False):
-        theirs = right.loc[mine.index]
+        theirs, words = right.loc[mine.index], tuple(str(word) for word in where)
         for column in columns:
             a, b = mine[column.name], theirs[column.name]
             both = a.notna() & b.notna()
             if both.any():
                 yield Change(
-                    where, column, a[both].mean(), b[both].mean(), int(both.sum()), _p(b[both] - a[both])
+                    words, column, a[both].mean(), b[both].mean(), int(both.sum()), _p(b[both] - a[both])
                 )
             elif a.notna().any() or b.notna().any():
-                yield Change(where, column, a.mean(), b.mean(), 0, math.nan)
+                yield Change(words, column, a.mean(), b.mean(), 0, math.nan)
 
 
 def _p(differences: pd.Series) -> float:
@@ -182,7 +173,7 @@ def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
 
     Args:
         comparison: of two folders.
-        everything: show changes that are not significant too; without several seeds they are shown anyway.
+        everything: show what may be noise too (p ≥ 5 %); without several seeds it is shown anyway.
     """
     for path, before, after in comparison.settings:
         yield f"setting {path}: {before} → {after}"
@@ -193,7 +184,7 @@ def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
             rest = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
             yield f"only in the {name}: {'; '.join(runs[:5])}{rest}"
     testable = any(change.seeds > 1 for change in comparison.changes)
-    shown = [c for c in comparison.changes if everything or c.significant or not testable]
+    shown = [c for c in comparison.changes if everything or c.p < 0.05 or not testable]
     if shown:
         table = Table("where", "attack", "defence", "metric", "before", "after", "change", "seeds", "p")
         for change in shown:
@@ -201,7 +192,7 @@ def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
         yield table
     significant = sum(change.significant for change in comparison.changes)
     yield (
-        f"{comparison.compared} metrics compared, {len(comparison.changes)} differ, {significant} significantly "
-        "(paired t test over seeds, 5 %, Holm)"
+        f"{comparison.compared} metrics compared, {len(comparison.changes)} differ, {significant} of them "
+        "significantly * (paired t test over seeds, 5 % in all by Holm's correction)"
         + ("" if everything or not testable else "; --all shows the others too")
     )

@@ -16,7 +16,7 @@ from .suite import Suite
 
 
 class Follower:
-    """Hears of everything that happens to a suite, in this process; does nothing about it unless overridden."""
+    """Hears of everything that happens to a suite, in this process; ignores it unless overridden."""
 
     def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
         """A suite starts, with so many runs and rounds left."""

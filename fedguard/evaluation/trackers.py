@@ -110,7 +110,7 @@ def make_tracker(name: str) -> Follower:
 
 
 def curves(result: CellResult) -> Iterator[tuple[int, dict[str, float]]]:
-    """The numbers of each round: accuracy, loss, attack success, suspects, and the malicious ones of these."""
+    """The numbers of each round: accuracy, loss, attack success, suspects, malicious suspects."""
     for record in result.rounds:
         suspects = [row for row in record.clients if row.participated and row.suspect]
         caught = sum(row.malicious for row in suspects)
