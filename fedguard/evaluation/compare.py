@@ -78,8 +78,8 @@ def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
     Raises:
         ResultsError: a folder holds no run, or they have none in common.
     """
-    columns = columns_named(names)
     left, right = _runs(before), _runs(after)
+    columns = [column for column in columns_named(names) if column.name in left]  # nothing pooled over seeds
     common = left.index.intersection(right.index)
     if common.empty:
         raise ResultsError(f"{before.folder} and {after.folder} have no attack, defence and seed in common")

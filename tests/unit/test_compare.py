@@ -68,6 +68,7 @@ def test_a_folder_does_not_differ_from_itself(before):
     assert found.only == ([], [])
     assert found.compared == 4 + 2, "TACC of four combinations, DACC of two; nothing has an ASR"
     assert "6 metrics compared, 0 differ" in printed(found)
+    assert compare(before, before, ["all"]).changes == []
 
 
 def test_changes_are_paired_by_seed_and_tested(before, tmp_path):
