@@ -133,7 +133,7 @@ class Federation:
             start = time.perf_counter()
             updates = self._train(asked, attacking, index)
             seconds["training"] = time.perf_counter() - start
-            received = self._round(asked, self._craft(asked, attacking, updates, index), index)
+            received = self._round(asked, self._craft(asked, attacking, updates, index), index, attacking)
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
@@ -175,13 +175,17 @@ class Federation:
             if since is not None and wait is not None and index >= since + wait:
                 self._names[client].append(f"{client}.{len(self._names[client])}")
 
-    def _round(self, asked: list[int], updates: Tensor, index: int) -> Round:
+    def _round(self, asked: list[int], updates: Tensor, index: int, attacking: set[int]) -> Round:
         """What the server receives."""
+        # What clients claim: their own samples; that a backdoor trains on more is its secret.
+        claims = np.array([len(self.setup.samples[c]) for c in asked], dtype=float)
+        bad = np.array([client in attacking for client in asked])
+        if bad.any():
+            claims[bad] = self.attack.claim(claims[bad], claims.copy())
         return Round(
             updates,
             client_ids=tuple(self.id_of(c) for c in asked),
-            # What clients claim: their own samples; that a backdoor trains on more is its secret.
-            num_examples=np.array([len(self.setup.samples[c]) for c in asked], dtype=float),
+            num_examples=claims,
             num_steps=np.array([self._training.effective_steps(len(self.setup.samples[c])) for c in asked]),
             index=index,
             global_params=self.params,
@@ -211,7 +215,7 @@ class Federation:
             return result
 
         def received(crafted: Tensor) -> tuple[Round, np.ndarray[Any, Any]]:
-            whole, own = self._round(asked, sent(crafted), index), np.flatnonzero(bad.numpy())
+            whole, own = self._round(asked, sent(crafted), index, attacking), np.flatnonzero(bad.numpy())
             return (whole, own) if known else (whole.take(own), np.arange(len(own)))
 
         view = self._view(updates, bad, index, received)
