@@ -30,7 +30,8 @@ def test_claims_are_the_truth_unless_an_attack_lies():
     assert make_attack("lie").claim(counts, everybody) is counts
     assert make_attack("inflated_counts", factor=10).claim(counts, everybody).tolist() == [30, 50]
     nested = {"name": "inflated_counts", "factor": 10}
-    assert make_attack("inflated_counts", attack=nested, factor=2).claim(counts, everybody).tolist() == [
+    twice = make_attack("inflated_counts", attack=nested, factor=2)
+    assert twice.claim(counts, everybody).tolist() == [60, 100]
         60,
         100,
     ]
