@@ -32,9 +32,6 @@ def test_claims_are_the_truth_unless_an_attack_lies():
     nested = {"name": "inflated_counts", "factor": 10}
     twice = make_attack("inflated_counts", attack=nested, factor=2)
     assert twice.claim(counts, everybody).tolist() == [60, 100]
-        60,
-        100,
-    ]
     assert make_attack("adaptive", attack=nested).claim(counts, everybody).tolist() == [30, 50]
     for factor in (1.0, float("inf"), -3):
         with pytest.raises(ParameterError, match="factor is"):
