@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="results folder; results/papers/<name> by default")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.data_root:
         os.environ["FEDGUARD_DATA"] = str(arguments.data_root.expanduser().absolute())
     published = yaml.safe_load((HERE / f"{arguments.name}.published.yaml").read_text(encoding="utf-8"))
