@@ -45,6 +45,7 @@ class Outcome:
         kept_global: True if nobody was let through, so that the global model stays.
         note: the same in words.
         seconds: wall time of each part: one entry per detector, ``"policy"`` and ``"aggregator"``.
+        barred: (n,) bool, whose ban was in force already: they were not looked at.
     """
 
     aggregate: Tensor
@@ -59,6 +60,7 @@ class Outcome:
     kept_global: bool
     note: str
     seconds: Mapping[str, float]
+    barred: NDArray[np.bool_]
 
 
 class _Verdict(NamedTuple):
@@ -194,6 +196,7 @@ class Guard:
             kept_global=kept,
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
+            barred=barred,
         )
         return _Verdict(round, part, scores, decision, outcome, bans, aggregate and not kept)
 

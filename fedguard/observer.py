@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from .errors import FedGuardError
+
 if TYPE_CHECKING:
     from .guard import Outcome
     from .round import Round
@@ -26,5 +28,5 @@ def notify(observers: Sequence[Observer], round: Round, outcome: Outcome) -> Non
         try:
             observer.observe(round, outcome)
         except Exception as error:  # the round is decided already
-            name = type(observer).__name__
-            log.warning("observer %s failed in round %d: %s", name, round.index, error, exc_info=True)
+            name, ours = type(observer).__name__, isinstance(error, FedGuardError)
+            log.warning("observer %s failed in round %d: %s", name, round.index, error, exc_info=not ours)
