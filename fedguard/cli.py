@@ -61,6 +61,9 @@ def evaluate(
         bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Record every federation to a folder of its own in this one.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
 ) -> None:
     """Run attacks × defences × seeds, show detection metrics, and store every verdict.
@@ -70,6 +73,7 @@ def evaluate(
     from .evaluation.check import check_suite
     from .evaluation.executors import make_executor
     from .evaluation.live import show_suite
+    from .evaluation.on_recording import check_recordable
     from .evaluation.source import assignments
     from .evaluation.store import folder_for
     from .evaluation.suite import load_suite
@@ -77,6 +81,8 @@ def evaluate(
     _set_data_root(data_root)
     plan, source = load_suite(suite, overrides)
     check_suite(plan, source)
+    if record is not None:
+        check_recordable(plan)
     count = workers or _cores()
     if dry_run:
         from .evaluation.estimate import estimate
@@ -86,7 +92,7 @@ def evaluate(
     folder = out or folder_for(Path("results") / plan.name, plan)
     where = make_executor(executor, count, plan.parallel, address, folder, assignments(slurm or []))
     try:
-        failed = show_suite(plan, folder, count, quiet, retry_failed, where)
+        failed = show_suite(plan, folder, count, quiet, retry_failed, where, record)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
         raise typer.Exit(130) from None

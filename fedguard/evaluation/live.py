@@ -30,6 +30,7 @@ def show_suite(
     quiet: bool = False,
     retry_failed: bool = False,
     executor: Executor | None = None,
+    record: Path | None = None,
 ) -> int:
     """Run a suite (or what is left of it), show it, and return how many of its cells failed."""
     console = Console(quiet=quiet, width=None if Console().is_terminal else 110)
@@ -56,7 +57,7 @@ def show_suite(
             ran.append(result)
 
         store = run_suite(
-            suite, folder, workers, on_round, on_cell, retry_failed=retry_failed, executor=executor
+            suite, folder, workers, on_round, on_cell, retry_failed, executor=executor, record=record
         )
     for heading, table in attack_tables(metrics_frame(store)):
         console.print(heading, style="bold", highlight=False)
@@ -68,6 +69,8 @@ def show_suite(
         Console(stderr=True).print(
             f"failed: {attack} × {defense}, seed {seed}: {last}", style="red", markup=False
         )
+    if record is not None and len(ran) < len(cells):
+        console.print("what was there already has not been recorded", style="yellow")
     done = "" if len(ran) == len(cells) else f", {len(cells) - len(ran)} were there already"
     console.print(
         f"{len(ran)} runs in {time.perf_counter() - start:.0f} s{done}, results in {folder}", highlight=False
@@ -77,6 +80,8 @@ def show_suite(
 
 def _headline(suite: Suite, cells: int, workers: int) -> str:
     seeds = f"{len(suite.seeds)} seed{'s' if len(suite.seeds) > 1 else ''}"
+    if suite.recording is not None:
+        return f"{suite.name}: {cells} defences watch the {suite.rounds} rounds of {suite.recording}\n"
     return (
         f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = {cells} "
         f"runs of {suite.rounds} rounds on {workers} process{'es' if workers > 1 else ''}\n"

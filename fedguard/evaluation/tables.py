@@ -46,6 +46,8 @@ COLUMNS = (
     Column("auroc", "AUROC", 1, "max", 3),
     Column("detector_share", "Det. time %", 100, "min", 1),
 )
+#: What a heading says about runs that are no closed loop.
+_MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 _COUNTS = ["tp", "fp", "tn", "fn"]
 _MEANS = ["dacc", "fpr", "fnr", "aar", "auroc", "tacc", "asr", "detector_share"]
 
@@ -74,7 +76,7 @@ def metrics_frame(store: Store) -> pd.DataFrame:
         busy = seconds[["training", "detectors", "policy", "aggregator"]].sum(axis=1)
         share = (seconds["detectors"] / busy).rename("detector_share")
         runs = runs.merge(share, left_on="run", right_index=True, how="left")
-        runs.loc[runs["basis"] == "", "detector_share"] = math.nan
+        runs.loc[(runs["basis"] == "") | (runs["mode"] == "recorded"), "detector_share"] = math.nan
     else:
         runs["detector_share"] = math.nan
     runs["point"] = [_words(json.loads(text)) for text in runs["point"]]
@@ -121,9 +123,10 @@ def attack_tables(frame: pd.DataFrame) -> list[tuple[str, Table]]:
     tables = []
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
         first = group.iloc[0]
-        where = "; ".join([str(point)] * bool(point) + ["shadow mode"] * (mode == "shadow"))
+        where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
+        known = "an unknown number" if math.isnan(first["malicious"]) else str(int(first["malicious"]))
         heading = (
-            f"{where}{': ' if where else ''}attack: {attack}   ({int(first['malicious'])} of "
+            f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
             f"{int(first['clients'])} clients malicious, "
             f"defences are told {int(first['assumed_malicious'])})"
         )
