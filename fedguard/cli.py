@@ -62,6 +62,9 @@ def evaluate(
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
     columns: Annotated[str, typer.Option(help="Metrics that the tables show, e.g. dacc,ap; or all.")] = "",
+    record: Annotated[
+        Path | None, typer.Option(help="Record every federation to a folder of its own in this one.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="One JSON object per round and run instead, for scripts.")
@@ -79,6 +82,7 @@ def evaluate(
     from .evaluation.follow import run_followed
     from .evaluation.json_lines import JsonLines
     from .evaluation.live import Terminal, show_failures
+    from .evaluation.on_recording import check_recordable
     from .evaluation.source import assignments
     from .evaluation.store import folder_for
     from .evaluation.suite import load_suite
@@ -89,6 +93,8 @@ def evaluate(
     shown = tuple(column.name for column in columns_named(columns.split(","))) if columns else SHOWN
     plan, source = load_suite(suite, overrides)
     check_suite(plan, source)
+    if record is not None:
+        check_recordable(plan)
     count = workers or _cores()
     if dry_run:
         from .evaluation.estimate import estimate
@@ -101,9 +107,9 @@ def evaluate(
     if json_lines:
         followers.append(JsonLines(sys.stdout))
     elif not quiet:
-        followers.append(Terminal(count, shown))
+        followers.append(Terminal(count, shown, record is not None))
     try:
-        store = run_followed(plan, folder, count, followers, retry_failed, where)
+        store = run_followed(plan, folder, count, followers, retry_failed, where, record)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
         raise typer.Exit(130) from None

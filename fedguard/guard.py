@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -15,6 +15,7 @@ from .aggregator import Aggregator
 from .detector import Detector
 from .errors import ParameterError
 from .ledger import Ledger
+from .observer import Observer, notify
 from .policy import Case, Decision, Policy, checked
 from .round import ClientId, Round
 from .scores import Scores
@@ -44,6 +45,7 @@ class Outcome:
         kept_global: True if nobody was let through, so that the global model stays.
         note: the same in words.
         seconds: wall time of each part: one entry per detector, ``"policy"`` and ``"aggregator"``.
+        barred: (n,) bool, whose ban was in force already: they were not looked at.
     """
 
     aggregate: Tensor
@@ -58,6 +60,7 @@ class Outcome:
     kept_global: bool
     note: str
     seconds: Mapping[str, float]
+    barred: NDArray[np.bool_]
 
 
 class _Verdict(NamedTuple):
@@ -81,6 +84,7 @@ class Guard:
         aggregator: the aggregation rule; the weighted mean (FedAvg) if absent.
         ledger: a ledger to go on with; a fresh one if absent.
         stages: what happens to updates before the aggregator and to the aggregate after it, in order.
+        observers: who is told of every round once its state is committed; one that fails costs a warning.
 
     Raises:
         ParameterError: two detectors of the same name, or a policy that cannot use a detector.
@@ -93,6 +97,7 @@ class Guard:
         aggregator: Aggregator | None = None,
         ledger: Ledger | None = None,
         stages: Stage | Sequence[Stage] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         from .registry import make_aggregator, make_policy  # here: the registry knows all contracts
 
@@ -109,6 +114,7 @@ class Guard:
         #: The aggregation rule in use: the aggregator behind what the stages do before it.
         self.aggregator: Aggregator = Staged(steps, inner) if steps else inner
         self.ledger = ledger or Ledger()
+        self.observers = tuple(observers)
 
     def aggregation(self) -> list[Stage | Aggregator]:
         """The stages and the aggregator, in order."""
@@ -131,12 +137,31 @@ class Guard:
         """
         verdict = self._judge(round)
         self._commit(verdict)
+        notify(self.observers, round, verdict.outcome)
         return verdict.outcome
+
+    def process_arrays(
+        self,
+        arrays: Mapping[Any, Any],
+        global_arrays: Sequence[NDArray[Any]],
+        num_examples: Mapping[Any, Any] | None = None,
+        **options: Any,
+    ) -> tuple[Outcome, list[NDArray[Any]]]:
+        """Judge a round of lists of NumPy arrays (client id → trained parameters), from whatever engine.
+
+        A reply that does not fit the model makes its sender a suspect with a reason; the round goes on.
+        Returns the outcome, and the new global arrays in the same shapes and dtypes. ``options`` are those
+        of :func:`fedguard.arrays.process`: ``index``, ``server``, ``deltas``, ``max_examples``.
+        """
+        from .arrays import process
+
+        return process(self, arrays, global_arrays, num_examples, **options)
 
     def watch(self, round: Round) -> Outcome:
         """Judge a round and remember it like :meth:`process`, but aggregate nothing (zeros come out)."""
         verdict = self._judge(round, aggregate=False)
         self._commit(verdict)
+        notify(self.observers, round, verdict.outcome)
         return verdict.outcome
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
@@ -171,6 +196,7 @@ class Guard:
             kept_global=kept,
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
+            barred=barred,
         )
         return _Verdict(round, part, scores, decision, outcome, bans, aggregate and not kept)
 

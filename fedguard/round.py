@@ -35,6 +35,7 @@ class Round:
         index: the number of the round, an integer from 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
+        faults: n phrases: why a client's message could not be read at all, or None; None if all could.
 
     Raises:
         RoundError: shapes do not fit, an id appears twice, there is no client, or the index is no
@@ -52,6 +53,7 @@ class Round:
     index: int
     global_params: Tensor | None
     server: Server | None
+    faults: tuple[str | None, ...] | None
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Round:
         global_params: Any = None,
         server: Server | None = None,
         num_steps: Any = None,
+        faults: Sequence[str | None] | None = None,
     ) -> None:
         matrix = updates if isinstance(updates, Updates) else Updates(updates)
         if matrix.n == 0 or matrix.d == 0:
@@ -76,6 +79,7 @@ class Round:
             "index": _round_index(index),
             "global_params": _params(global_params, matrix.d),
             "server": server,
+            "faults": _faults(faults, matrix.n),
         }
         for name, value in fields.items():  # the usual assignment is closed: a round is frozen
             object.__setattr__(self, name, value)
@@ -89,15 +93,21 @@ class Round:
     def problems(self) -> tuple[str | None, ...]:
         """Per client: why its update cannot be used at all, or None."""
         return tuple(
-            "non-finite update"
+            fault
+            if fault
+            else "non-finite update"
             if not finite
             else f"sample count {count:g} is not a positive finite number"
             if not (np.isfinite(count) and count > 0)
             else f"step count {steps:g} is not a positive finite number"
             if not (np.isfinite(steps) and steps > 0)
             else None
-            for finite, count, steps in zip(
-                self.updates.finite, self.num_examples, self.num_steps, strict=True
+            for fault, finite, count, steps in zip(
+                self.faults or [None] * self.n,
+                self.updates.finite,
+                self.num_examples,
+                self.num_steps,
+                strict=True,
             )
         )
 
@@ -115,6 +125,7 @@ class Round:
             client_ids=tuple(self.client_ids[i] for i in index),
             num_examples=self.num_examples[index],
             num_steps=self.num_steps[index],
+            faults=None if self.faults is None else tuple(self.faults[i] for i in index),
         )
 
     def with_updates(self, updates: Any) -> Round:
@@ -157,6 +168,12 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
             f"client id {twice[0]!r} appears more than once; each client sends one update per round"
         )
     return plain
+
+
+def _faults(faults: Sequence[str | None] | None, n: int) -> tuple[str | None, ...] | None:
+    if faults is None or len(faults) == n:
+        return None if faults is None else tuple(faults)
+    raise RoundError(f"{len(faults)} faults for {n} updates")
 
 
 def _counts(counts: Any, n: int, what: str) -> NDArray[np.float64]:

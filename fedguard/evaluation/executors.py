@@ -12,6 +12,7 @@ from ..errors import ParameterError
 from ..extras import extra_module
 from ..simulation.datasets import Dataset, load_dataset
 from ..simulation.pool import Workers
+from ..simulation.recorded import LIVE
 from ..simulation.settings import Cell
 from ..threads import single_thread
 from .store import CellResult
@@ -169,22 +170,29 @@ def _report(task: Task, position: int, on_round: OnRound) -> None:
 
 def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
     """The data sets of the tasks by name: read once, and in memory once for all processes."""
-    names = {cell.data.name: None for task in tasks for cell in task.cells}
+    names = {cell.data.name: None for task in tasks for cell in task.cells if cell.data.name != LIVE}
     return {name: load_dataset(name) for name in names}
 
 
 #: A task as plain values, which any executor can send.
-Packed = tuple[tuple[int, ...], tuple[str, ...], str, float]
+Packed = tuple[tuple[int, ...], tuple[str, ...], str, float, str | None]
 
 
 def _packed(task: Task) -> Packed:
     cells = tuple(cell.model_dump_json() for cell in task.cells)
-    return task.runs, cells, str(task.checkpoint), task.seconds
+    record = None if task.record is None else str(task.record)
+    return task.runs, cells, str(task.checkpoint), task.seconds, record
 
 
 def _unpacked(packed: Packed) -> Task:
-    runs, cells, checkpoint, seconds = packed
-    return Task(runs, tuple(Cell.model_validate_json(cell) for cell in cells), Path(checkpoint), seconds)
+    runs, cells, checkpoint, seconds, record = packed
+    return Task(
+        runs,
+        tuple(Cell.model_validate_json(cell) for cell in cells),
+        Path(checkpoint),
+        seconds,
+        None if record is None else Path(record),
+    )
 
 
 def _far_job(packed: Packed) -> list[CellResult]:

@@ -76,6 +76,7 @@ def run_followed(
     followers: Sequence[Follower],
     retry_failed: bool = False,
     executor: Executor | None = None,
+    record: Path | None = None,
 ) -> Store:
     """Run a suite with followers, see :func:`fedguard.evaluation.runner.run_suite`."""
     start, everybody = time.perf_counter(), Followers(followers)
@@ -89,6 +90,7 @@ def run_followed(
             lambda runs, rounds: everybody.started(suite, folder, runs, rounds),
             retry_failed=retry_failed,
             executor=executor,
+            record=record,
         )
         everybody.ended(store, time.perf_counter() - start)
     finally:

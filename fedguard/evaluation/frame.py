@@ -104,7 +104,9 @@ def _with_costs(runs: pd.DataFrame, store: Store) -> pd.DataFrame:
     busy = seconds[["training", "detectors", "policy", "aggregator"]].sum(axis=1)
     costs = {"detector_share": seconds["detectors"] / busy, "detector_seconds": seconds["detectors"]}
     for name, values in costs.items():
-        runs[name] = runs["run"].map(values).where(runs["basis"].fillna("") != "")
+        # Nobody trained while a recording was watched.
+        measured = (runs["basis"].fillna("") != "") & (runs["mode"] != "recorded")
+        runs[name] = runs["run"].map(values).where(measured)
     return runs
 
 

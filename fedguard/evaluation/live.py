@@ -29,10 +29,11 @@ class Terminal(Follower):
     Args:
         workers: processes, to be shown.
         columns: metrics that the tables show.
+        recording: whether federations are recorded, which finished ones are not.
     """
 
-    def __init__(self, workers: int, columns: tuple[str, ...] = SHOWN) -> None:
-        self.workers, self.columns = workers, columns
+    def __init__(self, workers: int, columns: tuple[str, ...] = SHOWN, recording: bool = False) -> None:
+        self.workers, self.columns, self.recording = workers, columns, recording
         self.console = Console()
         self.dacc: list[float] = []
         self.ran = 0
@@ -76,6 +77,8 @@ class Terminal(Follower):
             self.console.print(heading, style="bold", highlight=False)
             self.console.print(table)
         self.console.print(FOOTNOTE, style="dim", highlight=False)
+        if self.recording and len(store.finished()) > self.ran:
+            self.console.print("what was there already has not been recorded", style="yellow")
         there = len(store.finished()) - self.ran
         done = f", {there} were there already" if there else ""
         self.console.print(
@@ -100,6 +103,8 @@ def show_failures(store: Store) -> int:
 
 def _headline(suite: Suite, workers: int) -> str:
     seeds = f"{len(suite.seeds)} seed{'s' if len(suite.seeds) > 1 else ''}"
+    if suite.recording is not None:
+        return f"{suite.name}: {len(suite.cells())} defences watch the {suite.rounds} rounds of {suite.recording}\n"
     return (
         f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = "
         f"{len(suite.cells())} runs of {suite.rounds} rounds on {workers} "

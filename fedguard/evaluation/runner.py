@@ -33,6 +33,7 @@ def run_suite(
     retry_failed: bool = False,
     checkpoint_seconds: float = 10.0,
     executor: Executor | None = None,
+    record: Path | None = None,
 ) -> Store:
     """Run a suite into a results folder, or what is left of it if it was interrupted.
 
@@ -50,6 +51,7 @@ def run_suite(
         retry_failed: run failed cells again.
         checkpoint_seconds: how much work, at most, an interruption may cost each running cell.
         executor: where to run; ``workers`` processes here if absent.
+        record: record every federation that is run to a folder of its own in this one.
 
     Raises:
         ResultsError: the folder is taken, in use by another process, or cannot be written.
@@ -63,7 +65,9 @@ def run_suite(
         raise ResultsError(f"cannot write to {folder}: {error.strerror}") from None
     with lock:
         left = pending(store, suite, retry_failed)
-        tasks = tasks_of(left, (folder / "checkpoints").absolute(), checkpoint_seconds)
+        tasks = tasks_of(
+            left, (folder / "checkpoints").absolute(), checkpoint_seconds, record and record.absolute()
+        )
         on_start(len(left), sum(task.cells[0].rounds for task in tasks))
         where = executor or Pool(workers, suite.parallel)
         for position, results in where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..guard import Guard
 from ..metrics import (
     aar,
     auroc,
@@ -31,9 +32,12 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
     With a policy that bans, DACC, FPR and FNR come from the labels at the end of the run (a client ever
     banned counts as labelled malicious; basis "labels"). Otherwise they are the averages over rounds
     (basis "rounds"), which are always there as ADACC, AFPR and AFNR. Without a detector all of them are
-    undefined. TACC and ASR are those of the final model.
+    undefined; so they are for a recording without labels. TACC and ASR are those of the final model.
     """
-    guard, truth = federation.guard, np.array([row.malicious for row in records[0].clients])
+    guard = federation.guard
+    if any(row.malicious is None for row in records[0].clients):
+        return {"malicious": None, "rounds": len(records), "basis": "", **_memory(guard)}
+    truth = np.array([row.malicious for row in records[0].clients])
     present, attacking = _table(records, "participated"), _table(records, "attacking")
     weights, suspects, scores = (_table(records, name) for name in ("weight", "suspect", "score"))
     last = records[-1]
@@ -69,8 +73,12 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "rounds_to_detection": waits,
         "caught": caught,
         "aoi": _mean_info(records, "aoi"),
-        "state_bytes": len(pack(guard.state_dict())),
+        **_memory(guard),
     }
+
+
+def _memory(guard: Guard) -> dict[str, int]:
+    return {"state_bytes": len(pack(guard.state_dict()))}
 
 
 def _mean_info(records: list[RoundRecord], name: str) -> float:

@@ -77,6 +77,8 @@ COLUMNS = {
     )
 }
 UNDEFINED = "–"
+#: What a heading says about runs that are no closed loop.
+_MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 #: What is shown unless somebody asks for something else.
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
@@ -142,9 +144,10 @@ def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tup
     columns = columns_named(names)
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
         first = group.iloc[0]
-        where = "; ".join([str(point)] * bool(point) + ["shadow mode"] * (mode == "shadow"))
+        where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
+        known = "an unknown number" if math.isnan(first["malicious"]) else str(int(first["malicious"]))
         heading = (
-            f"{where}{': ' if where else ''}attack: {attack}   ({int(first['malicious'])} of "
+            f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
             f"{int(first['clients'])} clients malicious, "
             f"defences are told {int(first['assumed_malicious'])})"
         )

@@ -125,17 +125,19 @@ class Setup:
         have = {"model", "training", "global_params"} | {
             name for name in ("validation", "root") if getattr(self, name) is not None
         }
-        available = frozenset(have & NEEDS.keys())
-        for detector in guard.detectors.values():
-            detector.check(n, available)
-            _check_majority(detector, n)
-        for part in guard.aggregation():
-            check_needs(part.name, part.needs, available)
-            _check_majority(part, n)
-            if part.min_clients() > n:
-                raise ParameterError(
-                    f"{part.name} needs at least {part.min_clients()} clients, a round has {n}"
-                )
+        check_parts(guard, n, frozenset(have & NEEDS.keys()))
+
+
+def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
+    """Refuse a guard whose parts need what is not available, or other numbers of clients than n."""
+    for detector in guard.detectors.values():
+        detector.check(n, available)
+        _check_majority(detector, n)
+    for part in guard.aggregation():
+        check_needs(part.name, part.needs, available)
+        _check_majority(part, n)
+        if part.min_clients() > n:
+            raise ParameterError(f"{part.name} needs at least {part.min_clients()} clients, a round has {n}")
 
 
 def _check_majority(method: Method, n: int) -> None:
@@ -150,7 +152,13 @@ def _check_majority(method: Method, n: int) -> None:
 
 def setup_for(cell: Cell) -> Setup:
     """The setup of a cell, shared by all attacks and defences; the last few are kept."""
-    nothing = {"attack_label": "", "attack": AttackSpec(name="none"), "mode": "closed", "point": {}}
+    nothing = {
+        "attack_label": "",
+        "attack": AttackSpec(name="none"),
+        "mode": "closed",
+        "point": {},
+        "recording": None,
+    }
     neutral = {**nothing, "defense_label": "", "defense": Defense()}
     return _setup(cell.model_copy(update=neutral).model_dump_json())
 
