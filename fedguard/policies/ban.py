@@ -63,6 +63,7 @@ class Ban(Policy):
                 f"parole is {parole} rounds; use 0 or more, and give bans a duration (or use 0)"
             )
         self.strikes = strikes
+        self.lookback = strikes - 1
         self.window = window
         self.duration = duration
         self.parole = parole
