@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from .card import Card as Card
     from .detector import Detector as Detector
     from .errors import FedGuardError as FedGuardError
+    from .events import EventLog as EventLog
     from .guard import Guard as Guard
     from .guard import Outcome as Outcome
     from .ledger import Ledger as Ledger
+    from .observer import Observer as Observer
     from .policy import Case as Case
     from .policy import Decision as Decision
     from .policy import Policy as Policy
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .scores import Scores as Scores
     from .server import Labelled as Labelled
     from .server import Server as Server
+    from .sqlite_ledger import SQLiteLedger as SQLiteLedger
     from .stage import Stage as Stage
     from .updates import Updates as Updates
 
@@ -51,7 +54,9 @@ _HOME = {
     "FedGuardError": "errors",
     "Guard": "guard",
     "Outcome": "guard",
+    "EventLog": "events",
     "Ledger": "ledger",
+    "Observer": "observer",
     "Case": "policy",
     "Decision": "policy",
     "Policy": "policy",
@@ -64,6 +69,7 @@ _HOME = {
     "Scores": "scores",
     "Labelled": "server",
     "Server": "server",
+    "SQLiteLedger": "sqlite_ledger",
     "Stage": "stage",
     "Updates": "updates",
 }
