@@ -86,6 +86,8 @@ class LedgerFile:
             if read_only:
                 raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger makes it")
             self._create()
+        if not path.is_file():
+            raise LedgerError(f"ledger {path} is no file; name another")
         self._check()
 
     @contextmanager
@@ -102,7 +104,7 @@ class LedgerFile:
 
     def _connect(self, mode: str = "rw") -> sqlite3.Connection:
         options = f"mode={'ro' if self.read_only else mode}"
-        if self.read_only and not os.access(self.path.parent, os.W_OK) and not self._log().exists():
+        if self.read_only and not self._log().exists() and not _writable(self.path.parent):
             options += "&immutable=1"  # without it SQLite wants to put its log beside the file
         uri = f"file:{quote(str(self.path.absolute()))}?{options}"
         db = sqlite3.connect(uri, uri=True, timeout=self.timeout, isolation_level=None)
@@ -132,7 +134,7 @@ class LedgerFile:
             blank = not db.execute("SELECT 1 FROM sqlite_master").fetchone()
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise self._said(_ADVICE[2][1], verdict)
+            raise self._said(_ADVICE[2][1], verdict.splitlines()[-1])
         if blank and application == 0 and not self.read_only:  # left by a process killed while it began
             self._create()
             application, version = APPLICATION_ID, SCHEMA_VERSION
@@ -159,6 +161,10 @@ class LedgerFile:
 
     def _said(self, text: str, error: str = "") -> LedgerError:
         return LedgerError(f"ledger {self.path} {text.format(error=error, timeout=self.timeout)}")
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _switch_to_wal(db: sqlite3.Connection, timeout: float) -> None:

@@ -22,6 +22,7 @@ from .plain import number, plain
 HISTORY = 40
 _LEVELS = "▁▂▃▄▅▆▇█"
 _BAR = 16
+_NEEDED = {"round", "time", "clients", "suspects", "banned", "new_bans", "note", "seconds", "verdicts"}
 
 
 class Tail:
@@ -64,7 +65,7 @@ class Tail:
     def _take(self, line: bytes) -> bool:
         try:
             event = json.loads(line)
-            whole = bool(event["event"] == "round" and {"round", "verdicts", "drift"} <= event.keys())
+            whole = bool(event["event"] == "round" and event.keys() >= _NEEDED and "norm" in event["drift"])
         except (ValueError, TypeError, KeyError, AttributeError):  # a line that a crash cut short
             return False
         if whole:
@@ -105,7 +106,7 @@ def frame(rounds: deque[dict[str, Any]], rows: int) -> Group:
     parts: list[Any] = [_headline(event), _clients(event, rows)]
     left = len(event["verdicts"]) - rows
     if left > 0:
-        parts.append(Text(f"and {left} clients less suspicious", style="dim"))
+        parts.append(Text(f"and {left} more clients", style="dim"))
     parts.append(_drift(rounds))
     if event["note"]:
         parts.append(Text(plain(event["note"]), style="bold red"))
