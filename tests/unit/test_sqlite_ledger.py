@@ -1,7 +1,6 @@
 """The ledger in a file: kill -9, several processes, full disks, foreign files; bans outlive the server."""
 
 import copy
-import math
 import os
 import pickle
 import random
@@ -311,7 +310,7 @@ def test_two_processes_write_at_once(path):
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
     ledger = SQLiteLedger(path)
     assert [ledger[c].rounds for c in range(10)] == [60] * 10
-    assert ledger[3].strikes == list(range(40, 60)) or len(ledger[3].strikes) == 60
+    assert ledger[3].strikes == list(range(60))
     assert [j.round for j in ledger.judgements(4)] == list(range(60))
 
 
@@ -568,4 +567,4 @@ def test_a_round_number_beyond_sqlite(path):
     ledger = SQLiteLedger(path)
     with pytest.raises(LedgerError, match="nothing was written"):
         ledger.judge("c", 2**70, 1.0, suspect=True)
-    assert math.isclose(len(ledger.clients()), 0)
+    assert ledger.clients() == []
