@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from .detector import Detector as Detector
     from .errors import FedGuardError as FedGuardError
     from .evaluation.frame import read_results as read_results
+    from .events import EventLog as EventLog
     from .guard import Guard as Guard
     from .guard import Outcome as Outcome
     from .ledger import Ledger as Ledger
+    from .observer import Observer as Observer
     from .policy import Case as Case
     from .policy import Decision as Decision
     from .policy import Policy as Policy
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .scores import Scores as Scores
     from .server import Labelled as Labelled
     from .server import Server as Server
+    from .sqlite_ledger import SQLiteLedger as SQLiteLedger
     from .stage import Stage as Stage
     from .updates import Updates as Updates
 
@@ -53,7 +56,9 @@ _HOME = {
     "read_results": "evaluation.frame",
     "Guard": "guard",
     "Outcome": "guard",
+    "EventLog": "events",
     "Ledger": "ledger",
+    "Observer": "observer",
     "Case": "policy",
     "Decision": "policy",
     "Policy": "policy",
@@ -66,6 +71,7 @@ _HOME = {
     "Scores": "scores",
     "Labelled": "server",
     "Server": "server",
+    "SQLiteLedger": "sqlite_ledger",
     "Stage": "stage",
     "Updates": "updates",
 }

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
+from .console.ledger import app as ledger_app
 from .errors import ConfigError, FedGuardError
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(ledger_app, name="ledger")
 
 DataRoot = Annotated[
     Path | None,
@@ -243,6 +245,23 @@ def new(
     module, test = scaffold(kind, name, Path.cwd())
     words = "".join(part.capitalize() for part in name.split("_"))
     typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {name}:{words}")
+
+
+@app.command()
+def watch(
+    events: Annotated[Path, typer.Argument(help="The event stream that a guard's EventLog writes.")],
+    once: Annotated[bool, typer.Option("--once", help="Print the latest round and end.")] = False,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Clients to show; as many as fit by default.")
+    ] = None,
+) -> None:
+    """Watch a live guard: the current round's scores, suspects, bans, and how the global model moves."""
+    from .console.watch import watch as show
+
+    try:
+        show(events, once, rows)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
 
 
 @app.command()

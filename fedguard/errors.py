@@ -55,3 +55,7 @@ class DataError(FedGuardError, OSError):
 
 class ResultsError(FedGuardError, OSError):
     """A results folder is missing, taken or of another version."""
+
+
+class LedgerError(FedGuardError, OSError):
+    """A ledger's file cannot be read or written, or is no ledger; the message says what to do."""

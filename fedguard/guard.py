@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 from torch import Tensor
 
 from .aggregator import Aggregator
@@ -18,7 +17,7 @@ from .ledger import Ledger
 from .observer import Observer, notify
 from .policy import Case, Decision, Policy, checked
 from .round import ClientId, Round
-from .scores import Scores
+from .scores import Scores, combined, filled
 from .stage import Stage, Staged
 from .state import State
 
@@ -72,6 +71,7 @@ class _Verdict(NamedTuple):
     decision: Decision
     outcome: Outcome
     bans: Mapping[int, int | None]
+    past: Ledger  # what was known of the round's clients when they were judged
     aggregated: bool  # whether the aggregate is one: somebody was let through, and it was wanted
 
 
@@ -82,12 +82,13 @@ class Guard:
         detectors: one detector, several, or none.
         policy: what follows from the scores; "observe" without detectors, "exclude" with, if absent.
         aggregator: the aggregation rule; the weighted mean (FedAvg) if absent.
-        ledger: a ledger to go on with; a fresh one if absent.
+        ledger: a ledger to go on with; a fresh one in memory if absent.
         stages: what happens to updates before the aggregator and to the aggregate after it, in order.
-        observers: who is told of every round once its state is committed; one that fails costs a warning.
+        observers: told of every round once its state is committed; copies of the guard have none.
 
     Raises:
-        ParameterError: two detectors of the same name, or a policy that cannot use a detector.
+        ParameterError: two detectors of the same name, a policy that cannot use a detector, or one that
+            counts more strikes than the ledger keeps.
     """
 
     def __init__(
@@ -113,8 +114,16 @@ class Guard:
         inner = aggregator or self._fedavg
         #: The aggregation rule in use: the aggregator behind what the stages do before it.
         self.aggregator: Aggregator = Staged(steps, inner) if steps else inner
-        self.ledger = ledger or Ledger()
+        self.ledger = Ledger() if ledger is None else ledger
+        if self.policy.lookback > self.ledger.keep:
+            raise ParameterError(
+                f"policy {self.policy.name} counts {self.policy.lookback} strikes of a client, the ledger "
+                f"keeps {self.ledger.keep}; give the ledger keep={self.policy.lookback} or more"
+            )
         self.observers = tuple(observers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observers": ()}  # a copy's rounds are nobody's news
 
     def aggregation(self) -> list[Stage | Aggregator]:
         """The stages and the aggregator, in order."""
@@ -166,18 +175,20 @@ class Guard:
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
         """(n,) whom :meth:`process` would call a suspect; nothing is aggregated or remembered."""
-        round, barred, judged, part = self._split(round)
-        _, decision = self._decide(part, {})
+        past = self.ledger.view(round.client_ids)
+        round, barred, judged, part = self._split(round, past)
+        _, decision = self._decide(part, past, {})
         return _suspects(round, barred, judged, decision)
 
     def _judge(self, round: Round, aggregate: bool = True) -> _Verdict:
-        round, barred, judged, part = self._split(round)
+        past = self.ledger.view(round.client_ids)
+        round, barred, judged, part = self._split(round, past)
         seconds = dict.fromkeys((*self.detectors, "policy", "aggregator"), 0.0)
-        scores, decision = self._decide(part, seconds)
-        weights = _fill(round.n, judged, decision.weights, 0.0)
+        scores, decision = self._decide(part, past, seconds)
+        weights = filled(round.n, judged, decision.weights, 0.0)
         with _timed(seconds, "aggregator"):
             total = self._aggregate(round, weights if aggregate else 0 * weights, decision.plain)
-        bans, reasons = self._reasons(round, barred, judged, decision)
+        bans, reasons = self._reasons(round, past, barred, judged, decision)
         banned = barred.copy()
         banned[list(bans)] = True
         unscored = np.where(round.usable | barred, np.nan, np.inf)
@@ -190,20 +201,22 @@ class Guard:
             banned=banned,
             reasons=reasons,
             client_ids=round.client_ids,
-            scores=_combined(scores, judged, unscored),
-            by_detector={name: _fill(round.n, judged, v, unscored) for name, v in values.items()},
+            scores=combined(scores, judged, unscored),
+            by_detector={name: filled(round.n, judged, v, unscored) for name, v in values.items()},
             info={name: scores[name].info if name in scores else {} for name in self.detectors},
             kept_global=kept,
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
             barred=barred,
         )
-        return _Verdict(round, part, scores, decision, outcome, bans, aggregate and not kept)
+        return _Verdict(round, part, scores, decision, outcome, bans, past, aggregate and not kept)
 
-    def _split(self, round: Round) -> tuple[Round, NDArray[np.bool_], NDArray[np.intp], Round | None]:
+    def _split(
+        self, round: Round, past: Ledger
+    ) -> tuple[Round, NDArray[np.bool_], NDArray[np.intp], Round | None]:
         """The round with the rule in use, who is banned (mask), who can be judged, and a round of those."""
         round = round.with_server(aggregator=self.aggregator)
-        barred = np.array([self.ledger.is_banned(c, round.index) for c in round.client_ids])
+        barred = np.array([past.is_banned(c, round.index) for c in round.client_ids])
         judged = np.flatnonzero(round.usable & ~barred)
         return round, barred, judged, round.take(judged) if len(judged) else None
 
@@ -216,7 +229,9 @@ class Guard:
             return self.aggregator.finish(round, weights, aggregate)
         return aggregate
 
-    def _decide(self, part: Round | None, seconds: dict[str, float]) -> tuple[dict[str, Scores], Decision]:
+    def _decide(
+        self, part: Round | None, past: Ledger, seconds: dict[str, float]
+    ) -> tuple[dict[str, Scores], Decision]:
         """Scores and decision for the clients that can be judged, if there are any."""
         scores: dict[str, Scores] = {}
         if part is None:
@@ -225,49 +240,59 @@ class Guard:
             with _timed(seconds, name):
                 scores[name] = detector(part)
         with _timed(seconds, "policy"):
-            case = Case(part.index, part.client_ids, scores, self.ledger)
+            case = Case(part.index, part.client_ids, scores, past)
             return scores, checked(self.policy.decide(case), self.policy.name, part.n)
 
     def _reasons(
-        self, round: Round, barred: NDArray[np.bool_], judged: NDArray[np.intp], decision: Decision
+        self,
+        round: Round,
+        past: Ledger,
+        barred: NDArray[np.bool_],
+        judged: NDArray[np.intp],
+        decision: Decision,
     ) -> tuple[dict[int, int | None], tuple[str, ...]]:
         """New bans (position → first round back, None: never), and a reason for every client."""
         bans = {int(judged[k]): until for k, until in decision.bans.items()}
         reasons = dict(zip(judged.tolist(), decision.reasons, strict=True))
         for i, (client, problem) in enumerate(zip(round.client_ids, round.problems, strict=True)):
             if barred[i]:
-                record = self.ledger[client]
+                record = past[client]
                 reasons[i] = f"banned since round {record.banned_since}: {record.ban_reason}"
             elif problem is not None:
-                sentence = self.policy.sentence(client, round.index, self.ledger)
+                sentence = self.policy.sentence(client, round.index, past)
                 reasons[i] = f"{sentence.text}: {problem}" if sentence.text else problem
                 if sentence.ban:
                     bans[i] = sentence.until
         return bans, tuple(reasons[i] for i in range(round.n))
 
     def _commit(self, verdict: _Verdict) -> None:
-        self._commit_methods(verdict)
+        before = self._methods_state()
+        try:
+            self._commit_methods(verdict)
+            with self.ledger.transaction():
+                self._write(verdict)
+        except BaseException:  # all or nobody
+            self._load_methods(before)
+            raise
+
+    def _write(self, verdict: _Verdict) -> None:
         index, outcome = verdict.round.index, verdict.outcome
         for i, client in enumerate(outcome.client_ids):
-            if not self.ledger.is_banned(client, index):
-                self.ledger.judge(client, index, float(outcome.scores[i]), bool(outcome.suspects[i]))
+            if not verdict.past.is_banned(client, index):
+                score, suspect = float(outcome.scores[i]), bool(outcome.suspects[i])
+                self.ledger.judge(client, index, score, suspect, outcome.reasons[i])
         for i, until in verdict.bans.items():
             self.ledger.ban(outcome.client_ids[i], index, until, outcome.reasons[i])
 
     def _commit_methods(self, verdict: _Verdict) -> None:
         round, part, scores, decision, outcome = verdict[:5]
-        before = self._methods_state()
-        try:
-            if part is not None:
-                for name, detector in self.detectors.items():
-                    detector.commit(part, scores[name], decision)
-                self.policy.commit(Case(part.index, part.client_ids, scores, self.ledger), decision)
-            if verdict.aggregated and not decision.plain:
-                survivors = round.take(np.flatnonzero(outcome.weights > 0))
-                self.aggregator.commit(survivors, outcome.aggregate)
-        except BaseException:  # all or nobody
-            self._load_methods(before)
-            raise
+        if part is not None:
+            for name, detector in self.detectors.items():
+                detector.commit(part, scores[name], decision)
+            self.policy.commit(Case(part.index, part.client_ids, scores, verdict.past), decision)
+        if verdict.aggregated and not decision.plain:
+            survivors = round.take(np.flatnonzero(outcome.weights > 0))
+            self.aggregator.commit(survivors, outcome.aggregate)
 
     def _methods_state(self) -> State:
         return {
@@ -320,23 +345,3 @@ def _suspects(
     suspects = barred | ~round.usable
     suspects[judged] = decision.suspects
     return suspects
-
-
-def _fill(
-    n: int, index: NDArray[np.intp], values: NDArray[np.float64], rest: float | NDArray[np.float64]
-) -> NDArray[np.float64]:
-    whole = np.full(n, rest, dtype=np.float64)
-    whole[index] = values
-    return whole
-
-
-def _combined(
-    scores: Mapping[str, Scores], judged: NDArray[np.intp], unscored: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    if not scores:
-        return unscored
-    values = [s.values for s in scores.values()]
-    if len(values) == 1:
-        return _fill(len(unscored), judged, values[0], unscored)
-    ranks = np.mean([(rankdata(v) - 1) / max(len(v) - 1, 1) for v in values], axis=0)
-    return _fill(len(unscored), judged, ranks, unscored)

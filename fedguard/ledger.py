@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from .round import ClientId
-from .state import State
+from .errors import ParameterError
+
+if TYPE_CHECKING:  # the ledger of an operator's command line needs no torch
+    from .round import ClientId
+    from .state import State
+
+log = logging.getLogger(__name__)
+
+#: Who bans when nobody else is named.
+GUARD = "guard"
 
 
 @dataclass
@@ -14,7 +26,7 @@ class Record:
 
     Attributes:
         rounds: rounds in which it was judged.
-        strikes: the rounds in which it was a suspect.
+        strikes: the rounds in which it was a suspect (the latest, see ``keep`` of the ledger).
         banned_since: the round of the ban in force (or of the last one), None if never banned.
         banned_until: the first round in which it may come back; None means for good.
         ban_reason: why it was banned.
@@ -30,15 +42,44 @@ class Record:
     judged_since_ban: int = 0
     last_score: float | None = None
 
+    def is_banned(self, round_index: int) -> bool:
+        """Whether a ban is in force in this round."""
+        return self.banned_since is not None and (
+            self.banned_until is None or round_index < self.banned_until
+        )
+
+    def outlasts(self, since: int, until: int | None) -> bool:
+        """Whether the ban in force in round ``since`` ends no earlier than ``until``."""
+        if not self.is_banned(since):
+            return False
+        return self.banned_until is None or (until is not None and until <= self.banned_until)
+
 
 class Ledger:
-    """Records by client id; only :meth:`Guard.process` writes, once a round is decided.
+    """Records by client id, in memory; only :meth:`Guard.process` writes, once a round is decided.
 
     Ids that read the same are the same client, so that nobody sheds a ban when 7 comes back as "7".
+
+    Memory is bounded: when more than ``max_clients`` are known, clients without strikes are forgotten
+    first, then those whose last strike is the oldest. Whoever was ever banned is never forgotten; if
+    they alone are more than ``max_clients``, the ledger grows with every ban and says so in the log.
+
+    Args:
+        keep: strikes kept per client, the latest.
+        max_clients: clients remembered.
+
+    Raises:
+        ParameterError: a number below 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = 1000, max_clients: int = 100_000) -> None:
+        for name, value in (("keep", keep), ("max_clients", max_clients)):
+            if value < 1:
+                raise ParameterError(f"ledger: {name} is {value}; use 1 or more")
+        self.keep = keep
+        self.max_clients = max_clients
         self._records: dict[str, tuple[ClientId, Record]] = {}
+        self._tidy_at = max_clients
 
     def __getitem__(self, client: ClientId) -> Record:
         """The client's record; an empty one for a client never seen."""
@@ -50,40 +91,121 @@ class Ledger:
 
     def is_banned(self, client: ClientId, round_index: int) -> bool:
         """Whether a ban is in force in this round."""
-        record = self[client]
-        return record.banned_since is not None and (
-            record.banned_until is None or round_index < record.banned_until
-        )
+        return self[client].is_banned(round_index)
 
     def ever_banned(self, client: ClientId) -> bool:
         """Whether the client was ever banned (this is what labels a client at the end of a run)."""
         return self[client].banned_since is not None
 
-    def judge(self, client: ClientId, round_index: int, score: float, suspect: bool) -> None:
-        """Note a verdict."""
+    def view(self, clients: Iterable[ClientId]) -> Ledger:
+        """These clients' records as they are now, for a whole round; a ledger in memory is its own view."""
+        return self
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is written inside counts as a whole; not at all if an error comes out of it."""
+        before = dict(self._records)  # writing replaces records, it never changes one
+        try:
+            yield
+        except BaseException:
+            self._records = before
+            raise
+
+    def judge(
+        self, client: ClientId, round_index: int, score: float, suspect: bool, reason: str = ""
+    ) -> None:
+        """Note a verdict; the reason is for ledgers that outlive the server."""
         record = self._open(client)
         record.rounds += 1
         record.judged_since_ban += 1
         record.last_score = score
         if suspect:
-            record.strikes.append(round_index)
+            record.strikes = [*record.strikes, round_index][-self.keep :]
 
-    def ban(self, client: ClientId, since: int, until: int | None, reason: str) -> None:
-        """Put a ban into force."""
+    def ban(self, client: ClientId, since: int, until: int | None, reason: str, by: str = GUARD) -> None:
+        """Put a ban into force, unless one is in force already that lasts as long."""
+        if self[client].outlasts(since, until):
+            return
         record = self._open(client)
         record.banned_since, record.banned_until, record.ban_reason = since, until, reason
         record.judged_since_ban = 0
 
+    def unban(self, client: ClientId, by: str, why: str) -> None:
+        """Lift a ban (or end a parole) and forgive the strikes so far.
+
+        Args:
+            client: who is let in again.
+            by: who decided that.
+            why: the reason, in words.
+
+        Raises:
+            ParameterError: the client is not banned, or it is not said who decides and why.
+        """
+        check_unban(client, self[client], by, why)
+        record = self._open(client)
+        record.banned_since, record.banned_until, record.ban_reason = None, None, ""
+        record.strikes, record.judged_since_ban = [], 0
+        log.info("client %s was unbanned by %s: %s", client, by, why)
+
     def _open(self, client: ClientId) -> Record:
-        return self._records.setdefault(str(client), (client, Record()))[1]
+        """A fresh copy of the client's record, in its place."""
+        key = str(client)
+        if key not in self._records and len(self._records) >= self._tidy_at:
+            self._make_room()
+        first, record = self._records.get(key, (client, Record()))
+        record = replace(record, strikes=list(record.strikes))
+        self._records[key] = first, record
+        return record
+
+    def _make_room(self) -> None:
+        """Forget a tenth of the clients, at once: looking for them takes a pass over all."""
+        spare = [key for key, (_, record) in self._records.items() if record.banned_since is None]
+        spare.sort(key=lambda key: max(self._records[key][1].strikes, default=-1))
+        step = max(1, self.max_clients // 10)
+        surplus = len(self._records) - self.max_clients + step
+        for key in spare[:surplus]:
+            del self._records[key]
+        self._tidy_at = max(self.max_clients, len(self._records) + step)
+        report_room(len(spare[:surplus]), len(self._records), self.max_clients)
 
     def state_dict(self) -> State:
         """All records as JSON values."""
         return {"records": [[client, asdict(record)] for client, record in self._records.values()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Replace all records by those of ``state_dict``."""
+        """Replace all records by those of ``state_dict``.
+
+        Raises:
+            ParameterError: the state is of a guard whose ledger is a file.
+        """
+        if "records" not in state:
+            raise ParameterError(
+                "the state is of a guard whose ledger is a file; give this guard the same one, "
+                "ledger=SQLiteLedger(path)"
+            )
         self._records = {
             str(client): (client, Record(**{**fields, "strikes": list(fields["strikes"])}))
             for client, fields in state["records"]
         }
+        self._tidy_at = self.max_clients
+
+
+def check_unban(client: ClientId, record: Record, by: str, why: str) -> None:
+    """Refuse an unban of somebody who is not banned, or that nobody answers for (ParameterError)."""
+    if not by.strip() or not why.strip():
+        raise ParameterError(f"an unban of client {client} is recorded; say who decides it (by) and why")
+    if record.banned_since is None:
+        raise ParameterError(f"client {client} is not banned; nothing was changed")
+
+
+def report_room(forgotten: int, left: int, max_clients: int) -> None:
+    """Tell the log what became of the clients beyond the bound."""
+    if forgotten:
+        log.info("the ledger forgot %d clients that were never banned: it keeps %d", forgotten, max_clients)
+    if left >= max_clients:
+        log.warning(
+            "the ledger holds %d clients, more than max_clients = %d: those who were banned are never "
+            "forgotten; make new identities dearer, or raise the bound",
+            left,
+            max_clients,
+        )

@@ -35,7 +35,7 @@ class Case:
         index: the number of the round.
         client_ids: the n clients that were scored.
         scores: what each detector said, by the detector's name.
-        ledger: the past; read only.
+        ledger: the past of these clients; read only.
     """
 
     index: int
@@ -113,6 +113,8 @@ class Policy(Method, ABC):
 
     #: True if the policy labels clients for good, so that end-of-run labels mean something.
     bans: bool = False
+    #: How many strikes of a client it may have to find in the ledger.
+    lookback: int = 0
 
     def __init__(self, rule: str | dict[str, Any] = "native", vote: Vote = "any") -> None:
         if vote not in ("any", "majority", "all"):

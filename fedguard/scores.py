@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,3 +58,25 @@ class Scores:
             memory=self.memory,
             reasons=None if self.reasons is None else tuple(fill(np.array(self.reasons, object), UNUSABLE)),
         )
+
+
+def filled(
+    n: int, index: NDArray[np.intp], values: NDArray[np.float64], rest: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n,) ``values`` at the positions ``index``, ``rest`` everywhere else."""
+    whole = np.full(n, rest, dtype=np.float64)
+    whole[index] = values
+    return whole
+
+
+def combined(
+    scores: Mapping[str, Scores], judged: NDArray[np.intp], unscored: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(n,) the one detector's scores, or the mean rank in [0, 1] of several; ``unscored`` elsewhere."""
+    if not scores:
+        return unscored
+    values = [s.values for s in scores.values()]
+    if len(values) == 1:
+        return filled(len(unscored), judged, values[0], unscored)
+    ranks = np.mean([(rankdata(v) - 1) / max(len(v) - 1, 1) for v in values], axis=0)
+    return filled(len(unscored), judged, ranks, unscored)

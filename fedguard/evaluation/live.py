@@ -104,7 +104,8 @@ def show_failures(store: Store) -> int:
 def _headline(suite: Suite, workers: int) -> str:
     seeds = f"{len(suite.seeds)} seed{'s' if len(suite.seeds) > 1 else ''}"
     if suite.recording is not None:
-        return f"{suite.name}: {len(suite.cells())} defences watch the {suite.rounds} rounds of {suite.recording}\n"
+        watching = f"{len(suite.cells())} defences watch the {suite.rounds} rounds"
+        return f"{suite.name}: {watching} of {suite.recording}\n"
     return (
         f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = "
         f"{len(suite.cells())} runs of {suite.rounds} rounds on {workers} "

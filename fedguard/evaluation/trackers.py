@@ -113,7 +113,7 @@ def curves(result: CellResult) -> Iterator[tuple[int, dict[str, float]]]:
     """The numbers of each round: accuracy, loss, attack success, suspects, malicious suspects."""
     for record in result.rounds:
         suspects = [row for row in record.clients if row.participated and row.suspect]
-        caught = sum(row.malicious for row in suspects)
+        caught = sum(bool(row.malicious) for row in suspects)
         numbers = {"tacc": record.tacc, "loss": record.loss, "asr": record.asr}
         counts = {"suspects": float(len(suspects)), "caught": float(caught)}
         yield record.index, _finite({**numbers, **counts})

@@ -76,6 +76,7 @@ class Ban(Policy):
             raise ParameterError(f"max_bans is {max_bans} per round; use at least 1, or null for no limit")
         self.max_bans = max_bans
         self.strikes = strikes
+        self.lookback = strikes - 1
         self.window = window
         self.duration = duration
         self.parole = parole

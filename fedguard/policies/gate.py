@@ -54,6 +54,7 @@ class Gate(Policy):
         if isinstance(self.policy, Gate):
             raise ParameterError("gate: policy is a gate itself; name the policy that should act behind it")
         self.bans = self.policy.bans
+        self.lookback = self.policy.lookback
         self.rule = Rule(rule)
 
     def check(self, detectors: Mapping[str, Detector]) -> None:

@@ -1,0 +1,181 @@
+"""The file of a durable ledger: opening, tables, transactions, and what to do when it cannot be used."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from .errors import LedgerError
+
+#: Marks the file as a ledger ("FGLD").
+APPLICATION_ID = 0x46474C44
+#: The version of the tables.
+SCHEMA_VERSION = 1
+
+_TABLES = f"""
+CREATE TABLE clients (
+    client INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
+    rounds INTEGER NOT NULL DEFAULT 0, judged_since_ban INTEGER NOT NULL DEFAULT 0,
+    last_round INTEGER, last_score REAL,
+    banned_since INTEGER, banned_until INTEGER, ban_reason TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE verdicts (
+    client INTEGER NOT NULL REFERENCES clients ON DELETE CASCADE, round INTEGER NOT NULL,
+    score REAL, suspect INTEGER NOT NULL, forgiven INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL,
+    PRIMARY KEY (client, round)
+) WITHOUT ROWID;
+CREATE TABLE actions (
+    action INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL,
+    client INTEGER NOT NULL REFERENCES clients, what TEXT NOT NULL,
+    since INTEGER, until INTEGER, by TEXT NOT NULL, why TEXT NOT NULL
+);
+CREATE INDEX actions_of_client ON actions (client);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+#: Beginnings of SQLite's error names → what is the matter, what to do.
+_ADVICE = (
+    (
+        ("SQLITE_FULL", "SQLITE_IOERR"),
+        "cannot be written ({error}); free space on its disk (or repair it) and try again: nothing was "
+        "written",
+    ),
+    (
+        ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH"),
+        "cannot be opened for this ({error}); check that the file is there and that this user may write it "
+        "and its folder",
+    ),
+    (
+        ("SQLITE_NOTADB", "SQLITE_CORRUPT"),
+        "is damaged or no ledger ({error}); put a backup in its place, or save what can be read with "
+        "`sqlite3 FILE .recover`: a new file would start without any ban",
+    ),
+    (
+        ("SQLITE_BUSY", "SQLITE_LOCKED"),
+        "has been locked by another process for more than {timeout:g} s; end that process, or wait, and "
+        "try again: nothing was written",
+    ),
+)
+
+
+class LedgerFile:
+    """A SQLite file in WAL mode. Every transaction opens it anew: threads and forks need no care.
+
+    Args:
+        path: the file; its folder exists.
+        timeout: seconds to wait for other writers.
+        read_only: never create or change it.
+
+    Raises:
+        LedgerError: it cannot be opened, is damaged, no ledger, or of a newer FedGuard.
+    """
+
+    def __init__(self, path: Path, timeout: float, read_only: bool = False) -> None:
+        self.path = path
+        self.timeout = timeout
+        self.read_only = read_only
+        if not path.parent.is_dir():
+            raise LedgerError(f"ledger {path}: there is no folder {path.parent}; create it first")
+        if not path.exists():
+            if read_only:
+                raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger makes it")
+            self._create()
+        if not path.is_file():
+            raise LedgerError(f"ledger {path} is no file; name another")
+        self._check()
+
+    @contextmanager
+    def transaction(self, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection in which everything is seen at one moment, and written as a whole or not at all.
+
+        Raises:
+            LedgerError: SQLite could not read or write; nothing was written.
+        """
+        with self._errors(), closing(self._connect()) as db:
+            db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield db
+            db.execute("COMMIT")  # closing without it takes everything back
+
+    def _connect(self, mode: str = "rw") -> sqlite3.Connection:
+        options = f"mode={'ro' if self.read_only else mode}"
+        if self.read_only and not self._log().exists() and not _writable(self.path.parent):
+            options += "&immutable=1"  # without it SQLite wants to put its log beside the file
+        uri = f"file:{quote(str(self.path.absolute()))}?{options}"
+        db = sqlite3.connect(uri, uri=True, timeout=self.timeout, isolation_level=None)
+        db.execute("PRAGMA synchronous = FULL")  # an acknowledged round survives a power cut
+        db.execute("PRAGMA foreign_keys = ON")
+        return db
+
+    def _log(self) -> Path:
+        """The write-ahead log; it is there while a process has the file open, and after a crash."""
+        return self.path.with_name(self.path.name + "-wal")
+
+    def _create(self) -> None:
+        """Make an empty file a ledger; several processes may try it at once."""
+        with self._errors(), closing(self._connect("rwc")) as db:
+            _switch_to_wal(db, self.timeout)
+            db.execute("BEGIN IMMEDIATE")
+            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in _TABLES.split(";"):
+                    db.execute(statement)
+            db.execute("COMMIT")
+
+    def _check(self) -> None:
+        """Refuse a file that is damaged, foreign, of a newer FedGuard, or not to be written."""
+        with self._errors(), closing(self._connect()) as db:
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            blank = not db.execute("SELECT 1 FROM sqlite_master").fetchone()
+            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise self._said(_ADVICE[2][1], verdict.splitlines()[-1])
+        if blank and application == 0 and not self.read_only:  # left by a process killed while it began
+            self._create()
+            application, version = APPLICATION_ID, SCHEMA_VERSION
+        if application != APPLICATION_ID:
+            raise self._said("is no ledger of FedGuard but another SQLite file; name another file")
+        if version != SCHEMA_VERSION:
+            raise self._said(
+                f"has version {version} of the tables, this FedGuard knows {SCHEMA_VERSION}; install the "
+                "FedGuard that wrote it, or a newer one"
+            )
+        if not self.read_only:
+            with self.transaction(write=True) as db:
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # finds out that it can be written
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's errors as errors of the ledger that say what to do."""
+        try:
+            yield
+        except (sqlite3.Error, OverflowError) as error:
+            name = getattr(error, "sqlite_errorname", "")
+            advice = [text for names, text in _ADVICE if name.startswith(names)]
+            raise self._said(advice[0] if advice else "{error}; nothing was written", str(error)) from error
+
+    def _said(self, text: str, error: str = "") -> LedgerError:
+        return LedgerError(f"ledger {self.path} {text.format(error=error, timeout=self.timeout)}")
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _switch_to_wal(db: sqlite3.Connection, timeout: float) -> None:
+    """Turn the write-ahead log on; SQLite does not wait for other processes here, so this does."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
