@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from . import history
 from .round import ClientId
 from .state import State
+
+#: The most strikes that are kept of a client: the latest.
+MAX_STRIKES = 1000
 
 
 @dataclass
@@ -14,7 +18,7 @@ class Record:
 
     Attributes:
         rounds: rounds in which it was judged.
-        strikes: the rounds in which it was a suspect.
+        strikes: the rounds in which it was a suspect, the last ``MAX_STRIKES`` of them.
         banned_since: the round of the ban in force (or of the last one), None if never banned.
         banned_until: the first round in which it may come back; None means for good.
         ban_reason: why it was banned.
@@ -35,17 +39,20 @@ class Ledger:
     """Records by client id; only :meth:`Guard.process` writes, once a round is decided.
 
     Ids that read the same are the same client, so that nobody sheds a ban when 7 comes back as "7".
+    Whoever was ever banned is never forgotten; of the others, at most ``fedguard.history.MAX_CLIENTS`` have a
+    record: who was judged least recently goes first.
     """
 
     def __init__(self) -> None:
         self._records: dict[str, tuple[ClientId, Record]] = {}
+        self._unbanned: dict[str, None] = {}  # who can be forgotten, in the same order
 
     def __getitem__(self, client: ClientId) -> Record:
         """The client's record; an empty one for a client never seen."""
         return self._records.get(str(client), (client, Record()))[1]
 
     def clients(self) -> list[ClientId]:
-        """Everyone with a record, in order of appearance."""
+        """Everyone with a record, who was judged least recently first."""
         return [client for client, _ in self._records.values()]
 
     def is_banned(self, client: ClientId, round_index: int) -> bool:
@@ -62,17 +69,29 @@ class Ledger:
     def judge(self, client: ClientId, round_index: int, score: float, suspect: bool) -> None:
         """Note a verdict."""
         record = self._open(client)
+        self._seen(str(client))
         record.rounds += 1
         record.judged_since_ban += 1
         record.last_score = score
         if suspect:
             record.strikes.append(round_index)
+            del record.strikes[:-MAX_STRIKES]
 
     def ban(self, client: ClientId, since: int, until: int | None, reason: str) -> None:
         """Put a ban into force."""
         record = self._open(client)
         record.banned_since, record.banned_until, record.ban_reason = since, until, reason
         record.judged_since_ban = 0
+        self._unbanned.pop(str(client), None)
+
+    def _seen(self, key: str) -> None:
+        self._records[key] = self._records.pop(key)
+        if self._records[key][1].banned_since is None:
+            self._unbanned.pop(key, None)
+            self._unbanned[key] = None
+        while len(self._unbanned) > history.MAX_CLIENTS:
+            forgotten = next(iter(self._unbanned))
+            del self._unbanned[forgotten], self._records[forgotten]
 
     def _open(self, client: ClientId) -> Record:
         return self._records.setdefault(str(client), (client, Record()))[1]
@@ -87,3 +106,4 @@ class Ledger:
             str(client): (client, Record(**{**fields, "strikes": list(fields["strikes"])}))
             for client, fields in state["records"]
         }
+        self._unbanned = {key: None for key, (_, r) in self._records.items() if r.banned_since is None}

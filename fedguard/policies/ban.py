@@ -6,7 +6,7 @@ from typing import Any
 
 from ..card import Card
 from ..errors import ParameterError
-from ..ledger import Ledger, Record
+from ..ledger import MAX_STRIKES, Ledger, Record
 from ..policy import Case, Decision, Policy, Sentence, Vote
 from ..round import ClientId
 
@@ -52,6 +52,8 @@ class Ban(Policy):
         super().__init__(rule, vote)
         if strikes < 1:
             raise ParameterError(f"strikes is {strikes}; at least one suspicion is needed for a ban")
+        if strikes > MAX_STRIKES:
+            raise ParameterError(f"strikes is {strikes}; the ledger keeps {MAX_STRIKES}, use at most so many")
         if window is not None and window < strikes:
             raise ParameterError(
                 f"window is {window} rounds; {strikes} strikes do not fit, use {strikes} or more"
