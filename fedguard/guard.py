@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from .detector import Detector
 from .errors import ParameterError
 from .ledger import Ledger
 from .policy import Case, Decision, Policy, checked
-from .round import ClientId, Round
+from .round import ClientId, Round, by_id
 from .scores import Scores
 from .stage import Stage, Staged
 from .state import State
@@ -58,6 +59,19 @@ class Outcome:
     kept_global: bool
     note: str
     seconds: Mapping[str, float]
+
+    def take(self, order: NDArray[np.intp]) -> Outcome:
+        """The same outcome with its clients in another order."""
+        return dataclasses.replace(
+            self,
+            weights=self.weights[order],
+            suspects=self.suspects[order],
+            banned=self.banned[order],
+            reasons=tuple(self.reasons[i] for i in order),
+            client_ids=tuple(self.client_ids[i] for i in order),
+            scores=self.scores[order],
+            by_detector={name: values[order] for name, values in self.by_detector.items()},
+        )
 
 
 class _Verdict(NamedTuple):
@@ -129,24 +143,30 @@ class Guard:
             FedGuardError: the round does not fit a detector or the aggregator; nothing has changed. Nor
                 has it after any other error, for example one in a detector's ``commit``.
         """
-        verdict = self._judge(round)
+        verdict, back = self._judge(round)
         self._commit(verdict)
-        return verdict.outcome
+        return verdict.outcome.take(back)
 
     def watch(self, round: Round) -> Outcome:
         """Judge a round and remember it like :meth:`process`, but aggregate nothing (zeros come out)."""
-        verdict = self._judge(round, aggregate=False)
+        verdict, back = self._judge(round, aggregate=False)
         self._commit(verdict)
-        return verdict.outcome
+        return verdict.outcome.take(back)
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
         """(n,) whom :meth:`process` would call a suspect; nothing is aggregated or remembered."""
-        round, barred, judged, part = self._split(round)
+        order = by_id(round.client_ids)
+        round, barred, judged, part = self._split(round.take(order))
         _, decision = self._decide(part, {})
-        return _suspects(round, barred, judged, decision)
+        return _suspects(round, barred, judged, decision)[np.argsort(order)]
 
-    def _judge(self, round: Round, aggregate: bool = True) -> _Verdict:
-        round, barred, judged, part = self._split(round)
+    def _judge(self, round: Round, aggregate: bool = True) -> tuple[_Verdict, NDArray[np.intp]]:
+        """The verdict on the clients in the order of their ids, and where the caller has each of them.
+
+        Sums and ties depend on the order of rows; in which order updates arrive must not.
+        """
+        order = by_id(round.client_ids)
+        round, barred, judged, part = self._split(round.take(order))
         seconds = dict.fromkeys((*self.detectors, "policy", "aggregator"), 0.0)
         scores, decision = self._decide(part, seconds)
         weights = _fill(round.n, judged, decision.weights, 0.0)
@@ -172,7 +192,8 @@ class Guard:
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
         )
-        return _Verdict(round, part, scores, decision, outcome, bans, aggregate and not kept)
+        verdict = _Verdict(round, part, scores, decision, outcome, bans, aggregate and not kept)
+        return verdict, np.argsort(order)
 
     def _split(self, round: Round) -> tuple[Round, NDArray[np.bool_], NDArray[np.intp], Round | None]:
         """The round with the rule in use, who is banned (mask), who can be judged, and a round of those."""
