@@ -47,6 +47,8 @@ def hessian_product(steps: Tensor, changes: Tensor, vector: Tensor) -> Tensor:
     lower, diagonal = cross.tril(-1), cross.diagonal().diag()
     middle = torch.cat([torch.cat([sigma * inner, lower], 1), torch.cat([lower.T, -diagonal], 1)])
     right = torch.cat([sigma * (s @ v), y @ v])
+    if not middle.isfinite().all():  # the global model has diverged
+        return torch.zeros_like(v)
     inverse = torch.linalg.pinv(middle, rtol=CONDITION)
     weights = inverse @ right
     k = len(s)

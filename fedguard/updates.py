@@ -54,8 +54,8 @@ def as_matrix(updates: Any) -> Tensor:
         updates = torch.from_numpy(array)
     if updates.ndim != 2:
         raise RoundError(f"updates have shape {tuple(updates.shape)}; (n clients, d parameters) is needed")
-    if updates.layout is not torch.strided or updates.is_meta or updates.is_quantized:
-        raise RoundError("updates are sparse, quantised or without data; a dense (n, d) tensor is needed")
+    if updates.layout is not torch.strided or updates.is_meta:
+        raise RoundError("updates are sparse or without data; a dense (n, d) tensor is needed")
     if updates.is_complex() or updates.dtype == torch.bool:
         raise RoundError(f"updates have dtype {updates.dtype}; a numeric, real (n, d) array is needed")
     matrix: Tensor = updates.detach().to(torch.float32).contiguous()

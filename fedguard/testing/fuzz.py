@@ -26,14 +26,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import FedGuardError
+from ..errors import FedGuardError, TooFewClientsError
 from ..guard import Guard, Outcome
 from ..registry import REGISTRIES, make_policy
 from ..round import ClientId, Round
 from ..state import pack, unpack
 from ..threads import single_thread
 from .core import require, variants
-from .hostile_rounds import KINDS, Draft, draft
+from .hostile_rounds import CHEAP, CLIENTS_MAY_SEND, KINDS, Draft, draft
+from .soak import Growth, keeping, soak
+from .soak import table as soak_table
 
 #: Rounds of one federation.
 ROUNDS = 6
@@ -48,12 +50,6 @@ POLICIES: dict[str, dict[str, Any]] = {
     "reweight": {},
     "ban": {"strikes": 2, "window": 4, "duration": 2, "parole": 1},
     "gate": {},
-}
-#: What makes methods cheap enough to be run a hundred thousand times.
-CHEAP: dict[str, dict[str, Any]] = {
-    "sklearn": {"estimator_params": {"n_estimators": 5}},
-    "deepsight": {"samples": 20, "seeds": 1},
-    "fldetector": {"start": 0, "window": 3},
 }
 
 
@@ -145,9 +141,8 @@ def federation(number: int) -> Tally:
         tally.rounds += 1
         tally.kinds.update(made.kinds)
         try:
-            seen = list(dict.fromkeys([*tried(guard, made, tally, again=(number + step) % 2 == 0), *seen]))[
-                :40
-            ]
+            now = tried(guard, made, tally, again=(number + step) % 2 == 0)
+            seen = list({str(client): client for client in [*now, *seen]}.values())[:40]
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             tally.failures.append(
@@ -177,6 +172,8 @@ def tried(guard: Guard, made: Draft, tally: Tally, again: bool) -> tuple[ClientI
         outcome = guard.process(round)
     except FedGuardError as error:
         tally.refusals[type(error).__name__] += 1
+        sent = all(kind in CLIENTS_MAY_SEND for kind in made.kinds)
+        require(not sent or isinstance(error, TooFewClientsError), f"a client got the round refused: {error}")
         require(pack(guard.state_dict()) == before, "a refused round has changed the state")
         return ()
     require(_same(kept, round.updates.matrix), "the updates were changed")
@@ -241,6 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=None, help="processes; one per core if absent")
     parser.add_argument("--federation", type=int, default=None, help="repeat this one only")
+    parser.add_argument("--soak", type=int, default=0, help="also so many rounds of new ids per detector")
     parser.add_argument("--out", type=Path, default=None, help="write the table here as well")
     given = parser.parse_args(arguments)
     start = time.perf_counter()
@@ -249,6 +247,10 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         tally = in_parallel(given.rounds, given.workers)
     text = table(tally, time.perf_counter() - start)
+    if given.soak:
+        grown = soaked(given.soak, given.workers)
+        tally.failures += [f"{g.detector} keeps growing" for g in grown if not g.bounded]
+        text += "\n## Memory\n\n" + soak_table(grown)
     sys.stdout.write(text)
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")
@@ -264,6 +266,13 @@ def in_parallel(rounds: int, workers: int | None) -> Tally:
         for tally in pool.map(fuzz, sizes, starts):
             total.add(tally)
     return total
+
+
+def soaked(rounds: int, workers: int | None) -> list[Growth]:
+    """:func:`fedguard.testing.soak.soak` for every detector that remembers anything."""
+    names = keeping()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(soak, names, [rounds] * len(names)))
 
 
 def table(tally: Tally, seconds: float) -> str:
