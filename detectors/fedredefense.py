@@ -11,6 +11,7 @@ import torch
 from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import NeedError
+from fedguard.history import History
 from fedguard.policy import Decision
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
@@ -124,7 +125,7 @@ class FedREDefense(Detector):
         self.num_images, self.inner_lr, self.init = num_images, inner_lr, init
         self.first_iterations, self.later_iterations = first_iterations, later_iterations
         self.schedule, self.interval = schedule, interval
-        self._memory: dict[ClientId, Memory] = {}
+        self._memory: History[Memory] = History()
 
     def score(self, round: Round) -> Scores:
         """Score by reconstruction error."""
@@ -147,7 +148,7 @@ class FedREDefense(Detector):
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """Keep the knowledge that the round gave."""
-        self._memory.update(scores.memory or {})
+        self._memory.remember(scores.memory or {}, seen=round.client_ids)
 
     def state_dict(self) -> State:
         """Knowledge by client id."""
@@ -160,10 +161,10 @@ class FedREDefense(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's knowledge."""
-        self._memory = {
-            client: Memory(Knowledge(kept["images"], kept["labels"], kept["inner_lr"]), kept["refined"])
+        self._memory = History(
+            (client, Memory(Knowledge(kept["images"], kept["labels"], kept["inner_lr"]), kept["refined"]))
             for client, kept in state["knowledge"]
-        }
+        )
 
     def _jobs(self, round: Round) -> list[Job]:
         server, start = round.server, round.global_params

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ClientId: TypeAlias = int | str
 
+#: The longest client id: characters of a string, bits of an integer.
+MAX_ID = 1000
+
 
 @dataclass(frozen=True, eq=False, init=False)
 class Round:
@@ -38,8 +41,8 @@ class Round:
         faults: n phrases: why a client's message could not be read at all, or None; None if all could.
 
     Raises:
-        RoundError: shapes do not fit, an id appears twice, there is no client, or the index is no
-            number of a round.
+        RoundError: shapes do not fit, an id appears twice or is endless, there is no client, or the index is
+            no number of a round.
 
     A client whose update holds NaN or Inf, or whose sample or step count is no positive finite number, does
     not make the round invalid: it is a *problem* of that client (see ``problems``), who is a suspect
@@ -142,6 +145,11 @@ def as_round(value: Any) -> Round:
     return value if isinstance(value, Round) else Round(value)
 
 
+def by_id(client_ids: Sequence[ClientId]) -> list[int]:
+    """Positions in the order of the client ids, integers before strings."""
+    return sorted(range(len(client_ids)), key=lambda i: (isinstance(client_ids[i], str), client_ids[i]))
+
+
 def _round_index(index: Any) -> int:
     try:
         plain = operator.index(index)  # no NumPy integers: the index ends up in saved states
@@ -161,6 +169,11 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
     wrong = [i for i in plain if isinstance(i, bool) or not isinstance(i, int | str)]
     if wrong:
         raise RoundError(f"client id {wrong[0]!r} is neither a string nor an integer")
+    endless = [i for i in plain if (len(i) if isinstance(i, str) else i.bit_length()) > MAX_ID]
+    if endless:
+        raise RoundError(
+            f"a client id has more than {MAX_ID} {'characters' if isinstance(endless[0], str) else 'bits'}"
+        )
     texts = [str(i) for i in plain]
     twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < n else []
     if twice:

@@ -34,7 +34,12 @@ def as_matrix(updates: Any) -> Tensor:
         shapes = {tuple(u.shape) for u in updates}
         if len(shapes) > 1:
             raise RoundError(f"updates have different shapes {sorted(shapes)}; all must have d parameters")
-        updates = torch.stack(list(updates))
+        try:
+            updates = torch.stack(list(updates))
+        except (RuntimeError, TypeError) as error:
+            raise RoundError(
+                f"updates do not fit together: {error}; send dense tensors on one device"
+            ) from None
     if not isinstance(updates, Tensor):
         try:
             array = np.asarray(updates)
@@ -49,6 +54,8 @@ def as_matrix(updates: Any) -> Tensor:
         updates = torch.from_numpy(array)
     if updates.ndim != 2:
         raise RoundError(f"updates have shape {tuple(updates.shape)}; (n clients, d parameters) is needed")
+    if updates.layout is not torch.strided or updates.is_meta:
+        raise RoundError("updates are sparse or without data; a dense (n, d) tensor is needed")
     if updates.is_complex() or updates.dtype == torch.bool:
         raise RoundError(f"updates have dtype {updates.dtype}; a numeric, real (n, d) array is needed")
     matrix: Tensor = updates.detach().to(torch.float32).contiguous()
