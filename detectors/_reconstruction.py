@@ -112,7 +112,8 @@ def reconstruct(job: Job) -> list[Result]:
     """
     with single_thread(), torch.enable_grad():
         settings = job.settings
-        start = job.start.to(next(job.network.parameters()).device)
+        # A copy has the alignment of our allocator wherever the job came from: the same bits in any process.
+        start = job.start.to(next(job.network.parameters()).device, copy=True)
         make = INNER_LOOPS[settings.inner_loop]
         loop = make(job.network, start, settings.inner_steps, settings.loss_average)
         return [_reconstruct(job, task, loop, start) for task in job.tasks]
@@ -181,7 +182,7 @@ def _match(inner_lr: Tensor, found: Tensor, update: Tensor) -> None:
 def _optimizer(leaves: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
     rates = [settings.lr_images, settings.lr_labels, settings.lr_inner_lr]
     if settings.optimizer == "adam":
-        rates[2] *= abs(float(leaves[2]))  # Adam's steps are as long as its rate, whatever α is
+        rates[2] *= abs(float(leaves[2].detach()))  # Adam's steps are as long as its rate, whatever α is
     groups = [{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=True)]
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, betas=(0.9, 0.999))
