@@ -179,15 +179,20 @@ def _keys(cell_json: str) -> tuple[str, str]:
 
 def training_data(cell_json: str, client: int, attacking: bool) -> Labelled | Share:
     """What a client trains on: its own samples, poisoned if it is attacking and the attack does that."""
-    setup = setup_of(cell_json)
-    if attacking and poisons(build_attack(cell_of(cell_json))):
-        return _poisoned(_keys(cell_json)[1], client)
+    setup, key = setup_of(cell_json), _keys(cell_json)[1]
+    if attacking and _poisons(key):
+        return _poisoned(key, client)
     return Share(setup.dataset.training_set, setup.samples[client])
 
 
 def poisons(attack: Attack) -> bool:
     """Whether an attack may change training data."""
     return type(attack).poison_data is not Attack.poison_data
+
+
+@functools.lru_cache(maxsize=64)
+def _poisons(key: str) -> bool:
+    return poisons(build_attack(cell_of(key)))
 
 
 @functools.lru_cache(maxsize=512)
@@ -204,7 +209,7 @@ def _poisoned(key: str, client: int) -> Labelled:
 
 
 def _poison(key: str, client: int) -> Labelled:
-    cell, setup = Cell.model_validate_json(key), setup_of(key)
+    cell, setup = cell_of(key), setup_of(key)
     view = DataView(
         rank=sorted(setup.malicious).index(client),
         num_malicious=len(setup.malicious),
@@ -222,7 +227,7 @@ def test_batches(cell_json: str, targeted: bool) -> list[Labelled]:
 
 @functools.lru_cache(maxsize=4)
 def _trial_batches(key: str) -> list[Labelled]:
-    cell, setup = Cell.model_validate_json(key), setup_of(key)
+    cell, setup = cell_of(key), setup_of(key)
     trial = build_attack(cell).trial(setup.dataset.test, setup.dataset.num_classes)
     if trial is None:
         return []
