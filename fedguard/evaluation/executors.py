@@ -171,7 +171,10 @@ def _report(task: Task, position: int, on_round: OnRound) -> None:
 def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
     """The data sets of the tasks by name: read once, and in memory once for all processes."""
     names = {cell.data.name: None for task in tasks for cell in task.cells if cell.data.name != LIVE}
-    return {name: load_dataset(name) for name in names}
+    found = {name: load_dataset(name) for name in names}
+    for dataset in found.values():
+        _ = dataset.training_set, dataset.test_set  # normalised once, for all processes
+    return found
 
 
 #: A task as plain values, which any executor can send.
