@@ -22,7 +22,7 @@ MAX_PANELS = 48
 #: The report's colours: they can be told apart with any kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#00845f", "#a6458a", "#a87400", "#2f8fce", "#22262b", "#7a5230")
 STYLES = ("-", "-", "-", "-", "--", "--", ":", ":")
-WORSE_TO_BETTER = ("#a84800", "#ef9a52", "#fce3cb", "#f1f0ee", "#d5e7f3", "#67a9d5", "#0b4f8a")
+WORSE_TO_BETTER = ("#8f3d00", "#ec9648", "#fce3cb", "#f1f0ee", "#d5e7f3", "#67a9d5", "#0b4a82")
 GREY = "#c3c7cb"
 
 

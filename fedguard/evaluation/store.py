@@ -208,7 +208,10 @@ class Store:
         if name not in ("runs", "clients", "rounds", "timings"):
             raise ResultsError(f"no table {name!r}; there are runs, clients, rounds and timings")
         with self._connect() as db:
-            return pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
+            try:
+                return pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
+            except pd.errors.DatabaseError as error:  # a damaged file
+                raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:

@@ -134,7 +134,7 @@ class ScoresPlan:
 
 def scores_plan(data: Distribution) -> ScoresPlan:
     """Bars in percent of the scores of each kind."""
-    x = Axis(data.edges[0], data.edges[-1], 46, 410, data.scale)
+    x = Axis(data.edges[0], data.edges[-1], 46, 332, data.scale)
     top = max([*data.benign, *data.malicious, 1.0])
     y = Axis(-top, top, 190, 14)
     low, middle, high = (

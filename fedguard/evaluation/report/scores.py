@@ -140,7 +140,7 @@ def _summed_up(cuts: Sequence[float], crossed: int, total: int) -> Cut:
     if not cuts:
         notes = notes or ["no round has both suspects and others, so that no threshold shows"]
         return Cut(math.nan, math.nan, math.nan, "; ".join(notes))
-    notes.insert(0, f"threshold: median of {len(cuts)} of {total} rounds in which it shows; band: its range")
+    notes.insert(0, f"threshold: median over the {len(cuts)} of {total} rounds that show it; band: its range")
     return Cut(float(np.median(cuts)), min(cuts), max(cuts), "; ".join(notes))
 
 
