@@ -82,9 +82,9 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Round values in the range, with their text."""
-        if self.scale.kind == "linear":
+        powers = [] if self.scale.kind == "linear" else _powers(self.low, self.high, self.scale)
+        if len(powers) < 2:
             return [(value, f"{value:.6g}") for value in nice_ticks(self.low, self.high)]
-        powers = _powers(self.low, self.high, self.scale)
         keep = max(1, -(-len(powers) // 5))
         return [(value, _power_text(value)) for value in powers[::keep]]
 
@@ -102,7 +102,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 def _powers(low: float, high: float, scale: Scale) -> list[float]:
     if scale.kind == "log":
         exponents = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-        return [10.0**k for k in exponents] or [low, high]
+        return [10.0**k for k in exponents]
     largest = max(abs(low), abs(high))
     first, last = math.ceil(math.log10(scale.unit)), math.floor(math.log10(largest) + 1e-9)
     step = max(1, -(-(last - first + 1) // 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from ..suite import load_suite
 from ..tables import SHOWN, best_values, columns_named, defined, is_best, shown
 from . import pictures
 from .axes import pixel
-from .results import HEATS, Section, costs, curves, heat_maps, plural, ranks, sections
-from .scores import distribution, roc_of, roc_panel, verdicts
+from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, ranks, sections
+from .scores import distribution, roc_panel, verdicts
 from .timeline import timeline
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ def _section(store: Store, part: Section, allowed: int) -> dict[str, Any]:
     for attack in part.attacks:
         tables = list(verdicts(store, part, attack))
         panels.append(roc_panel(part, attack, tables))
-        details += [_detail(part, attack, d, table) for d, table in tables if (attack, d) in chosen]
+        curve = {line.name: line for line in panels[-1].lines}
+        details += [_detail(part, attack, d, t, curve.get(d)) for d, t in tables if (attack, d) in chosen]
     panels = [panel for panel in panels if panel.lines]
     scoring = {line.name for panel in panels for line in panel.lines}
     return {
@@ -259,11 +261,12 @@ def _chosen(part: Section, allowed: int) -> set[tuple[str, str]]:
     return {(row["attack"], row["defense"]) for _, row in frame.iterrows()}
 
 
-def _detail(part: Section, attack: str, defense: str, table: pd.DataFrame) -> dict[str, Any]:
+def _detail(
+    part: Section, attack: str, defense: str, table: pd.DataFrame, curve: Line | None
+) -> dict[str, Any]:
     row = part.row(attack, defense)
     runs = part.runs[(part.runs["attack"] == attack) & (part.runs["defense"] == defense)]
     spread = distribution(table, runs.iloc[0]["settings"])
-    panel = roc_panel(part, attack, [(defense, table)]) if roc_of(table) else None
     history = timeline(table)
     shares = defined(row.to_frame().T, columns_named(("dacc", "fpr", "fnr", "auroc")))
     facts = [_fact(c.title, shown(row, c)) for c in shares]
@@ -272,7 +275,12 @@ def _detail(part: Section, attack: str, defense: str, table: pd.DataFrame) -> di
         "defense": defense,
         "facts": facts,
         "scores": pictures.scores_plan(spread) if spread else None,
-        "roc": pictures.roc_plans([panel])[0] if panel and panel.lines else None,
+        "roc": _alone(attack, curve) if curve else None,
         "auroc": shown(row, columns_named(("auroc",))[0]),
         "timeline": pictures.timeline_plan(history) if history else None,
     }
+
+
+def _alone(attack: str, curve: Line) -> pictures.PanelPlan:
+    """A ROC curve by itself: never grey."""
+    return pictures.roc_plans([Panel(attack, [replace(curve, rank=max(curve.rank, 0))])])[0]

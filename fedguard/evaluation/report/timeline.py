@@ -79,7 +79,7 @@ def _row(part: pd.DataFrame) -> Row:
         for banned, here, suspect in zip(part["banned"], part["participated"], part["suspect"], strict=True)
     ]
     attacks = [i for i, active in enumerate(part["attacking"] & part["participated"]) if active]
-    name = " → ".join(dict.fromkeys(str(one) for one in part["id"]))
+    name = " → ".join(str(one) for one in part["id"].unique())
     return Row(name, bool(part["malicious"].iloc[0]), states, attacks)
 
 
