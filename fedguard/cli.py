@@ -178,6 +178,43 @@ def compare(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; FOLDER/report.html by default.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these, e.g. --where attack=[lie,min_max].")
+    ] = None,
+) -> None:
+    """Write results as one HTML file with its pictures in it."""
+    from .evaluation.report.page import write_report
+    from .evaluation.source import assignments
+
+    path = write_report(folder, out, assignments(where or []))
+    typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf.")],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="heatmap, accuracy, roc or scores.")] = "heatmap",
+    metric: Annotated[
+        str, typer.Option(help="Of the heat map: dacc, fpr, fnr, auroc, tacc or asr.")
+    ] = "dacc",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these, e.g. --where attack=[lie,min_max].")
+    ] = None,
+) -> None:
+    """Draw one figure of results with matplotlib (extra: plot)."""
+    from .evaluation.plot import plot as draw
+    from .evaluation.source import assignments
+
+    typer.echo(f"wrote {draw(folder, kind, out, metric, assignments(where or []))}")
+
+
+@app.command()
 def leak(
     attack: Annotated[str, typer.Argument(help="A passive attack: dlg, inverting_gradients, …")],
     params: Annotated[

@@ -173,6 +173,13 @@ class Store:
                 for table in ("clients", "rounds", "timings", "runs"):
                     db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - our own names
 
+    @property
+    def code(self) -> str:
+        """The code that wrote it, see :func:`fedguard.evaluation.code.code_version`."""
+        with self._connect() as db:
+            found = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
+        return str(found[0]) if found else "unknown"
+
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -194,12 +201,22 @@ class Store:
 
     def table(self, name: str) -> Any:
         """One table as a pandas DataFrame, ordered by its key."""
+        return self._read(name, "")
+
+    def rows(self, name: str, runs: Iterable[int]) -> Any:
+        """What one table holds of some runs, as a pandas DataFrame, ordered by its key."""
+        return self._read(name, f" WHERE run IN ({', '.join(str(int(run)) for run in runs)})")
+
+    def _read(self, name: str, where: str) -> Any:
         import pandas as pd
 
         if name not in ("runs", "clients", "rounds", "timings"):
             raise ResultsError(f"no table {name!r}; there are runs, clients, rounds and timings")
         with self._connect() as db:
-            return pd.read_sql_query(f"SELECT * FROM {name} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked above
+            try:
+                return pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
+            except pd.errors.DatabaseError as error:  # a damaged file
+                raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:
