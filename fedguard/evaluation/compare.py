@@ -142,7 +142,7 @@ def _name(key: tuple[Any, ...]) -> str:
 
 
 def _code(before: Store, after: Store) -> tuple[str, str] | None:
-    versions = before.code(), after.code()
+    versions = before.code, after.code
     return None if versions[0] == versions[1] else versions
 
 

@@ -145,14 +145,8 @@ class Store:
             same = False
         if not same:
             return "of another suite"
-        code = self.code()
+        code = self.code
         return "" if code == code_version() else f"of another version of the code ({code})"
-
-    def code(self) -> str:
-        """The version of the code that wrote it."""
-        with self._connect() as db:
-            (code,) = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
-        return str(code)
 
     def finished(self) -> dict[int, str]:
         """The runs that are there, with their status: "done" or "failed"."""

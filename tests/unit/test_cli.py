@@ -120,7 +120,7 @@ def test_an_interrupted_suite_says_where_its_results_are(monkeypatch, capsys, tm
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fedguard.evaluation.live.run_suite", interrupted)
+    monkeypatch.setattr("fedguard.evaluation.follow.run_suite", interrupted)
     status, _, err = call(monkeypatch, capsys, "evaluate", *SMALL)
     assert status == 130
     assert "interrupted; the same command goes on where it was, in results/quickstart" in err
