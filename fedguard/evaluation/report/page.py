@@ -282,5 +282,5 @@ def _detail(
 
 
 def _alone(attack: str, curve: Line) -> pictures.PanelPlan:
-    """A ROC curve by itself: never grey."""
-    return pictures.roc_plans([Panel(attack, [replace(curve, rank=max(curve.rank, 0))])])[0]
+    """A ROC curve by itself: solid, in the first colour."""
+    return pictures.roc_plans([Panel(attack, [replace(curve, rank=0)])])[0]
