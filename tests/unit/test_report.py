@@ -43,6 +43,7 @@ defenses:
   '{QUOTED.replace("'", "''")}': {{detector: {{name: krum, select: m_krum}}}}
   banned: {{detector: {{name: norm_bound, bound: 0.7}}, policy: {{name: ban, strikes: 2}}}}
 """
+TABLES = ("runs", "clients", "rounds", "timings")
 VOID = {"meta", "link", "br", "img", "hr"}
 
 
@@ -429,6 +430,28 @@ def test_where(store):
     assert "One seed" in one.text
 
 
+@pytest.mark.slow
+def test_every_attack_by_every_defence_is_a_file_that_still_opens(tmp_path):
+    """34 attacks × 47 defences on 20 clients, 10 rounds: the rows of one run, many times over."""
+    suite, _ = load_suite("quickstart", ["attacks=[lie]", "defenses=[{detector: krum}]"])
+    folder = run_suite(suite, tmp_path / "out", workers=1).folder
+    columns = {t: [row[1] for row in sql(folder, f"PRAGMA table_info({t})")] for t in TABLES}
+    with closing(sqlite3.connect(folder / "results.sqlite")) as db, db:
+        for k in range(34 * 47):
+            new = {"run": str(k + 1), "attack": f"'attack_{k % 34}'", "defense": f"'defence_{k // 34}'"}
+            for table, names in columns.items():
+                values = ", ".join(new.get(name, name) for name in names)
+                db.execute(f"INSERT INTO {table} SELECT {values} FROM {table} WHERE run = 0")  # noqa: S608
+        for table in TABLES:
+            db.execute(f"DELETE FROM {table} WHERE run = 0")  # noqa: S608
+    html = render(Store(folder))
+    assert len(html) < 5e6
+    root = Tree(html).root
+    assert len(list(root.all("details", "detail"))) == 34 * (page.MAX_DETAILS // 34)
+    assert f"{34 * 47 - 34 * 4} of {34 * 47} combinations are left out" in root.text
+    assert root.one("section", "part").text.count("attack_33 × defence_46") >= 1
+
+
 # ---------------------------------------------------------------- broken and unfinished results
 
 
@@ -464,7 +487,9 @@ def test_a_folder_in_which_everything_failed(copy):
     assert not list(root.all("figure"))
 
 
-@pytest.mark.parametrize("content", [None, "{broken", "- a list", "\xff"])
+@pytest.mark.parametrize(
+    "content", [None, "{broken", "- a list", "\xff", "participation: [a]", "seeds: 5", "grid: 3"]
+)
 def test_without_a_readable_suite(copy, content):
     (copy / "suite.yaml").unlink()
     if content is not None:
