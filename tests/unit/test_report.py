@@ -391,7 +391,11 @@ def test_every_picture_has_a_title_axes_and_words(tree):
 def test_details_are_bounded_and_what_is_left_out_is_said(store, monkeypatch):
     monkeypatch.setattr(page, "MAX_DETAILS", 12)
     section = part(Tree(render(store)).root, "malicious = 2")
-    assert len(list(section.all("details", "detail"))) == 3, "one for each attack"
+    shown = [d.one("summary").text for d in section.all("details", "detail")]
+    assert len(shown) == 3, "one for each attack"
+    for attack, text in zip(("none", EVIL, "backdoor"), shown, strict=True):
+        best = max((QUOTED, "banned"), key=lambda defense: average(store, "dacc", attack, defense))
+        assert text.startswith(f"{attack} × {best}")
     assert "3 of 6 combinations are left out" in section.text
 
 
@@ -457,10 +461,12 @@ def test_every_attack_by_every_defence_is_a_file_that_still_opens(tmp_path):
 
 def test_an_unfinished_folder_says_so(copy):
     sql(copy, "DELETE FROM runs WHERE run >= 20")
+    sql(copy, "UPDATE runs SET status = 'failed', error = 'no' WHERE run IN (3, 4)")
     root = Tree(render(Store(copy))).root
     total = 2 * (3 * 3 + 3 * 2) * 2
     assert f"{total - 20} not run yet" in root.one("p", "status").text
-    assert "20 runs finished" in root.one("p", "status").text
+    assert "18 runs finished" in root.one("p", "status").text
+    assert "2 failed" in root.one("p", "status").text
 
 
 def test_failed_runs_are_shown(copy):
