@@ -137,7 +137,11 @@ def average(store, metric, attack, defense, malicious=2, mode="closed"):
 
 
 def part(tree, title):
-    return next(s for s in tree.all("section", "part") if next(s.all("h2")).text == title)
+    return next(
+        s
+        for s in tree.all("section", "part")
+        if next(s.all("h2")).text.removesuffix("; closed loop") == title.removesuffix("; closed loop")
+    )
 
 
 def figure(section, title):
@@ -366,7 +370,7 @@ def test_timelines_show_the_verdicts_of_the_first_seed(store, tree):
 
 def test_points_and_modes_are_kept_apart(tree):
     titles = [next(s.all("h2")).text for s in tree.all("section", "part")]
-    assert titles == [f"malicious = {m}{mode}" for m in (2, 3) for mode in ("", "; shadow mode")]
+    assert titles == [f"malicious = {m}{mode}" for m in (2, 3) for mode in ("; closed loop", "; shadow mode")]
     links = [a.attrs["href"] for a in next(tree.all("nav")).all("a")]
     assert links == [f"#{s.attrs['id']}" for s in tree.all("section", "part")]
     shadow = panel(part(tree, titles[1]), "Accuracy by round", EVIL)
@@ -476,7 +480,7 @@ def test_failed_runs_are_shown(copy):
     )
     root = Tree(render(Store(copy))).root
     cells = [td.text for td in root.one("table", "failures").all("td")]
-    assert cells == [QUOTED, "0", "malicious = 2", "Oh: no"]
+    assert cells == [QUOTED, "0", "malicious = 2; closed loop", "Oh: no"]
     assert "1 failed" in root.one("p", "status").text
     assert "1 failed" in part(root, "malicious = 2").one("table", "summary").text
 
