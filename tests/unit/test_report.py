@@ -320,6 +320,17 @@ def test_the_area_under_a_drawn_roc_curve_is_the_auroc_of_the_store(store, tree,
     assert compared >= 3
 
 
+def test_a_dot_marks_where_the_defence_decided(store, tree):
+    svg = panel(part(tree, "malicious = 3"), "ROC curves", "backdoor")
+    x, y = axes(svg)
+    for dot in svg.all("circle", "mark"):
+        defense = dot.one("title").text.removesuffix(": where it decided")
+        fpr, fnr = (average(store, name, "backdoor", defense, 3) for name in ("afpr", "afnr"))
+        assert x(float(dot.attrs["cx"])) == pytest.approx(fpr, abs=0.005)
+        assert y(float(dot.attrs["cy"])) == pytest.approx(1 - fnr, abs=0.005)
+    assert len(list(svg.all("circle", "mark"))) == 2
+
+
 def test_costs_are_means_of_the_timings(store, tree):
     svg = next(figure(part(tree, "malicious = 2"), "Cost").all("svg", "cost"))
     label = svg.attrs["aria-label"]
