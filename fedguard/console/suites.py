@@ -137,7 +137,7 @@ def report(
         Path | None, typer.Option("--out", "-o", help="File to write; FOLDER/report.html by default.")
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(help="Only these, e.g. --where attack=[lie,min_max].")
+        list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
     ] = None,
 ) -> None:
     """Write results as one HTML file with its pictures in it."""
@@ -156,7 +156,7 @@ def plot(
         str, typer.Option(help="Of the heat map: dacc, fpr, fnr, auroc, tacc or asr.")
     ] = "dacc",
     where: Annotated[
-        list[str] | None, typer.Option(help="Only these, e.g. --where attack=[lie,min_max].")
+        list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
     ] = None,
 ) -> None:
     """Draw one figure of results with matplotlib (extra: plot)."""

@@ -149,12 +149,12 @@ def _panels(store: Store, part: Section, kind: str) -> Any:
 _RATES = ("false positive rate", "true positive rate")
 
 
-def _grid(count: int, nothing: str) -> tuple[Any, list[Any]]:
+def _grid(count: int, nothing: str, wide: int = 0) -> tuple[Any, list[Any]]:
     if count == 0:
         raise ParameterError(f"{nothing}: see `fedguard export`")
     if count > MAX_PANELS:
         raise ParameterError(f"{count} panels are too many for a figure; choose with --where attack=…")
-    columns = min(4, math.ceil(math.sqrt(count)))
+    columns = wide if 0 < wide <= 5 else min(4, math.ceil(math.sqrt(count)))
     rows = -(-count // columns)
     figure = _figure(max(4.2, 2.7 * columns), 1.0 + 2.2 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -212,7 +212,8 @@ def _scores(store: Store, part: Section) -> Any:
             spread = distribution(table, runs.iloc[0]["settings"])
             if spread is not None:
                 found.append((f"{short(attack)} × {short(defense)}", spread))
-    figure, axes = _grid(len(found), "no finite score to draw")
+    each, rest = divmod(len(found), len({title.rpartition(" × ")[0] for title, _ in found}) or 1)
+    figure, axes = _grid(len(found), "no finite score to draw", 0 if rest else each)
     for axis, (title, spread) in zip(axes, found, strict=True):
         _mirrored(axis, spread)
         axis.set_title(title, fontsize=9, parse_math=False)

@@ -43,6 +43,7 @@ defenses:
   '{QUOTED.replace("'", "''")}': {{detector: {{name: krum, select: m_krum}}}}
   banned: {{detector: {{name: norm_bound, bound: 0.7}}, policy: {{name: ban, strikes: 2}}}}
 """
+TABLES = ("runs", "clients", "rounds", "timings")
 VOID = {"meta", "link", "br", "img", "hr"}
 
 
@@ -136,7 +137,11 @@ def average(store, metric, attack, defense, malicious=2, mode="closed"):
 
 
 def part(tree, title):
-    return next(s for s in tree.all("section", "part") if next(s.all("h2")).text == title)
+    return next(
+        s
+        for s in tree.all("section", "part")
+        if next(s.all("h2")).text.removesuffix("; closed loop") == title.removesuffix("; closed loop")
+    )
 
 
 def figure(section, title):
@@ -315,6 +320,17 @@ def test_the_area_under_a_drawn_roc_curve_is_the_auroc_of_the_store(store, tree,
     assert compared >= 3
 
 
+def test_a_dot_marks_where_the_defence_decided(store, tree):
+    svg = panel(part(tree, "malicious = 3"), "ROC curves", "backdoor")
+    x, y = axes(svg)
+    for dot in svg.all("circle", "mark"):
+        defense = dot.one("title").text.removesuffix(": where it decided")
+        fpr, fnr = (average(store, name, "backdoor", defense, 3) for name in ("afpr", "afnr"))
+        assert x(float(dot.attrs["cx"])) == pytest.approx(fpr, abs=0.005)
+        assert y(float(dot.attrs["cy"])) == pytest.approx(1 - fnr, abs=0.005)
+    assert len(list(svg.all("circle", "mark"))) == 2
+
+
 def test_costs_are_means_of_the_timings(store, tree):
     svg = next(figure(part(tree, "malicious = 2"), "Cost").all("svg", "cost"))
     label = svg.attrs["aria-label"]
@@ -365,7 +381,7 @@ def test_timelines_show_the_verdicts_of_the_first_seed(store, tree):
 
 def test_points_and_modes_are_kept_apart(tree):
     titles = [next(s.all("h2")).text for s in tree.all("section", "part")]
-    assert titles == [f"malicious = {m}{mode}" for m in (2, 3) for mode in ("", "; shadow mode")]
+    assert titles == [f"malicious = {m}{mode}" for m in (2, 3) for mode in ("; closed loop", "; shadow mode")]
     links = [a.attrs["href"] for a in next(tree.all("nav")).all("a")]
     assert links == [f"#{s.attrs['id']}" for s in tree.all("section", "part")]
     shadow = panel(part(tree, titles[1]), "Accuracy by round", EVIL)
@@ -390,7 +406,11 @@ def test_every_picture_has_a_title_axes_and_words(tree):
 def test_details_are_bounded_and_what_is_left_out_is_said(store, monkeypatch):
     monkeypatch.setattr(page, "MAX_DETAILS", 12)
     section = part(Tree(render(store)).root, "malicious = 2")
-    assert len(list(section.all("details", "detail"))) == 3, "one for each attack"
+    shown = [d.one("summary").text for d in section.all("details", "detail")]
+    assert len(shown) == 3, "one for each attack"
+    for attack, text in zip(("none", EVIL, "backdoor"), shown, strict=True):
+        best = max((QUOTED, "banned"), key=lambda defense: average(store, "dacc", attack, defense))
+        assert text.startswith(f"{attack} × {best}")
     assert "3 of 6 combinations are left out" in section.text
 
 
@@ -429,15 +449,39 @@ def test_where(store):
     assert "One seed" in one.text
 
 
+@pytest.mark.slow
+def test_every_attack_by_every_defence_is_a_file_that_still_opens(tmp_path):
+    """34 attacks × 47 defences on 20 clients, 10 rounds: the rows of one run, many times over."""
+    suite, _ = load_suite("quickstart", ["attacks=[lie]", "defenses=[{detector: krum}]"])
+    folder = run_suite(suite, tmp_path / "out", workers=1).folder
+    columns = {t: [row[1] for row in sql(folder, f"PRAGMA table_info({t})")] for t in TABLES}
+    with closing(sqlite3.connect(folder / "results.sqlite")) as db, db:
+        for k in range(34 * 47):
+            new = {"run": str(k + 1), "attack": f"'attack_{k % 34}'", "defense": f"'defence_{k // 34}'"}
+            for table, names in columns.items():
+                values = ", ".join(new.get(name, name) for name in names)
+                db.execute(f"INSERT INTO {table} SELECT {values} FROM {table} WHERE run = 0")  # noqa: S608
+        for table in TABLES:
+            db.execute(f"DELETE FROM {table} WHERE run = 0")  # noqa: S608
+    html = render(Store(folder))
+    assert len(html) < 5e6
+    root = Tree(html).root
+    assert len(list(root.all("details", "detail"))) == 34 * (page.MAX_DETAILS // 34)
+    assert f"{34 * 47 - 34 * 4} of {34 * 47} combinations are left out" in root.text
+    assert root.one("section", "part").text.count("attack_33 × defence_46") >= 1
+
+
 # ---------------------------------------------------------------- broken and unfinished results
 
 
 def test_an_unfinished_folder_says_so(copy):
     sql(copy, "DELETE FROM runs WHERE run >= 20")
+    sql(copy, "UPDATE runs SET status = 'failed', error = 'no' WHERE run IN (3, 4)")
     root = Tree(render(Store(copy))).root
     total = 2 * (3 * 3 + 3 * 2) * 2
     assert f"{total - 20} not run yet" in root.one("p", "status").text
-    assert "20 runs finished" in root.one("p", "status").text
+    assert "18 runs finished" in root.one("p", "status").text
+    assert "2 failed" in root.one("p", "status").text
 
 
 def test_failed_runs_are_shown(copy):
@@ -447,7 +491,7 @@ def test_failed_runs_are_shown(copy):
     )
     root = Tree(render(Store(copy))).root
     cells = [td.text for td in root.one("table", "failures").all("td")]
-    assert cells == [QUOTED, "0", "malicious = 2", "Oh: no"]
+    assert cells == [QUOTED, "0", "malicious = 2; closed loop", "Oh: no"]
     assert "1 failed" in root.one("p", "status").text
     assert "1 failed" in part(root, "malicious = 2").one("table", "summary").text
 
@@ -464,7 +508,9 @@ def test_a_folder_in_which_everything_failed(copy):
     assert not list(root.all("figure"))
 
 
-@pytest.mark.parametrize("content", [None, "{broken", "- a list", "\xff"])
+@pytest.mark.parametrize(
+    "content", [None, "{broken", "- a list", "\xff", "participation: [a]", "seeds: 5", "grid: 3"]
+)
 def test_without_a_readable_suite(copy, content):
     (copy / "suite.yaml").unlink()
     if content is not None:

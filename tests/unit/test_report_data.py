@@ -125,6 +125,11 @@ def test_the_threshold_lies_between_who_passed_and_who_did_not():
     assert cut_of(clients(rows + quiet), NATIVE).high == 10, "a round without suspects shows no threshold"
 
 
+def test_a_threshold_below_infinity_is_the_highest_score_that_passed():
+    cut = cut_of(clients([(0, 0, 0, 1.0, 0), (0, 1, 0, 2.0, 0), (0, 2, 1, math.inf, 1)]), NATIVE)
+    assert (cut.low, cut.middle, cut.high) == (2, 2, 2)
+
+
 def test_a_decision_that_is_no_threshold_is_called_that():
     crossed = [(0, 0, 0, 5.0, 0), (0, 1, 1, 1.0, 1)]
     cut = cut_of(clients(crossed), NATIVE)

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ...errors import ConfigError, FedGuardError
 from ..store import Store
-from ..suite import load_suite
+from ..suite import Suite, load_suite
 from ..tables import SHOWN, best_values, columns_named, defined, is_best, shown
 from . import pictures
 from .axes import pixel
@@ -98,37 +96,31 @@ def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _about(store: Store) -> dict[str, Any]:
-    try:
-        text = (store.folder / "suite.yaml").read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        text, settings = "", {}
-    settings = settings if isinstance(settings, dict) else {}
+    plan = _plan(store)
     finished = store.finished()
     done = sum(status == "done" for status in finished.values())
-    expected = _expected(store)
     return {
-        "name": str(settings.get("name", store.folder.name)),
-        "summary": str(settings.get("summary", "")),
-        "text": text,
+        "name": plan.name if plan else store.folder.absolute().name,
+        "summary": plan.summary if plan else "",
+        "text": (store.folder / "suite.yaml").read_text(encoding="utf-8") if plan else "",
         "code": store.code,
-        "facts": _facts(settings),
+        "facts": _facts(plan.model_dump(mode="json")) if plan else [],
         "done": done,
         "failed": len(finished) - done,
-        "missing": None if expected is None else max(0, expected - len(finished)),
+        "missing": max(0, len(plan.cells()) - len(finished)) if plan else None,
     }
 
 
-def _expected(store: Store) -> int | None:
-    """How many runs the suite has; None if its file is not there or cannot be read."""
+def _plan(store: Store) -> Suite | None:
+    """The suite that was run; None if its file is not there or cannot be read."""
     try:
-        return len(load_suite(store.folder / "suite.yaml")[0].cells())
+        return load_suite(store.folder / "suite.yaml")[0]
     except FedGuardError:
         return None
 
 
 def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """The settings of the federation in words, as far as the file of the suite tells."""
+    """The settings of the federation in words."""
 
     def spec(value: Any) -> str:
         if not isinstance(value, dict):
@@ -137,28 +129,28 @@ def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
         name = str(value.get("name", ""))
         return f"{name} ({params})" if name and params else name or params
 
-    told = settings.get("assumed_malicious")
+    told = settings["assumed_malicious"]
     facts = {
-        "data": spec(settings.get("data", "")),
-        "partition": spec(settings.get("partition", "")),
-        "model": spec(settings.get("model", "")),
-        "clients": str(settings.get("clients", "")),
-        "malicious clients": str(settings.get("malicious", "")),
-        "told to defences": f"{'the same' if told is None else told}",
-        "rounds": str(settings.get("rounds", "")),
-        "clients per round": f"{100 * settings.get('participation', 1):g} %",
-        "training": spec(settings.get("training", "")),
-        "server": spec(settings.get("server", "")),
-        "attacks": _names(settings.get("attacks")),
-        "defences": _names(settings.get("defenses")),
-        "seeds": ", ".join(str(seed) for seed in settings.get("seeds", [])),
-        "mode": str(settings.get("mode", "closed")),
+        **{name: spec(settings[name]) for name in ("data", "partition", "model", "clients")},
+        "malicious clients": spec(settings["malicious"]),
+        "told to defences": "the same" if told is None else spec(told),
+        "rounds": spec(settings["rounds"]),
+        "clients per round": f"{100 * settings['participation']:g} %",
+        **{name: spec(settings[name]) for name in ("training", "server")},
+        "attacks": _names(settings["attacks"]),
+        "defences": _names(settings["defenses"]),
+        "seeds": _names(settings["seeds"]),
+        "mode": settings["mode"],
     }
-    grid = settings.get("grid") or {}
-    for path, values in grid.items():
-        label = {"malicious": "malicious clients", "participation": "clients per round"}.get(path, path)
-        facts[label] = f"{', '.join(spec(value) for value in values)} (grid)"
-    return [(name, text) for name, text in facts.items() if text] if settings else []
+    words = {"malicious": "malicious clients", "participation": "clients per round"}
+    for path, values in settings["grid"].items():
+        facts[words.get(path, path)] = f"{', '.join(spec(value) for value in values)} (grid)"
+    return list(facts.items())
+
+
+def _names(labelled: Any) -> str:
+    names = [str(name) for name in labelled]
+    return ", ".join(names) if len(names) <= 12 else str(len(names))
 
 
 def _failures(part: Section) -> list[dict[str, str]]:
@@ -172,11 +164,6 @@ def _failures(part: Section) -> list[dict[str, str]]:
         {"attack": a, "defense": d, "error": e, "seeds": ", ".join(found), "place": part.place}
         for (a, d, e), found in seeds.items()
     ]
-
-
-def _names(labelled: Any) -> str:
-    names = [str(name) for name in labelled or ()]
-    return ", ".join(names) if len(names) <= 12 else str(len(names))
 
 
 # ---------------------------------------------------------------- sections
@@ -282,5 +269,5 @@ def _detail(
 
 
 def _alone(attack: str, curve: Line) -> pictures.PanelPlan:
-    """A ROC curve by itself: never grey."""
-    return pictures.roc_plans([Panel(attack, [replace(curve, rank=max(curve.rank, 0))])])[0]
+    """A ROC curve by itself: solid, in the first colour."""
+    return pictures.roc_plans([Panel(attack, [replace(curve, rank=0)])])[0]

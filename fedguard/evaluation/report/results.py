@@ -36,12 +36,14 @@ class Section:
         mode: "closed" or "shadow".
         frame: a row per attack and defence, see :func:`fedguard.evaluation.frame.read_results`.
         runs: a row per run.
+        modes: how many modes there are in all sections.
     """
 
     point: str
     mode: str
     frame: pd.DataFrame
     runs: pd.DataFrame
+    modes: int = 1
 
     @property
     def title(self) -> str:
@@ -51,7 +53,8 @@ class Section:
     @property
     def place(self) -> str:
         """The point and the mode, as far as there is something to say."""
-        return "; ".join([self.point] * bool(self.point) + ["shadow mode"] * (self.mode == "shadow"))
+        mode = {"shadow": "shadow mode"}.get(self.mode, "closed loop" if self.modes > 1 else "")
+        return "; ".join(part for part in (self.point, mode) if part)
 
     @property
     def attacks(self) -> list[str]:
@@ -96,9 +99,10 @@ def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Secti
         raise ParameterError(f"{store.folder}: no run is left to show; see `fedguard export -f csv`")
     if frame.duplicated(list(BY)).any():
         raise ParameterError("several seeds are averaged; choose one of them, or leave `seed` out")
+    modes = int(frame["mode"].nunique())
     groups = frame.groupby(["point", "mode"], sort=False)
     return [
-        Section(str(point), str(mode), part, runs[(runs["point"] == point) & (runs["mode"] == mode)])
+        Section(str(point), str(mode), part, runs[(runs["point"] == point) & (runs["mode"] == mode)], modes)
         for (point, mode), part in groups
     ]
 
