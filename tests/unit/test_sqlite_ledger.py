@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedguard import Card, Detector, Guard, Round, Scores, SQLiteLedger, make_policy
+from fedguard import Card, Detector, Guard, Ledger, Round, Scores, SQLiteLedger, make_policy
 from fedguard.errors import LedgerError, ParameterError
 from fedguard.ledger_file import LedgerFile
 from fedguard.state import pack, unpack
@@ -227,6 +227,18 @@ def test_sybils_are_forgotten_and_the_banned_never(path, caplog):
             ledger.ban(f"bad-{k}", 30, None, "why")
     assert all(ledger.is_banned(f"bad-{k}", 31) for k in range(30))
     assert "more than max_clients = 20" in caplog.text
+
+
+def test_a_ban_that_was_taken_over_is_not_forgotten_either(path):
+    memory = Ledger()
+    memory.ban("banned", 0, None, "why")
+    ledger = SQLiteLedger(path, max_clients=5)
+    ledger.load_state_dict(memory.state_dict())
+    with ledger.transaction():
+        for k in range(50):
+            ledger.judge(k, 1, 1.0, suspect=True)
+    assert ledger.is_banned("banned", 1)
+    assert len(ledger.clients()) <= 6
 
 
 def test_nothing_is_kept_in_the_process(path):
