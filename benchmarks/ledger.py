@@ -1,6 +1,6 @@
 """What a ledger in a file costs: milliseconds per round, bytes per verdict, and forgetting sybils.
 
-    python benchmarks/ledger.py [FOLDER]      # a folder on the disk that is meant
+python benchmarks/ledger.py [FOLDER]      # a folder on the disk that is meant
 """
 
 from __future__ import annotations
