@@ -347,6 +347,26 @@ def test_guards_in_threads_share_one_ledger_object(path):
     assert ledger["d"].strikes == list(range(20))
 
 
+def test_a_thread_sees_nothing_of_anothers_unfinished_round(path):
+    ledger, seen = SQLiteLedger(path), []
+    with ledger.transaction():
+        ledger.judge("c", 0, 1.0, suspect=True)
+        thread = threading.Thread(target=lambda: seen.append(ledger["c"].rounds))
+        thread.start()
+        thread.join()
+        assert ledger["c"].rounds == 1
+    assert (seen, ledger["c"].rounds) == ([0], 1)
+
+
+def test_the_file_has_a_write_ahead_log_and_rounds_go_on_after_the_latest(path):
+    ledger = SQLiteLedger(path)
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert ledger.next_round() == 0
+    for index in (9, 3):
+        ledger.judge("c", index, 1.0, suspect=False)
+    assert ledger.next_round() == 10
+
+
 def test_a_guard_respects_anothers_ban(path):
     here, there = (Guard(First(), make_policy("ban"), ledger=SQLiteLedger(path)) for _ in range(2))
     here.process(Round(X, IDS, index=0))
