@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +56,7 @@ class EventLog:
     ``new_bans`` (ids), ``kept_global``, ``note``, ``drift`` (``norm`` of the aggregate, ``cosine`` to the one
     before), ``seconds`` and ``info`` by part, and ``verdicts``: for every client its ``id``, ``score``,
     ``by_detector``, ``suspect``, ``weight``, ``banned`` and ``reason``. A score that is not there is null;
-    +Inf (an unusable update) is the string "inf". A line is written at once: several guards may share a file.
+    +Inf (an unusable update) is the string "inf". Every guard has a file of its own.
 
     Args:
         path: the file; lines are added to one that is there.
@@ -94,7 +93,7 @@ def event_of(index: int, outcome: Outcome, norm: float, cosine: float) -> dict[s
     return {
         "event": "round",
         "round": index,
-        "time": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "clients": len(ids),
         "suspects": [ids[i] for i in np.flatnonzero(outcome.suspects)],
         "banned": [ids[i] for i in np.flatnonzero(outcome.banned)],

@@ -63,7 +63,8 @@ class Record:
 class Ledger:
     """Records by client id, in memory; only :meth:`Guard.process` writes, once a round is decided.
 
-    Ids that read the same are the same client, so that nobody sheds a ban when 7 comes back as "7".
+    Ids that read the same are the same client, so that nobody sheds a ban when 7 comes back as "7". Guards
+    that run at the same time share a :class:`fedguard.SQLiteLedger`, not this one.
 
     Memory is bounded: when more than ``max_clients`` are known, clients without strikes are forgotten
     first (those of the fewest rounds), then those whose last strike is the oldest. Whoever was ever banned

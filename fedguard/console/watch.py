@@ -114,16 +114,15 @@ def frame(rounds: deque[dict[str, Any]], rows: int) -> Group:
 
 
 def _headline(event: dict[str, Any]) -> Text:
-    text = Text()
+    seconds = sum(s for s in event["seconds"].values() if isinstance(s, float))
+    text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"round {event['round']}", style="bold")
-    text.append(f"  {event['time'][11:19]} UTC  {event['clients']} clients, ")
+    text.append(f"  {event['time'][11:19]} UTC, {seconds:.2f} s  {event['clients']} clients, ")
     text.append(_count(event["suspects"], "suspect"), style="yellow" if event["suspects"] else "")
     text.append(", ")
     text.append(f"{len(event['banned'])} banned", style="red" if event["banned"] else "")
     if event["new_bans"]:
-        text.append(f" (new: {plain(', '.join(map(str, event['new_bans'])), 60)})", style="red")
-    seconds = sum(s for s in event["seconds"].values() if isinstance(s, float))
-    text.append(f"  {seconds:.2f} s")
+        text.append(f" (new: {plain(', '.join(map(str, event['new_bans'])))})", style="red")
     return text
 
 

@@ -230,12 +230,16 @@ def test_one_frame(call, events):
     assert "–" in banned
     assert "█" not in banned, "it was not scored"
     lengths = {line.split()[0]: line.count("█") for line in lines[2:8]}
-    scores = {v["id"]: v["score"] for v in json.loads(events.read_text().splitlines()[-1])["verdicts"]}
+    last = json.loads(events.read_text().splitlines()[-1])["verdicts"]
+    scores = {v["id"]: v["score"] for v in last}
     honest = ["alice", "bob", "carol", "dora", "7"]
     by_score = sorted(honest, key=lambda c: scores[c if c != "7" else 7])
     bars = [lengths[c] for c in by_score]
     assert bars == sorted(bars)
     assert (bars[0], bars[-1]) == (1, 16)
+    shown = [line.split()[0] for line in lines[2:8] if line.split()[0] in honest]
+    places = {v["id"]: (not v["suspect"], -v["score"]) for v in last if v["score"] is not None}
+    assert shown == sorted(honest, key=lambda c: places[c if c != "7" else 7]), "the most suspicious first"
     assert re.search(r"‖aggregate‖ \d\.\d+, cosine to the last [+-]\d\.\d\d  [▁-█]{3}$", lines[-1])
 
 

@@ -168,14 +168,18 @@ def test_sybils_push_out_the_harmless_first_and_the_banned_never(caplog):
 
 
 def test_a_policy_must_not_count_more_strikes_than_are_kept():
-    from fedguard import Guard, make_policy
+    from fedguard import Guard, make_detector, make_policy
 
-    for policy in (make_policy("ban", strikes=5), make_policy("ban", strikes=4)):
-        if policy.strikes == 4:
-            Guard(policy=policy, ledger=Ledger(keep=3))
-        else:
-            with pytest.raises(ParameterError, match="counts 4 strikes of a client, the ledger keeps 3"):
-                Guard(policy=policy, ledger=Ledger(keep=3))
+    def guard(strikes, **gate):
+        ban = {"name": "ban", "strikes": strikes}
+        policy = make_policy("gate", policy=ban) if gate else make_policy(**ban)
+        return Guard(make_detector("krum"), policy, ledger=Ledger(keep=3))
+
+    guard(4)
+    guard(4, gate=True)
+    for behind in ({}, {"gate": True}):
+        with pytest.raises(ParameterError, match="counts 4 strikes of a client, the ledger keeps 3"):
+            guard(5, **behind)
 
 
 @pytest.mark.parametrize("bad", [{"keep": 0}, {"max_clients": 0}])

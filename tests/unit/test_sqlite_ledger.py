@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedguard import Card, Detector, Guard, Round, Scores, SQLiteLedger, make_policy
+from fedguard import Card, Detector, Guard, Ledger, Round, Scores, SQLiteLedger, make_policy
 from fedguard.errors import LedgerError, ParameterError
 from fedguard.ledger_file import LedgerFile
 from fedguard.state import pack, unpack
@@ -229,6 +229,18 @@ def test_sybils_are_forgotten_and_the_banned_never(path, caplog):
     assert "more than max_clients = 20" in caplog.text
 
 
+def test_a_ban_that_was_taken_over_is_not_forgotten_either(path):
+    memory = Ledger()
+    memory.ban("banned", 0, None, "why")
+    ledger = SQLiteLedger(path, max_clients=5)
+    ledger.load_state_dict(memory.state_dict())
+    with ledger.transaction():
+        for k in range(50):
+            ledger.judge(k, 1, 1.0, suspect=True)
+    assert ledger.is_banned("banned", 1)
+    assert len(ledger.clients()) <= 6
+
+
 def test_nothing_is_kept_in_the_process(path):
     run(path, range(2))
     ledger = SQLiteLedger(path)
@@ -333,6 +345,26 @@ def test_guards_in_threads_share_one_ledger_object(path):
     assert errors == []
     assert [ledger[c].rounds for c in IDS] == [20] * 4
     assert ledger["d"].strikes == list(range(20))
+
+
+def test_a_thread_sees_nothing_of_anothers_unfinished_round(path):
+    ledger, seen = SQLiteLedger(path), []
+    with ledger.transaction():
+        ledger.judge("c", 0, 1.0, suspect=True)
+        thread = threading.Thread(target=lambda: seen.append(ledger["c"].rounds))
+        thread.start()
+        thread.join()
+        assert ledger["c"].rounds == 1
+    assert (seen, ledger["c"].rounds) == ([0], 1)
+
+
+def test_the_file_has_a_write_ahead_log_and_rounds_go_on_after_the_latest(path):
+    ledger = SQLiteLedger(path)
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert ledger.next_round() == 0
+    for index in (9, 3):
+        ledger.judge("c", index, 1.0, suspect=False)
+    assert ledger.next_round() == 10
 
 
 def test_a_guard_respects_anothers_ban(path):
