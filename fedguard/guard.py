@@ -84,7 +84,7 @@ class Guard:
         aggregator: the aggregation rule; the weighted mean (FedAvg) if absent.
         ledger: a ledger to go on with; a fresh one if absent.
         stages: what happens to updates before the aggregator and to the aggregate after it, in order.
-        observers: who is told of every round once its state is committed; one that fails costs a warning.
+        observers: told of every round once its state is committed; copies of the guard have none.
 
     Raises:
         ParameterError: two detectors of the same name, or a policy that cannot use a detector.
@@ -115,6 +115,9 @@ class Guard:
         self.aggregator: Aggregator = Staged(steps, inner) if steps else inner
         self.ledger = ledger or Ledger()
         self.observers = tuple(observers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observers": ()}  # a copy's rounds are nobody's news
 
     def aggregation(self) -> list[Stage | Aggregator]:
         """The stages and the aggregator, in order."""

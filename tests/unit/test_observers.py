@@ -1,5 +1,6 @@
 """Observers: told once a round is committed; their failures are theirs."""
 
+import copy
 import logging
 
 import numpy as np
@@ -67,4 +68,12 @@ def test_an_observer_that_fails_costs_a_warning_only(caplog):
         outcome = guard.process(Round(X, index=3))
     assert outcome.suspects.tolist() == [False] * 4 + [True]
     assert len(notes.seen) == 1
-    assert "observer Fails failed in round 3: disk full" in caplog.text
+    assert "observer Fails failed in round 3" in caplog.text
+    assert "disk full" in caplog.text
+
+
+def test_a_copy_of_the_guard_tells_nobody():
+    notes = Notes()
+    twin = copy.deepcopy(Guard(krum(), observers=[notes]))
+    twin.process(Round(X))
+    assert notes.seen == []
