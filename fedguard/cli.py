@@ -60,6 +60,7 @@ for command in (
     suites.report,
     suites.plot,
     suites.compare,
+    suites.replay,
     methods.check,
     methods.new,
     methods.leak,

@@ -35,10 +35,11 @@ class Round:
         client_ids: n distinct strings or integers; 0 … n−1 if absent. History is keyed by them.
         num_examples: (n,) sample counts as *claimed* by the clients; 1 each if absent.
         num_steps: (n,) local steps as claimed by the clients, for FedNova (its ‖a_i‖₁); 1 each if absent.
+        faults: (n,) what whoever received the replies found wrong with each (a missing array, say), or None;
+            none at all if absent. The row of a faulty client counts for nothing.
         index: the number of the round, an integer from 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
-        faults: n phrases: why a client's message could not be read at all, or None; None if all could.
 
     Raises:
         RoundError: shapes do not fit, an id appears twice or is endless, there is no client, or the index is
@@ -56,7 +57,7 @@ class Round:
     index: int
     global_params: Tensor | None
     server: Server | None
-    faults: tuple[str | None, ...] | None
+    faults: tuple[str | None, ...]
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Round:
         """Per client: why its update cannot be used at all, or None."""
         return tuple(
             fault
-            if fault
+            if fault is not None
             else "non-finite update"
             if not finite
             else f"sample count {count:g} is not a positive finite number"
@@ -106,11 +107,7 @@ class Round:
             if not (np.isfinite(steps) and steps > 0)
             else None
             for fault, finite, count, steps in zip(
-                self.faults or [None] * self.n,
-                self.updates.finite,
-                self.num_examples,
-                self.num_steps,
-                strict=True,
+                self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True
             )
         )
 
@@ -128,7 +125,7 @@ class Round:
             client_ids=tuple(self.client_ids[i] for i in index),
             num_examples=self.num_examples[index],
             num_steps=self.num_steps[index],
-            faults=None if self.faults is None else tuple(self.faults[i] for i in index),
+            faults=tuple(self.faults[i] for i in index),
         )
 
     def with_updates(self, updates: Any) -> Round:
@@ -183,10 +180,12 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
     return plain
 
 
-def _faults(faults: Sequence[str | None] | None, n: int) -> tuple[str | None, ...] | None:
-    if faults is None or len(faults) == n:
-        return None if faults is None else tuple(faults)
-    raise RoundError(f"{len(faults)} faults for {n} updates")
+def _faults(faults: Sequence[str | None] | None, n: int) -> tuple[str | None, ...]:
+    if faults is None:
+        return (None,) * n
+    if len(faults) != n or not all(fault is None or (isinstance(fault, str) and fault) for fault in faults):
+        raise RoundError(f"faults must be {n} phrases, one for every client, with None where there is none")
+    return tuple(faults)
 
 
 def _counts(counts: Any, n: int, what: str) -> NDArray[np.float64]:

@@ -164,3 +164,45 @@ def plot(
     from ..evaluation.source import assignments
 
     typer.echo(f"wrote {draw(folder, kind, out, metric, assignments(where or []))}")
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="A folder that a recorder wrote.")],
+    detector: Annotated[
+        str | None, typer.Option(help="Any detector; the defence that was recorded, if absent.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(help="A parameter of the detector, e.g. --param window=5.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="What follows, e.g. ban or '{name: ban, strikes: 2}'.")
+    ] = None,
+    assumed: Annotated[
+        int | None, typer.Option(min=0, help="How many malicious clients defences are told.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Validation data: .npz or .safetensors with inputs and labels.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Root data, likewise.")] = None,
+    with_banned: Annotated[
+        bool, typer.Option("--with-banned", help="Show it clients that were banned when it was recorded.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write every verdict to this .csv or .json.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Score the rounds of a recording offline, with any detector."""
+    from ..evaluation.replay import Question, show_replay
+    from ..evaluation.source import assignments
+
+    set_data_root(data_root)
+    chosen = assignments([f"policy={policy}"])["policy"] if policy else None
+    question = Question(
+        recording, detector, assignments(param or []), chosen, assumed, model, validation, root, with_banned
+    )
+    if not show_replay(question, out):
+        raise typer.Exit(1)

@@ -34,7 +34,7 @@ def on_recording(suite: Suite, source: Source) -> Suite:
         damage = recording.check()
         if recording.whole < len(recording.index.rounds) or len(recording) == 0:
             raise ResultsError("; ".join(damage) or f"{recording.folder} holds no round")
-        facts = _facts(recording)
+        facts = facts_of(recording)
     except FedGuardError as error:
         raise source.error(("recording",), str(error)) from None
     for key in suite.model_fields_set & facts.keys():
@@ -48,7 +48,7 @@ def on_recording(suite: Suite, source: Source) -> Suite:
     return suite.model_copy(update=facts)
 
 
-def _facts(recording: Recording) -> dict[str, Any]:
+def facts_of(recording: Recording) -> dict[str, Any]:
     """Everything of a suite that a recording determines."""
     common = {
         "recording": str(recording.folder),

@@ -145,7 +145,8 @@ def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tup
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
         first = group.iloc[0]
         where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
-        known = "an unknown number" if math.isnan(first["malicious"]) else str(int(first["malicious"]))
+        unknown = first["malicious"] is None or math.isnan(first["malicious"])
+        known = "an unknown number" if unknown else str(int(first["malicious"]))
         heading = (
             f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
             f"{int(first['clients'])} clients malicious, "

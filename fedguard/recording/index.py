@@ -102,6 +102,8 @@ def read_index(path: Path) -> Index:
         if _digest(body) != digest:
             raise ResultsError(f"{path} is damaged: its checksum does not match")
         return Index.model_validate(body)
+    except ResultsError:  # which is an OSError
+        raise
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:

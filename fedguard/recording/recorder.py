@@ -20,7 +20,8 @@ from .index import INDEX, Entry, Index, Precision, read_index, round_file, write
 
 log = logging.getLogger("fedguard")
 
-_LEFT_OVER = re.compile(r"round-\d{9,}\.safetensors(\.new)?|recording(\.old)?\.json\.new")
+#: What a recorder that was killed can leave behind; the last one is how safetensors calls unfinished files.
+_LEFT_OVER = re.compile(r"round-\d{9,}\.safetensors(\.new)?|recording(\.old)?\.json\.new|\.tmp[A-Za-z0-9]{6}")
 
 
 class Recorder:

@@ -85,12 +85,13 @@ class Recording:
             raise ResultsError(f"{path} is a link; recordings hold their own files")
         try:
             size = path.stat().st_size
-            if size != entry.bytes:
-                raise ResultsError(f"{path} is damaged: it has {size} bytes, {entry.bytes} were recorded")
-            if sha256_of(path) != entry.sha256:
-                raise ResultsError(f"{path} is damaged: its checksum does not match")
+            digest = sha256_of(path) if size == entry.bytes else ""
         except OSError as error:
             raise ResultsError(f"{path} is missing or cannot be read: {error.strerror}") from None
+        if size != entry.bytes:
+            raise ResultsError(f"{path} is damaged: it has {size} bytes, {entry.bytes} were recorded")
+        if digest != entry.sha256:
+            raise ResultsError(f"{path} is damaged: its checksum does not match")
 
     def _read_index(self) -> Index:
         if not self.folder.is_dir():

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..detector import available
-from ..errors import NeedError
+from ..errors import ResultsError
 from ..guard import Guard, Outcome
 from ..round import Round
 from ..server import Server
@@ -36,38 +35,45 @@ def replay(
         is left.
 
     Raises:
-        NeedError: the guard needs what is neither recorded nor given.
+        FedGuardError: as :meth:`Guard.process`: the guard needs what is neither recorded nor given, say.
         ResultsError: a round is damaged.
     """
     for recorded in recording:
         round = seen(recorded, server, banned)
         with single_thread():
-            yield recorded, None if round is None else _processed(guard, round, recording.index.keep)
+            yield recorded, None if round is None else guard.process(round)
 
 
 def seen(recorded: Recorded, server: Server | None = None, banned: bool = False) -> Round | None:
-    """The recorded round as detectors saw it, with what the server has; None if they saw nobody."""
+    """The recorded round as detectors saw it, with what the server has; None if they saw nobody.
+
+    Raises:
+        ResultsError: the server's model does not fit the recorded updates.
+    """
     round = recorded.round
     if server is not None:
-        own = round.server
-        if own is not None:
-            server = dataclasses.replace(server, seed=own.seed, training=server.training or own.training)
-        round = dataclasses.replace(round, server=server)
+        round = dataclasses.replace(round, server=_completed(server, round))
     if banned or not recorded.barred.any():
         return round
     left = np.flatnonzero(~recorded.barred)
     return round.take(left) if len(left) else None
 
 
-def _processed(guard: Guard, round: Round, keep: str | None) -> Outcome:
-    parts = [*guard.detectors.values(), *guard.aggregation()]
-    for part in parts:
-        needs = frozenset(getattr(part, "needs", ()))
-        if keep is not None and "model" in needs:
-            raise NeedError(f"{part.name} needs the whole model, but only layers {keep!r} were recorded")
-        missing = sorted(needs - available(round))
-        if missing:
-            raise NeedError(
-                f"{part.name} needs {', '.join(missing)}, which the recording does not hold: give it"
+def _completed(server: Server, round: Round) -> Server:
+    """A given server with the recorded seed, and with what else was recorded where it says nothing."""
+    if server.model is not None:
+        size = sum(p.numel() for p in server.model.parameters())
+        if size != round.updates.d:
+            raise ResultsError(
+                f"the model has {size} parameters, the recorded updates {round.updates.d}: it is another "
+                "model, or only some layers were recorded"
             )
-    return guard.process(round)
+    own = round.server
+    if own is None:
+        return server
+    missing = {
+        name: getattr(own, name)
+        for name in ("input_shape", "num_classes", "training")
+        if getattr(server, name) is None
+    }
+    return dataclasses.replace(server, seed=own.seed, **missing)

@@ -260,13 +260,9 @@ class Federation:
             attack=self.attack.name,
             benign_updates=updates[~bad] if "benign_updates" in know else None,
             aggregator=copy.deepcopy(self.guard.aggregator) if "aggregator" in know else None,
-            defense=self._guard_without_observers() if "defense" in know else None,
+            defense=copy.deepcopy(self.guard) if "defense" in know else None,
             received=received if "defense" in know else None,
         )
-
-    def _guard_without_observers(self) -> Guard:
-        """A copy for the adversary to ask; nobody is told of what it asks."""
-        return copy.deepcopy(self.guard, {id(self.guard.observers): ()})
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""

@@ -137,21 +137,32 @@ class RecordedFederation:
     Args:
         cell: the settings, with the recording's folder.
         map: runs independent work.
+        recording: the recording, where it is open already.
+        server: what the server has; what the recorded simulation's had if absent.
+        banned: show clients that were banned when it was recorded.
 
     Raises:
         ResultsError: the recording is damaged.
     """
 
-    def __init__(self, cell: Cell, map: Map = map_in_order) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        map: Map = map_in_order,
+        recording: Recording | None = None,
+        server: Server | None = None,
+        banned: bool = False,
+    ) -> None:
         self.cell = cell
-        self.recording = Recording(str(cell.recording))
+        self.recording = recording or Recording(str(cell.recording))
         self.roster = Roster(self.recording)
-        self._server = server_of(self.recording, map)
+        self._server = server or server_of(self.recording, map)
+        self._banned = banned
 
     def advance(self, position: int) -> Progress:
         """Read the next round."""
         recorded = self.recording.read(position)
-        round = seen(recorded, self._server)
+        round = seen(recorded, self._server, self._banned)
         asked = [] if round is None else [self.roster.number(name) for name in round.client_ids]
         attacking = set(recorded.remarks.get("attacking", ()))
         return Progress(recorded.round.index, asked, attacking, None, {"training": 0.0}, round)

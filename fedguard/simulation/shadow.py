@@ -19,6 +19,11 @@ from .settings import Cell, Defense
 class Watcher:
     """A defence that sees every round, remembers, bans in its own ledger, and changes nothing.
 
+    Args:
+        cell: its settings.
+        federation: what it watches.
+        aggregate: let its aggregator work too, and remember; nobody uses the aggregate.
+
     Attributes:
         cell: its settings.
         guard: the defence.
@@ -26,8 +31,11 @@ class Watcher:
         error: why it stopped watching; empty if it did not.
     """
 
-    def __init__(self, cell: Cell, federation: Federation | RecordedFederation) -> None:
+    def __init__(
+        self, cell: Cell, federation: Federation | RecordedFederation, aggregate: bool = False
+    ) -> None:
         self.cell = cell
+        self._aggregate = aggregate
         self.guard: Guard = build_guard(cell)
         self.records: list[RoundRecord] = []
         self.error = ""
@@ -42,7 +50,8 @@ class Watcher:
         if self.error or progress.round is None:
             return
         try:
-            outcome = self.guard.watch(progress.round)
+            judge = self.guard.process if self._aggregate else self.guard.watch
+            outcome = judge(progress.round)
         except FedGuardError as error:
             self.error = str(error)
             return

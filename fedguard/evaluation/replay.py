@@ -1,0 +1,274 @@
+"""``fedguard replay``: one defence on a recording, on the terminal and as a file of verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+from ..recording import Recording
+from ..simulation.recorded import RecordedFederation, cell_of
+from ..simulation.records import RoundRecord
+from ..simulation.settings import Cell, Defense
+from ..simulation.shadow import Watcher
+from ..threads import single_thread
+from .given import given_server
+from .on_recording import facts_of
+from .suite import Suite
+from .summary import summarise
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a recording.
+
+    Attributes:
+        folder: the recording.
+        detector: who scores it; the recorded defence if None.
+        params: the detector's.
+        policy: what follows, as in a suite; the default if None.
+        assumed: how many malicious clients defences are told; as recorded if None.
+        model: for a live recording, see :func:`fedguard.evaluation.given.given_server`.
+        validation: likewise.
+        root: likewise.
+        banned: show the defence clients that were banned when it was recorded.
+    """
+
+    folder: Path
+    detector: str | None = None
+    params: dict[str, Any] | None = None
+    policy: Any = None
+    assumed: int | None = None
+    model: str | None = None
+    validation: Path | None = None
+    root: Path | None = None
+    banned: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the defence says.
+
+    Attributes:
+        cell: its settings.
+        watcher: the defence, and its record of every round.
+        problems: what is wrong with the recording.
+        compared: scores compared with the recorded ones, where the defence is the recorded one.
+        different: how many of them are not the same to the last bit.
+    """
+
+    cell: Cell
+    watcher: Watcher
+    problems: list[str]
+    compared: int
+    different: int
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known who is malicious."""
+        return all(row.malicious is not None for row in self.watcher.records[0].clients)
+
+
+def ask(question: Question) -> Answer:
+    """Replay a recording.
+
+    Raises:
+        ResultsError: it cannot be read, or its first round is damaged.
+        ConfigError: the defence is none, or was not recorded.
+    """
+    recording = Recording(question.folder)
+    problems = recording.check()
+    if len(recording) == 0:
+        raise ConfigError("; ".join(problems) or f"{question.folder} holds no round")
+    cell = _cell(question, recording)
+    server = given_server(recording, question.model, question.validation, question.root)
+    federation = RecordedFederation(cell, recording=recording, server=server, banned=question.banned)
+    watcher = Watcher(cell, federation, aggregate=True)
+    compared = different = 0
+    with single_thread():
+        for position in range(len(recording)):
+            progress = federation.advance(position)
+            watcher.watch(progress, federation.record(progress))
+            if watcher.error:
+                break
+            if question.detector is None and progress.round is not None:
+                old, new = _scores(recording, position, watcher.records)
+                compared, different = compared + len(old), different + int((~_same(old, new)).sum())
+    return Answer(cell, watcher, problems, compared, different)
+
+
+def show_replay(question: Question, out: Path | None) -> bool:
+    """Replay, show what the defence says, and return whether recording and defence went through."""
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise ConfigError(f"cannot write {out}: use a name that ends in .csv or .json")
+    answer = ask(question)
+    problems, watcher = list(answer.problems), answer.watcher
+    damaged = bool(problems)
+    if watcher.error:
+        hint = "" if question.model or question.validation else "; see --model, --validation and --root"
+        needs = "give the round" in watcher.error
+        problems.append(watcher.error.strip().splitlines()[-1] + (hint if needs else ""))
+    console = Console(width=None if Console().is_terminal else 110)
+    if watcher.records:
+        _show(answer, console)
+        if out is not None:
+            _write(answer, out)
+    for problem in problems:
+        Console(stderr=True).print(problem, style="red", markup=False, highlight=False)
+    return not damaged and not watcher.error
+
+
+def verdicts(answer: Answer) -> list[dict[str, Any]]:
+    """One row per round and client that took part."""
+    rows = []
+    for record in answer.watcher.records:
+        for row in record.clients:
+            if row.participated:
+                values = row._asdict()
+                del values["participated"]
+                rows.append({"round": record.index, **values})
+    return rows
+
+
+def _cell(question: Question, recording: Recording) -> Cell:
+    recorded = cell_of(recording)
+    facts = facts_of(recording)
+    if question.detector is None and (recorded is None or not recorded.defense.detector):
+        raise ConfigError("no detector was recorded with it: choose one with --detector")
+    if question.detector is None and question.params:
+        raise ConfigError("--param goes with --detector")
+    told = (
+        question.assumed if recorded is None or question.assumed is not None else recorded.assumed_malicious
+    )
+    if recorded is None and told is None:
+        raise ConfigError(
+            "nobody knows how many clients of this recording are malicious; say with --assumed what "
+            "defences are told"
+        )
+    before = Defense() if recorded is None else recorded.defense
+    try:
+        changes: dict[str, Any] = {"policy": question.policy} if question.policy else {}
+        if question.detector is not None:
+            changes = {
+                "detector": {"name": question.detector, **(question.params or {})},
+                "policy": question.policy,
+            }
+        defense = Defense(**{**{n: getattr(before, n) for n in Defense.model_fields}, **changes})
+        suite = Suite(**{**facts, "assumed_malicious": told, "defenses": {"replay": defense}})
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    (cell,) = suite.cells()
+    return cell
+
+
+def _scores(recording: Recording, position: int, records: list[RoundRecord]) -> tuple[Any, Any]:
+    """The recorded scores and the new ones of those who are in both."""
+    recorded = recording.read(position)
+    new = {row.id: row.score for row in records[-1].clients if row.participated}
+    known = [i for i, name in enumerate(recorded.round.client_ids) if str(name) in new]
+    ids = [str(recorded.round.client_ids[i]) for i in known]
+    return recorded.scores[known], np.array([new[name] for name in ids])
+
+
+def _same(one: Any, other: Any) -> Any:
+    return (one == other) | (np.isnan(one) & np.isnan(other))
+
+
+def _show(answer: Answer, console: Console) -> None:
+    watcher = answer.watcher
+    detectors = ", ".join(watcher.guard.detectors)
+    console.print(
+        f"{detectors} with policy {watcher.guard.policy.name} on {len(watcher.records)} recorded rounds "
+        f"({answer.cell.recording})",
+        highlight=False,
+    )
+    rounds = _table("round", "clients", "mean score", "suspects", "excluded", "banned", "who")
+    for record in watcher.records:
+        there = [row for row in record.clients if row.participated]
+        rounds.add_row(*map(str, _round_row(record.index, there)))
+    console.print(rounds)
+    clients = _table("client", "rounds", "mean score", "suspect in", "excluded in", "banned")
+    if answer.labelled:
+        clients.add_column("truth")
+    for number in range(len(watcher.records[0].clients)):
+        clients.add_row(*_client_row(answer, number))
+    console.print(clients)
+    if answer.labelled:
+        _show_metrics(answer, console)
+    if answer.compared:
+        verdict = "the same to the last bit" if answer.different == 0 else f"{answer.different} differ"
+        console.print(f"{answer.compared} scores compared with the recorded ones: {verdict}", highlight=False)
+
+
+def _round_row(index: int, there: list[Any]) -> tuple[Any, ...]:
+    suspects = [row.id for row in there if row.suspect]
+    named = " ".join(suspects[:8]) + (" …" if len(suspects) > 8 else "")
+    excluded, banned = sum(row.weight == 0 for row in there), sum(row.banned for row in there)
+    return index, len(there), _mean([r.score for r in there]), len(suspects), excluded, banned, named
+
+
+def _client_row(answer: Answer, number: int) -> list[str]:
+    rows = [record.clients[number] for record in answer.watcher.records]
+    there = [row for row in rows if row.participated]
+    cells = [
+        rows[-1].id,
+        str(len(there)),
+        _mean([row.score for row in there]),
+        str(sum(row.suspect for row in there)),
+        str(sum(row.weight == 0 for row in there)),
+        "yes" if answer.watcher.ever_banned(number) else "",
+    ]
+    return [*cells, *([("malicious" if rows[0].malicious else "benign")] if answer.labelled else [])]
+
+
+def _mean(scores: list[float]) -> str:
+    """The mean of the finite ones."""
+    finite = [s for s in scores if math.isfinite(s)]
+    return f"{np.mean(finite):.4g}" if finite else "–"
+
+
+def _show_metrics(answer: Answer, console: Console) -> None:
+    numbers = summarise(answer.watcher, answer.watcher.records)
+    basis = "labels at the end" if numbers["basis"] == "labels" else "mean over rounds"
+    rates = [
+        f"{name.upper()} {'–' if math.isnan(numbers[name]) else f'{100 * numbers[name]:.1f} %'}"
+        for name in ("dacc", "fpr", "fnr")
+    ]
+    area = "–" if math.isnan(numbers["auroc"]) else f"{numbers['auroc']:.3f}"
+    console.print(f"{', '.join(rates)} ({basis}), AUROC {area}", highlight=False)
+
+
+def _table(*names: str) -> Table:
+    table = Table()
+    for name in names:
+        table.add_column(name, justify="left" if name in ("client", "who") else "right")
+    return table
+
+
+def _write(answer: Answer, out: Path) -> None:
+    import pandas as pd
+
+    rows = verdicts(answer)
+    try:
+        if out.suffix == ".csv":
+            pd.DataFrame(rows).to_csv(out, index=False)
+            return
+        plain = [{name: _json(value) for name, value in row.items()} for row in rows]
+        out.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+
+
+def _json(value: Any) -> Any:
+    """JSON knows neither NaN (null) nor infinity (the string "inf")."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
