@@ -61,6 +61,9 @@ def evaluate(
         bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Import the module:Class that the suite's file names.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
 ) -> None:
     """Run attacks × defences × seeds, show detection metrics, and store every verdict.
@@ -75,7 +78,7 @@ def evaluate(
     from .evaluation.suite import load_suite
 
     _set_data_root(data_root)
-    plan, source = load_suite(suite, overrides)
+    plan, source = load_suite(suite, overrides, allow_code)
     check_suite(plan, source)
     count = workers or _cores()
     if dry_run:
@@ -228,7 +231,9 @@ def _print_table(table: Any) -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit status 2."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # so that module:Class finds a module of the current folder
+        # So that module:Class finds a module of the current folder; last, so that a torch.py that lies there
+        # is not taken for PyTorch.
+        sys.path.append(str(Path.cwd()))
     try:
         app()
     except FedGuardError as error:

@@ -68,5 +68,11 @@ def _latex(frame: pd.DataFrame) -> str:
     return str(style.to_latex(hrules=True, column_format="l" * names + "r" * (len(table.columns) - names)))
 
 
+_LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {sign: f"\\{sign}" for sign in "_%&#${}"}
+)
+
+
 def _escape(text: str) -> str:
-    return text.replace("\\", "\\textbackslash{}").replace("_", "\\_").replace("%", "\\%").replace("&", "\\&")
+    return text.translate(_LATEX)

@@ -50,13 +50,11 @@ def test_geometry_of_every_type_and_scale(dtype, scale):
     lengths = np.sqrt((exact**2).sum(1))
     both = np.outer(lengths, lengths)
     np.testing.assert_allclose(found.norms, lengths, rtol=PRODUCTS + slack)
-    np.testing.assert_allclose(
-        found.products.numpy() / both, (exact @ exact.T) / both, rtol=0, atol=PRODUCTS + slack
-    )
+    inner = (exact @ exact.T) / both
+    np.testing.assert_allclose(found.products.numpy() / both, inner, rtol=0, atol=PRODUCTS + slack)
     np.testing.assert_allclose(found.cosines.numpy(), inner, rtol=0, atol=PRODUCTS + slack)
-    np.testing.assert_allclose(
-        found.mean, exact.mean(0), rtol=0, atol=(PRODUCTS + slack) * np.abs(exact).max()
-    )
+    largest = np.abs(exact).max()
+    np.testing.assert_allclose(found.mean, exact.mean(0), rtol=0, atol=(PRODUCTS + slack) * largest)
     centred = exact - exact.mean(0)
     np.testing.assert_allclose(
         found.gram.numpy() / both, (centred @ centred.T) / both, rtol=0, atol=4 * (PRODUCTS + slack)
