@@ -195,7 +195,7 @@ def _parse(text: str, name: str) -> Source:
         raise ConfigError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply, or an alias that holds itself") from None
-    except ValueError as error:  # 2026-99-99, an integer of 10,000 digits
+    except (ValueError, TypeError) as error:  # 2026-99-99, an integer of 10,000 digits, a mapping as a key
         raise ConfigError(f"{name}: not valid YAML: {error}") from None
     finally:
         loader.dispose()
