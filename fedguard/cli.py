@@ -73,7 +73,9 @@ app.command("list")(methods.list_)
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit status 2."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # so that module:Class finds a module of the current folder
+        # So that module:Class finds a module of the current folder; last, so that a torch.py that lies there
+        # is not taken for PyTorch.
+        sys.path.append(str(Path.cwd()))
     try:
         app()
     except FedGuardError as error:

@@ -31,6 +31,10 @@ def evaluate(
         bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Import the module:Class that a results folder's suite names."),
+    ] = False,
     columns: Annotated[str, typer.Option(help="Metrics that the tables show, e.g. dacc,ap; or all.")] = "",
     record: Annotated[
         Path | None, typer.Option(help="Record every federation to a folder of its own in this one.")
@@ -54,14 +58,14 @@ def evaluate(
     from ..evaluation.live import Terminal, show_failures
     from ..evaluation.on_recording import check_recordable
     from ..evaluation.source import assignments
-    from ..evaluation.store import folder_for
+    from ..evaluation.store import folder_for, in_results_folder
     from ..evaluation.suite import load_suite
     from ..evaluation.tables import SHOWN, columns_named
     from ..evaluation.trackers import make_tracker
 
     set_data_root(data_root)
     shown = tuple(column.name for column in columns_named(columns.split(","))) if columns else SHOWN
-    plan, source = load_suite(suite, overrides)
+    plan, source = load_suite(suite, overrides, allow_code or not in_results_folder(suite))
     check_suite(plan, source)
     if record is not None:
         check_recordable(plan)

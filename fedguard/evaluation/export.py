@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
@@ -15,19 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "markdown", "latex", "json", "parquet")
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "_": r"\_",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "$": r"\$",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
 
 
 def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
@@ -80,5 +66,11 @@ def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:
     return text.replace(" ± ", " $\\pm$ ").replace("–", "--")
 
 
+_LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {sign: f"\\{sign}" for sign in "_%&#${}"}
+)
+
+
 def _escape(text: str) -> str:
-    return re.sub(r"[\\_%&#${}~^]", lambda found: _LATEX[found.group()], text)
+    return text.translate(_LATEX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,11 @@ from ..errors import ConfigError
 from ..params import nearest
 
 Path_ = tuple[str | int, ...]
+
+#: A file of settings has no more bytes, and no more values once its aliases are written out.
+MAX_BYTES, MAX_VALUES = 4 * 2**20, 100_000
+#: ``module:Class``, wherever a method's name may stand.
+_CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
 class _Loader(yaml.SafeLoader):
@@ -104,11 +110,33 @@ class Source:
         self.lines = {p: line for p, line in self.lines.items() if p[: len(path)] != path}
         self.overrides[path] = assignment
 
+    def refuse_code(self) -> None:
+        """Refuse a file that names classes to import: whoever wrote it chooses what is run.
+
+        Raises:
+            ConfigError: with the place of the first ``module:Class``.
+        """
+        for path, text in _texts(self.data, ()):
+            if _CODE.fullmatch(text) and not any(path[:k] in self.overrides for k in range(len(path) + 1)):
+                raise self.error(
+                    path,
+                    f"{text} is code, which would be imported and run; give --allow-code if you trust this "
+                    "file and that module, or name the class on the command line",
+                )
+
     def _step(self, target: Any, part: str | int, path: Path_, assignment: str) -> Any:
         try:
             return target[part]
         except (KeyError, IndexError, TypeError):
             raise ConfigError(f"override {assignment!r}: there is no {'.'.join(map(str, path))}") from None
+
+
+def _texts(value: Any, path: Path_) -> Iterator[tuple[Path_, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(item, (*path, key))
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
@@ -147,6 +175,8 @@ def read(suite: str) -> Source:
             f"({', '.join(shipped)})"
         )
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: has more than {MAX_BYTES >> 20} MiB; that is no suite")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -163,6 +193,10 @@ def _parse(text: str, name: str) -> Source:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply, or an alias that holds itself") from None
+    except (ValueError, TypeError) as error:  # 2026-99-99, an integer of 10,000 digits, a mapping as a key
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
     finally:
         loader.dispose()
     return source
@@ -170,6 +204,8 @@ def _parse(text: str, name: str) -> Source:
 
 def _plain(loader: _Loader, node: yaml.Node, path: Path_, source: Source) -> Any:
     source.lines[path] = node.start_mark.line + 1
+    if len(source.lines) > MAX_VALUES:  # aliases of aliases grow exponentially
+        raise ConfigError(f"{source.name}: more than {MAX_VALUES:,} values once aliases are written out")
     if isinstance(node, yaml.SequenceNode):
         return [_plain(loader, item, (*path, i), source) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):

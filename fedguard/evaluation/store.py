@@ -290,3 +290,8 @@ def folder_for(base: Path, suite: Suite) -> Path:
     except ResultsError:
         return candidate
     return last if len(store.finished()) < len(suite.cells()) else candidate
+
+
+def in_results_folder(suite: str) -> bool:
+    """Whether a suite is the one of a results folder, which somebody else may have written."""
+    return (Path(suite).parent / "results.sqlite").exists() and Path(suite).is_file()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ..errors import ConfigError, ParameterError
 from ..params import nearest
@@ -26,6 +27,9 @@ from ..simulation.settings import (
     TrainingSettings,
 )
 from .source import Source, read
+
+#: The most runs of one suite.
+MAX_RUNS = 1_000_000
 
 
 def _labelled(value: Any) -> Any:
@@ -61,6 +65,13 @@ def _defense(value: Any) -> Any:
 ShortDefense = Annotated[Defense, BeforeValidator(_defense)]
 
 
+def _folder_name(name: str) -> str:
+    """The results folder lies below ``results``, wherever a suite comes from."""
+    if not name or name.startswith((".", "-")) or not name.isprintable() or set(name) & set("/\\:"):
+        raise ValueError("a suite is called like a folder: no '/', '\\' or ':', no '.' or '-' in front")
+    return name
+
+
 class Suite(Settings):
     """A suite: one federation, attacks × defences × seeds.
 
@@ -85,7 +96,7 @@ class Suite(Settings):
             same bits either way.
     """
 
-    name: str = "suite"
+    name: Annotated[str, AfterValidator(_folder_name)] = "suite"
     summary: str = ""
     attacks: Annotated[dict[str, ShortAttack], BeforeValidator(_labelled)] = Field(
         {"none": AttackSpec(name="none")}
@@ -198,8 +209,15 @@ def resolved(suite: Suite) -> Suite:
     )
 
 
-def load_suite(suite: str | Path, overrides: list[str] | None = None) -> tuple[Suite, Source]:
+def load_suite(
+    suite: str | Path, overrides: list[str] | None = None, allow_code: bool = True
+) -> tuple[Suite, Source]:
     """Read a suite by path or shipped name, apply ``a.b=c`` overrides, and check its form.
+
+    Args:
+        suite: the path or the name.
+        overrides: settings to change.
+        allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
 
     Raises:
         ConfigError: with file, line and key path; suggests the nearest key for a misspelt one.
@@ -212,6 +230,8 @@ def load_suite(suite: str | Path, overrides: list[str] | None = None) -> tuple[S
     source.data.setdefault("name", Path(str(suite)).stem)
     for assignment in overrides or []:
         source.override(assignment)
+    if not allow_code:
+        source.refuse_code()
     for key in ("attacks", "defenses"):
         if isinstance(source.data.get(key), list):
             source.aliases.update({(key, _label(v) or ""): (key, i) for i, v in enumerate(source.data[key])})
@@ -222,6 +242,9 @@ def load_suite(suite: str | Path, overrides: list[str] | None = None) -> tuple[S
         raise _first_problem(error, source) from None
     except TypeError as error:
         raise source.error((), f"keys must be words: {error}") from None
+    size = math.prod(map(len, (*plan.grid.values(), plan.attacks, plan.defenses, plan.seeds)))
+    if size > MAX_RUNS:
+        raise source.error((), f"{size:,} runs, at most {MAX_RUNS:,} can be planned; make the grid smaller")
     _check_points(plan, source)
     return _on_recording(plan, source), source
 

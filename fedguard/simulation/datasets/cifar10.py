@@ -16,6 +16,8 @@ from .files import REPLACE, Files
 BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 FILES = Files("cifar10", "cifar-10-batches-py", (*BATCHES, "test_batch"), ("",), downloader="CIFAR10")
 PIXELS = 3 * 32 * 32
+#: A batch of 10,000 has 31 MB.
+MAX_BYTES = 2**28
 
 
 def load_cifar10(data_root: str | Path | None = None) -> Dataset:
@@ -48,6 +50,8 @@ def read_pickle(path: Path) -> Any:
         DataError: the file is damaged, or asks for any other class or function.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"it has more than {MAX_BYTES >> 20} MiB")
         with path.open("rb") as file:
             return _Unpickler(file, encoding="latin1").load()
     except Exception as error:  # damaged pickles raise nearly anything

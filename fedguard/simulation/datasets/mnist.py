@@ -21,6 +21,8 @@ NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 UNSIGNED_BYTE = 0x08
+#: No file of these data sets is larger once unpacked (47 MB); a bomb of zeros would be.
+MAX_BYTES = 2**28
 
 
 def load_mnist(data_root: str | Path | None = None) -> Dataset:
@@ -80,6 +82,9 @@ def _listed(shape: tuple[int, ...]) -> str:
 def _content(path: Path) -> bytes:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read()
+            data = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}; {REPLACE}") from error
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{path} has more than {MAX_BYTES >> 20} MiB unpacked; {REPLACE}")
+    return data
