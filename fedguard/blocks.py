@@ -73,6 +73,11 @@ def wide(block: Block) -> Block:
     return block.astype(np.float64) if isinstance(block, np.ndarray) else block.double()
 
 
+def narrow(block: Block) -> Block:
+    """A copy in float32."""
+    return block.astype(np.float32) if isinstance(block, np.ndarray) else block.float()
+
+
 def ordered(block: Block) -> Block:
     """(n, w) every column in ascending order.
 
