@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .server import Labelled as Labelled
     from .server import Server as Server
     from .stage import Stage as Stage
+    from .streamed import StreamedUpdates as StreamedUpdates
     from .updates import Updates as Updates
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ _HOME = {
     "Labelled": "server",
     "Server": "server",
     "Stage": "stage",
+    "StreamedUpdates": "streamed",
     "Updates": "updates",
 }
 

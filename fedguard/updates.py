@@ -118,6 +118,15 @@ class Updates:
             return source[rows, start:stop]
         return source[:, start:stop][self._rows[rows] if self._gpu else self._rows.numpy()[rows]]
 
+    def columns(self, chosen: Index) -> Tensor:
+        """(n, k) float32 some columns."""
+        index = torch.as_tensor(positions(chosen), device=self.device)
+        return self._source[:, index] if self._rows is None else self._source[self._rows[:, None], index]
+
+    def row(self, i: int) -> Tensor:
+        """(d,) a copy of client i's update."""
+        return self._source[i if self._rows is None else int(self._rows[i])].clone()
+
     def blocks(self) -> Iterator[Tensor]:
         """Yield consecutive column blocks as float64 tensors, small enough to stay in a cache."""
         for start, stop in ranges(self.n, self.d, self._gpu):
@@ -277,14 +286,18 @@ class Updates:
             return self
         part = Updates(self._source)
         part._rows = index if self._rows is None else self._rows[index]
+        self._hand_on(part, index.cpu().numpy())
+        return part
+
+    def _hand_on(self, part: Updates, index: NDArray[np.int64]) -> None:
+        """Give the known geometry of some clients to an object that holds these alone."""
         if "norms" in self.__dict__:
             part.__dict__["norms"] = self.norms[index]
         if "finite" in self.__dict__:
-            part.__dict__["finite"] = self.finite[index.cpu().numpy()]
+            part.__dict__["finite"] = self.finite[index]
         for name in ("products", "sq_distances", "cosines"):
             if name in self.__dict__:
                 part.__dict__[name] = self.__dict__[name][index][:, index]
-        return part
 
 
 def _connected(near: Tensor) -> list[Tensor]:
