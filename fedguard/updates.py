@@ -133,6 +133,10 @@ class Updates:
             part = self._source[:, start:stop]
             yield (part if self._rows is None else part[self._rows]).double()
 
+    def row(self, i: int) -> Tensor:
+        """(d,) a copy of client i's update."""
+        return self._source[i if self._rows is None else int(self._rows[i])].clone()
+
     def map_blocks(self, work: Callable[..., Result], *vectors: Tensor) -> list[Result]:
         """``work(block, …)`` for consecutive float32 column blocks, in several threads; see ``blocks.py``.
 
