@@ -135,12 +135,11 @@ class DnC(Detector):
 
     def _samples(self, round: Round) -> Iterator[Tensor]:
         """The sampled columns of each iteration; only one if b ≥ d, where all samples are the same."""
-        matrix, d = round.updates.matrix, round.updates.d
+        updates, d = round.updates, round.updates.d
         if self.coordinates >= d:
-            yield matrix
+            yield updates.matrix
             return
         server = round.server
         draw = server.generator("dnc", round.index) if server else generator(0, "dnc", round.index)
         for _ in range(self.niters):
-            chosen = torch.randperm(d, generator=draw)[: self.coordinates]
-            yield matrix[:, chosen.to(matrix.device)]
+            yield updates.columns(torch.randperm(d, generator=draw)[: self.coordinates])

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: The types that a file may hold, as NumPy reads them; bfloat16 is the upper half of a float32.
-_TYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+_TYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 
 class _Part(NamedTuple):
@@ -67,7 +72,9 @@ class _File:
         for part, (first, last) in zip(self.parts, pairwise(self.edges), strict=True):
             here = (columns >= first) & (columns < last)
             if here.any():
-                mapped = np.memmap(self.path, _TYPES[part.kind], "r", part.offset, (part.size,))
+                mapped: NDArray[Any] = np.memmap(
+                    self.path, dtype=_TYPES[part.kind], mode="r", offset=part.offset, shape=(part.size,)
+                )
                 out[here] = _float32(np.asarray(mapped[columns[here] - first]), part.kind)
         return out
 
@@ -131,7 +138,7 @@ class StreamedUpdates(Updates):
         return torch.device("cpu")
 
     @property
-    def matrix(self) -> Tensor:  # type: ignore[override]
+    def matrix(self) -> Tensor:
         """Refused: it would not fit.
 
         Raises:
@@ -139,7 +146,7 @@ class StreamedUpdates(Updates):
         """
         raise StreamedError(
             f"the updates are streamed from disk, and a method asked for all of them at once "
-            f"({self.n} x {self.d}, {4e-9 * self.n * self.d:.1f} GB); use methods that work on blocks, "
+            f"({self.n} x {self.d}, {4e-9 * self.n * self.d:.2g} GB); use methods that work on blocks, "
             "distances, norms or cosines, or load the updates into memory"
         )
 
@@ -156,9 +163,9 @@ class StreamedUpdates(Updates):
         """(d,) a copy of client i's update, in memory."""
         return torch.from_numpy(self._files[i].read(0, self.d))
 
-    def columns(self, chosen: Index) -> Tensor:
-        """(n, k) float32 some columns."""
-        index = positions(chosen)
+    def columns(self, which: Tensor) -> Tensor:
+        """(n, k) some columns."""
+        index = which.numpy()
         return torch.from_numpy(np.stack([file.pick(index) for file in self._files]))
 
     def take(self, clients: Index) -> Updates:

@@ -118,15 +118,6 @@ class Updates:
             return source[rows, start:stop]
         return source[:, start:stop][self._rows[rows] if self._gpu else self._rows.numpy()[rows]]
 
-    def columns(self, chosen: Index) -> Tensor:
-        """(n, k) float32 some columns."""
-        index = torch.as_tensor(positions(chosen), device=self.device)
-        return self._source[:, index] if self._rows is None else self._source[self._rows[:, None], index]
-
-    def row(self, i: int) -> Tensor:
-        """(d,) a copy of client i's update."""
-        return self._source[i if self._rows is None else int(self._rows[i])].clone()
-
     def blocks(self) -> Iterator[Tensor]:
         """Yield consecutive column blocks as float64 tensors, small enough to stay in a cache."""
         for start, stop in ranges(self.n, self.d, self._gpu):
@@ -136,6 +127,11 @@ class Updates:
     def row(self, i: int) -> Tensor:
         """(d,) a copy of client i's update."""
         return self._source[i if self._rows is None else int(self._rows[i])].clone()
+
+    def columns(self, which: Tensor) -> Tensor:
+        """(n, k) a copy of some columns."""
+        part = self._source.index_select(1, which.to(self.device))
+        return part if self._rows is None else part[self._rows]
 
     def map_blocks(self, work: Callable[..., Result], *vectors: Tensor) -> list[Result]:
         """``work(block, …)`` for consecutive float32 column blocks, in several threads; see ``blocks.py``.
