@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|lint|setup``.
+"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|lint|bench|setup``.
 
 The set-up (a virtual environment in .venv, through constraints.txt) is done once; as long as
 pyproject.toml and constraints.txt stay the same, later calls start at once.
@@ -64,6 +64,11 @@ def test(*args: str) -> None:
     call([str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", *args], OMP_NUM_THREADS="1")
 
 
+def bench(*args: str) -> None:
+    """Speed beside that of the peers (pip install -e ".[bench]"); see docs/performance.md."""
+    call([str(BIN / "python"), "benchmarks/speed.py", *args])
+
+
 def lint() -> None:
     """Style and types."""
     call([str(BIN / "ruff"), "check", "."])
@@ -73,7 +78,7 @@ def lint() -> None:
 
 def main() -> None:
     """Set up, then do what was asked."""
-    jobs = {"run": run, "test": test, "lint": lint, "setup": lambda: None}
+    jobs = {"run": run, "test": test, "lint": lint, "bench": bench, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is

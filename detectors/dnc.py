@@ -16,6 +16,7 @@ from fedguard.errors import ParameterError, TooFewClientsError
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.seeds import generator
+from fedguard.updates import Updates
 
 from ._ranking import ranks
 
@@ -32,15 +33,14 @@ def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
     From the smaller Gram matrix: with C = centred rows and C Cᵀ a = λ a, s = λ a². If all rows are the
     same, all scores are 0.
     """
-    rows = sample.double()
-    centred = rows - rows.mean(0)
-    n, b = centred.shape
-    total = float(centred.square().sum())
-    if total <= ROUNDING * float(rows.square().sum()):
+    updates = Updates(sample)
+    gram, (n, b) = updates.gram, sample.shape
+    if gram.diagonal().sum() <= ROUNDING * updates.norms.square().sum():
         return np.zeros(n)
     if n <= b:
-        projections = torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -1]
+        projections = torch.linalg.eigh(gram).eigenvectors[:, -1]
     else:
+        centred = sample.double() - updates.mean
         projections = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
     squares = projections.square()
     shares: NDArray[np.float64] = (squares / squares.max()).cpu().numpy()

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedguard.aggregators.krum import krum_scores, tolerated
@@ -86,7 +85,7 @@ class ThreeSigma(Detector):
     def score(self, round: Round) -> Scores:
         """Score by the distance to the centre."""
         updates, start = of_part(round, self.features)
-        distances = _distances(updates, self._centre(round, updates, start))
+        distances = updates.distances_to(self._centre(round, updates, start)).cpu().numpy()
         largest = distances.max()
         scaled = distances / largest if largest > 0 else distances  # squares of huge distances overflow
         limit = scaled.mean() + self.sigmas * scaled.std()
@@ -111,7 +110,7 @@ class ThreeSigma(Detector):
             return Median().aggregate(Round(updates), np.ones(updates.n)).double()
         if self.centre == "krum":
             scores = krum_scores(updates.sq_distances, tolerated(updates.n)).cpu().numpy()
-            return updates.matrix[int(ranks(scores, round.client_ids).argmin())].double()
+            return updates.row(int(ranks(scores, round.client_ids).argmin())).double()
         if start is None:
             raise NeedError("three_sigma needs global_params: give the round its global_params")
         if self._average is not None:
@@ -133,11 +132,3 @@ class ThreeSigma(Detector):
     def load_state_dict(self, state: State) -> None:
         """Replace the mean model."""
         self._average = state.get("average")
-
-
-def _distances(updates: Updates, centre: Tensor) -> NDArray[np.float64]:
-    total, begin = torch.zeros(updates.n, dtype=torch.float64, device=centre.device), 0
-    for block in updates.blocks():
-        total += (block - centre[begin : begin + block.shape[1]]).square().sum(1)
-        begin += block.shape[1]
-    return total.sqrt().cpu().numpy()

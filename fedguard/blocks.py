@@ -30,6 +30,10 @@ GPU_BLOCK_BYTES = 256 * 2**20
 #: Columns per block at least, however many clients there are.
 MIN_WIDTH = 256
 
+# The C library hands freed blocks back to the kernel and faults every page in again, which takes longer than
+# the arithmetic, until it has once seen an array of this size (glibc's largest dynamic threshold) freed.
+np.empty(31 * 2**20, dtype=np.uint8)
+
 
 def ranges(n: int, d: int, gpu: bool = False) -> list[tuple[int, int]]:
     """Where the blocks of n rows begin and end."""
@@ -71,6 +75,11 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool 
 def wide(block: Block) -> Block:
     """A copy in float64."""
     return block.astype(np.float64) if isinstance(block, np.ndarray) else block.double()
+
+
+def narrow(block: Block) -> Block:
+    """A copy in float32."""
+    return block.astype(np.float32) if isinstance(block, np.ndarray) else block.float()
 
 
 def ordered(block: Block) -> Block:

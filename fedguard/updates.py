@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -155,10 +154,12 @@ class Updates:
         parts = self.map_blocks(lambda block, *cut: work(wide(block), *cut), *vectors)
         return torch.as_tensor(sum(parts[1:], start=parts[0]))
 
-    def weighted_sum(self, coefficients: NDArray[np.float64]) -> Tensor:
-        """(…, d) Σ_i c_i u_i in float64, for coefficients (…, n)."""
+    def weighted_sum(
+        self, coefficients: NDArray[np.float64], form: Callable[[Block], Block] = lambda block: block
+    ) -> Tensor:
+        """(…, d) Σ_i c_i u_i for coefficients (…, n), summed in float64; ``form`` says what to keep of it."""
         c = torch.from_numpy(coefficients).to(self.device) if self._gpu else coefficients
-        return joined(self.map_blocks(lambda block: c @ wide(block)))
+        return joined(self.map_blocks(lambda block: form(c @ wide(block))))
 
     def along(self, direction: Tensor) -> Tensor:
         """(n,) ⟨u_i, v⟩ in float64, for v of (d,)."""
@@ -171,8 +172,7 @@ class Updates:
     @cached_property
     def finite(self) -> NDArray[np.bool_]:
         """(n,) True where a client's update has no NaN or Inf."""
-        parts = self.map_blocks(lambda block: (abs(block) < math.inf).all(1))
-        ok: NDArray[np.bool_] = np.logical_and.reduce([torch.as_tensor(part).cpu().numpy() for part in parts])
+        ok: NDArray[np.bool_] = self.norms.isfinite().cpu().numpy()  # squares of float32 fit into float64
         return ok
 
     @cached_property

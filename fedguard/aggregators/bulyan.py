@@ -38,7 +38,9 @@ def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
         left = len(near.left)
         scores = near.scores(min(max(1, left - num_malicious - 2), left - 1))
         ties = np.flatnonzero(scores == scores.min())
-        chosen.append(near.remove(int(ties[total[near.left[ties]].argmin()])))
+        place = int(ties[total[near.left[ties]].argmin()])
+        chosen.append(int(near.left[place]))
+        near = near.without(place)
     return chosen
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,7 +47,7 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
 
 
 class Neighbours:
-    """Everybody's squared distances to the others in ascending order, while clients leave one by one.
+    """Everybody's squared distances to the others in ascending order, also after clients have left.
 
     Args:
         sq_distances: (n, n).
@@ -64,16 +66,16 @@ class Neighbours:
         sums: NDArray[np.float64] = self._values[:, :count].sum(1)
         return sums
 
-    def remove(self, place: int) -> int:
-        """Take out ``left[place]``, and return it."""
-        gone = int(self.left[place])
+    def without(self, place: int) -> Neighbours:
+        """The same when ``left[place]`` has left, too."""
         rows = np.delete(np.arange(len(self.left)), place)
-        order, values = self._order[rows], self._values[rows]
-        stays = order != gone
-        self._order = order[stays].reshape(len(rows), len(rows))
-        self._values = values[stays].reshape(len(rows), len(rows))
-        self.left = self.left[rows]
-        return gone
+        part = copy.copy(self)
+        part.left = self.left[rows]
+        order = self._order[rows]
+        stays = order != self.left[place]
+        part._order = order[stays].reshape(len(rows), len(rows))
+        part._values = self._values[rows][stays].reshape(len(rows), len(rows))
+        return part
 
 
 def multi_krum(sq_distances: Tensor, num_malicious: int, count: int | None = None) -> list[int]:
@@ -91,8 +93,9 @@ def multi_krum(sq_distances: Tensor, num_malicious: int, count: int | None = Non
     chosen: list[int] = []
     floor = 2 * num_malicious + 2 if count is None else max(num_malicious + 2, n - count)
     while len(near.left) > floor:
-        scores = near.scores(len(near.left) - num_malicious - 2)
-        chosen.append(near.remove(int(scores.argmin())))
+        place = int(near.scores(len(near.left) - num_malicious - 2).argmin())
+        chosen.append(int(near.left[place]))
+        near = near.without(place)
     return chosen
 
 

@@ -33,10 +33,16 @@ class Mean(Aggregator):
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the weighted mean, summed in float64."""
+        return weighted_mean(round, self.share(round.num_examples, weights))
+
+    def share(self, num_examples: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) a_i, up to a common factor."""
         if self.weighting == "uniform":
-            return weighted_mean(round, weights)
-        claims = round.num_examples / round.num_examples.max()  # absurd claims neither over- nor underflow
-        return weighted_mean(round, weights * claims)
+            return weights
+        claims: NDArray[np.float64] = (
+            num_examples / num_examples.max()
+        )  # absurd ones neither over- nor underflow
+        return weights * claims
 
 
 def weighted_mean(round: Round, share: NDArray[np.float64]) -> Tensor:

@@ -1,0 +1,60 @@
+"""The table of speed: every topic's rows, beside what is asked for.
+
+    python benchmarks/speed.py [--quick] [--save] [topic …]
+
+A topic is a module ``speed_<topic>.py`` next to this one; without any named, all are run. ``--quick`` takes
+smaller inputs, ``--save`` writes benchmarks/results/speed.md. Peers that are not installed are skipped:
+pip install -e ".[bench]".
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench import Row, table
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(arguments: list[str]) -> int:
+    quick, save = "--quick" in arguments, "--save" in arguments
+    known = sorted(path.stem.removeprefix("speed_") for path in HERE.glob("speed_*.py"))
+    topics = [a for a in arguments if not a.startswith("--")] or known
+    if unknown := sorted(set(topics) - set(known)):
+        print(f"unknown topic {unknown[0]}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    start, found, failed = time.perf_counter(), list[Row](), []
+    for topic in topics:
+        print(f"{topic} …", file=sys.stderr, flush=True)
+        try:
+            found += importlib.import_module(f"speed_{topic}").rows(quick)
+        except Exception as error:  # the other topics go on
+            failed.append(f"- {topic} failed: {type(error).__name__}: {error}")
+    minutes = (time.perf_counter() - start) / 60
+    text = "\n".join([table(found), "", *failed, footer(quick, minutes)])
+    print(text)
+    if save:
+        (HERE / "results" / "speed.md").write_text(f"# Speed\n\n{text}\n")
+    return 1 if failed else 0
+
+
+def footer(quick: bool, minutes: float) -> str:
+    """How and on what it was measured."""
+    load = f", load {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"`python dev.py bench{' --quick' if quick else ''}`: {minutes:.0f} minutes, {os.cpu_count()} cores "
+        f"({platform.machine()}{load}), torch {torch.__version__}, NumPy {np.__version__}. Ratios are "
+        "medians over repeats of theirs / ours, run in turn in one process; memory is what a call adds to the "
+        "peak of the resident memory."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
