@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .server import Server as Server
     from .sqlite_ledger import SQLiteLedger as SQLiteLedger
     from .stage import Stage as Stage
+    from .streamed import StreamedUpdates as StreamedUpdates
     from .updates import Updates as Updates
 
 __version__ = "0.1.0"
@@ -73,6 +74,7 @@ _HOME = {
     "Server": "server",
     "SQLiteLedger": "sqlite_ledger",
     "Stage": "stage",
+    "StreamedUpdates": "streamed",
     "Updates": "updates",
 }
 

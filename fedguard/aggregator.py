@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .card import Method
@@ -71,7 +72,7 @@ class Aggregator(Method, ABC):
             raise ParameterError(f"weights must be {round.n} numbers in [0, 1]")
         survivors = np.flatnonzero((trust > 0) & round.usable)
         if len(survivors) == 0:
-            return round.updates.matrix.new_zeros(round.updates.d)
+            return torch.zeros(round.updates.d, device=round.updates.device)
         if len(survivors) < self.min_clients():
             raise TooFewClientsError(
                 f"{self.name} needs at least {self.min_clients()} clients, {len(survivors)} are left"

@@ -21,6 +21,10 @@ class TooFewClientsError(RoundError):
     """A method needs more clients than this round has."""
 
 
+class StreamedError(RoundError):
+    """A method asks for all updates at once, but they are streamed from disk."""
+
+
 class ParameterError(FedGuardError, ValueError):
     """A parameter of a detector, attack, policy or aggregator is unknown or out of range."""
 

@@ -293,14 +293,18 @@ class Updates:
             return self
         part = Updates(self._source)
         part._rows = index if self._rows is None else self._rows[index]
+        self._hand_on(part, index.cpu().numpy())
+        return part
+
+    def _hand_on(self, part: Updates, index: NDArray[np.int64]) -> None:
+        """Give the known geometry of some clients to an object that holds these alone."""
         if "norms" in self.__dict__:
             part.__dict__["norms"] = self.norms[index]
         if "finite" in self.__dict__:
-            part.__dict__["finite"] = self.finite[index.cpu().numpy()]
+            part.__dict__["finite"] = self.finite[index]
         for name in ("products", "sq_distances", "cosines"):
             if name in self.__dict__:
                 part.__dict__[name] = self.__dict__[name][index][:, index]
-        return part
 
 
 def _connected(near: Tensor) -> list[Tensor]:
