@@ -32,6 +32,8 @@ class Round:
         client_ids: n distinct strings or integers; 0 … n−1 if absent. History is keyed by them.
         num_examples: (n,) sample counts as *claimed* by the clients; 1 each if absent.
         num_steps: (n,) local steps as claimed by the clients, for FedNova (its ‖a_i‖₁); 1 each if absent.
+        faults: (n,) what whoever received the replies found wrong with each (a missing array, say), or None;
+            none at all if absent. The row of a faulty client counts for nothing.
         index: the number of the round, an integer from 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
@@ -52,6 +54,7 @@ class Round:
     index: int
     global_params: Tensor | None
     server: Server | None
+    faults: tuple[str | None, ...]
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Round:
         global_params: Any = None,
         server: Server | None = None,
         num_steps: Any = None,
+        faults: Sequence[str | None] | None = None,
     ) -> None:
         matrix = updates if isinstance(updates, Updates) else Updates(updates)
         if matrix.n == 0 or matrix.d == 0:
@@ -76,6 +80,7 @@ class Round:
             "index": _round_index(index),
             "global_params": _params(global_params, matrix.d),
             "server": server,
+            "faults": _faults(faults, matrix.n),
         }
         for name, value in fields.items():  # the usual assignment is closed: a round is frozen
             object.__setattr__(self, name, value)
@@ -89,15 +94,17 @@ class Round:
     def problems(self) -> tuple[str | None, ...]:
         """Per client: why its update cannot be used at all, or None."""
         return tuple(
-            "non-finite update"
+            fault
+            if fault is not None
+            else "non-finite update"
             if not finite
             else f"sample count {count:g} is not a positive finite number"
             if not (np.isfinite(count) and count > 0)
             else f"step count {steps:g} is not a positive finite number"
             if not (np.isfinite(steps) and steps > 0)
             else None
-            for finite, count, steps in zip(
-                self.updates.finite, self.num_examples, self.num_steps, strict=True
+            for fault, finite, count, steps in zip(
+                self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True
             )
         )
 
@@ -115,6 +122,7 @@ class Round:
             client_ids=tuple(self.client_ids[i] for i in index),
             num_examples=self.num_examples[index],
             num_steps=self.num_steps[index],
+            faults=tuple(self.faults[i] for i in index),
         )
 
     def with_updates(self, updates: Any) -> Round:
@@ -157,6 +165,14 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
             f"client id {twice[0]!r} appears more than once; each client sends one update per round"
         )
     return plain
+
+
+def _faults(faults: Sequence[str | None] | None, n: int) -> tuple[str | None, ...]:
+    if faults is None:
+        return (None,) * n
+    if len(faults) != n or not all(fault is None or (isinstance(fault, str) and fault) for fault in faults):
+        raise RoundError(f"faults must be {n} phrases, one for every client, with None where there is none")
+    return tuple(faults)
 
 
 def _counts(counts: Any, n: int, what: str) -> NDArray[np.float64]:
