@@ -55,3 +55,7 @@ class DataError(FedGuardError, OSError):
 
 class ResultsError(FedGuardError, OSError):
     """A results folder is missing, taken or of another version."""
+
+
+class SecureAggregationError(FedGuardError, RuntimeError):
+    """Secure aggregation hides the individual updates: there is nothing that a guard could judge."""
