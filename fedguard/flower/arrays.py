@@ -64,13 +64,19 @@ class Layout:
         patterns: which arrays are scored, by name (``*`` and ``?`` as in file names; with a leading ``!``:
             not these); None for all that hold floating-point numbers.
         model: score the parameters of this model, in its order, because a method evaluates or trains it.
+        first: the layout of a round before: what was a counter then is not scored now, although averaging
+            has made a floating-point number of it.
 
     Raises:
         ParameterError: nothing is left to score, the model does not fit, or the global model is not finite.
     """
 
     def __init__(
-        self, arrays: ArrayRecord, patterns: Sequence[str] | None = None, model: nn.Module | None = None
+        self,
+        arrays: ArrayRecord,
+        patterns: Sequence[str] | None = None,
+        model: nn.Module | None = None,
+        first: Layout | None = None,
     ) -> None:
         try:
             self.arrays = {name: read(array) for name, array in arrays.items()}
@@ -83,6 +89,10 @@ class Layout:
                 f"array {broken[0]!r} of the global model holds NaN or Inf, so no update can be judged; "
                 "start from a finite model"
             )
+        if first is not None and list(first.arrays) == list(self.arrays):
+            floating = first.floating
+        #: The arrays that held floating-point numbers at first.
+        self.floating: list[str] = floating
         self.scored = floating
         if model is not None:
             if patterns is not None:

@@ -141,6 +141,7 @@ class GuardedStrategy(Strategy):
         self.index = self._keeper.restore()
         #: The verdicts of the last round.
         self.verdicts: list[Verdict] = []
+        self._layout: Layout | None = None
         self._open: _Open | None = None
         self._evaluating: list[Message] = []
         self._warned = False
@@ -149,7 +150,7 @@ class GuardedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask those whom the inner strategy chooses among the clients that are not banned."""
-        layout = Layout(arrays, self.parameters, self._model)
+        layout = self._layout = Layout(arrays, self.parameters, self._model, self._layout)
         self._open = _Open(arrays, layout)
         proxy = self._proxy(grid)
         self._open.asked, self._open.skipped = self._ask(
