@@ -5,6 +5,7 @@ This is ``flwr run`` with a SuperLink and a configuration of its own that are go
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -62,10 +63,32 @@ def toml(setting: str) -> str:
     return f"{key}={value}" if plain else f'{key}="{value}"'
 
 
+def table(state: Path, truth: Path) -> str:
+    """Every client: what it is, and what the guard made of it."""
+    path = state / "verdicts.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    lines = [f"{'client':28}{'what it is':14}{'rounds':>7}{'left out':>10}  banned"]
+    for client in sorted({row["client"] for row in rows}):
+        own = [row for row in rows if row["client"] == client]
+        note = truth / str(own[-1]["node"])
+        what = note.read_text("utf-8") if note.exists() else "?"
+        out = sum(row["weight"] == 0 for row in own)
+        since = next((f"since round {row['round']}" for row in own if row["banned"]), "")
+        lines.append(f"{client[:26]:28}{what:14}{len(own):7}{out:10}  {since}".rstrip())
+    return "\n".join(lines) if rows else ""
+
+
 def main(settings: list[str]) -> int:
-    """Start a SuperLink, run the app, show its log, stop the SuperLink."""
+    """Start a SuperLink, run the app, show its log and the verdicts, stop the SuperLink."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
+        folders = {name: Path(home, name) for name in ("state", "truth")}
+        for key, _, value in (setting.partition("=") for setting in settings):
+            folders.update({key: Path(value).resolve()} if key in folders else {})
+        for folder in folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        settings = [s for s in settings if s.partition("=")[0] not in folders]
+        settings += [f"{key}={folder}" for key, folder in folders.items()]
         env = {**os.environ, **QUIET, "FLWR_HOME": home, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         Path(home, "config.toml").write_text(CONFIG.format(port=port, clients=CLIENTS), encoding="utf-8")
         link = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
@@ -74,9 +97,10 @@ def main(settings: list[str]) -> int:
         try:
             wait_for(f"http://127.0.0.1:{port}/health", superlink)
             command = [str(BIN / "flwr"), "run", str(APP), "here", "--stream"]
-            if settings:
-                command += ["--run-config", " ".join(map(toml, settings))]
-            return subprocess.run(command, env=env, check=False).returncode
+            command += ["--run-config", " ".join(map(toml, settings))]
+            code = subprocess.run(command, env=env, check=False).returncode
+            print(table(**folders), flush=True)
+            return code
         finally:
             superlink.terminate()
             superlink.wait(30)

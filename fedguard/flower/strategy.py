@@ -82,7 +82,8 @@ class GuardedStrategy(Strategy):
         silent: whether a client whose reply does not come in time is a "suspect" or to "ignore".
         max_examples: the largest number of examples that a client is believed.
         min_clients: bans lower what the inner strategy waits for, but never below so many nodes.
-        patience: seconds after which a round is skipped in which bans leave too few nodes.
+        patience: seconds after which a round is skipped for which bans leave too few nodes; long enough for
+            nodes to come back after a restart. Without bans a strategy waits as long as it likes.
         per_client: whether Flower's metrics list nodes, scores and weights one by one.
 
     Raises:
@@ -107,7 +108,7 @@ class GuardedStrategy(Strategy):
         silent: Literal["suspect", "ignore"] = "suspect",
         max_examples: float = 1e9,
         min_clients: int = 2,
-        patience: float = 60.0,
+        patience: float = 300.0,
         per_client: bool = True,
     ) -> None:
         check_inner(inner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -53,7 +55,10 @@ def fit(message: Message, context: Context) -> Message:
     client = int(context.node_config["partition-id"])
     start = message.content["arrays"].to_torch_state_dict()
     state, loss = trained(client, start, context)
-    if name := attack_of(client, context):
+    name = attack_of(client, context)
+    if folder := str(context.run_config["truth"]):
+        Path(folder, str(context.node_id)).write_text(name or "honest", encoding="utf-8")
+    if name:
         state = ATTACKS[name](state, start, context)
     examples = len(client_data(client, int(context.node_config["num-partitions"]))[1])
     metrics = MetricRecord({"num-examples": examples, "train-loss": loss})

@@ -15,11 +15,11 @@ app = ServerApp()
 
 
 def guarded(strategy: Strategy, context: Context) -> Strategy:
-    """DnC scores every update; three far outliers in a client's life, and it is banned."""
+    """DnC scores every update; whoever is a far outlier ``strikes`` times is banned."""
     config = context.run_config
     guard = fedguard.Guard(
         fedguard.make_detector("dnc", num_malicious=3),
-        fedguard.make_policy("ban", strikes=3, rule={"name": "mad", "k": 8.0}),
+        fedguard.make_policy("ban", strikes=int(config["strikes"]), rule={"name": "mad", "k": 8.0}),
     )
     server = fedguard.Server(seed=int(config["seed"]))
     state, identity = str(config["state"]) or None, str(config["identity"])
