@@ -133,6 +133,8 @@ class GuardedStrategy(Strategy):
         self.patience = patience
         self.per_client = per_client
         self._weight_key = weight_key(inner)
+        if self.reweight == "examples" and self._weight_key is None:
+            raise ParameterError("reweight: the inner strategy does not count examples; use 'delta'")
         #: The model whose parameters are scored, if a method of the guard evaluates or trains it.
         self._model = (
             self.server.model if needs_model(guard, self.server, self.aggregate == "guard") else None
@@ -158,8 +160,7 @@ class GuardedStrategy(Strategy):
             proxy, lambda: self.inner.configure_train(server_round, arrays, config, proxy)
         )
         check_messages(self._open.asked)
-        nodes = [message.metadata.dst_node_id for message in self._open.asked]
-        self._open.clients = {node: proxy.clients.get(node, f"node-{node}") for node in nodes}
+        self._open.clients = proxy.clients
         return self._open.asked
 
     def aggregate_train(
@@ -184,7 +185,7 @@ class GuardedStrategy(Strategy):
         report.tell(self.index, server_round, judged.verdicts, "; ".join(filter(None, notes)))
         self.verdicts = judged.verdicts
         self.index += 1
-        kept = arrays is current.arrays
+        kept = arrays is None or arrays is current.arrays
         record = numbers or MetricRecord()
         record.update(report.metrics(self.verdicts, kept, bool(judged.refusal), self.per_client))
         return arrays, record
@@ -238,11 +239,13 @@ class GuardedStrategy(Strategy):
         try:
             with lowered(self.inner, len(self._banned()), self.min_clients):
                 messages = list(configure())
+            if any(m.metadata.dst_node_id not in proxy.clients for m in messages):
+                proxy.get_node_ids()  # a strategy that asks nodes it remembers: who are they?
         except TooFewNodesError as error:
             return [], f"round skipped, the global model stays: {error}"
         self._warn(proxy)
         allowed = {node for node, client in proxy.clients.items() if not self._barred(client)}
-        return [m for m in messages if m.metadata.dst_node_id in allowed or not proxy.clients], ""
+        return [m for m in messages if m.metadata.dst_node_id in allowed], ""
 
     def _warn(self, proxy: GuardedGrid) -> None:
         if proxy.nameless:

@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("flwr")
 
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg
 
@@ -223,6 +223,21 @@ def test_who_has_to_have_a_key_and_has_none_is_not_asked():
     grid = MemoryGrid(HONEST, {1: b"one", 2: b"two"})
     play(GuardedStrategy(fedavg(), banning(), identity="key"), grid)
     assert set(grid.asked[0]) == {1, 2}
+
+
+def test_a_strategy_that_remembers_nodes_cannot_ask_banned_ones():
+    class Stubborn(FedAvg):
+        def configure_train(self, server_round, arrays, config, grid):
+            config["server-round"] = server_round
+            record = RecordDict({"arrays": arrays, "config": config})
+            return self._construct_messages(record, [1, 2, 3, 4, 77], "train")
+
+    keys = {n: b"-----BEGIN KEY " + bytes([64 + n]) for n in (1, 2, 3, 4)}
+    grid = MemoryGrid({**HONEST, 4: moved(100)}, keys)
+    strategy = GuardedStrategy(Stubborn(fraction_evaluate=0.0), banning())
+    play(strategy, grid, 2)
+    assert [asked for asked in grid.asked if asked] == [[1, 2, 3, 4], [1, 2, 3]], "and 77 is nobody"
+    assert all(row.client.startswith("key-") for row in strategy.verdicts)
 
 
 @pytest.mark.parametrize("evaluate", [0.0, 1.0])
@@ -474,6 +489,12 @@ def test_what_cannot_be_guarded():
         GuardedStrategy("FedAvg", Guard())
     with pytest.raises(ParameterError, match="trees"):
         GuardedStrategy(flower.FedXgbBagging(), Guard())
+
+    class Odd(flower.Strategy):
+        configure_train = aggregate_train = configure_evaluate = aggregate_evaluate = summary = None
+
+    with pytest.raises(ParameterError, match="does not count examples"):
+        GuardedStrategy(Odd(), Guard(), reweight="examples")
     for settings in ({"identity": "name"}, {"on_refusal": "x"}, {"patience": -1}, {"max_examples": math.nan}):
         with pytest.raises(ParameterError, match=next(iter(settings))):
             GuardedStrategy(fedavg(), Guard(), **settings)
