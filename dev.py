@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|lint|bench|fuzz|audit|setup``.
+"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|test-all|lint|bench|fuzz|audit|setup``.
 
 The set-up (a virtual environment in .venv, through constraints.txt) is done once; as long as
 pyproject.toml and constraints.txt stay the same, later calls start at once.
@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "fedguard-setup"
+ALL_STAMP = VENV / "fedguard-setup-all"
+#: What `test-all` installs on top of the usual set-up.
+EXTRAS = "dev,flower,plot,pyod,ray,slurm"
+PIP = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+PIP += ["-c", "constraints.txt"]
 
 
 def setup() -> None:
@@ -32,18 +37,8 @@ def setup() -> None:
             venv.create(VENV, with_pip=True)
         except (OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"cannot create {VENV}: {error}; on Debian and Ubuntu, install python3-venv first")
-    pip = [
-        str(BIN / "python"),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-c",
-        "constraints.txt",
-    ]
-    call([*pip, "torch"])  # first and alone, so that a local CPU wheel is taken where one is configured
-    call([*pip, "-e", ".[dev]"])
+    call([*PIP, "torch"])  # first and alone, so that a local CPU wheel is taken where one is configured
+    call([*PIP, "-e", ".[dev]"])
     STAMP.write_text(digest)
 
 
@@ -67,6 +62,15 @@ def test(*args: str) -> None:
 def bench(*args: str) -> None:
     """Speed beside that of the peers (pip install -e ".[bench]"); see docs/performance.md."""
     call([str(BIN / "python"), "benchmarks/speed.py", *args])
+
+
+def test_all(*args: str) -> None:
+    """Every test that needs no downloaded data, the slow ones too, with all extras installed."""
+    wanted = STAMP.read_text() + EXTRAS
+    if not ALL_STAMP.exists() or ALL_STAMP.read_text() != wanted:
+        call([*PIP, "-e", f".[{EXTRAS}]"])
+        ALL_STAMP.write_text(wanted)
+    test("-m", "slow or not slow", *args)
 
 
 def lint() -> None:
@@ -97,8 +101,8 @@ def audit() -> None:
 
 def main() -> None:
     """Set up, then do what was asked."""
-    jobs = {"run": run, "test": test, "lint": lint, "bench": bench, "fuzz": fuzz, "audit": audit}
-    jobs["setup"] = lambda: None
+    jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
+    jobs |= {"audit": audit, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is

@@ -63,3 +63,7 @@ class ResultsError(FedGuardError, OSError):
 
 class LedgerError(FedGuardError, OSError):
     """A ledger's file cannot be read or written, or is no ledger; the message says what to do."""
+
+
+class SecureAggregationError(FedGuardError, RuntimeError):
+    """Secure aggregation hides the individual updates: there is nothing that a guard could judge."""

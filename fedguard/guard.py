@@ -333,8 +333,12 @@ class Guard:
         """The ledger, and what detectors, policy, stages and aggregator remember."""
         return {"ledger": self.ledger.state_dict(), **self._methods_state()}
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: State, keep_ledger: bool = False) -> None:
         """Go back to a state that ``state_dict`` returned.
+
+        Args:
+            state: the state.
+            keep_ledger: leave the ledger as it is, because it is kept elsewhere and may be ahead.
 
         Raises:
             ParameterError: the state is of a guard with other detectors.
@@ -344,7 +348,8 @@ class Guard:
                 f"the state is of a guard with detectors {sorted(state['detectors'])}, "
                 f"this one has {sorted(self.detectors)}"
             )
-        self.ledger.load_state_dict(state["ledger"])
+        if not keep_ledger:
+            self.ledger.load_state_dict(state["ledger"])
         self._load_methods(state)
 
 

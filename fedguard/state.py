@@ -1,8 +1,14 @@
-"""State of detectors and ledgers as bytes: safetensors for tensors, JSON for the rest, never pickle."""
+"""State of detectors and ledgers as bytes: safetensors for tensors, JSON for the rest, never pickle.
+
+On disk a state is written atomically, with a checksum, and the one before is kept.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
@@ -16,6 +22,7 @@ from .errors import ParameterError, ResultsError
 State: TypeAlias = dict[str, Any]
 
 _TENSOR = "__tensor__"
+_DIGEST = hashlib.sha256().digest_size
 
 
 def pack(state: State) -> bytes:
@@ -70,3 +77,48 @@ def unpack(data: bytes) -> State:
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ResultsError(f"not a FedGuard state, or cut short: {error}") from None
     return state
+
+
+def save(path: Path, state: State) -> None:
+    """Write a state; a crash at any moment leaves this one or the one before (``.old``, beside it).
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    data = pack(state)
+    fresh = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            file.write(hashlib.sha256(data).digest() + data)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            path.replace(path.with_suffix(".old"))
+        fresh.replace(path)
+    except OSError as error:
+        raise ResultsError(f"cannot write the state {path}: {error.strerror}") from None
+
+
+def load(path: Path) -> State | None:
+    """The latest state that is whole; None if none was ever written.
+
+    Raises:
+        ResultsError: there is something, but no whole state: it is cut short, changed, or of another version.
+    """
+    there = [candidate for candidate in (path, path.with_suffix(".old")) if candidate.exists()]
+    for candidate in there:
+        try:
+            raw = candidate.read_bytes()
+        except OSError as error:
+            raise ResultsError(f"cannot read the state {candidate}: {error.strerror}") from None
+        if hashlib.sha256(raw[_DIGEST:]).digest() == raw[:_DIGEST]:
+            try:
+                return unpack(raw[_DIGEST:])
+            except ResultsError:  # written by another version
+                continue
+    if there:
+        raise ResultsError(
+            f"{path} holds no whole state; restore it from a copy, or remove it to start afresh"
+        )
+    return None

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import FedGuardError, ResultsError
+from ..errors import ResultsError
 from ..simulation.records import ClientRow, RoundRecord
-from ..state import State, pack, unpack
-
-_DIGEST = hashlib.sha256().digest_size
+from ..state import State, load, save
 
 
 class Checkpoint:
@@ -48,34 +44,15 @@ class Checkpoint:
         Raises:
             ResultsError: it cannot be written.
         """
-        data = pack(state)
-        fresh = self.path.with_suffix(".new")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
-                file.write(hashlib.sha256(data).digest() + data)
-                file.flush()
-                os.fsync(file.fileno())
-            if self.path.exists():
-                self.path.replace(self._old)
-            fresh.replace(self.path)
-        except OSError as error:
-            raise ResultsError(f"cannot write the checkpoint {self.path}: {error.strerror}") from None
+        save(self.path, state)
         self._last = time.monotonic()
 
     def load(self) -> State | None:
         """The latest state that is whole; None if there is none."""
-        for path in (self.path, self._old):
-            try:
-                raw = path.read_bytes()
-            except OSError:
-                continue
-            if hashlib.sha256(raw[_DIGEST:]).digest() == raw[:_DIGEST]:
-                try:
-                    return unpack(raw[_DIGEST:])
-                except FedGuardError:  # written by another version
-                    continue
-        return None
+        try:
+            return load(self.path)
+        except ResultsError:  # cut short, or written by another version: begin again
+            return None
 
     def clear(self) -> None:
         """Remove both files: the run is over."""

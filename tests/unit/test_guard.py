@@ -275,6 +275,18 @@ def test_a_state_of_another_guard_is_refused_before_anything_changes():
     assert state(guard) == before
 
 
+def test_a_ledger_that_is_kept_elsewhere_is_not_overwritten():
+    guard = Guard(First(), make_policy("ban", strikes=2))
+    guard.process(Round(X, IDS))
+    old = guard.state_dict()
+    guard.process(Round(X, IDS, index=1))
+    guard.load_state_dict(old, keep_ledger=True)
+    assert guard.ledger.is_banned("d", 2)
+    assert guard.detectors["first"].seen["a"] == 1, "what methods remember goes back all the same"
+    guard.load_state_dict(old)
+    assert not guard.ledger.is_banned("d", 2)
+
+
 def test_detectors_see_the_aggregator_in_use():
     seen = []
 

@@ -39,6 +39,8 @@ def test_defaults():
         ({"index": -1}, "index is -1"),
         ({"index": 1.0}, "index is 1.0"),
         ({"index": "1"}, "index is '1'"),
+        ({"faults": ["late", None]}, "faults must be 4 phrases"),
+        ({"faults": ["", None, None, None]}, "faults must be 4 phrases"),
     ],
 )
 def test_malformed_rounds_are_refused(arguments, message):
@@ -61,6 +63,17 @@ def test_an_absurd_count_is_its_senders_problem(count):
     assert round.usable.tolist() == [True, False, True, True]
     assert "sample count" in round.problems[1]
     assert round.num_examples[[0, 2, 3]].tolist() == [5, 5, 5]
+
+
+def test_a_fault_found_on_receipt_is_a_problem_and_stays_with_its_client():
+    round = Round(
+        X, client_ids=list("abcd"), num_examples=[1, 1, -1, -1], faults=[None, "late", None, "late"]
+    )
+    assert round.usable.tolist() == [True, False, False, False]
+    assert round.problems == (None, "late", "sample count -1 is not a positive finite number", "late")
+    assert round.take([3, 0]).problems == ("late", None)
+    assert round.with_updates(X + 1).problems == round.problems
+    assert round.with_server(seed=3).problems == round.problems
 
 
 def test_numpy_ids_and_indices_become_plain_ones():

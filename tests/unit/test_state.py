@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedguard.errors import ParameterError, ResultsError
-from fedguard.state import pack, unpack
+from fedguard.state import load, pack, save, unpack
 
 
 @pytest.mark.parametrize(
@@ -127,3 +127,25 @@ GOOD = pack({"a": torch.arange(5.0), "b": "text"})
 def test_damaged_or_foreign_bytes_are_refused(data):
     with pytest.raises(ResultsError, match="not a FedGuard state"):
         unpack(data)
+
+
+# --- on disk
+
+
+def test_a_file_gives_back_what_was_written_and_the_state_before_is_kept(tmp_path):
+    path = tmp_path / "new" / "guard.state"
+    assert load(path) is None, "nothing was ever written"
+    save(path, {"index": 1, "w": torch.arange(3.0)})
+    save(path, {"index": 2})
+    assert load(path) == {"index": 2}
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load(path)["index"] == 1
+    assert load(path)["w"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_file_without_a_whole_state_is_not_taken_for_an_absent_one(tmp_path):
+    path = tmp_path / "guard.state"
+    save(path, {"index": 1})
+    path.write_bytes(b"rubbish")
+    with pytest.raises(ResultsError, match="no whole state"):
+        load(path)

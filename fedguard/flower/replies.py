@@ -1,0 +1,172 @@
+"""The replies of a round: who sent which, and what is wrong with it. Nothing a client sends is believed."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Message, MetricRecord, RecordDict
+
+from .arrays import Layout, Malformed, clean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: What SecAgg+ calls its record, in messages and in replies.
+SECURE_AGGREGATION = "secaggplus_configs"
+
+#: What is said of a node that did not answer.
+SILENT = "no reply in time"
+
+
+@dataclass
+class Reply:
+    """What came back from one node that was asked.
+
+    Attributes:
+        node: its node id.
+        message: its reply, if there is exactly one.
+        fault: what is wrong with it, None if nothing is.
+        examples: how many examples it says it has.
+        aside: True if it counts for nothing but is nobody's fault that can be proven.
+    """
+
+    node: int
+    message: Message | None = None
+    fault: str | None = None
+    examples: float = 1.0
+    aside: bool = False
+
+
+def received(asked: Sequence[Message], replies: Iterable[Message]) -> list[Reply]:
+    """One entry for every node that was asked, in that order.
+
+    A reply belongs to the node that was sent the message it answers; the sender it names itself must be the
+    same. Two replies in one node's name are both put aside: one of them is forged, and nobody knows which.
+    """
+    nodes = {m.metadata.message_id: m.metadata.dst_node_id for m in asked if m.metadata.message_id}
+    found: dict[int, list[Message]] = {m.metadata.dst_node_id: [] for m in asked}
+    for reply in replies:
+        named = reply.metadata.src_node_id
+        node = nodes.get(reply.metadata.reply_to_message_id, None if nodes else named)
+        if node in found:
+            found[node].append(reply)
+    return [_reply(node, messages) for node, messages in found.items()]
+
+
+def _reply(node: int, messages: list[Message]) -> Reply:
+    if not messages:
+        return Reply(node, fault=SILENT)
+    if len(messages) > 1:
+        return Reply(node, fault=f"{len(messages)} replies in its name", aside=True)
+    message = messages[0]
+    if message.has_error():
+        return Reply(node, fault=f"error reply: {clean(message.error.reason) or message.error.code}")
+    if not message.has_content() or not message.content:
+        return Reply(node, fault="empty reply")
+    if message.metadata.src_node_id != node:
+        return Reply(node, fault="its reply names another node as its sender")
+    return Reply(node, message)
+
+
+def hides_updates(replies: Sequence[Reply]) -> bool:
+    """Whether most replies are those of secure aggregation."""
+    contents = [r.message.content for r in replies if r.message is not None]
+    return 2 * sum(SECURE_AGGREGATION in content for content in contents) > len(contents)
+
+
+def check_metrics(replies: Sequence[Reply], weight_key: str | None, most: float = math.inf) -> None:
+    """Find faults in what clients report: a strategy takes exactly one metric record, the same for everybody.
+
+    What is the same for everybody is what most of them send.
+
+    Args:
+        replies: those without a fault are looked at; their ``examples`` are filled in.
+        weight_key: the entry with the number of examples, None if the strategy uses none.
+        most: the largest number of examples that is believed.
+    """
+    for reply in _good(replies):
+        reply.fault = _metric_fault(reply, weight_key, most)
+    forms = Counter(_form(_content(reply)) for reply in _good(replies))
+    usual = min(forms, key=lambda form: (-forms[form], sorted(map(str, form))), default=None)
+    for reply in _good(replies):
+        if _form(_content(reply)) != usual:
+            reply.fault = "its metrics are not those that the other clients report"
+
+
+def check_arrays(replies: Sequence[Reply], layout: Layout, matrix: NDArray[np.float32]) -> None:
+    """Write the updates into the (n, d) matrix, row by row; find faults in those that do not fit."""
+    for row, reply in zip(matrix, replies, strict=True):
+        row[:] = 0
+        if reply.fault is not None:
+            continue
+        records = list(_content(reply).array_records.values())
+        try:
+            if len(records) != 1:
+                raise Malformed(f"{len(records)} array records instead of one" if records else "no arrays")
+            layout.fill(row, records[0])
+        except Malformed as error:
+            reply.fault = str(error)
+            row[:] = 0
+
+
+def check_record_names(replies: Sequence[Reply]) -> None:
+    """Find replies whose records have other names than most have; strategies look them up by the first's."""
+    names = Counter(tuple(_content(reply).array_records) for reply in _good(replies))
+    usual = min(names, key=lambda name: (-names[name], name), default=None)
+    for reply in _good(replies):
+        if tuple(_content(reply).array_records) != usual:
+            reply.fault = "its array record has another name than those of the other clients"
+
+
+def _good(replies: Sequence[Reply]) -> list[Reply]:
+    return [reply for reply in replies if reply.fault is None]
+
+
+def _content(reply: Reply) -> RecordDict:
+    assert reply.message is not None  # noqa: S101 - a reply without a fault has a message
+    return reply.message.content
+
+
+def _metric_fault(reply: Reply, weight_key: str | None, most: float) -> str | None:
+    records = list(_content(reply).metric_records.values())
+    if len(records) != 1:
+        return f"{len(records)} metric records instead of one" if records else "no metrics"
+    (record,) = records
+    for key, value in record.items():
+        if not all(abs(v) <= sys.float_info.max for v in _numbers(value)):
+            return f"metric '{clean(key, 40)}' is not finite"
+    if weight_key is None:
+        return None
+    count: Any = record.get(weight_key)
+    if count is None or isinstance(count, list):
+        return f"no number {weight_key!r} in its metrics"
+    if not 0 < count <= most:
+        return f"claims {count:g} examples" + (f", more than {most:g}" if count > most else "")
+    reply.examples = float(count)
+    return None
+
+
+def _numbers(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _form(content: RecordDict) -> frozenset[tuple[str, str, int]]:
+    """What must be the same in all replies: names, and the lengths of lists (−1: a single number)."""
+    return frozenset(
+        (name, key, len(value) if isinstance(value, list) else -1)
+        for name, record in content.metric_records.items()
+        for key, value in record.items()
+    )
+
+
+def scaled_examples(record: MetricRecord, key: str, weight: float) -> MetricRecord:
+    """A copy of a metric record in which the number of examples counts only so much."""
+    copy = MetricRecord(dict(record))
+    copy[key] = float(weight * copy[key])  # type: ignore[operator]  # checked: a number
+    return copy

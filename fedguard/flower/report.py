@@ -1,0 +1,118 @@
+"""What the guard said about a round: for Flower's metrics, its log, and a file with every verdict."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import MetricRecord
+
+from ..guard import Outcome
+from .arrays import clean
+from .replies import Reply
+
+log = logging.getLogger("flwr")  # Flower's own
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one client in one round.
+
+    Attributes:
+        round: the guard's number of the round, which goes on after a restart; from 0.
+        node: the node id.
+        client: the client's name in the ledger.
+        score: its suspicion; +Inf for a reply that cannot be used, NaN if nobody scored it.
+        suspect: whether it is called malicious in this round.
+        weight: what it was allowed to contribute, in [0, 1].
+        banned: whether a ban is in force from this round on.
+        reason: why.
+    """
+
+    round: int
+    node: int
+    client: str
+    score: float
+    suspect: bool
+    weight: float
+    banned: bool
+    reason: str
+
+
+def verdicts(index: int, replies: Sequence[Reply], clients: Sequence[str], outcome: Outcome) -> list[Verdict]:
+    """The guard's outcome, client by client."""
+    rows = zip(
+        replies, clients, outcome.scores, outcome.suspects, outcome.weights, outcome.banned, outcome.reasons,
+        strict=True,
+    )  # fmt: skip
+    return [
+        Verdict(index, reply.node, client, float(score), bool(suspect), float(weight), bool(banned), reason)
+        for reply, client, score, suspect, weight, banned, reason in rows
+    ]
+
+
+def refused(
+    index: int,
+    replies: Sequence[Reply],
+    clients: Sequence[str],
+    weights: Sequence[float],
+    problems: Sequence[str | None],
+    why: str,
+) -> list[Verdict]:
+    """The same for a round that the guard did not judge."""
+    rows = zip(replies, clients, weights, problems, strict=True)
+    return [
+        Verdict(index, reply.node, client, math.nan, problem is not None, weight, False, problem or why)
+        for reply, client, weight, problem in rows
+    ]
+
+
+def metrics(rows: Sequence[Verdict], kept: bool, refused: bool, per_client: bool) -> MetricRecord:
+    """Numbers for Flower: MetricRecords hold nothing else, so reasons are in the log and in the file."""
+    record = MetricRecord(
+        {
+            "guard-clients": len(rows),
+            "guard-suspects": sum(row.suspect for row in rows),
+            "guard-excluded": sum(row.weight == 0 for row in rows),
+            "guard-banned": sum(row.banned for row in rows),
+            "guard-kept-global": int(kept),
+            "guard-refused": int(refused),
+        }
+    )
+    if per_client:
+        record["guard-nodes"] = [row.node for row in rows]
+        record["guard-scores"] = [row.score for row in rows]
+        record["guard-weights"] = [row.weight for row in rows]
+    return record
+
+
+def tell(index: int, server_round: int, rows: Sequence[Verdict], note: str) -> None:
+    """Log a round: a line for everybody who did not count in full, the others at debug level."""
+    out = sum(row.weight == 0 for row in rows)
+    where = f"FedGuard round {index} (Flower's {server_round})"
+    log.info("%s: %d clients, %d excluded", where, len(rows), out)
+    for row in rows:
+        level = logging.DEBUG if row.weight == 1 and not row.suspect else logging.INFO
+        name = row.client if row.client == f"node-{row.node}" else f"{row.client} (node {row.node})"
+        log.log(level, "\t> %s: weight %.3g, %s", name, row.weight, clean(row.reason, 300))
+    if note:
+        log.warning("%s: %s", where, note)
+
+
+def write(path: Path, rows: Sequence[Verdict]) -> None:
+    """Append the verdicts to a file, one JSON object per line; infinities and NaN are written as text."""
+
+    def plain(value: Any) -> Any:
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+    lines = [
+        json.dumps({key: plain(value) for key, value in asdict(row).items()}, ensure_ascii=False)
+        for row in rows
+    ]
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
