@@ -2,10 +2,11 @@
 
     FEDGUARD_DATA=DATA python benchmarks/fedredefense_detection.py --preset fast --seeds 0 1 2 --warm-up 10
 
-On the rounds of ``fedredefense_rounds.py``: the detector watches the warm-up, in which everybody is honest, and is
-asked about the last round under each attack. A client's verdict depends on nobody else, so honest clients are
-scored once. With ``--honest`` and ``--malicious`` some clients of each kind stand for all: their shares of false
-verdicts are weighted as 72 and 28. ``--record FILE`` adds error and iterations of every client as JSON lines.
+On the rounds of ``fedredefense_rounds.py``: the detector watches the warm-up, in which everybody is honest,
+and is asked about the last round under each attack. A client's verdict depends on nobody else, so honest
+clients are scored once. With ``--honest`` and ``--malicious`` some clients of each kind stand for all: their
+shares of false verdicts are weighted as 72 and 28. ``--record FILE`` adds the malicious clients' errors and AOI
+as JSON lines.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def watch(method: Detector, rounds: list[Round], clients: list[int], pool: Worke
         method.commit(seen, method(seen))
 
 
-def judge(method: Detector, round_: Round, clients: list[int], pool: Workers) -> tuple[np.ndarray, np.ndarray, float]:
+def judge(
+    method: Detector, round_: Round, clients: list[int], pool: Workers
+) -> tuple[np.ndarray, np.ndarray, float]:
     """(errors, suspects, AOI) of some clients."""
     scores = method(with_map(round_.take(clients), pool.map))
     return scores.values, scores.suspects, scores.info["aoi"]
@@ -73,7 +76,16 @@ def main() -> None:
                 table.setdefault(attack, []).append(row)
                 if args.record:
                     with args.record.open("a") as file:
-                        line = [args.preset, args.set, args.data, seed, args.warm_up, attack, theirs.tolist(), theirs_aoi]
+                        line = [
+                            args.preset,
+                            args.set,
+                            args.data,
+                            seed,
+                            args.warm_up,
+                            attack,
+                            theirs.tolist(),
+                            theirs_aoi,
+                        ]
                         file.write(json.dumps(line) + "\n")
                 print(seed, attack, " ".join(f"{v:.3f}" for v in row), flush=True)
     show(table)

@@ -1,9 +1,9 @@
 """Rounds to compare variants of FedREDefense on: every attack over the same honest updates.
 
-The federation is that of the paper, Section 5.1.4 and Appendix A.5 (100 clients, 28 of them malicious, Dirichlet
-β = 0.1, Table 5's network, one local epoch at learning rate 0.001). Everybody is honest during the warm-up, and
-nobody is excluded; in the last round the malicious clients attack, each attack in a round of its own. So all
-attacks share the honest updates, and a warm-up of 0 gives a first round.
+The federation is that of the paper, Section 5.1.4 and Appendix A.5 (100 clients, 28 of them malicious,
+Dirichlet β = 0.1, Table 5's network, one local epoch at learning rate 0.001). Everybody is honest during the
+warm-up, and nobody is excluded; in the last round the malicious clients attack, each attack in a round of its
+own. So all attacks share the honest updates, and a warm-up of 0 gives a first round.
 """
 
 from __future__ import annotations
@@ -122,7 +122,11 @@ def _make(data: str, seed: int, warm_up: int, keep: int, pool: Workers) -> dict[
     asked = base.clients
     honest = base._train(asked, set(), warm_up)
     malicious = sorted(base.setup.malicious)
-    parts |= {f"updates {warm_up}": honest, f"start {warm_up}": base.params, "malicious": torch.tensor(malicious)}
+    parts |= {
+        f"updates {warm_up}": honest,
+        f"start {warm_up}": base.params,
+        "malicious": torch.tensor(malicious),
+    }
     for label, spec in ATTACKS.items():
         federation = Federation(cell(data, seed, warm_up + 1, spec), pool.map)
         federation.params, federation.previous_params = base.params, base.previous_params
@@ -153,9 +157,7 @@ def _read(parts: dict[str, Tensor], settings: Cell) -> Scene:
 
 def with_map(round_: Round, map: Any) -> Round:
     """The same round, its server's work run by ``map``."""
-    return dataclasses.replace(
-        round_, server=dataclasses.replace(round_.server or Server(), map=map)
-    )
+    return dataclasses.replace(round_, server=dataclasses.replace(round_.server or Server(), map=map))
 
 
 def every(scene_: Scene) -> Iterator[tuple[str, Round]]:

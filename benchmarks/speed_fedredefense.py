@@ -93,7 +93,9 @@ def plain_round(round_: Round, kept: dict[object, tuple[Tensor, ...]], cap: int)
     assert round_.server.model is not None
     assert round_.global_params is not None
     return [
-        plain(round_.server.model, round_.global_params, update, kept.get(client) or noise(round_, client), cap)
+        plain(
+            round_.server.model, round_.global_params, update, kept.get(client) or noise(round_, client), cap
+        )
         for client, update in zip(round_.client_ids, round_.updates.matrix, strict=True)
     ]
 
@@ -128,7 +130,9 @@ def in_full(round_: Round, some: list[int], cap: int, pool: Workers) -> Row:
     few = round_.take(some)
     fast, mapped = detector("fast"), with_map(few, pool.map)
     work = f"FedREDefense fast, first round of {len(some)} clients, cap {cap}"
-    return compare(work, "plain loop, in full", 30, lambda: fast(mapped), lambda: plain_round(few, {}, cap), agree, 1)
+    return compare(
+        work, "plain loop, in full", 30, lambda: fast(mapped), lambda: plain_round(few, {}, cap), agree, 1
+    )
 
 
 def extrapolated(
@@ -179,7 +183,13 @@ def later(scene_: Scene, clients: list[int], rounds: int, repeats: int, pool: Wo
     mapped = with_map(round_, pool.map)
     work = f"FedREDefense fast, round {rounds} of {len(clients)} clients, kept knowledge"
     return compare(
-        work, "plain loop, in full", 5, lambda: fast(mapped), lambda: plain_round(round_, kept, LATER_CAP), agree, repeats
+        work,
+        "plain loop, in full",
+        5,
+        lambda: fast(mapped),
+        lambda: plain_round(round_, kept, LATER_CAP),
+        agree,
+        repeats,
     )
 
 
@@ -197,7 +207,14 @@ def rows(quick: bool) -> list[Row]:
         good = [i for i in range(100) if i not in bad]
         attacked = first.attacked(ATTACK)
         table = one_iteration(attacked, 3 if quick else 9)
-        table.append(in_full(attacked, good[:1] + bad[:1] if quick else good[:5] + bad[:2], 40 if quick else FIRST_CAP, pool))
+        table.append(
+            in_full(
+                attacked,
+                good[:1] + bad[:1] if quick else good[:5] + bad[:2],
+                40 if quick else FIRST_CAP,
+                pool,
+            )
+        )
         if quick:
             return table
         work = f"FedREDefense fast, first round of 100 clients, {ATTACK}"
