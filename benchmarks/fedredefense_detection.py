@@ -2,10 +2,11 @@
 
     FEDGUARD_DATA=DATA python benchmarks/fedredefense_detection.py --preset fast --seeds 0 1 2 --warm-up 10
 
-On the rounds of ``fedredefense_rounds.py``: the detector watches the warm-up, in which everybody is honest, and is
-asked about the last round under each attack. A client's verdict depends on nobody else, so honest clients are
-scored once. With ``--honest`` and ``--malicious`` some clients of each kind stand for all: their shares of false
-verdicts are weighted as 72 and 28. ``--record FILE`` adds error and iterations of every client as JSON lines.
+On the rounds of ``fedredefense_rounds.py``: the detector watches the warm-up, in which everybody is honest,
+and is asked about the last round under each attack. A client's verdict depends on nobody else, so honest
+clients are scored once. With ``--honest`` and ``--malicious`` some clients of each kind stand for all: their
+shares of false verdicts are weighted as 72 and 28. ``--record FILE`` adds the malicious clients' errors and AOI
+as JSON lines.
 """
 
 from __future__ import annotations

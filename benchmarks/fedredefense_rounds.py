@@ -1,9 +1,9 @@
 """Rounds to compare variants of FedREDefense on: every attack over the same honest updates.
 
-The federation is that of the paper, Section 5.1.4 and Appendix A.5 (100 clients, 28 of them malicious, Dirichlet
-β = 0.1, Table 5's network, one local epoch at learning rate 0.001). Everybody is honest during the warm-up, and
-nobody is excluded; in the last round the malicious clients attack, each attack in a round of its own. So all
-attacks share the honest updates, and a warm-up of 0 gives a first round.
+The federation is that of the paper, Section 5.1.4 and Appendix A.5 (100 clients, 28 of them malicious,
+Dirichlet β = 0.1, Table 5's network, one local epoch at learning rate 0.001). Everybody is honest during the
+warm-up, and nobody is excluded; in the last round the malicious clients attack, each attack in a round of its
+own. So all attacks share the honest updates, and a warm-up of 0 gives a first round.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Settings:
     loss_average: Average
     inner_loop: Literal["closed", "func", "higher"]
     stop_early: bool
-    first_rate: Literal["given", "matched"]
+    inner_rate: Literal["learnt", "matched"]
     give_up_after: int
     spectral_bound: bool
 
@@ -56,7 +56,7 @@ class Settings:
         if self.give_up_after < 0:
             raise ParameterError(f"fedredefense: give_up_after is {self.give_up_after}; 0 never gives up")
         check_word("optimizer", self.optimizer, ("sgd", "adam"))
-        check_word("first_rate", self.first_rate, ("given", "matched"))
+        check_word("inner_rate", self.inner_rate, ("learnt", "matched"))
         check_word("loss_average", self.loss_average, ("classes", "batch"))
         check_word("inner_loop", self.inner_loop, tuple(INNER_LOOPS))
 
@@ -131,30 +131,37 @@ def _reconstruct(job: Job, task: Task, loop: InnerLoop, start: Tensor) -> Result
     images, labels, inner_lr = leaves = [
         part.to(start.device, copy=True).requires_grad_() for part in task.knowledge
     ]
-    optimizer = _optimizer(leaves, settings)
+    matched = settings.inner_rate == "matched"
+    learnt = leaves[:2] if matched else leaves
+    optimizer = _optimizer(learnt, settings)
     goal = start + update
     errors: list[float] = []
     for step in range(task.iterations + 1):
         end = loop(images, labels.softmax(1), inner_lr)
         loss = (end - goal).square().sum() / square
+        scale = _nearest(end.detach() - start, update) if matched else 1.0
+        if matched:  # what is learnt is good once α fits it; with one step, that is the error already
+            scaled = (scale * (end - start) - update).square().sum() / square
+            loss = scaled if settings.inner_steps == 1 else loss
         errors.append(float(loss.detach()))
         if not math.isfinite(errors[-1]):
             return Result(math.inf, min(step + 1, task.iterations), None)
-        if step == task.iterations or _decided(errors, task.iterations, settings):
+        done = step == task.iterations or _decided(errors, task.iterations, settings)
+        if not done:
+            slope = torch.autograd.grad(scaled if matched else loss, learnt)
+            for leaf, gradient in zip(learnt, slope, strict=True):
+                leaf.grad = gradient
+            optimizer.step()
+        if matched and (not done or settings.inner_steps == 1):
+            inner_lr.detach().mul_(scale)
+        if done:
             break
-        if step == 0 and settings.first_rate == "matched":
-            _match(inner_lr, end.detach() - start, update)
-            optimizer = _optimizer(leaves, settings)
-            continue
-        for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
-            leaf.grad = gradient
-        optimizer.step()
     kept = Knowledge(*(leaf.detach().cpu() for leaf in leaves))
     return Result(errors[-1], min(step + 1, task.iterations), kept)
 
 
 def _decided(errors: list[float], iterations: int, settings: Settings) -> bool:
-    """Whether the error is small enough, or, at its latest pace, will not be in the iterations that are left."""
+    """Whether the error is small enough, or will not be in the iterations left, at its latest pace."""
     if not settings.stop_early:
         return False
     now, window = errors[-1], settings.give_up_after
@@ -166,24 +173,19 @@ def _decided(errors: list[float], iterations: int, settings: Settings) -> bool:
     return now - pace * (iterations - len(errors) + 1) >= settings.threshold
 
 
-@torch.no_grad()
-def _match(inner_lr: Tensor, found: Tensor, update: Tensor) -> None:
-    """Scale α so that the reconstruction ``found``, linear in α, is nearest to the update: by ⟨f, g⟩ / ‖f‖².
+def _nearest(found: Tensor, update: Tensor) -> float:
+    """By how much to scale α so that a reconstruction linear in it is nearest to the update: ⟨f, g⟩ / ‖f‖².
 
     At least a tenth of what would make it as long as the update, so that α > 0 where they disagree.
     """
     f, g = found.double(), update.double()
-    length = float(f.norm())
-    if length > 0:
-        cosine = float(f @ g) / (length * float(g.norm()))
-        inner_lr.mul_(max(cosine, 0.1) * float(g.norm()) / length)
+    length, goal = float(f.norm()), float(g.norm())
+    return max(float(f @ g) / (length * goal), 0.1) * goal / length if length > 0 else 1.0
 
 
 def _optimizer(leaves: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
-    rates = [settings.lr_images, settings.lr_labels, settings.lr_inner_lr]
-    if settings.optimizer == "adam":
-        rates[2] *= abs(float(leaves[2].detach()))  # Adam's steps are as long as its rate, whatever α is
-    groups = [{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=True)]
+    rates = (settings.lr_images, settings.lr_labels, settings.lr_inner_lr)
+    groups = [{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=False)]
     if settings.optimizer == "adam":
         return torch.optim.Adam(groups, betas=(0.9, 0.999))
     return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum)

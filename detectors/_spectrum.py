@@ -16,9 +16,9 @@ def least_error(network: nn.Module, update: Tensor, num_images: int, inner_steps
     """No K images reproduce the update in N steps with a smaller error than this.
 
     The gradient of a fully connected layer on K samples is a sum of K outer products, so N steps change its
-    weights by a matrix of rank K·N at most. What the update has beyond that rank stays: Σ_layers Σ_{j>KN} σ_j² /
-    ‖g‖² (Eckart & Young). 0 for a network that is no plain stack of layers: a layer might be used more than
-    once per sample there.
+    weights by a matrix of rank K·N at most. What the update has beyond that rank stays:
+    Σ_layers Σ_{j>KN} σ_j² / ‖g‖² (Eckart & Young). 0 for a network that is no plain stack of layers: a layer
+    might be used more than once per sample there.
 
     Args:
         network: from ``virtual_network``.

@@ -1,9 +1,9 @@
 """FedREDefense's inner loop in closed form for plain stacks of layers: no graph, half the work of autograd.
 
-Training is a chain of steps w_{k+1} = w_k − α ∇f(w_k). Backwards through it, a gradient λ with respect to w_{k+1}
-becomes λ − α H λ, and images and targets receive −α times the derivative of ⟨λ, ∇f⟩. All of these are one
-directional derivative of the gradient, along λ: Pearlmutter's R-operator, a second forward and backward pass in
-which every layer is linear.
+Training is a chain of steps w_{k+1} = w_k − α ∇f(w_k). Backwards through it, a gradient λ with respect to
+w_{k+1} becomes λ − α H λ, and images and targets receive −α times the derivative of ⟨λ, ∇f⟩. All of these are
+one directional derivative of the gradient, along λ: Pearlmutter's R-operator, a second forward and backward
+pass in which every layer is linear.
 
 Source: Pearlmutter, Fast exact multiplication by the Hessian, Neural Computation 1994.
 """
@@ -80,7 +80,8 @@ class Stack:
                 seen.append(chosen)
         probabilities = a.softmax(1)
         g = self._scale(targets) * (probabilities - targets)
-        sensitivities, gradients = {}, [[] for _ in self.layers]
+        sensitivities: dict[int, Tensor] = {}
+        gradients: list[list[Tensor]] = [[] for _ in self.layers]
         for i in reversed(range(self.first, len(self.layers))):
             layer, own = self.layers[i], weights[i]
             if isinstance(layer, Affine):
@@ -137,7 +138,7 @@ def unroll(
 
 class _Unroll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, stack: Stack, first: list[Tensor], steps: int, *knowledge: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, stack: Stack, first: list[Tensor], steps: int, *knowledge: Tensor) -> Tensor:
         images, targets, rate = knowledge
         images = channels_last(images)
         weights, tapes = stack.split(first), []
@@ -150,10 +151,10 @@ class _Unroll(torch.autograd.Function):
         return torch.cat([part.flatten() for own in weights for part in own])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, flat: Tensor) -> Any:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, flat: Tensor) -> Any:
         stack, (images, targets, rate) = ctx.stack, ctx.knowledge
-        parts = flat.split([shape.numel() for shape in ctx.shapes])
+        parts = torch.split(flat, [shape.numel() for shape in ctx.shapes])
         along = stack.split([part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)])
         to_images, to_targets = torch.zeros_like(images), torch.zeros_like(targets)
         to_rate = torch.zeros_like(rate)

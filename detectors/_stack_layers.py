@@ -73,10 +73,12 @@ class Convolution(Affine):
             columns = weight.flatten(1).t() @ gz.flatten(2)
             where = {"dilation": self.dilation, "padding": self.padding, "stride": self.stride}
             return F.fold(columns, a.shape[2:], weight.shape[2:], **where)  # type: ignore[arg-type]
-        return self._backward(gz, weight, a, [True, False, False])[0]
+        gradient: Tensor = self._backward(gz, weight, a, [True, False, False])[0]
+        return gradient
 
     def to_weight(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
-        return self._backward(gz, weight, a, [False, True, False])[1]
+        gradient: Tensor = self._backward(gz, weight, a, [False, True, False])[1]
+        return gradient
 
     def to_bias(self, gz: Tensor) -> Tensor:
         return gz.sum((0, 2, 3))
@@ -124,10 +126,12 @@ class Relu(Selection):
         return a * positive, positive
 
     def forwards(self, a: Tensor, chosen: Any) -> Tensor:
-        return a * chosen
+        passed: Tensor = a * chosen
+        return passed
 
     def backwards(self, g: Tensor, chosen: Any) -> Tensor:
-        return g * chosen
+        passed: Tensor = g * chosen
+        return passed
 
 
 class Pool(Selection):
@@ -150,9 +154,10 @@ class Pool(Selection):
         index, a = chosen
         g = g.contiguous(memory_format=torch.channels_last)
         size, stride, padding, dilation = self.window
-        return torch.ops.aten.max_pool2d_with_indices_backward(
+        spread: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             g, a, size, stride, padding, dilation, self.ceil, index
         )
+        return spread
 
 
 class Flatten(Selection):
@@ -171,22 +176,24 @@ class Flatten(Selection):
 Layer = Affine | Selection
 
 
+#: Exactly these: a subclass may compute something else.
+KNOWN = {nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout}
+
+
 def known_layers(module: nn.Module) -> list[Layer] | None:
     """What a module of the virtual network does, or None if it is none of these layers."""
-    kind = type(module)
-    if kind is nn.Linear:
+    if type(module) not in KNOWN:
+        return None
+    if isinstance(module, nn.Conv2d):
+        simple = module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return [Convolution(module)] if simple else None
+    if isinstance(module, nn.MaxPool2d):
+        return None if module.return_indices else [Pool(module)]
+    if isinstance(module, nn.Flatten):
+        return [Flatten()] if [module.start_dim, module.end_dim] == [1, -1] else None
+    if isinstance(module, nn.Linear):
         return [Dense(module.bias is not None)]
-    if kind is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return [Convolution(module)]
-    if kind is nn.MaxPool2d and not module.return_indices:
-        return [Pool(module)]
-    if kind is nn.ReLU:
-        return [Relu()]
-    if kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
-        return [Flatten()]
-    if kind in (nn.Identity, nn.Dropout):  # the virtual network is in eval mode
-        return []
-    return None
+    return [Relu()] if isinstance(module, nn.ReLU) else []  # the virtual network is in eval mode: no dropout
 
 
 def channels_last(a: Tensor) -> Tensor:

@@ -44,12 +44,12 @@ class Preset(NamedTuple):
     first_iterations: int
     later_iterations: int
     first_labels: Literal["zeros", "bias"]
-    first_rate: Literal["given", "matched"]
+    inner_rate: Literal["learnt", "matched"]
 
 
 PRESETS = {
-    "paper": Preset(0.6, 5, 0.1, "sgd", 0.1, 0.05, 5e-5, 5000, 5000, "zeros", "given"),
-    "fast": Preset(0.6, 1, 0.5, "adam", 0.1, 0.1, 0.02, 12, 12, "bias", "matched"),
+    "paper": Preset(0.6, 5, 0.1, "sgd", 0.1, 0.05, 5e-5, 5000, 5000, "zeros", "learnt"),
+    "fast": Preset(0.6, 1, 0.5, "adam", 0.1, 0.1, 5e-5, 10, 10, "bias", "matched"),
 }
 
 #: Clients travel to other processes in so many pieces at least, several clients with one copy of the model.
@@ -65,15 +65,15 @@ class FedREDefense(Detector):
     knowledge that is kept. Knowledge persists by client id and is refined in later rounds. e > γ makes a
     suspect; pair it with the policy ``ban``, as the paper expels for good.
 
-    ``preset="paper"`` is the published algorithm. ``preset="fast"`` is the recommended one: a single inner step
-    (N = 1), labels that start from the last layer's bias update, an inner rate matched to the length of the
-    update, and Adam. Honest updates are then reconstructed in a few iterations, and the number of
-    iterations is part of the method: given many more, some crafted updates become reconstructable too (LIE,
-    Min-Max with the unit vector, IPM). γ and the budget were chosen on clean rounds of MNIST, see
-    docs/performance.md. A parameter that is given counts in either preset.
+    ``preset="paper"`` is the published algorithm. ``preset="fast"`` is the recommended one: a single inner
+    step (N = 1), labels that start from the last layer's bias update, an inner rate matched to the update,
+    and Adam. Honest updates are then reconstructed in a few iterations, and the number of iterations is part
+    of the method: given many more, some crafted updates become reconstructable too (IPM, Min-Max with the
+    unit vector). The budget was chosen on clean rounds of MNIST, see docs/performance.md. A parameter that
+    is given counts in either preset.
 
     What training produces can be reconstructed, whatever was done with it afterwards: updates that are
-    scaled, sign-flipped or trained on changed labels (label flips, scaling, model replacement, DBA) pass in the
+    scaled, sign-flipped or trained on changed data (label flips, backdoors, model replacement) pass in the
     end, with either preset. The paper says so of data poisoning.
 
     An error that is not finite is +Inf: so is that of a zero update, which has nothing to reconstruct.
@@ -90,10 +90,10 @@ class FedREDefense(Detector):
         optimizer: of the outer loop, "sgd" with momentum or "adam" (β = 0.9, 0.999); sgd / adam.
         lr_images: outer learning rate of the images; 0.1 / 0.1.
         lr_labels: outer learning rate of the label logits; 0.05 / 0.1.
-        lr_inner_lr: outer learning rate of α; 5e-5 / 0.02, with adam as a share of α.
+        lr_inner_lr: outer learning rate of α, if it is learnt; 5e-5 / 5e-5.
         momentum: of sgd; from the released code, the paper has none to say.
-        first_iterations: M when a client takes part for the first time, its budget; 5000 / 12.
-        later_iterations: M afterwards; 5000 / 12.
+        first_iterations: M when a client takes part for the first time, its budget; 5000 / 10.
+        later_iterations: M afterwards; 5000 / 10.
         loss_average: "classes" averages the inner loss over batch and classes, as the released code;
             "batch" is plain cross-entropy, C times as large: rescale ``inner_lr`` with it.
         init: images at first, "gaussian" N(0, 1) as the released code, or "uniform" on [0, 1): the
@@ -101,9 +101,9 @@ class FedREDefense(Detector):
         first_labels: label logits at first, "zeros" or "bias": the update of the last layer's bias over its
             standard deviation, alike for all K images. The bias moves by how much more often a label occurs
             in a client's data than the model predicts it. Zeros if there is no such bias; zeros / bias.
-        first_rate: "given" takes α as it is; "matched" first scales it so that the reconstruction comes
-            nearest to the update, in every round in which e is not small enough at once; given / matched.
-            That is an iteration of its own.
+        inner_rate: "learnt" leaves α to the outer optimiser; "matched" scales it in every iteration so that
+            the reconstruction, taken as linear in α, comes nearest to the update (for N = 1 it is linear, and
+            e is the error after that; else it takes effect in the next iteration); learnt / matched.
         inner_loop: "closed" unrolls and differentiates plain stacks of layers in closed form, and anything
             else by ``torch.func``; "func" always by that, "higher" by the package higher. They agree.
         schedule: "dynamic" stops early; "continuous" always does all M iterations; "intermittent" does
@@ -112,9 +112,9 @@ class FedREDefense(Detector):
         give_up_after: if the schedule is dynamic, stop as soon as e, falling as fast as in the last so many
             iterations, would not get below γ before M: no loss while decay slows down, as it does as a
             rule. 0 never gives up.
-        spectral_bound: do not search where no K images can succeed: N steps on K images change a fully connected
-            layer by a matrix of rank K N, what the update has beyond that is a lower bound on e. If it is above
-            γ it is the score.
+        spectral_bound: do not search where no K images can succeed: N steps on K images change a fully
+            connected layer by a matrix of rank K N, what the update has beyond that is a lower bound on e.
+            If it is above γ it is the score.
 
     The paper's defaults are Table 7's for Fashion-MNIST; for CIFAR-10 inner_lr 0.05 and 500 / 1500
     iterations, for CINIC 0.05 and 2000 / 4000.
@@ -159,7 +159,7 @@ class FedREDefense(Detector):
         loss_average: Literal["classes", "batch"] = "classes",
         init: Literal["gaussian", "uniform"] = "gaussian",
         first_labels: Literal["zeros", "bias"] | None = None,
-        first_rate: Literal["given", "matched"] | None = None,
+        inner_rate: Literal["learnt", "matched"] | None = None,
         inner_loop: Literal["closed", "func", "higher"] = "closed",
         schedule: Literal["dynamic", "continuous", "intermittent"] = "dynamic",
         interval: int = 10,
@@ -179,7 +179,7 @@ class FedREDefense(Detector):
             loss_average=loss_average,
             inner_loop=inner_loop,
             stop_early=schedule == "dynamic",
-            first_rate=first_rate or use.first_rate,
+            inner_rate=inner_rate or use.inner_rate,
             give_up_after=give_up_after,
             spectral_bound=spectral_bound,
         )

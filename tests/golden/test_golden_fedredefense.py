@@ -108,7 +108,7 @@ def kept_of(method):
     return dict(method.state_dict()["knowledge"])
 
 
-@pytest.mark.parametrize("inner_loop", ["func", "higher"])
+@pytest.mark.parametrize("inner_loop", ["closed", "func", "higher"])
 @pytest.mark.parametrize(
     ("case", "stops"),
     [
@@ -271,7 +271,7 @@ def test_norms_and_dropout_neither_leak_state_nor_chance():
     def errors_by(loop):
         return detector(first_iterations=3, inner_loop=loop)(round_).values
 
-    errors = [errors_by(loop) for loop in ("func", "func", "higher")]
+    errors = [errors_by(loop) for loop in ("func", "closed", "higher")]
     assert errors[0].tolist() == errors[1].tolist()
     np.testing.assert_allclose(errors[0], errors[2], rtol=1e-5)
     assert np.isfinite(errors[0]).all()
