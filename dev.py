@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|test-all|lint|bench|fuzz|audit|setup``.
+"""Set up and run FedGuard with nothing but Python: ``python3 dev.py JOB`` (run, test, lint, bench, …).
 
 The set-up (a virtual environment in .venv, through constraints.txt) is done once; as long as
 pyproject.toml and constraints.txt stay the same, later calls start at once.
@@ -20,7 +20,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "fedguard-setup"
 ALL_STAMP = VENV / "fedguard-setup-all"
 #: What `test-all` installs on top of the usual set-up.
-EXTRAS = "dev,flower,plot,pyod,ray,slurm"
+EXTRAS = "dev,flower,parquet,plot,prometheus,pyod,ray,slurm,tensorboard"
 PIP = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 PIP += ["-c", "constraints.txt"]
 

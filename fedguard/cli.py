@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .console import methods, suites
+from .commands import methods, suites
 from .console.ledger import app as ledger_app
 from .errors import FedGuardError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from .errors import ParameterError
 from .events import Drift, new_bans
+from .extras import extra_module
 
 if TYPE_CHECKING:
     from .guard import Outcome
@@ -57,7 +57,7 @@ class PrometheusMetrics:
     ) -> None:
         if port is None and textfile is None:
             raise ParameterError("prometheus: give a port to serve on, a textfile to write, or both")
-        client = _client()
+        client = extra_module("prometheus_client", "prometheus", "the metrics")
         self.registry = client.CollectorRegistry()
         make: dict[str, Any] = {"namespace": "fedguard", "registry": self.registry}
         self._counters = {n: client.Counter(n, text, **make) for n, text in _COUNTERS.items()}
@@ -125,12 +125,3 @@ class PrometheusMetrics:
             self._server.server_close()
             self._thread.join()
             self._server = None
-
-
-def _client() -> Any:
-    try:
-        return importlib.import_module("prometheus_client")
-    except ImportError:
-        raise ParameterError(
-            'metrics need prometheus-client; install it with pip install "fedguard[prometheus]"'
-        ) from None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from .. import history
 from ..detector import Detector
 from ..guard import Guard
+from ..ledger import Ledger
 from ..registry import detectors, make_policy
 from ..state import pack
 from ..threads import single_thread
@@ -52,7 +53,8 @@ def soak(detector: str, rounds: int = 10_000) -> Growth:
     """
     cls = detectors.get(detector)
     params = {**cls.check_with, **CHEAP.get(detector, {}), **TINY.get(detector, {})}
-    guard = Guard(cls(**params), make_policy("exclude", rule="mad"))
+    ledger = Ledger(max_clients=history.MAX_CLIENTS)
+    guard = Guard(cls(**params), make_policy("exclude", rule="mad"), ledger=ledger)
     sizes = {}
     with single_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -13,7 +13,7 @@ from ..aggregators.median import Median
 from ..guard import Guard
 from ..registry import stages
 from ..round import Round
-from ..stage import Stage
+from ..stage import Stage, Staged
 from ..state import pack, unpack
 from .core import Check, Report, Untouched, carded, documented, require, resolve, run
 from .federation import N, federation, fresh
@@ -35,8 +35,9 @@ class Case:
         return fresh(federation()[index])
 
     def aggregate(self, round: Round) -> torch.Tensor:
-        """What a guard with this stage and the median makes of a round."""
-        return Guard(aggregator=Median(), stages=self.make()).process(round).aggregate
+        """What this stage and the median make of a round, in whatever order its clients come."""
+        rule, everybody = Staged([self.make()], Median()), np.ones(round.n)
+        return rule.finish(round, everybody, rule.aggregate(round, everybody))
 
 
 def check_stage(method: type[Stage] | str, params: Mapping[str, Any] | None = None) -> Report:

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import fedguard
 from fedguard.errors import ParameterError, ResultsError
 from fedguard.evaluation.check import check_suite
 from fedguard.evaluation.export import export
-from fedguard.evaluation.frame import MEANS, metrics_frame, run_frame
+from fedguard.evaluation.frame import MEANS, metrics_frame, read_results, run_frame
 from fedguard.evaluation.layout import Layout, layout_of
 from fedguard.evaluation.runner import run_suite
 from fedguard.evaluation.store import Store
@@ -134,16 +133,16 @@ def test_false_positives_by_label_skew_count_the_benign_thirds(store):
 
 
 def test_any_setting_tells_rows_apart_and_only_seeds_are_averaged(store):
-    frame = fedguard.read_results(store.folder, by=["malicious", "defense"])
+    frame = read_results(store.folder, by=["malicious", "defense"])
     assert frame.attrs["keys"] == ["malicious", "defense", "attack"], "attacks are never averaged"
     assert len(frame) == 2 * 4 * 3
     assert set(frame["seeds"]) == {3}
-    single = fedguard.read_results(store.folder, by=["seed", "attack", "defense"])
+    single = read_results(store.folder, by=["seed", "attack", "defense"])
     assert set(single["seeds"]) == {1}
     assert single[[f"{m}_ci" for m in MEANS]].isna().all(axis=None), "one seed has no interval"
     assert len(single) == len(store.table("runs"))
     with pytest.raises(ParameterError, match=r"no setting partition\.bata, did you mean 'beta'"):
-        fedguard.read_results(store.folder, by=["partition.bata"])
+        read_results(store.folder, by=["partition.bata"])
 
 
 def test_a_pivot_puts_two_settings_across(store):
@@ -218,7 +217,7 @@ def test_mistakes_are_named(store, tmp_path):
     with pytest.raises(ParameterError, match="unknown format 'xls'"):
         export(store, "xls")
     with pytest.raises(ResultsError, match=r"holds no results\.sqlite"):
-        fedguard.read_results(tmp_path)
+        read_results(tmp_path)
 
 
 def test_a_folder_of_another_version_is_refused(store, tmp_path):

@@ -423,7 +423,7 @@ def test_a_full_disk(path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(LedgerFile, "_connect", full)
-        ids = tuple(f"{i}" * 2000 for i in range(4))
+        ids = tuple(f"{i}" * 999 for i in range(4))
         state = pack(guard._methods_state())
         with pytest.raises(LedgerError, match=r"full.*free space"):
             guard.process(Round(X, ids, index=1))

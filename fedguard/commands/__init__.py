@@ -1,0 +1,1 @@
+"""The commands that work on suites, results and methods; an operator's are in ``fedguard.console``."""
