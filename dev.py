@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|lint|setup``.
+"""Set up and run FedGuard with nothing but Python: ``python3 dev.py run|test|lint|fuzz|audit|setup``.
 
 The set-up (a virtual environment in .venv, through constraints.txt) is done once; as long as
 pyproject.toml and constraints.txt stay the same, later calls start at once.
@@ -71,9 +71,22 @@ def lint() -> None:
     call([str(BIN / "mypy")])
 
 
+def fuzz(*args: str) -> None:
+    """A hundred thousand hostile rounds, and ten thousand rounds of ever new ids, on all cores."""
+    sizes = ["--rounds", "100000", "--soak", "10000", "--out", "benchmarks/results/fuzz.md"]
+    call([str(BIN / "python"), "-m", "fedguard.testing.fuzz", *sizes, *args], OMP_NUM_THREADS="1")
+
+
+def audit() -> None:
+    """Known vulnerabilities in what is installed; needs the network, hence no part of the tests."""
+    pip = [str(BIN / "python"), "-m", "pip"]
+    call([*pip, "install", "--quiet", "--disable-pip-version-check", "pip-audit"])
+    call([str(BIN / "python"), "-m", "pip_audit", "--skip-editable"])
+
+
 def main() -> None:
     """Set up, then do what was asked."""
-    jobs = {"run": run, "test": test, "lint": lint, "setup": lambda: None}
+    jobs = {"run": run, "test": test, "lint": lint, "fuzz": fuzz, "audit": audit, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is

@@ -24,6 +24,7 @@ CATALOGUE = {
     "mpaf": "fedguard.attacks.mpaf:MPAF",
     "scaling_backdoor": "fedguard.attacks.scaling_backdoor:ScalingBackdoor",
     "adaptive": "fedguard.attacks.adaptive:Adaptive",
+    "inflated_counts": "fedguard.attacks.inflated_counts:InflatedCounts",
     "adaptive_label_flip": "fedguard.attacks.adaptive_label_flip:AdaptiveLabelFlip",
     "dlg": "fedguard.attacks.dlg:DLG",
     "inverting_gradients": "fedguard.attacks.inverting_gradients:InvertingGradients",

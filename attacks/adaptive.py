@@ -9,26 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedguard.attack import (
-    Adjust,
-    Attack,
-    DataView,
-    Knowledge,
-    Samples,
-    TrainView,
-    Trial,
-    UpdateView,
-    limit_knowledge,
-)
+from fedguard.attack import Knowledge, UpdateView, limit_knowledge
 from fedguard.card import Card
 from fedguard.errors import ParameterError, TooFewClientsError
-from fedguard.nested import AttackSpec, make
-from fedguard.state import State
+from fedguard.nested import AttackSpec
 
 from ._checks import require_positive
+from ._wrapped import Wrapped
 
 
-class Adaptive(Attack):
+class Adaptive(Wrapped):
     """λ_i · g_i with g_i what another attack sends, and λ_i the largest factor that is not suspected.
 
     Per malicious client, λ starts at ``start`` and δ at ``step``: λ ← λ + δ; if the defence then suspects
@@ -60,7 +50,6 @@ class Adaptive(Attack):
         "scale another attack as far as the defence lets it through",
         "Xie et al., FedREDefense, ICML 2024",
     )
-    kind = "model"
     knowledge = frozenset({"benign_updates", "defense"})
     exempt = MappingProxyType(
         {
@@ -84,26 +73,11 @@ class Adaptive(Attack):
         require_positive(self.name, "precision", precision)
         if precision > step:
             raise ParameterError(f"{self.name}: precision is {precision}, above the first step {step}")
-        self.attack: Attack = make(attack, "attacks", f"{self.name}: attack")
-        if self.attack.kind in ("none", "passive"):
-            raise ParameterError(f"{self.name}: attack is {self.attack.name}, which sends nothing to scale")
+        super().__init__(attack)
         self.start = start
         self.step = step
         self.precision = precision
         self.knowledge = self.attack.knowledge | limit_knowledge(knowledge) | {"defense"}
-        self.goal = self.attack.goal
-
-    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """What the other attack refuses."""
-        self.attack.check(input_shape, num_classes, n, m)
-
-    def poison_data(self, samples: Samples, view: DataView) -> Samples:
-        """What the other attack does."""
-        return self.attack.poison_data(samples, view)
-
-    def adjust(self, view: TrainView) -> Adjust | None:
-        """What the other attack does."""
-        return self.attack.adjust(view)
 
     def craft(self, view: UpdateView) -> Tensor:
         """Search for the factors and apply them."""
@@ -118,22 +92,6 @@ class Adaptive(Attack):
             factors = np.where(caught, factors, factors + step)
             step /= 2
         return _scaled(base, factors)
-
-    def commit(self, view: UpdateView, crafted: Tensor) -> None:
-        """The other attack remembers."""
-        self.attack.commit(view, crafted)
-
-    def state_dict(self) -> State:
-        """The other attack's state."""
-        return self.attack.state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        """Hand the other attack its state."""
-        self.attack.load_state_dict(state)
-
-    def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """The other attack's."""
-        return self.attack.trial(test, num_classes)
 
 
 def _scaled(base: Tensor, factors: np.ndarray[Any, Any]) -> Tensor:

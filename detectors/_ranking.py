@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedguard.round import ClientId
+from fedguard.round import by_id as by_id
 
 
 def ranks(values: NDArray[np.float64], client_ids: Sequence[ClientId]) -> NDArray[np.intp]:
@@ -22,8 +23,3 @@ def ranks(values: NDArray[np.float64], client_ids: Sequence[ClientId]) -> NDArra
     result = np.empty(len(ids), dtype=np.intp)
     result[np.lexsort((place, values))] = np.arange(len(ids))
     return result
-
-
-def by_id(client_ids: Sequence[ClientId]) -> list[int]:
-    """Positions in the order of the client ids, integers before strings."""
-    return sorted(range(len(client_ids)), key=lambda i: (isinstance(client_ids[i], str), client_ids[i]))

@@ -1,4 +1,4 @@
-"""FedREDefense's outer loop: distil knowledge that reproduces one client's update. Runs in any process."""
+"""FedREDefense's outer loop: distil knowledge that reproduces a client's update. Runs in any process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fedguard.errors import ParameterError
 from fedguard.threads import single_thread
 
-from ._unroll import INNER_LOOPS, Average
+from ._spectrum import least_error
+from ._unroll import INNER_LOOPS, Average, InnerLoop
 
 
 class Knowledge(NamedTuple):
@@ -34,13 +35,17 @@ class Settings:
 
     threshold: float
     inner_steps: int
+    optimizer: Literal["sgd", "adam"]
     lr_images: float
     lr_labels: float
     lr_inner_lr: float
     momentum: float
     loss_average: Average
-    inner_loop: Literal["func", "higher"]
+    inner_loop: Literal["closed", "func", "higher"]
     stop_early: bool
+    first_rate: Literal["given", "matched"]
+    give_up_after: int
+    spectral_bound: bool
 
     def __post_init__(self) -> None:
         check_positive({"threshold": self.threshold, "inner_steps": self.inner_steps})
@@ -48,36 +53,51 @@ class Settings:
         check_positive({"lr_inner_lr": self.lr_inner_lr})
         if not 0 <= self.momentum < 1:
             raise ParameterError(f"fedredefense: momentum is {self.momentum}; it lies in [0, 1)")
+        if self.give_up_after < 0:
+            raise ParameterError(f"fedredefense: give_up_after is {self.give_up_after}; 0 never gives up")
+        check_word("optimizer", self.optimizer, ("sgd", "adam"))
+        check_word("first_rate", self.first_rate, ("given", "matched"))
         check_word("loss_average", self.loss_average, ("classes", "batch"))
         check_word("inner_loop", self.inner_loop, tuple(INNER_LOOPS))
 
 
+class Task(NamedTuple):
+    """One client's reconstruction.
+
+    Attributes:
+        update: (d,) what the client sent.
+        knowledge: where to start.
+        iterations: M, at most so many outer iterations; 0 only measures the error.
+    """
+
+    update: Tensor
+    knowledge: Knowledge
+    iterations: int
+
+
 @dataclass(frozen=True)
 class Job:
-    """One client's reconstruction: all that is needed, in plain picklable parts.
+    """Some clients' reconstructions: all that is needed, in plain picklable parts.
 
     Attributes:
         network: from ``virtual_network``.
         start: (d,) the global model.
-        update: (d,) what the client sent.
-        knowledge: where to start.
-        iterations: M, at most so many outer iterations; 0 only measures the error.
+        tasks: the clients, each by itself.
         settings: the rest.
     """
 
     network: nn.Module
     start: Tensor
-    update: Tensor
-    knowledge: Knowledge
-    iterations: int
+    tasks: list[Task]
     settings: Settings
 
 
 class Result(NamedTuple):
     """What a reconstruction found.
 
-    ``error`` is +Inf if it is undefined, and then there is no knowledge. ``iterations`` counts passes
-    through the outer loop, the one that finds the error small enough included.
+    ``error`` is +Inf if it is undefined, and then there is no knowledge; nor is there if the spectral bound
+    made a search needless. ``iterations`` counts passes through the outer loop, the one that finds the error
+    small enough included.
     """
 
     error: float
@@ -85,46 +105,87 @@ class Result(NamedTuple):
     knowledge: Knowledge | None
 
 
-def reconstruct(job: Job) -> Result:
-    """Algorithm 2: e = ‖ŵ_N − w_0 − g‖² / ‖g‖², minimised by SGD with momentum from fresh buffers.
+def reconstruct(job: Job) -> list[Result]:
+    """Algorithm 2: e = ‖ŵ_N − w_0 − g‖² / ‖g‖², minimised from fresh buffers, client by client.
 
     One torch thread, so that the result does not depend on where it runs.
     """
     with single_thread(), torch.enable_grad():
-        return _reconstruct(job)
+        settings = job.settings
+        # A copy has the alignment of our allocator wherever the job came from: the same bits in any process.
+        start = job.start.to(next(job.network.parameters()).device, copy=True)
+        make = INNER_LOOPS[settings.inner_loop]
+        loop = make(job.network, start, settings.inner_steps, settings.loss_average)
+        return [_reconstruct(job, task, loop, start) for task in job.tasks]
 
 
-def _reconstruct(job: Job) -> Result:
-    settings = job.settings
-    parameter = next(job.network.parameters())
-    start, update = job.start.to(parameter.device), job.update.to(parameter.device)
+def _reconstruct(job: Job, task: Task, loop: InnerLoop, start: Tensor) -> Result:
+    settings, update = job.settings, task.update.to(start.device)
     square = float(update.double().square().sum())
     if square == 0:
         return Result(math.inf, 0, None)
-    loop = INNER_LOOPS[settings.inner_loop](job.network, start, settings.inner_steps, settings.loss_average)
+    if settings.spectral_bound and task.iterations:
+        bound = least_error(job.network, update, len(task.knowledge.images), settings.inner_steps)
+        if bound > settings.threshold:
+            return Result(bound, 0, None)
     images, labels, inner_lr = leaves = [
-        part.to(parameter.device, copy=True).requires_grad_() for part in job.knowledge
+        part.to(start.device, copy=True).requires_grad_() for part in task.knowledge
     ]
     optimizer = _optimizer(leaves, settings)
     goal = start + update
-    error, step = math.inf, 0
-    for step in range(job.iterations + 1):
-        loss = (loop(images, labels.softmax(1), inner_lr) - goal).square().sum() / square
-        error = float(loss.detach())
-        if not math.isfinite(error):
-            return Result(math.inf, min(step + 1, job.iterations), None)
-        if step == job.iterations or (settings.stop_early and error < settings.threshold):
+    errors: list[float] = []
+    for step in range(task.iterations + 1):
+        end = loop(images, labels.softmax(1), inner_lr)
+        loss = (end - goal).square().sum() / square
+        errors.append(float(loss.detach()))
+        if not math.isfinite(errors[-1]):
+            return Result(math.inf, min(step + 1, task.iterations), None)
+        if step == task.iterations or _decided(errors, task.iterations, settings):
             break
+        if step == 0 and settings.first_rate == "matched":
+            _match(inner_lr, end.detach() - start, update)
+            optimizer = _optimizer(leaves, settings)
+            continue
         for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves), strict=True):
             leaf.grad = gradient
         optimizer.step()
     kept = Knowledge(*(leaf.detach().cpu() for leaf in leaves))
-    return Result(error, min(step + 1, job.iterations), kept)
+    return Result(errors[-1], min(step + 1, task.iterations), kept)
 
 
-def _optimizer(leaves: list[Tensor], settings: Settings) -> torch.optim.SGD:
-    rates = (settings.lr_images, settings.lr_labels, settings.lr_inner_lr)
+def _decided(errors: list[float], iterations: int, settings: Settings) -> bool:
+    """Whether the error is small enough, or, at its latest pace, will not be in the iterations that are left."""
+    if not settings.stop_early:
+        return False
+    now, window = errors[-1], settings.give_up_after
+    if now < settings.threshold:
+        return True
+    if window == 0 or len(errors) <= window:
+        return False
+    pace = (errors[-1 - window] - now) / window
+    return now - pace * (iterations - len(errors) + 1) >= settings.threshold
+
+
+@torch.no_grad()
+def _match(inner_lr: Tensor, found: Tensor, update: Tensor) -> None:
+    """Scale α so that the reconstruction ``found``, linear in α, is nearest to the update: by ⟨f, g⟩ / ‖f‖².
+
+    At least a tenth of what would make it as long as the update, so that α > 0 where they disagree.
+    """
+    f, g = found.double(), update.double()
+    length = float(f.norm())
+    if length > 0:
+        cosine = float(f @ g) / (length * float(g.norm()))
+        inner_lr.mul_(max(cosine, 0.1) * float(g.norm()) / length)
+
+
+def _optimizer(leaves: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
+    rates = [settings.lr_images, settings.lr_labels, settings.lr_inner_lr]
+    if settings.optimizer == "adam":
+        rates[2] *= abs(float(leaves[2].detach()))  # Adam's steps are as long as its rate, whatever α is
     groups = [{"params": [leaf], "lr": rate} for leaf, rate in zip(leaves, rates, strict=True)]
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, betas=(0.9, 0.999))
     return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum)
 
 

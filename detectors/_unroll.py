@@ -12,6 +12,8 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.model import load_parameters, split_parameters
 
+from ._stack import closed_form, unroll
+
 Average: TypeAlias = Literal["classes", "batch"]
 #: (images, soft labels, learning rate) → (d,) the parameters after N steps, differentiable in all three.
 InnerLoop: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -54,6 +56,19 @@ def functional_loop(network: nn.Module, start: Tensor, steps: int, average: Aver
     return run
 
 
+def closed_loop(network: nn.Module, start: Tensor, steps: int, average: Average) -> InnerLoop:
+    """The same in closed form if the network is a plain stack of layers, by ``torch.func`` if not."""
+    stack, general = closed_form(network, average), functional_loop(network, start, steps, average)
+    first = list(split_parameters(network, start).values())
+
+    def run(images: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
+        if stack is None or not stack.fits(images):
+            return general(images, targets, lr)
+        return unroll(stack, first, steps, images, targets, lr)
+
+    return run
+
+
 def higher_loop(network: nn.Module, start: Tensor, steps: int, average: Average) -> InnerLoop:
     """The same by the package ``higher``."""
     import higher  # here: only this alternative needs it
@@ -71,4 +86,4 @@ def higher_loop(network: nn.Module, start: Tensor, steps: int, average: Average)
     return run
 
 
-INNER_LOOPS = {"func": functional_loop, "higher": higher_loop}
+INNER_LOOPS = {"closed": closed_loop, "func": functional_loop, "higher": higher_loop}

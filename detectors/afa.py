@@ -11,6 +11,7 @@ from scipy.special import betainc
 from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import ParameterError
+from fedguard.history import History
 from fedguard.policy import Decision
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
@@ -75,7 +76,7 @@ class AFA(Detector):
         self.beta = beta
         self.reputation = reputation
         self.block = block
-        self._record: dict[ClientId, tuple[int, int]] = {}
+        self._record: History[tuple[int, int]] = History()
 
     def score(self, round: Round) -> Scores:
         """Remove outliers until none are left."""
@@ -107,9 +108,11 @@ class AFA(Detector):
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """Count good and bad rounds."""
+        counts = {}
         for client, bad in (scores.memory or {}).items():
             good_rounds, bad_rounds = self._record.get(client, (0, 0))
-            self._record[client] = (good_rounds + (not bad), bad_rounds + bad)
+            counts[client] = (good_rounds + (not bad), bad_rounds + bad)
+        self._record.remember(counts)
 
     def state_dict(self) -> State:
         """Good and bad rounds by client id."""
@@ -117,7 +120,7 @@ class AFA(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's record."""
-        self._record = {client: (good, bad) for client, good, bad in state["record"]}
+        self._record = History((client, (good, bad)) for client, good, bad in state["record"])
 
     def _posterior(self, client: ClientId) -> tuple[float, float]:
         """α and β."""

@@ -11,8 +11,9 @@ from torch import Tensor
 from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError
+from fedguard.history import History
 from fedguard.policy import Decision
-from fedguard.round import ClientId, Round
+from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
 
@@ -65,7 +66,7 @@ class CrossRound(Detector):
         self.features = features
         needs = {"global_params"} if on == "models" else set()
         self.needs = frozenset(needs | ({"model"} if features == "last_layer" else set()))
-        self._past: dict[ClientId, Tensor] = {}
+        self._past: History[Tensor] = History()
 
     def score(self, round: Round) -> Scores:
         """Compare with a round ago."""
@@ -96,7 +97,7 @@ class CrossRound(Detector):
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """The latest of those that are no suspects becomes their past."""
-        self._past.update(scores.memory or {})
+        self._past.remember(scores.memory or {}, seen=round.client_ids)
 
     def state_dict(self) -> State:
         """Everybody's last that was no suspect, by client id."""
@@ -104,7 +105,7 @@ class CrossRound(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's past."""
-        self._past = dict(state["past"])
+        self._past = History(state["past"])
 
 
 def _cosine(first: Tensor, second: Tensor) -> float:

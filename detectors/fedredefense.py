@@ -7,17 +7,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import NeedError
+from fedguard.history import History
 from fedguard.policy import Decision
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
 from fedguard.server import Server
 from fedguard.state import State
 
-from ._reconstruction import Job, Knowledge, Result, Settings, check_positive, check_word, reconstruct
+from ._labels import logits_of_bias
+from ._reconstruction import Job, Knowledge, Result, Settings, Task, check_positive, check_word, reconstruct
 from ._unroll import virtual_network
 
 
@@ -28,14 +31,50 @@ class Memory(NamedTuple):
     refined: int
 
 
+class Preset(NamedTuple):
+    """Defaults that belong together; :class:`FedREDefense` says what they mean."""
+
+    threshold: float
+    inner_steps: int
+    inner_lr: float
+    optimizer: Literal["sgd", "adam"]
+    lr_images: float
+    lr_labels: float
+    lr_inner_lr: float
+    first_iterations: int
+    later_iterations: int
+    first_labels: Literal["zeros", "bias"]
+    first_rate: Literal["given", "matched"]
+
+
+PRESETS = {
+    "paper": Preset(0.6, 5, 0.1, "sgd", 0.1, 0.05, 5e-5, 5000, 5000, "zeros", "given"),
+    "fast": Preset(0.6, 1, 0.5, "adam", 0.1, 0.1, 0.02, 12, 12, "bias", "matched"),
+}
+
+#: Clients travel to other processes in so many pieces at least, several clients with one copy of the model.
+PIECES = 16
+
+
 class FedREDefense(Detector):
     """e = ‖ŵ_N − w_0 − g‖² / ‖g‖², the error of the best reconstruction of g from a few learnt images.
 
     ŵ_{k+1} = ŵ_k − α ∇f(K, ŵ_k) for N steps from the global model w_0 on the client's knowledge K:
-    images, label logits (targets are their softmax) and inner rate α. An outer SGD minimises e over all
+    images, label logits (targets are their softmax) and inner rate α. An outer optimiser minimises e over all
     three and stops as soon as e < γ, which is checked before each step; e is always the error of the
     knowledge that is kept. Knowledge persists by client id and is refined in later rounds. e > γ makes a
     suspect; pair it with the policy ``ban``, as the paper expels for good.
+
+    ``preset="paper"`` is the published algorithm. ``preset="fast"`` is the recommended one: a single inner step
+    (N = 1), labels that start from the last layer's bias update, an inner rate matched to the length of the
+    update, and Adam. Honest updates are then reconstructed in a few iterations, and the number of
+    iterations is part of the method: given many more, some crafted updates become reconstructable too (LIE,
+    Min-Max with the unit vector, IPM). γ and the budget were chosen on clean rounds of MNIST, see
+    docs/performance.md. A parameter that is given counts in either preset.
+
+    What training produces can be reconstructed, whatever was done with it afterwards: updates that are
+    scaled, sign-flipped or trained on changed labels (label flips, scaling, model replacement, DBA) pass in the
+    end, with either preset. The paper says so of data poisoning.
 
     An error that is not finite is +Inf: so is that of a zero update, which has nothing to reconstruct.
     Such a client keeps the knowledge of its last good round; without any it starts anew next time.
@@ -43,29 +82,45 @@ class FedREDefense(Detector):
     of outer iterations over the clients, and "iterations_max".
 
     Args:
-        threshold: γ.
+        preset: the defaults of all parameters that are None: "paper" / "fast".
+        threshold: γ; 0.6 / 0.6.
         num_images: K.
-        inner_steps: N.
-        inner_lr: α at first.
-        lr_images: outer learning rate of the images.
-        lr_labels: outer learning rate of the label logits.
-        lr_inner_lr: outer learning rate of α.
-        momentum: of the outer SGD; from the released code, the paper has none to say.
-        first_iterations: M when a client takes part for the first time.
-        later_iterations: M afterwards.
+        inner_steps: N; 5 / 1.
+        inner_lr: α at first; 0.1 / 0.5, so that N α is the same.
+        optimizer: of the outer loop, "sgd" with momentum or "adam" (β = 0.9, 0.999); sgd / adam.
+        lr_images: outer learning rate of the images; 0.1 / 0.1.
+        lr_labels: outer learning rate of the label logits; 0.05 / 0.1.
+        lr_inner_lr: outer learning rate of α; 5e-5 / 0.02, with adam as a share of α.
+        momentum: of sgd; from the released code, the paper has none to say.
+        first_iterations: M when a client takes part for the first time, its budget; 5000 / 12.
+        later_iterations: M afterwards; 5000 / 12.
         loss_average: "classes" averages the inner loss over batch and classes, as the released code;
             "batch" is plain cross-entropy, C times as large: rescale ``inner_lr`` with it.
         init: images at first, "gaussian" N(0, 1) as the released code, or "uniform" on [0, 1): the
             paper says uniform but not where.
-        inner_loop: "func" unrolls by ``torch.func``, "higher" by the package higher; they agree.
+        first_labels: label logits at first, "zeros" or "bias": the update of the last layer's bias over its
+            standard deviation, alike for all K images. The bias moves by how much more often a label occurs
+            in a client's data than the model predicts it. Zeros if there is no such bias; zeros / bias.
+        first_rate: "given" takes α as it is; "matched" first scales it so that the reconstruction comes
+            nearest to the update, in every round in which e is not small enough at once; given / matched.
+            That is an iteration of its own.
+        inner_loop: "closed" unrolls and differentiates plain stacks of layers in closed form, and anything
+            else by ``torch.func``; "func" always by that, "higher" by the package higher. They agree.
         schedule: "dynamic" stops early; "continuous" always does all M iterations; "intermittent" does
             so every ``interval`` rounds and only measures the error in between.
         interval: T_I, rounds between two refinements of a client if intermittent.
+        give_up_after: if the schedule is dynamic, stop as soon as e, falling as fast as in the last so many
+            iterations, would not get below γ before M: no loss while decay slows down, as it does as a
+            rule. 0 never gives up.
+        spectral_bound: do not search where no K images can succeed: N steps on K images change a fully connected
+            layer by a matrix of rank K N, what the update has beyond that is a lower bound on e. If it is above
+            γ it is the score.
 
-    The defaults are Table 7's for Fashion-MNIST; for CIFAR-10 inner_lr 0.05 and 500 / 1500 iterations,
-    for CINIC 0.05 and 2000 / 4000.
+    The paper's defaults are Table 7's for Fashion-MNIST; for CIFAR-10 inner_lr 0.05 and 500 / 1500
+    iterations, for CINIC 0.05 and 2000 / 4000.
 
-    Source: Xie et al., ICML 2024, Algorithms 1 and 2, §4, Table 7, Appendix B.3.
+    Source: Xie et al., ICML 2024, Algorithms 1 and 2, §4, Table 7, Appendix B.3; the preset "fast" is
+    FedGuard's.
     """
 
     card = Card(
@@ -89,52 +144,69 @@ class FedREDefense(Detector):
 
     def __init__(
         self,
-        threshold: float = 0.6,
+        preset: Literal["paper", "fast"] = "paper",
+        threshold: float | None = None,
         num_images: int = 10,
-        inner_steps: int = 5,
-        inner_lr: float = 0.1,
-        lr_images: float = 0.1,
-        lr_labels: float = 0.05,
-        lr_inner_lr: float = 5e-5,
+        inner_steps: int | None = None,
+        inner_lr: float | None = None,
+        optimizer: Literal["sgd", "adam"] | None = None,
+        lr_images: float | None = None,
+        lr_labels: float | None = None,
+        lr_inner_lr: float | None = None,
         momentum: float = 0.5,
-        first_iterations: int = 5000,
-        later_iterations: int = 5000,
+        first_iterations: int | None = None,
+        later_iterations: int | None = None,
         loss_average: Literal["classes", "batch"] = "classes",
         init: Literal["gaussian", "uniform"] = "gaussian",
-        inner_loop: Literal["func", "higher"] = "func",
+        first_labels: Literal["zeros", "bias"] | None = None,
+        first_rate: Literal["given", "matched"] | None = None,
+        inner_loop: Literal["closed", "func", "higher"] = "closed",
         schedule: Literal["dynamic", "continuous", "intermittent"] = "dynamic",
         interval: int = 10,
+        give_up_after: int = 0,
+        spectral_bound: bool = False,
     ) -> None:
+        check_word("preset", preset, tuple(PRESETS))
+        use = PRESETS[preset]
         self.settings = Settings(
-            threshold=threshold,
-            inner_steps=inner_steps,
-            lr_images=lr_images,
-            lr_labels=lr_labels,
-            lr_inner_lr=lr_inner_lr,
+            threshold=use.threshold if threshold is None else threshold,
+            inner_steps=use.inner_steps if inner_steps is None else inner_steps,
+            optimizer=optimizer or use.optimizer,
+            lr_images=use.lr_images if lr_images is None else lr_images,
+            lr_labels=use.lr_labels if lr_labels is None else lr_labels,
+            lr_inner_lr=use.lr_inner_lr if lr_inner_lr is None else lr_inner_lr,
             momentum=momentum,
             loss_average=loss_average,
             inner_loop=inner_loop,
             stop_early=schedule == "dynamic",
+            first_rate=first_rate or use.first_rate,
+            give_up_after=give_up_after,
+            spectral_bound=spectral_bound,
         )
+        self.num_images, self.schedule, self.interval = num_images, schedule, interval
+        self.inner_lr = use.inner_lr if inner_lr is None else inner_lr
+        self.init, self.first_labels = init, first_labels or use.first_labels
+        self.first_iterations = use.first_iterations if first_iterations is None else first_iterations
+        self.later_iterations = use.later_iterations if later_iterations is None else later_iterations
         counts = {"num_images": num_images, "interval": interval}
-        counts |= {"first_iterations": first_iterations, "later_iterations": later_iterations}
-        check_positive(counts | {"inner_lr": inner_lr})
+        counts |= {"first_iterations": self.first_iterations, "later_iterations": self.later_iterations}
+        check_positive(counts | {"inner_lr": self.inner_lr})
         check_word("init", init, ("gaussian", "uniform"))
+        check_word("first_labels", self.first_labels, ("zeros", "bias"))
         check_word("schedule", schedule, ("dynamic", "continuous", "intermittent"))
-        self.num_images, self.inner_lr, self.init = num_images, inner_lr, init
-        self.first_iterations, self.later_iterations = first_iterations, later_iterations
-        self.schedule, self.interval = schedule, interval
-        self._memory: dict[ClientId, Memory] = {}
+        self._memory: History[Memory] = History()
 
     def score(self, round: Round) -> Scores:
         """Score by reconstruction error."""
         jobs = self._jobs(round)
-        results: list[Result] = (round.server or Server()).map(reconstruct, jobs)
+        pieces: list[list[Result]] = (round.server or Server()).map(reconstruct, jobs)
+        tasks = [task for job in jobs for task in job.tasks]
+        results = [result for piece in pieces for result in piece]
         errors = np.array([result.error for result in results])
         iterations = np.array([result.iterations for result in results])
         memory = {
-            client: Memory(result.knowledge, round.index if job.iterations else self._memory[client].refined)
-            for client, job, result in zip(round.client_ids, jobs, results, strict=True)
+            client: Memory(result.knowledge, round.index if task.iterations else self._memory[client].refined)
+            for client, task, result in zip(round.client_ids, tasks, results, strict=True)
             if result.knowledge is not None
         }
         return Scores(
@@ -147,7 +219,7 @@ class FedREDefense(Detector):
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """Keep the knowledge that the round gave."""
-        self._memory.update(scores.memory or {})
+        self._memory.remember(scores.memory or {}, seen=round.client_ids)
 
     def state_dict(self) -> State:
         """Knowledge by client id."""
@@ -160,10 +232,10 @@ class FedREDefense(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's knowledge."""
-        self._memory = {
-            client: Memory(Knowledge(kept["images"], kept["labels"], kept["inner_lr"]), kept["refined"])
+        self._memory = History(
+            (client, Memory(Knowledge(kept["images"], kept["labels"], kept["inner_lr"]), kept["refined"]))
             for client, kept in state["knowledge"]
-        }
+        )
 
     def _jobs(self, round: Round) -> list[Job]:
         server, start = round.server, round.global_params
@@ -175,14 +247,13 @@ class FedREDefense(Detector):
                 "Server(model=…, input_shape=…, num_classes=…)"
             )
         network = virtual_network(server.model)
-        jobs = []
+        tasks = []
         for client, update in zip(round.client_ids, round.updates.matrix, strict=True):
             memory = self._memory.get(client)
-            knowledge = memory.knowledge if memory else self._noise(server, client)
-            jobs.append(
-                Job(network, start, update.clone(), knowledge, self._cap(memory, round.index), self.settings)
-            )
-        return jobs
+            knowledge = memory.knowledge if memory else self._first(server, client, update)
+            tasks.append(Task(update.clone(), knowledge, self._cap(memory, round.index)))
+        size = max(1, len(tasks) // PIECES)
+        return [Job(network, start, tasks[i : i + size], self.settings) for i in range(0, len(tasks), size)]
 
     def _cap(self, memory: Memory | None, index: int) -> int:
         """M for a client in this round."""
@@ -192,10 +263,12 @@ class FedREDefense(Detector):
             return 0
         return self.later_iterations
 
-    def _noise(self, server: Server, client: ClientId) -> Knowledge:
+    def _first(self, server: Server, client: ClientId, update: Tensor) -> Knowledge:
         """Where a client's knowledge starts; the same whoever else takes part, and in whatever order."""
         draw = server.generator("fedredefense", client)
         shape = (self.num_images, *(server.input_shape or ()))
         sample = torch.rand if self.init == "uniform" else torch.randn
         labels = torch.zeros(self.num_images, server.num_classes or 0)
+        if self.first_labels == "bias" and server.model is not None:
+            labels += logits_of_bias(server.model, update, server.num_classes or 0)
         return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.inner_lr)))

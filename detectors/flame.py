@@ -25,12 +25,8 @@ def model_cosine_distances(round: Round) -> NDArray[np.float64]:
     if round.global_params is None:
         raise NeedError("flame needs global_params: give the round its global_params")
     updates = round.updates
-    start = round.global_params.double().to(updates.matrix.device)
-    along, begin = torch.zeros(updates.n, dtype=torch.float64, device=start.device), 0
-    for block in updates.blocks():
-        along += block @ start[begin : begin + block.shape[1]]
-        begin += block.shape[1]
-    shift = 2 * along + updates.norms.square()
+    start = round.global_params.double().to(updates.device)
+    shift = 2 * updates.along(start) + updates.norms.square()
     lengths = (start @ start + shift).clamp(min=0).sqrt()
     sums = lengths[:, None] + lengths[None]
     apart = torch.where(sums > 0, (shift[:, None] - shift[None]) / sums, 0.0)

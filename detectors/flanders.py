@@ -10,6 +10,7 @@ from torch import Tensor
 from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import ParameterError
+from fedguard.history import History
 from fedguard.policy import Decision
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
@@ -98,7 +99,7 @@ class FLANDERS(Detector):
         self.coordinates = coordinates
         self.iterations = iterations
         self.ridge = ridge
-        self._past: list[dict[ClientId, Tensor]] = []
+        self._past: list[History[Tensor]] = []
 
     def min_clients(self) -> int:
         """f + 1, so that somebody is kept."""
@@ -122,7 +123,7 @@ class FLANDERS(Detector):
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """Remember the sampled coordinates of the last rounds."""
         if scores.memory is not None:
-            self._past = [*self._past, dict(scores.memory)][-self.window :]
+            self._past = [*self._past, History(scores.memory.items())][-self.window :]
 
     def state_dict(self) -> State:
         """The sampled coordinates by round and client id."""
@@ -130,7 +131,7 @@ class FLANDERS(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
-        self._past = [{client: row for client, row in rows} for rows in state["past"]]  # noqa: C416
+        self._past = [History(rows) for rows in state["past"]]
 
     def _followed(self, client: ClientId) -> bool:
         """Whether a client was there in every round of the window."""

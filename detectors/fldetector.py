@@ -13,8 +13,9 @@ from fedguard.card import Card
 from fedguard.clusters import gap_statistic, two_means
 from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError
+from fedguard.history import History
 from fedguard.policy import Decision
-from fedguard.round import ClientId, Round
+from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Server
 from fedguard.state import State
@@ -46,6 +47,8 @@ def hessian_product(steps: Tensor, changes: Tensor, vector: Tensor) -> Tensor:
     lower, diagonal = cross.tril(-1), cross.diagonal().diag()
     middle = torch.cat([torch.cat([sigma * inner, lower], 1), torch.cat([lower.T, -diagonal], 1)])
     right = torch.cat([sigma * (s @ v), y @ v])
+    if not middle.isfinite().all():  # the global model has diverged
+        return torch.zeros_like(v)
     inverse = torch.linalg.pinv(middle, rtol=CONDITION)
     weights = inverse @ right
     k = len(s)
@@ -92,8 +95,8 @@ class FLDetector(Detector):
         self.window = window
         self.start = start
         self._models: list[Tensor] = []
-        self._last: dict[ClientId, Tensor] = {}
-        self._distances: dict[ClientId, list[float]] = {}
+        self._last: History[Tensor] = History()
+        self._distances: History[list[float]] = History()
 
     def score(self, round: Round) -> Scores:
         """Predict, compare, cluster."""
@@ -145,12 +148,14 @@ class FLDetector(Detector):
         """Remember the model, everybody's update (of this round only), and the distances."""
         models, now = scores.memory
         self._models = [model.clone() for model in models]
-        self._last = {
-            c: row.clone() for c, row in zip(round.client_ids, round.updates.matrix.cpu(), strict=True)
+        rows = round.updates.matrix.cpu()
+        self._last = History((c, row.clone()) for c, row in zip(round.client_ids, rows, strict=True))
+        longer = {
+            client: [*self._distances.get(client, []), float(value)][-self.window :]
+            for client, value in zip(round.client_ids, now, strict=True)
+            if not np.isnan(value)
         }
-        for client, value in zip(round.client_ids, now, strict=True):
-            if not np.isnan(value):
-                self._distances[client] = [*self._distances.get(client, []), float(value)][-self.window :]
+        self._distances.remember(longer, seen=round.client_ids)
 
     def state_dict(self) -> State:
         """Models, last updates and distances."""
@@ -163,5 +168,5 @@ class FLDetector(Detector):
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
         self._models = list(state["models"])
-        self._last = {client: row for client, row in state["last"]}  # noqa: C416 - lists are not pairs
-        self._distances = {client: list(values) for client, values in state["distances"]}
+        self._last = History(state["last"])
+        self._distances = History((client, list(values)) for client, values in state["distances"])

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import ParameterError, RoundError
+from fedguard.history import History
 from fedguard.policy import Decision
-from fedguard.round import ClientId, Round
+from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
 from fedguard.updates import Updates
@@ -76,7 +77,7 @@ class FoolsGold(Detector):
         self.memory = memory
         self.features = features
         self.needs = frozenset({"model"} if features == "last_layer" else ())
-        self._history: dict[ClientId, Tensor] = {}
+        self._history: History[Tensor] = History()
 
     def score(self, round: Round) -> Scores:
         """Score by similarity of histories."""
@@ -111,7 +112,7 @@ class FoolsGold(Detector):
         """Store the histories; everybody's, whatever was decided."""
         if scores.memory is not None:
             # A clone per client: a row would keep the whole matrix of its round alive.
-            self._history.update({client: history.clone() for client, history in scores.memory.items()})
+            self._history.remember({client: history.clone() for client, history in scores.memory.items()})
 
     def state_dict(self) -> State:
         """History by client id."""
@@ -119,7 +120,7 @@ class FoolsGold(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace all histories."""
-        self._history = dict(state["history"])
+        self._history = History(state["history"])
 
 
 def last_layer(model: nn.Module, d: int) -> slice:

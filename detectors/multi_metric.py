@@ -78,9 +78,7 @@ class MultiMetric(Detector):
 
 def _to_global(round: Round) -> NDArray[np.float64]:
     """(n, 3) Σ_j |x_i − x_j| of Manhattan, Euclidean and cosine distance to the global model."""
-    manhattan = torch.zeros_like(round.updates.norms)
-    for block in round.updates.blocks():
-        manhattan += block.abs().sum(1)
+    manhattan = round.updates.sum_blocks(lambda block: abs(block).sum(1))
     norms = round.updates.norms
     start, lengths, longer = _lengths(round)
     # 1 − cos = (‖u‖² − (‖w + u‖ − ‖w‖)²) / (2 ‖w‖ ‖w + u‖): the cosine itself is 1 up to rounding
@@ -106,13 +104,9 @@ def _lengths(round: Round) -> tuple[Tensor, Tensor, Tensor]:
     """‖w‖, (n,) ‖w + u_i‖ and (n,) ‖w + u_i‖ − ‖w‖, the last without cancellation."""
     if round.global_params is None:
         raise NeedError("multi_metric needs global_params: give the round its global_params")
-    updates, begin = round.updates, 0
-    start = round.global_params.double().to(updates.matrix.device)
-    along = torch.zeros_like(updates.norms)
-    for block in updates.blocks():
-        along += block @ start[begin : begin + block.shape[1]]
-        begin += block.shape[1]
-    gain = 2 * along + updates.norms.square()
+    updates = round.updates
+    start = round.global_params.double().to(updates.device)
+    gain = 2 * updates.along(start) + updates.norms.square()
     lengths = (start.square().sum() + gain).clamp(min=0).sqrt()
     both = lengths + start.norm()
     return start.norm(), lengths, torch.where(both > 0, gain / both, 0.0)

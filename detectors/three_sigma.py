@@ -92,7 +92,7 @@ class ThreeSigma(Detector):
         limit = scaled.mean() + self.sigmas * scaled.std()
         suspects = scaled > limit * (1 + 1e-9)  # equal distances differ in their last bits
         memory = None
-        if self.centre == "accepted" and start is not None:
+        if self.centre == "accepted" and start is not None and bool(start.isfinite().all()):
             accepted = updates.take(~suspects).mean + start.double()
             memory = accepted.clamp(-LARGEST, LARGEST).float().cpu()
         return Scores(
@@ -114,7 +114,7 @@ class ThreeSigma(Detector):
             return updates.matrix[int(ranks(scores, round.client_ids).argmin())].double()
         if start is None:
             raise NeedError("three_sigma needs global_params: give the round its global_params")
-        if self._average is not None:
+        if self._average is not None and bool(start.isfinite().all()):  # unless the model has diverged
             return self._average.double().to(start.device) - start.double()
         if updates.n < 3:
             return updates.mean

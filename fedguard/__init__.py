@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .card import Card as Card
     from .detector import Detector as Detector
     from .errors import FedGuardError as FedGuardError
+    from .evaluation.frame import read_results as read_results
     from .events import EventLog as EventLog
     from .guard import Guard as Guard
     from .guard import Outcome as Outcome
@@ -52,6 +53,7 @@ _HOME = {
     "Card": "card",
     "Detector": "detector",
     "FedGuardError": "errors",
+    "read_results": "evaluation.frame",
     "Guard": "guard",
     "Outcome": "guard",
     "EventLog": "events",

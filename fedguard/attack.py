@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -227,6 +227,15 @@ class Attack(Method, ABC):
     def craft(self, view: UpdateView) -> Tensor:
         """(m, d) what the malicious clients send; what their training gave unless overridden."""
         return view.own_updates
+
+    def claim(self, num_examples: NDArray[np.float64], everybody: NDArray[np.float64]) -> NDArray[Any]:
+        """(m,) how many samples the malicious clients claim to have; the truth unless overridden.
+
+        Args:
+            num_examples: (m,) how many they have.
+            everybody: (n,) how many each client of the round has.
+        """
+        return num_examples
 
     def commit(self, view: UpdateView, crafted: Tensor) -> None:
         """Remember what later rounds need, once ``crafted`` was sent; ``craft`` itself changes nothing."""

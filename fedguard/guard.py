@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from .errors import ParameterError
 from .ledger import Ledger
 from .observer import Observer, notify
 from .policy import Case, Decision, Policy, checked
-from .round import ClientId, Round
+from .round import ClientId, Round, by_id
 from .scores import Scores, combined, filled
 from .stage import Stage, Staged
 from .state import State
@@ -44,6 +45,7 @@ class Outcome:
         kept_global: True if nobody was let through, so that the global model stays.
         note: the same in words.
         seconds: wall time of each part: one entry per detector, ``"policy"`` and ``"aggregator"``.
+        barred: (n,) bool, whose ban was in force already: they were not looked at.
     """
 
     aggregate: Tensor
@@ -58,6 +60,21 @@ class Outcome:
     kept_global: bool
     note: str
     seconds: Mapping[str, float]
+    barred: NDArray[np.bool_]
+
+    def take(self, order: NDArray[np.intp]) -> Outcome:
+        """The same outcome with its clients in another order."""
+        return dataclasses.replace(
+            self,
+            weights=self.weights[order],
+            suspects=self.suspects[order],
+            banned=self.banned[order],
+            reasons=tuple(self.reasons[i] for i in order),
+            client_ids=tuple(self.client_ids[i] for i in order),
+            scores=self.scores[order],
+            by_detector={name: values[order] for name, values in self.by_detector.items()},
+            barred=self.barred[order],
+        )
 
 
 class _Verdict(NamedTuple):
@@ -142,28 +159,51 @@ class Guard:
             FedGuardError: the round does not fit a detector or the aggregator; nothing has changed. Nor
                 has it after any other error, for example one in a detector's ``commit``.
         """
-        verdict = self._judge(round)
+        verdict, back = self._judge(round)
         self._commit(verdict)
-        notify(self.observers, round, verdict.outcome)
-        return verdict.outcome
+        outcome = verdict.outcome.take(back)
+        notify(self.observers, round, outcome)
+        return outcome
+
+    def process_arrays(
+        self,
+        arrays: Mapping[Any, Any],
+        global_arrays: Sequence[NDArray[Any]],
+        num_examples: Mapping[Any, Any] | None = None,
+        **options: Any,
+    ) -> tuple[Outcome, list[NDArray[Any]]]:
+        """Judge a round of lists of NumPy arrays (client id → trained parameters), from whatever engine.
+
+        A reply that does not fit the model makes its sender a suspect with a reason; the round goes on.
+        Returns the outcome, and the new global arrays in the same shapes and dtypes. ``options`` are those
+        of :func:`fedguard.arrays.process`: ``index``, ``server``, ``deltas``, ``max_examples``.
+        """
+        from .arrays import process
+
+        return process(self, arrays, global_arrays, num_examples, **options)
 
     def watch(self, round: Round) -> Outcome:
         """Judge a round and remember it like :meth:`process`, but aggregate nothing (zeros come out)."""
-        verdict = self._judge(round, aggregate=False)
+        verdict, back = self._judge(round, aggregate=False)
         self._commit(verdict)
-        notify(self.observers, round, verdict.outcome)
-        return verdict.outcome
+        outcome = verdict.outcome.take(back)
+        notify(self.observers, round, outcome)
+        return outcome
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
         """(n,) whom :meth:`process` would call a suspect; nothing is aggregated or remembered."""
-        past = self.ledger.view(round.client_ids)
-        round, barred, judged, part = self._split(round, past)
+        order, past = by_id(round.client_ids), self.ledger.view(round.client_ids)
+        round, barred, judged, part = self._split(round.take(order), past)
         _, decision = self._decide(part, past, {})
-        return _suspects(round, barred, judged, decision)
+        return _suspects(round, barred, judged, decision)[np.argsort(order)]
 
-    def _judge(self, round: Round, aggregate: bool = True) -> _Verdict:
-        past = self.ledger.view(round.client_ids)
-        round, barred, judged, part = self._split(round, past)
+    def _judge(self, round: Round, aggregate: bool = True) -> tuple[_Verdict, NDArray[np.intp]]:
+        """The verdict on the clients in the order of their ids, and where the caller has each of them.
+
+        Sums and ties depend on the order of rows; in which order updates arrive must not.
+        """
+        order, past = by_id(round.client_ids), self.ledger.view(round.client_ids)
+        round, barred, judged, part = self._split(round.take(order), past)
         seconds = dict.fromkeys((*self.detectors, "policy", "aggregator"), 0.0)
         scores, decision = self._decide(part, past, seconds)
         weights = filled(round.n, judged, decision.weights, 0.0)
@@ -188,8 +228,10 @@ class Guard:
             kept_global=kept,
             note="every client was excluded: the global model stays as it is" if kept else "",
             seconds=seconds,
+            barred=barred,
         )
-        return _Verdict(round, part, scores, decision, outcome, bans, past, aggregate and not kept)
+        verdict = _Verdict(round, part, scores, decision, outcome, bans, past, aggregate and not kept)
+        return verdict, np.argsort(order)
 
     def _split(
         self, round: Round, past: Ledger

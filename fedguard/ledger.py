@@ -42,6 +42,11 @@ class Record:
     judged_since_ban: int = 0
     last_score: float | None = None
 
+    @property
+    def weight(self) -> tuple[int, int]:
+        """What makes a client worth remembering: its last strike, then how many rounds it was there."""
+        return max(self.strikes, default=-1), self.rounds
+
     def is_banned(self, round_index: int) -> bool:
         """Whether a ban is in force in this round."""
         return self.banned_since is not None and (
@@ -62,8 +67,9 @@ class Ledger:
     that run at the same time share a :class:`fedguard.SQLiteLedger`, not this one.
 
     Memory is bounded: when more than ``max_clients`` are known, clients without strikes are forgotten
-    first, then those whose last strike is the oldest. Whoever was ever banned is never forgotten; if
-    they alone are more than ``max_clients``, the ledger grows with every ban and says so in the log.
+    first (those of the fewest rounds), then those whose last strike is the oldest. Whoever was ever banned
+    is never forgotten; if they alone are more than ``max_clients``, the ledger grows with every ban and
+    says so in the log.
 
     Args:
         keep: strikes kept per client, the latest.
@@ -161,7 +167,7 @@ class Ledger:
     def _make_room(self) -> None:
         """Forget a tenth of the clients, at once: looking for them takes a pass over all."""
         spare = [key for key, (_, record) in self._records.items() if record.banned_since is None]
-        spare.sort(key=lambda key: max(self._records[key][1].strikes, default=-1))
+        spare.sort(key=lambda key: self._records[key][1].weight)
         step = max(1, self.max_clients // 10)
         surplus = len(self._records) - self.max_clients + step
         for key in spare[:surplus]:

@@ -6,7 +6,7 @@ Definitions: Xie et al., FedREDefense, ICML 2024, Appendix A.4 and B.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -195,6 +195,59 @@ def benign_excluded(malicious: ArrayLike, participated: ArrayLike, weights: Arra
             f"malicious has shape {truth.shape}, participated {present.shape} and weights {share.shape}"
         )
     return float((~truth & present & (share == 0)).sum(1).mean())
+
+
+def label_skew(parts: Sequence[ArrayLike], num_classes: int) -> NDArray[np.float64]:
+    """½ Σ_c |p_i(c) − p(c)|: how far each client's labels are from those of all clients together.
+
+    Args:
+        parts: one (m_i,) array of labels for every client.
+        num_classes: how many labels there are.
+
+    Returns:
+        (n,) total variation distances: 0 = labelled like everybody, near 1 = labels that nobody else has.
+    """
+    counts = np.stack([np.bincount(np.asarray(part, dtype=int), minlength=num_classes) for part in parts])
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    skew: NDArray[np.float64] = np.abs(shares - counts.sum(0) / counts.sum()).sum(1) / 2
+    return skew
+
+
+def fpr_by_skew(
+    malicious: ArrayLike,
+    suspects: ArrayLike,
+    skew: ArrayLike,
+    participated: ArrayLike | None = None,
+    parts: int = 3,
+) -> list[float]:
+    """FPR of the least, …, the most skewed of equal parts of the benign clients.
+
+    Args:
+        malicious: (n,) bool.
+        suspects: (n,) or (T, n) bool, as in :func:`detection_metrics`.
+        skew: (n,), see :func:`label_skew`; equal ones are ordered by client.
+        participated: (T, n) bool; everybody if absent.
+        parts: how many parts; sizes differ by one at most.
+
+    Returns:
+        A fraction for each part, averaged over rounds; NaN for a part without clients.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth, values = np.asarray(malicious, dtype=bool), np.asarray(skew, dtype=float)
+    labels = np.atleast_2d(np.asarray(suspects, dtype=bool))
+    if truth.ndim != 1 or labels.shape[1:] != truth.shape or values.shape != truth.shape:
+        raise ParameterError(
+            f"malicious has shape {truth.shape}, suspects {np.shape(suspects)} and skew {values.shape}"
+        )
+    present = _present(participated, labels, "suspects")
+    benign = np.flatnonzero(~truth)
+    ordered = benign[np.argsort(values[benign], kind="stable")]
+    return [
+        _mean_ratio((labels & present)[:, part].sum(1), present[:, part].sum(1))
+        for part in np.array_split(ordered, parts)
+    ]
 
 
 def mean_over_rounds(

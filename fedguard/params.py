@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+@functools.lru_cache(maxsize=512)
 def params_model(function: Callable[..., Any], skip: int = 0) -> type[BaseModel]:
     """A pydantic model of a signature: one field per parameter, nothing else allowed.
 

@@ -128,7 +128,7 @@ class Registry(Generic[M]):
             if parameter.annotation is parameter.empty:
                 return f"its parameter {parameter.name!r} has no type annotation"
         try:
-            params_model(cls)
+            params_model(cls)  # type: ignore[arg-type]  # classes are hashable
         except Exception as error:  # whatever evaluating somebody's annotations raises
             return f"its parameters cannot be checked: {error}"
         return self._extra_check(cls)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 ClientId: TypeAlias = int | str
 
+#: The longest client id: characters of a string, bits of an integer.
+MAX_ID = 1000
+
 
 @dataclass(frozen=True, eq=False, init=False)
 class Round:
@@ -35,10 +38,11 @@ class Round:
         index: the number of the round, an integer from 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
+        faults: n phrases: why a client's message could not be read at all, or None; None if all could.
 
     Raises:
-        RoundError: shapes do not fit, an id appears twice, there is no client, or the index is no
-            number of a round.
+        RoundError: shapes do not fit, an id appears twice or is endless, there is no client, or the index is
+            no number of a round.
 
     A client whose update holds NaN or Inf, or whose sample or step count is no positive finite number, does
     not make the round invalid: it is a *problem* of that client (see ``problems``), who is a suspect
@@ -52,6 +56,7 @@ class Round:
     index: int
     global_params: Tensor | None
     server: Server | None
+    faults: tuple[str | None, ...] | None
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Round:
         global_params: Any = None,
         server: Server | None = None,
         num_steps: Any = None,
+        faults: Sequence[str | None] | None = None,
     ) -> None:
         matrix = updates if isinstance(updates, Updates) else Updates(updates)
         if matrix.n == 0 or matrix.d == 0:
@@ -76,6 +82,7 @@ class Round:
             "index": _round_index(index),
             "global_params": _params(global_params, matrix.d),
             "server": server,
+            "faults": _faults(faults, matrix.n),
         }
         for name, value in fields.items():  # the usual assignment is closed: a round is frozen
             object.__setattr__(self, name, value)
@@ -89,15 +96,21 @@ class Round:
     def problems(self) -> tuple[str | None, ...]:
         """Per client: why its update cannot be used at all, or None."""
         return tuple(
-            "non-finite update"
+            fault
+            if fault
+            else "non-finite update"
             if not finite
             else f"sample count {count:g} is not a positive finite number"
             if not (np.isfinite(count) and count > 0)
             else f"step count {steps:g} is not a positive finite number"
             if not (np.isfinite(steps) and steps > 0)
             else None
-            for finite, count, steps in zip(
-                self.updates.finite, self.num_examples, self.num_steps, strict=True
+            for fault, finite, count, steps in zip(
+                self.faults or [None] * self.n,
+                self.updates.finite,
+                self.num_examples,
+                self.num_steps,
+                strict=True,
             )
         )
 
@@ -115,6 +128,7 @@ class Round:
             client_ids=tuple(self.client_ids[i] for i in index),
             num_examples=self.num_examples[index],
             num_steps=self.num_steps[index],
+            faults=None if self.faults is None else tuple(self.faults[i] for i in index),
         )
 
     def with_updates(self, updates: Any) -> Round:
@@ -129,6 +143,11 @@ class Round:
 def as_round(value: Any) -> Round:
     """Accept a round, or bare updates as a round of their own."""
     return value if isinstance(value, Round) else Round(value)
+
+
+def by_id(client_ids: Sequence[ClientId]) -> list[int]:
+    """Positions in the order of the client ids, integers before strings."""
+    return sorted(range(len(client_ids)), key=lambda i: (isinstance(client_ids[i], str), client_ids[i]))
 
 
 def _round_index(index: Any) -> int:
@@ -150,6 +169,11 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
     wrong = [i for i in plain if isinstance(i, bool) or not isinstance(i, int | str)]
     if wrong:
         raise RoundError(f"client id {wrong[0]!r} is neither a string nor an integer")
+    endless = [i for i in plain if (len(i) if isinstance(i, str) else i.bit_length()) > MAX_ID]
+    if endless:
+        raise RoundError(
+            f"a client id has more than {MAX_ID} {'characters' if isinstance(endless[0], str) else 'bits'}"
+        )
     texts = [str(i) for i in plain]
     twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < n else []
     if twice:
@@ -157,6 +181,12 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
             f"client id {twice[0]!r} appears more than once; each client sends one update per round"
         )
     return plain
+
+
+def _faults(faults: Sequence[str | None] | None, n: int) -> tuple[str | None, ...] | None:
+    if faults is None or len(faults) == n:
+        return None if faults is None else tuple(faults)
+    raise RoundError(f"{len(faults)} faults for {n} updates")
 
 
 def _counts(counts: Any, n: int, what: str) -> NDArray[np.float64]:

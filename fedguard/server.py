@@ -23,6 +23,13 @@ class Labelled(NamedTuple):
     labels: Tensor
 
 
+class Share(NamedTuple):
+    """Some samples of a larger set, which stay where they are."""
+
+    data: Labelled
+    rows: Tensor
+
+
 def map_in_order(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """The default way to run independent pieces of work: one after the other."""
     return [function(item) for item in items]

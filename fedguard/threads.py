@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 _limited = False  # whether this process is single-threaded already: looking up libraries takes 2 ms
 
@@ -28,6 +29,21 @@ def single_thread() -> Iterator[None]:
     finally:
         _limited = False
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Run the block with one thread in the BLAS that NumPy calls; torch's threads stay as they are."""
+    if _limited:
+        yield
+        return
+    with _blas().limit(limits=1):
+        yield
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def stay_single_threaded() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from .attack import Adjust
+from .dense import Shapes, dense_shapes, train_dense
 from .errors import ParameterError
-from .model import flat_parameters, load_parameters
-from .server import Labelled
+from .model import channels_last, flat_parameters, load_parameters
+from .server import Labelled, Share
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,10 @@ class LocalTraining:
 def train_client(
     model: nn.Module,
     start: Tensor,
-    data: Labelled,
+    data: Labelled | Share,
     settings: LocalTraining,
     generator: torch.Generator,
-    adjust: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
+    adjust: Adjust | None = None,
 ) -> Tensor:
     """v ← μ v + ∇ℓ(w) + λ w,  w ← w − η v  over minibatches, ℓ the mean cross-entropy; returns w − w_start.
 
@@ -107,16 +109,72 @@ def train_client(
     Raises:
         ParameterError: the client has no samples.
     """
-    if len(data.labels) == 0:
+    return _train(model, start, [data], settings, [generator], adjust)[0]
+
+
+def train_clients(
+    model: nn.Module,
+    start: Tensor,
+    clients: Sequence[Labelled | Share],
+    settings: LocalTraining,
+    generators: Sequence[torch.Generator],
+) -> list[Tensor]:
+    """``[train_client(model, start, data, settings, g) for …]``: the same bits, sooner for small networks.
+
+    Logistic regression and multilayer perceptrons are trained side by side (see :mod:`fedguard.dense`); all
+    other models, and everything with a proximal term or FL-WBC, one after the other.
+    """
+    return _train(model, start, clients, settings, generators, None)
+
+
+def side_by_side(model: nn.Module, inputs: Tensor, settings: LocalTraining) -> Shapes | None:
+    """The layers of a model whose clients are trained side by side; None if they are not."""
+    return None if settings.proximal or settings.wbc else dense_shapes(model, inputs)
+
+
+def _train(
+    model: nn.Module,
+    start: Tensor,
+    clients: Sequence[Labelled | Share],
+    settings: LocalTraining,
+    generators: Sequence[torch.Generator],
+    adjust: Adjust | None,
+) -> list[Tensor]:
+    shares = [c if isinstance(c, Share) else Share(c, torch.arange(len(c.labels))) for c in clients]
+    if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
+    batches = [_batches(share.rows, settings, draw) for share, draw in zip(shares, generators, strict=True)]
+    shapes = side_by_side(model, shares[0].data.inputs, settings) if shares and adjust is None else None
+    if shapes is None:
+        each = zip(shares, batches, generators, strict=True)
+        return [_by_autograd(model, start, s.data, b, settings, g, adjust) for s, b, g in each]
+    model.train()
+    trained = train_dense(shapes, start, shares, batches, settings)
+    return [parameters.sub_(start) for parameters in trained]
+
+
+def _by_autograd(
+    model: nn.Module,
+    start: Tensor,
+    data: Labelled,
+    batches: Iterator[Tensor],
+    settings: LocalTraining,
+    generator: torch.Generator,
+    adjust: Adjust | None,
+) -> Tensor:
+    """Any model; the generator is for FL-WBC."""
     load_parameters(model, start)
     model.train()
     parameters = list(model.parameters())
+    _store_channels_last(model)
     velocity = [torch.zeros_like(p) for p in parameters] if settings.momentum else []
     origin = [p.detach().clone() for p in parameters] if settings.proximal else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
-    for batch in _batches(len(data.labels), settings, generator):
-        loss = F.cross_entropy(model(data.inputs.index_select(0, batch)), data.labels.index_select(0, batch))
+    inputs = data.inputs.permute(0, 2, 3, 1) if data.inputs.ndim == 4 else data.inputs
+    for batch in batches:
+        taken = inputs.index_select(0, batch)
+        taken = taken.permute(0, 3, 1, 2) if taken.ndim == 4 else taken
+        loss = F.cross_entropy(model(taken), data.labels.index_select(0, batch))
         gradients = torch.autograd.grad(loss, parameters)
         if adjust is not None:
             gradients = adjust(gradients)
@@ -128,6 +186,13 @@ def train_client(
             blood_cells.perturb(parameters, gradients)
         _step(parameters, gradients, velocity, settings)
     return flat_parameters(model).sub_(start)
+
+
+def _store_channels_last(model: nn.Module) -> None:
+    """Convolutions (and pooling above all) are twice as fast where the channels of a pixel lie together."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d:
+            module.weight.data = channels_last(module.weight.data)
 
 
 class _WhiteBloodCells:
@@ -168,11 +233,11 @@ def _step(
         parameter.add_(gradient, alpha=-settings.lr)
 
 
-def _batches(count: int, settings: LocalTraining, generator: torch.Generator) -> Iterator[Tensor]:
-    """Indices of one batch after the other; every pass over the samples is shuffled anew."""
-    left = settings.steps_for(count)
+def _batches(rows: Tensor, settings: LocalTraining, generator: torch.Generator) -> Iterator[Tensor]:
+    """One batch of the samples' rows after the other; every pass over the samples is shuffled anew."""
+    left = settings.steps_for(len(rows))
     while left > 0:
-        order = torch.randperm(count, generator=generator)
+        order = rows[torch.randperm(len(rows), generator=generator)]
         for batch in torch.split(order, settings.batch_size)[:left]:
             yield batch
             left -= 1

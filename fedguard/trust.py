@@ -49,12 +49,8 @@ def trust_scores(updates: Updates, root: Tensor) -> tuple[NDArray[np.float64], f
 
     Source: Cao et al., FLTrust, NDSS 2021, §IV-B.
     """
-    products = updates.matrix.new_zeros(updates.n, dtype=torch.float64)
-    guide, start = root.double().to(updates.matrix.device), 0
-    for block in updates.blocks():
-        stop = start + block.shape[1]
-        products += block @ guide[start:stop]
-        start = stop
+    guide = root.double().to(updates.device)
+    products = updates.along(guide)
     scale = updates.norms * guide.norm()
     defined = (scale > 0) & scale.isfinite()  # root training may diverge: then nobody is trusted
     cosines = torch.where(defined, products / scale, 0.0).clamp(-1, 1)

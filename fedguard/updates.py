@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,6 +12,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from .blocks import Block, Result, in_order, joined, ranges, wide
 from .errors import RoundError
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 Index: TypeAlias = "NDArray[Any] | Sequence[int] | Tensor"
 
-#: Bytes of float64 work space for one block of columns.
-BLOCK_BYTES = 64 * 2**20
+#: Rows of a tile of the Gram matrix.
+TILE = 1024
 #: Below this share of the two squared norms about the mean, a squared distance is computed anew.
 NEAR_DUPLICATE = 1e-4
 
@@ -34,7 +36,12 @@ def as_matrix(updates: Any) -> Tensor:
         shapes = {tuple(u.shape) for u in updates}
         if len(shapes) > 1:
             raise RoundError(f"updates have different shapes {sorted(shapes)}; all must have d parameters")
-        updates = torch.stack(list(updates))
+        try:
+            updates = torch.stack(list(updates))
+        except (RuntimeError, TypeError) as error:
+            raise RoundError(
+                f"updates do not fit together: {error}; send dense tensors on one device"
+            ) from None
     if not isinstance(updates, Tensor):
         try:
             array = np.asarray(updates)
@@ -49,6 +56,8 @@ def as_matrix(updates: Any) -> Tensor:
         updates = torch.from_numpy(array)
     if updates.ndim != 2:
         raise RoundError(f"updates have shape {tuple(updates.shape)}; (n clients, d parameters) is needed")
+    if updates.layout is not torch.strided or updates.is_meta:
+        raise RoundError("updates are sparse or without data; a dense (n, d) tensor is needed")
     if updates.is_complex() or updates.dtype == torch.bool:
         raise RoundError(f"updates have dtype {updates.dtype}; a numeric, real (n, d) array is needed")
     matrix: Tensor = updates.detach().to(torch.float32).contiguous()
@@ -67,7 +76,8 @@ class Updates:
     Distances come from inner products about the mean client, summed in float64: with updates of scale
     1e-5 and d = 10⁶, the textbook ‖x‖² + ‖y‖² − 2x·y in float32 ranks clients no better than chance.
     One client with a huge update drags the mean far away from all others, whose distances are then
-    taken about their own mean. Everything is computed at most once, on first use. Treat all of it as
+    taken about their own mean. Everything is computed at most once, on first use, in column blocks and
+    in as many threads as torch may use; the result does not depend on how many. Treat all of it as
     read-only.
 
     Args:
@@ -78,47 +88,104 @@ class Updates:
     """
 
     def __init__(self, matrix: Any) -> None:
-        self.matrix = as_matrix(matrix)
+        self._source = as_matrix(matrix)
+        self._rows: Tensor | None = None  # which rows of the source are meant; None means all
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """(n, d) float32; for what ``take`` returned, a copy made on first use."""
+        return self._source if self._rows is None else self._source[self._rows]
 
     @property
     def n(self) -> int:
         """Number of clients."""
-        return self.matrix.shape[0]
+        return len(self._source if self._rows is None else self._rows)
 
     @property
     def d(self) -> int:
         """Number of parameters."""
-        return self.matrix.shape[1]
+        return self._source.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the updates are."""
+        return self._source.device
+
+    @property
+    def _gpu(self) -> bool:
+        return self.device.type != "cpu"
 
     def __len__(self) -> int:
         return self.n
 
+    def block(self, start: int, stop: int, rows: slice = slice(None)) -> Block:
+        """(rows, stop − start) float32: a NumPy array on the CPU, a tensor elsewhere; not to be changed."""
+        source = self._source if self._gpu else self._source.numpy()
+        if self._rows is None:
+            return source[rows, start:stop]
+        return source[:, start:stop][self._rows[rows] if self._gpu else self._rows.numpy()[rows]]
+
     def blocks(self) -> Iterator[Tensor]:
-        """Yield consecutive column blocks in float64, small enough to stay in ``BLOCK_BYTES``."""
-        width = max(1, BLOCK_BYTES // (8 * max(self.n, 1)))
-        for start in range(0, self.d, width):
-            yield self.matrix[:, start : start + width].double()
+        """Yield consecutive column blocks as float64 tensors, small enough to stay in a cache."""
+        for start, stop in ranges(self.n, self.d, self._gpu):
+            part = self._source[:, start:stop]
+            yield (part if self._rows is None else part[self._rows]).double()
+
+    def row(self, i: int) -> Tensor:
+        """(d,) a copy of client i's update."""
+        return self._source[i if self._rows is None else int(self._rows[i])].clone()
+
+    def map_blocks(self, work: Callable[..., Result], *vectors: Tensor) -> list[Result]:
+        """``work(block, …)`` for consecutive float32 column blocks, in several threads; see ``blocks.py``.
+
+        Args:
+            work: gets a block, and of every vector the part that belongs to its columns.
+            vectors: (…, d) tensors to go along; on the CPU ``work`` gets NumPy arrays of them, too.
+        """
+        there = [v.to(self.device) for v in vectors]
+        cut = [v if self._gpu else v.numpy() for v in there]
+        return list(
+            in_order(
+                lambda span: work(self.block(*span), *(v[..., slice(*span)] for v in cut)),
+                ranges(self.n, self.d, self._gpu),
+                alone=self._gpu,
+            )
+        )
+
+    def sum_blocks(self, work: Callable[..., Block], *vectors: Tensor) -> Tensor:
+        """Σ over blocks of ``work(block in float64, …)``."""
+        parts = self.map_blocks(lambda block, *cut: work(wide(block), *cut), *vectors)
+        return torch.as_tensor(sum(parts[1:], start=parts[0]))
+
+    def weighted_sum(self, coefficients: NDArray[np.float64]) -> Tensor:
+        """(…, d) Σ_i c_i u_i in float64, for coefficients (…, n)."""
+        c = torch.from_numpy(coefficients).to(self.device) if self._gpu else coefficients
+        return joined(self.map_blocks(lambda block: c @ wide(block)))
+
+    def along(self, direction: Tensor) -> Tensor:
+        """(n,) ⟨u_i, v⟩ in float64, for v of (d,)."""
+        return self.sum_blocks(lambda block, v: block @ v, direction.double())
+
+    def distances_to(self, point: Tensor) -> Tensor:
+        """(n,) ‖u_i − v‖ in float64, for v of (d,)."""
+        return self.sum_blocks(lambda block, v: ((block - v) ** 2).sum(1), point.double()).sqrt()
 
     @cached_property
     def finite(self) -> NDArray[np.bool_]:
         """(n,) True where a client's update has no NaN or Inf."""
-        ok = torch.ones(self.n, dtype=torch.bool, device=self.matrix.device)
-        for block in self.blocks():
-            ok &= block.isfinite().all(1)
-        return ok.cpu().numpy()
+        parts = self.map_blocks(lambda block: (abs(block) < math.inf).all(1))
+        ok: NDArray[np.bool_] = np.logical_and.reduce([torch.as_tensor(part).cpu().numpy() for part in parts])
+        return ok
 
     @cached_property
     def norms(self) -> Tensor:
         """(n,) Euclidean norms ‖u_i‖, float64."""
-        total = self.matrix.new_zeros(self.n, dtype=torch.float64)
-        for block in self.blocks():
-            total += block.square().sum(1)
-        return total.sqrt()
+        return self.sum_blocks(lambda block: (block * block).sum(1)).sqrt()
 
     @cached_property
     def mean(self) -> Tensor:
         """(d,) unweighted mean update, float64."""
-        return torch.cat([block.mean(0) for block in self.blocks()])
+        return joined(self.map_blocks(lambda block: wide(block).mean(0)))
 
     @cached_property
     def gram(self) -> Tensor:
@@ -128,18 +195,49 @@ class Updates:
     @cached_property
     def products(self) -> Tensor:
         """(n, n) ⟨u_i, u_j⟩, float64; not by way of the mean, which one huge update can drag away."""
-        return self._gram(lambda block: 0.0)
+        return self._gram(None)
 
     def gram_about(self, client: int) -> Tensor:
         """(n, n) ⟨u_i − u_k, u_j − u_k⟩ for k = ``client``, float64."""
         return self._gram(lambda block: block[client])
 
-    def _gram(self, origin: Callable[[Tensor], Tensor | float]) -> Tensor:
-        gram = self.matrix.new_zeros((self.n, self.n), dtype=torch.float64)
-        for block in self.blocks():
-            moved = block - origin(block)
-            gram += moved @ moved.T
-        return (gram + gram.T) / 2  # a matrix product is symmetric up to rounding only
+    def _gram(self, origin: Callable[[Block], Block] | None) -> Tensor:
+        """Inner products about a point, by tiles of rows and blocks of columns that add up in order.
+
+        Args:
+            origin: the (w,) point of a float64 block of all clients; None for zero.
+        """
+        gpu = self._gpu
+        tiles = [slice(start, min(start + TILE, self.n)) for start in range(0, self.n, TILE)]
+        point: Block = None
+        if origin is not None and len(tiles) > 1:  # no tile knows all clients
+            vector = joined(self.map_blocks(lambda block: origin(wide(block))))
+            point = vector if gpu else vector.numpy()
+
+        def moved(rows: slice, start: int, stop: int) -> Block:
+            block = wide(self.block(start, stop, rows))
+            if origin is not None:
+                block -= origin(block) if point is None else point[start:stop]
+            return block
+
+        def part(task: tuple[slice, slice, tuple[int, int]]) -> Block:
+            here, there, span = task
+            left = moved(here, *span)
+            return left @ (left if here is there else moved(there, *span)).T
+
+        spans = ranges(min(self.n, TILE), self.d, gpu)
+        pairs = [(here, there) for i, here in enumerate(tiles) for there in tiles[: i + 1]]
+        tasks = [(*pair, span) for pair in pairs for span in spans]
+        gram = torch.zeros((self.n, self.n), dtype=torch.float64, device=self.device)
+        table: Block = gram if gpu else gram.numpy()
+        for (here, there, _), piece in zip(tasks, in_order(part, tasks, alone=gpu), strict=True):
+            table[here, there] += piece
+        for here, there in pairs:
+            if here is there:  # a matrix product is symmetric up to rounding only
+                table[here, here] = (table[here, here] + table[here, here].T) / 2
+            else:
+                table[there, here] = table[here, there].T
+        return gram
 
     @cached_property
     def sq_distances(self) -> Tensor:
@@ -148,14 +246,19 @@ class Updates:
         Clients that are far closer to each other than to the mean are a group of their own, about
         whose mean their distances are taken again.
         """
-        gram = self.gram
-        square = gram.diagonal()
-        scale = square[:, None] + square[None, :]
-        distances = (scale - 2 * gram).clamp_(min=0).fill_diagonal_(0)
-        near = (distances < NEAR_DUPLICATE * scale).fill_diagonal_(False)
+        square = self.gram.diagonal()
+        distances = torch.empty_like(self.gram)
+        near = torch.empty_like(self.gram, dtype=torch.bool)
+        for start in range(0, self.n, TILE):  # a few rows at a time: with 10⁴ clients a table is 800 MB
+            rows = slice(start, start + TILE)
+            scale = square[rows, None] + square[None, :]
+            torch.sub(scale, self.gram[rows], alpha=2, out=distances[rows]).clamp_(min=0)
+            torch.lt(distances[rows], scale.mul_(NEAR_DUPLICATE), out=near[rows])
+        distances.fill_diagonal_(0)
+        near.fill_diagonal_(False)
         for group in _connected(near):
             if len(group) < self.n:
-                distances[group[:, None], group] = Updates(self.matrix[group]).sq_distances
+                distances[group[:, None], group] = self.take(group).sq_distances
             else:  # a chain that holds everybody
                 self._correct(distances, near)
         return distances
@@ -166,10 +269,8 @@ class Updates:
             distances[i, others] = distances[others, i] = self._exact_sq_distances(i, others)
 
     def _exact_sq_distances(self, i: int, others: Tensor) -> Tensor:
-        total = self.matrix.new_zeros(len(others), dtype=torch.float64)
-        for block in Updates(self.matrix[torch.cat([others.new_tensor([i]), others])]).blocks():
-            total += (block[1:] - block[0]).square().sum(1)
-        return total
+        pair = self.take(torch.cat([others.new_tensor([i]), others]))
+        return pair.sum_blocks(lambda block: ((block[1:] - block[0]) ** 2).sum(1))
 
     @cached_property
     def cosines(self) -> Tensor:
@@ -178,11 +279,15 @@ class Updates:
         return torch.where(scale > 0, self.products / scale, 0.0).clamp_(-1, 1)
 
     def take(self, clients: Index) -> Updates:
-        """The updates of some clients (positions in the order wanted, or a mask); known geometry is kept."""
-        index = torch.as_tensor(positions(clients), device=self.matrix.device)
+        """The updates of some clients (positions in the order wanted, or a mask).
+
+        Nothing is copied before ``matrix`` is asked for; known geometry is kept.
+        """
+        index = torch.as_tensor(positions(clients), device=self.device)
         if len(index) == self.n and bool((index == torch.arange(self.n, device=index.device)).all()):
             return self
-        part = Updates(self.matrix[index])
+        part = Updates(self._source)
+        part._rows = index if self._rows is None else self._rows[index]
         if "norms" in self.__dict__:
             part.__dict__["norms"] = self.norms[index]
         if "finite" in self.__dict__:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..aggregator import Aggregator
+from ..blocks import Block, joined, ordered, wide
 from ..card import Card
 from ..errors import ParameterError, TooFewClientsError
 from ..round import Round
-from ..updates import Updates
+from .krum import Neighbours
 
 
 def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
@@ -28,17 +31,14 @@ def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
     Source: El Mhamdi et al., ICML 2018, §4.
     """
     n = len(sq_distances)
-    others = sq_distances.clone().fill_diagonal_(torch.inf)
-    total = sq_distances.sum(1)
-    left = list(range(n))
+    total = sq_distances.sum(1).cpu().numpy()
+    near = Neighbours(sq_distances)
     chosen: list[int] = []
     while len(chosen) < n - 2 * num_malicious:
-        neighbours = min(max(1, len(left) - num_malicious - 2), len(left) - 1)
-        index = torch.tensor(left, device=others.device)
-        nearest = others[index][:, index].sort(dim=1).values[:, :neighbours]
-        scores = nearest.sum(1)
-        ties = (scores == scores.min()).nonzero().flatten()
-        chosen.append(left.pop(int(ties[total[index][ties].argmin()])))
+        left = len(near.left)
+        scores = near.scores(min(max(1, left - num_malicious - 2), left - 1))
+        ties = np.flatnonzero(scores == scores.min())
+        chosen.append(near.remove(int(ties[total[near.left[ties]].argmin()])))
     return chosen
 
 
@@ -75,19 +75,23 @@ class Bulyan(Aggregator):
         if round.n < 4 * f + 3:
             raise TooFewClientsError(f"bulyan needs at least {4 * f + 3} clients for f = {f}")
         chosen = bulyan_selection(round.updates.sq_distances, f)
-        selected = Updates(round.updates.matrix[torch.tensor(chosen, device=round.updates.matrix.device)])
-        return torch.cat([_around_median(block, len(chosen) - 2 * f) for block in selected.blocks()]).float()
+        beta = len(chosen) - 2 * f
+        means = round.updates.take(chosen).map_blocks(
+            lambda block: _around_median(wide(ordered(block)), beta)
+        )
+        return joined(means).float()
 
 
-def _around_median(values: Tensor, count: int) -> Tensor:
-    """(width,) per column, the mean of the ``count`` values closest to the median; they are neighbours."""
-    ordered = values.sort(dim=0).values
-    theta = len(ordered)
-    median = (ordered[(theta - 1) // 2] + ordered[theta // 2]) / 2
-    starts = theta - count + 1
-    reach = torch.stack(
-        [torch.maximum(median - ordered[k], ordered[k + count - 1] - median) for k in range(starts)]
-    )
-    best = reach.argmin(0)
-    window = best[None, :] + torch.arange(count, device=values.device)[:, None]
-    return ordered.gather(0, window).mean(0)
+def _around_median(values: Block, count: int) -> Block:
+    """(width,) per ascending column, the mean of the ``count`` values closest to the median; neighbours."""
+    larger: Callable[..., Block]
+    along: Callable[..., Block]
+    steps: Block
+    if isinstance(values, np.ndarray):
+        larger, along, steps = np.maximum, np.take_along_axis, np.arange(count)
+    else:
+        larger, along, steps = torch.maximum, torch.take_along_dim, torch.arange(count, device=values.device)
+    theta = len(values)
+    median = (values[(theta - 1) // 2] + values[theta // 2]) / 2
+    reach = larger(median - values[: theta - count + 1], values[count - 1 :] - median)
+    return along(values, reach.argmin(0)[None, :] + steps[:, None], 0).mean(0)

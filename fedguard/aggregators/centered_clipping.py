@@ -51,15 +51,15 @@ class CenteredClipping(Aggregator):
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Clip around the centre, L times."""
-        matrix = round.updates.matrix
-        share = torch.from_numpy(weights / weights.sum()).to(matrix.device)
-        centre = torch.zeros(round.updates.d, dtype=torch.float64, device=matrix.device)
+        device = round.updates.device
+        share = torch.from_numpy(weights / weights.sum()).to(device)
+        centre = torch.zeros(round.updates.d, dtype=torch.float64, device=device)
         if self._last is not None and len(self._last) == len(centre):
-            centre += self._last.to(matrix.device)
+            centre += self._last.to(device)
         for _ in range(self.iterations):
-            lengths = self._distances(round, centre)
+            lengths = round.updates.distances_to(centre)
             factor = share * torch.where(lengths > self.tau, self.tau / lengths, 1.0)
-            pulled = torch.cat([factor @ block for block in round.updates.blocks()])
+            pulled = round.updates.weighted_sum(factor.cpu().numpy())
             centre = centre * (1 - factor.sum()) + pulled
         return centre.float()
 
@@ -74,12 +74,3 @@ class CenteredClipping(Aggregator):
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
         self._last = state.get("last")
-
-    def _distances(self, round: Round, centre: Tensor) -> Tensor:
-        total = torch.zeros(round.n, dtype=torch.float64, device=centre.device)
-        start = 0
-        for block in round.updates.blocks():
-            stop = start + block.shape[1]
-            total += (block - centre[start:stop]).square().sum(1)
-            start = stop
-        return total.sqrt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from ..aggregator import Aggregator
 from ..card import Card
 from ..round import Round
 from .mean import weighted_mean
+
+LARGEST = torch.finfo(torch.float32).max
 
 
 class FedNova(Aggregator):
@@ -31,8 +34,8 @@ class FedNova(Aggregator):
         """Normalise, average, and go as far as clients went on average."""
         share = weights * (round.num_examples / round.num_examples.max())
         share = share / share.sum()
-        steps = round.num_steps / round.num_steps.max()
+        steps = np.maximum(round.num_steps / round.num_steps.max(), np.finfo(np.float64).tiny)
         per_step = share / steps
-        return (
-            float(share @ steps) * float(per_step.sum()) * weighted_mean(round, per_step).double()
-        ).float()
+        scale = float(share @ steps) * float(per_step.sum())
+        # An absurd claim makes an absurd aggregate, but a finite one: it must not get the round refused.
+        return (scale * weighted_mean(round, per_step).double()).clamp(-LARGEST, LARGEST).float()

@@ -13,6 +13,7 @@ from ..aggregator import Aggregator
 from ..card import Card
 from ..errors import ParameterError
 from ..round import Round
+from ..updates import NEAR_DUPLICATE, Updates
 from .mean import weighted_mean
 
 
@@ -21,8 +22,8 @@ class GeometricMedian(Aggregator):
 
     Every iterate is a weighted mean of the updates, so the iteration runs on the n coefficients and
     the Gram matrix: ‖u_i − v‖² = (eᵢ − c)ᵀ G (eᵢ − c), and the d-dimensional sum is taken once. G is
-    taken about the client with the smallest sum of distances: about the mean, one huge update would
-    leave nothing of everybody else's distances.
+    taken about the client with the smallest sum of distances where it matters: about the mean, one huge
+    update would leave nothing of everybody else's distances.
 
     Args:
         iterations: at most so many; RFA needs 3 in practice, we go on until nothing moves. It takes
@@ -55,7 +56,7 @@ class GeometricMedian(Aggregator):
         distances = round.updates.sq_distances.sqrt()
         share = self.importance(round, weights)
         base = torch.from_numpy(share / share.max()).to(distances.device)
-        gram = round.updates.gram_about(int((distances @ base).argmin()))
+        gram = _gram_about(round.updates, int((distances @ base).argmin()))
         current = base / base.sum()
         for _ in range(self.iterations):
             pull = gram @ current
@@ -68,3 +69,12 @@ class GeometricMedian(Aggregator):
             if moved <= self.tolerance * distances.median():
                 break
         return weighted_mean(round, current.cpu().numpy())
+
+
+def _gram_about(updates: Updates, client: int) -> Tensor:
+    """(n, n) inner products about a client; the known ones about the mean if nobody is far out or near."""
+    others = updates.sq_distances[client].clone()
+    others[client] = math.inf
+    if others.min() >= NEAR_DUPLICATE * updates.gram.diagonal().max():
+        return updates.gram
+    return updates.gram_about(client)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..aggregator import Aggregator
+from ..blocks import ordered
 from ..card import Card
 from ..errors import ParameterError, TooFewClientsError
 from ..round import Round
@@ -39,7 +40,40 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
             f"at least {num_malicious + 3} clients are needed"
         )
     others = sq_distances.clone().fill_diagonal_(torch.inf)
-    return others.sort(dim=1).values[:, :neighbours].sum(1)
+    columns = ordered(others if others.is_cuda else others.numpy())  # the table is symmetric
+    return torch.as_tensor(columns[:neighbours].sum(0))
+
+
+class Neighbours:
+    """Everybody's squared distances to the others in ascending order, while clients leave one by one.
+
+    Args:
+        sq_distances: (n, n).
+    """
+
+    def __init__(self, sq_distances: Tensor) -> None:
+        table = sq_distances.cpu().numpy().copy()
+        np.fill_diagonal(table, np.inf)
+        self._order = table.argsort(axis=1)
+        self._values = np.take_along_axis(table, self._order, axis=1)
+        #: (m,) who is left.
+        self.left = np.arange(len(table))
+
+    def scores(self, count: int) -> NDArray[np.float64]:
+        """(m,) the sum over the ``count`` nearest others, for those who are left."""
+        sums: NDArray[np.float64] = self._values[:, :count].sum(1)
+        return sums
+
+    def remove(self, place: int) -> int:
+        """Take out ``left[place]``, and return it."""
+        gone = int(self.left[place])
+        rows = np.delete(np.arange(len(self.left)), place)
+        order, values = self._order[rows], self._values[rows]
+        stays = order != gone
+        self._order = order[stays].reshape(len(rows), len(rows))
+        self._values = values[stays].reshape(len(rows), len(rows))
+        self.left = self.left[rows]
+        return gone
 
 
 def multi_krum(sq_distances: Tensor, num_malicious: int, count: int | None = None) -> list[int]:
@@ -52,13 +86,13 @@ def multi_krum(sq_distances: Tensor, num_malicious: int, count: int | None = Non
 
     Source: Shejwalkar & Houmansadr, NDSS 2021, §II-C2 (n − c > 2m + 2 for c selected).
     """
-    remaining = list(range(len(sq_distances)))
+    n = len(sq_distances)
+    near = Neighbours(sq_distances)
     chosen: list[int] = []
-    floor = 2 * num_malicious + 2 if count is None else max(num_malicious + 2, len(remaining) - count)
-    while len(remaining) > floor:
-        index = torch.tensor(remaining)
-        scores = krum_scores(sq_distances[index][:, index], num_malicious)
-        chosen.append(remaining.pop(int(scores.argmin())))
+    floor = 2 * num_malicious + 2 if count is None else max(num_malicious + 2, n - count)
+    while len(near.left) > floor:
+        scores = near.scores(len(near.left) - num_malicious - 2)
+        chosen.append(near.remove(int(scores.argmin())))
     return chosen
 
 
@@ -90,4 +124,4 @@ class Krum(Aggregator):
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return Krum's choice."""
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
-        return round.updates.matrix[int(krum_scores(round.updates.sq_distances, f).argmin())].clone()
+        return round.updates.row(int(krum_scores(round.updates.sq_distances, f).argmin()))

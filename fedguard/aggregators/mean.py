@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -42,6 +41,4 @@ class Mean(Aggregator):
 
 def weighted_mean(round: Round, share: NDArray[np.float64]) -> Tensor:
     """(d,) Σ share_i u_i / Σ share_i in float64, returned as float32."""
-    matrix = round.updates.matrix
-    coefficients = torch.from_numpy(share / share.sum()).to(matrix.device)
-    return torch.cat([coefficients @ block for block in round.updates.blocks()]).float()
+    return round.updates.weighted_sum(share / share.sum()).float()

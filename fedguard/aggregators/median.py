@@ -9,7 +9,7 @@ from torch import Tensor
 from ..aggregator import Aggregator
 from ..card import Card
 from ..round import Round
-from .trimmed_mean import sorted_columns
+from .trimmed_mean import middle_mean
 
 
 class Median(Aggregator):
@@ -26,6 +26,4 @@ class Median(Aggregator):
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the median of every coordinate."""
-        n = round.n
-        ordered = sorted_columns(round)
-        return ((ordered[(n - 1) // 2].double() + ordered[n // 2]) / 2).float()
+        return middle_mean(round, (round.n - 1) // 2)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..aggregator import Aggregator
+from ..blocks import joined, ordered, wide
 from ..card import Card
 from ..errors import ParameterError
 from ..round import Round
@@ -43,9 +44,11 @@ class TrimmedMean(Aggregator):
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the trimmed mean of every coordinate."""
         beta = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
-        return sorted_columns(round)[beta : round.n - beta].double().mean(0).float()
+        return middle_mean(round, beta)
 
 
-def sorted_columns(round: Round) -> Tensor:
-    """(n, d) the updates with every column sorted in ascending order."""
-    return round.updates.matrix.sort(dim=0).values
+def middle_mean(round: Round, beta: int) -> Tensor:
+    """(d,) per coordinate, the mean of all but the β smallest and the β largest values, summed in float64."""
+    kept = slice(beta, round.n - beta)
+    means = round.updates.map_blocks(lambda block: wide(ordered(block)[kept]).sum(0))
+    return (joined(means) / (round.n - 2 * beta)).float()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ..errors import DataError, FedGuardError, ParameterError
 from ..simulation.build import build_attack, build_guard
 from ..simulation.settings import Cell
 from ..simulation.setup import Setup, setup_for
+from .on_recording import check_on_recording
 from .source import Path_, Source
 from .suite import Suite
 
@@ -22,6 +24,10 @@ def check_suite(suite: Suite, source: Source) -> None:
     cells = suite.cells()
     if not cells:
         raise source.error((), "nothing is left to run: loosen `only` and `exclude`")
+    if suite.recording is not None:
+        for cell in cells:
+            _check(source, ("defenses", cell.defense_label), cell, partial(check_on_recording, cell))
+        return
     setups: dict[str, Setup] = {}
     for cell in cells:
         where = str(cell.point)

@@ -9,8 +9,10 @@ from threading import Thread
 from typing import Any, Protocol
 
 from ..errors import ParameterError
+from ..extras import extra_module
 from ..simulation.datasets import Dataset, load_dataset
 from ..simulation.pool import Workers
+from ..simulation.recorded import LIVE
 from ..simulation.settings import Cell
 from ..threads import single_thread
 from .store import CellResult
@@ -80,7 +82,7 @@ class Ray:
     """
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
-        self.ray = _extra("ray", "ray")
+        self.ray = extra_module("ray", "ray", "executor ray")
         self.address = address
         self.workers = workers
 
@@ -120,7 +122,7 @@ class Slurm:
     """
 
     def __init__(self, folder: Path, cluster: str = "slurm", settings: dict[str, Any] | None = None) -> None:
-        self.submitit = _extra("submitit", "slurm")
+        self.submitit = extra_module("submitit", "slurm", "executor slurm")
         self.folder = folder
         self.cluster = cluster
         self.settings = {"cpus_per_task": 1, "timeout_min": 24 * 60, **(settings or {})}
@@ -161,15 +163,6 @@ def make_executor(
     return Pool(workers, parallel)
 
 
-def _extra(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ParameterError(f'executor {extra} needs an extra: pip install "fedguard[{extra}]"') from None
-
-
 def _report(task: Task, position: int, on_round: OnRound) -> None:
     for index in range(task.cells[0].rounds):
         on_round(position, index)
@@ -177,22 +170,32 @@ def _report(task: Task, position: int, on_round: OnRound) -> None:
 
 def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
     """The data sets of the tasks by name: read once, and in memory once for all processes."""
-    names = {cell.data.name: None for task in tasks for cell in task.cells}
-    return {name: load_dataset(name) for name in names}
+    names = {cell.data.name: None for task in tasks for cell in task.cells if cell.data.name != LIVE}
+    found = {name: load_dataset(name) for name in names}
+    for dataset in found.values():
+        _ = dataset.training_set, dataset.test_set  # normalised once, for all processes
+    return found
 
 
 #: A task as plain values, which any executor can send.
-Packed = tuple[tuple[int, ...], tuple[str, ...], str, float]
+Packed = tuple[tuple[int, ...], tuple[str, ...], str, float, str | None]
 
 
 def _packed(task: Task) -> Packed:
     cells = tuple(cell.model_dump_json() for cell in task.cells)
-    return task.runs, cells, str(task.checkpoint), task.seconds
+    record = None if task.record is None else str(task.record)
+    return task.runs, cells, str(task.checkpoint), task.seconds, record
 
 
 def _unpacked(packed: Packed) -> Task:
-    runs, cells, checkpoint, seconds = packed
-    return Task(runs, tuple(Cell.model_validate_json(cell) for cell in cells), Path(checkpoint), seconds)
+    runs, cells, checkpoint, seconds, record = packed
+    return Task(
+        runs,
+        tuple(Cell.model_validate_json(cell) for cell in cells),
+        Path(checkpoint),
+        seconds,
+        None if record is None else Path(record),
+    )
 
 
 def _far_job(packed: Packed) -> list[CellResult]:

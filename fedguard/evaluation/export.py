@@ -1,72 +1,84 @@
-"""The detection-metrics table as CSV, Markdown, LaTeX or JSON."""
+"""The detection-metrics table as CSV, Markdown, LaTeX, JSON or Parquet."""
 
 from __future__ import annotations
 
+import io
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ParameterError
+from ..extras import extra_module
+from .layout import Layout, numbers, selected, words
 from .store import Store
-from .tables import COLUMNS, best_values, is_best, metrics_frame, show
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("csv", "markdown", "latex", "json")
+FORMATS = ("csv", "markdown", "latex", "json", "parquet")
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
 
-def export(store: Store, format: str) -> str:
-    """The table of a results folder as text.
+def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
+    """The table of a results folder, as the bytes of a file (text is UTF-8).
 
-    CSV and JSON hold numbers at full precision (rates as fractions, counts beside them, empty or null if
-    undefined); Markdown and LaTeX (booktabs) are rounded, in percent, with the best value of every
-    attack in bold.
+    CSV, JSON and Parquet hold numbers at full precision (rates as fractions, counts and intervals beside
+    them, empty or null if undefined); Markdown and LaTeX (booktabs) are rounded, in percent, with 95 %
+    intervals over seeds and the best value of every attack in bold.
 
     Raises:
-        ParameterError: unknown format.
+        ParameterError: unknown format, nothing to show, or Parquet without its extra.
         ResultsError: the folder holds no finished run.
     """
-    frame = metrics_frame(store)
+    layout = layout or Layout()
+    frame = selected(store, layout)
     if format == "csv":
-        return str(frame.to_csv(index=False))
+        return _text(numbers(frame, layout).to_csv(index=False))
     if format == "json":
-        return str(frame.to_json(orient="records", indent=2)) + "\n"
+        return _text(numbers(frame, layout).to_json(orient="records", indent=2) + "\n")
+    if format == "parquet":
+        return _parquet(numbers(frame, layout))
     if format == "markdown":
-        return str(_rounded(frame, "**{}**".format).to_markdown(index=False, disable_numparse=True)) + "\n"
+        table = words(frame, layout, "**{}**".format)
+        return _text(table.to_markdown(index=False, disable_numparse=True) + "\n")
     if format == "latex":
-        return _latex(frame)
+        return _text(_latex(words(frame, layout, "\\textbf{{{}}}".format), frame))
     raise ParameterError(f"unknown format {format!r}; use {', '.join(FORMATS)}")
 
 
-def _rounded(frame: pd.DataFrame, bold: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    used = [c for c in COLUMNS if frame[c.name].notna().any()]
-    rows = []
-    extra = [name for name in ("point", "mode") if frame[name].nunique() > 1]
-    for (_, _, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
-        best = best_values(group)
-        for _, row in group.iterrows():
-            cells = {
-                **{name: row[name] for name in extra},
-                "attack": attack,
-                "defence": row["defense"],
-                "basis": row["basis"] or "–",
-            }
-            for column in used:
-                text = show(row[column.name], column)
-                cells[column.title] = bold(text) if is_best(row[column.name], column, best) else text
-            rows.append(cells)
-    return pd.DataFrame(rows)
+def _text(text: Any) -> bytes:
+    return str(text).encode()
 
 
-def _latex(frame: pd.DataFrame) -> str:
-    table = _rounded(frame, lambda text: f"\\textbf{{{text}}}")
-    words = [name for name in ("point", "mode", "attack", "defence") if name in table]
-    escaped: Any = dict.fromkeys(words, _escape)
-    style = table.rename(columns=_escape).style.hide(axis="index").format(escaped)
-    names = len(words) + 1
-    return str(style.to_latex(hrules=True, column_format="l" * names + "r" * (len(table.columns) - names)))
+def _parquet(frame: pd.DataFrame) -> bytes:
+    extra_module("pyarrow", "parquet", "Parquet")
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:
+    titles = ["defence" if key == "defense" else key for key in frame.attrs["keys"]]
+    left = [name for name in table if name in [*titles, "basis"]]
+    escaped: Any = {name: (lambda value: _escape(str(value))) for name in left}
+    style = table.rename(columns=_escape).style.hide(axis="index")
+    style = style.format({_escape(name): function for name, function in escaped.items()})
+    text = str(
+        style.to_latex(hrules=True, column_format="l" * len(left) + "r" * (len(table.columns) - len(left)))
+    )
+    return text.replace(" ± ", " $\\pm$ ").replace("–", "--")
 
 
 def _escape(text: str) -> str:
-    return text.replace("\\", "\\textbackslash{}").replace("_", "\\_").replace("%", "\\%").replace("&", "\\&")
+    return re.sub(r"[\\_%&#${}~^]", lambda found: _LATEX[found.group()], text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -16,70 +16,100 @@ from rich.progress import (
 )
 
 from ..simulation.settings import Cell
-from .executors import Executor
-from .runner import run_suite
-from .store import CellResult
+from .follow import Follower
+from .frame import metrics_frame
+from .store import CellResult, Store
 from .suite import Suite
-from .tables import FOOTNOTE, attack_tables, metrics_frame
+from .tables import FOOTNOTE, SHOWN, attack_tables
 
 
-def show_suite(
-    suite: Suite,
-    folder: Path,
-    workers: int,
-    quiet: bool = False,
-    retry_failed: bool = False,
-    executor: Executor | None = None,
-) -> int:
-    """Run a suite (or what is left of it), show it, and return how many of its cells failed."""
-    console = Console(quiet=quiet, width=None if Console().is_terminal else 110)
-    cells = suite.cells()
-    console.print(_headline(suite, len(cells), workers), highlight=False)
-    ran: list[CellResult] = []
-    start = time.perf_counter()
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rounds"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("starting", total=len(cells) * suite.rounds)
+class Terminal(Follower):
+    """Progress with the time left, the current run and the mean DACC so far; the tables at the end.
 
-        def on_round(cell: Cell, _: int) -> None:
-            progress.update(task, advance=1, description=f"{cell.attack_label} × {cell.defense_label}")
+    Args:
+        workers: processes, to be shown.
+        columns: metrics that the tables show.
+        recording: whether federations are recorded, which finished ones are not.
+    """
 
-        def on_cell(result: CellResult) -> None:
-            ran.append(result)
-
-        store = run_suite(
-            suite, folder, workers, on_round, on_cell, retry_failed=retry_failed, executor=executor
+    def __init__(self, workers: int, columns: tuple[str, ...] = SHOWN, recording: bool = False) -> None:
+        self.workers, self.columns, self.recording = workers, columns, recording
+        self.console = Console()
+        self.dacc: list[float] = []
+        self.ran = 0
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[dacc]}"),
+            console=self.console,
+            transient=True,
         )
-    for heading, table in attack_tables(metrics_frame(store)):
-        console.print(heading, style="bold", highlight=False)
-        console.print(table)
-    console.print(FOOTNOTE, style="dim", highlight=False)
+
+    def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
+        """Show what is going to be run."""
+        if not self.console.is_terminal:
+            self.console.width = 110 if len(suite.seeds) == 1 else 150  # intervals take room
+        self.console.print(_headline(suite, self.workers), highlight=False)
+        self.task = self.progress.add_task("starting", total=rounds, dacc="")
+        self.progress.start()
+
+    def round_done(self, cell: Cell, index: int) -> None:
+        """Move on."""
+        self.progress.update(self.task, advance=1, description=f"{cell.attack_label} × {cell.defense_label}")
+
+    def run_done(self, result: CellResult) -> None:
+        """Update the running mean."""
+        self.ran += 1
+        dacc = result.metrics.get("dacc", math.nan)
+        if not math.isnan(dacc):
+            self.dacc.append(dacc)
+            mean = 100 * sum(self.dacc) / len(self.dacc)
+            self.progress.update(self.task, dacc=f"DACC {mean:.1f} % of {len(self.dacc)} runs")
+
+    def ended(self, store: Store, seconds: float) -> None:
+        """Show the tables."""
+        self.progress.stop()
+        for heading, table in attack_tables(metrics_frame(store), self.columns):
+            self.console.print(heading, style="bold", highlight=False)
+            self.console.print(table)
+        self.console.print(FOOTNOTE, style="dim", highlight=False)
+        if self.recording and len(store.finished()) > self.ran:
+            self.console.print("what was there already has not been recorded", style="yellow")
+        there = len(store.finished()) - self.ran
+        done = f", {there} were there already" if there else ""
+        self.console.print(
+            f"{self.ran} runs in {seconds:.0f} s{done}, results in {store.folder}", highlight=False
+        )
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.progress.stop()
+
+
+def show_failures(store: Store) -> int:
+    """Say on stderr which runs failed, and how many did."""
     failed = store.failures()
     for attack, defense, seed, error in failed:
         last = error.strip().splitlines()[-1]
-        Console(stderr=True).print(
+        Console(stderr=True, soft_wrap=True).print(
             f"failed: {attack} × {defense}, seed {seed}: {last}", style="red", markup=False
         )
-    done = "" if len(ran) == len(cells) else f", {len(cells) - len(ran)} were there already"
-    console.print(
-        f"{len(ran)} runs in {time.perf_counter() - start:.0f} s{done}, results in {folder}", highlight=False
-    )
     return len(failed)
 
 
-def _headline(suite: Suite, cells: int, workers: int) -> str:
+def _headline(suite: Suite, workers: int) -> str:
     seeds = f"{len(suite.seeds)} seed{'s' if len(suite.seeds) > 1 else ''}"
+    if suite.recording is not None:
+        watching = f"{len(suite.cells())} defences watch the {suite.rounds} rounds"
+        return f"{suite.name}: {watching} of {suite.recording}\n"
     return (
-        f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = {cells} "
-        f"runs of {suite.rounds} rounds on {workers} process{'es' if workers > 1 else ''}\n"
+        f"{suite.name}: {len(suite.attacks)} attacks × {len(suite.defenses)} defences × {seeds} = "
+        f"{len(suite.cells())} runs of {suite.rounds} rounds on {workers} "
+        f"process{'es' if workers > 1 else ''}\n"
         f"{suite.data.name} ({suite.partition.name}), {suite.model.name}; {suite.clients} clients, "
         f"{suite.malicious} malicious, defences are told {suite.assumed}\n"
     )

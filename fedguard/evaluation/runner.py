@@ -19,6 +19,8 @@ from .task import tasks_of
 OnRound = Callable[[Cell, int], None]
 #: Called after every cell.
 OnCell = Callable[[CellResult], None]
+#: Called before the first round with the number of runs and of rounds that are left.
+OnStart = Callable[[int, int], None]
 
 
 def run_suite(
@@ -27,9 +29,11 @@ def run_suite(
     workers: int,
     on_round: OnRound = lambda _cell, _round: None,
     on_cell: OnCell = lambda _result: None,
+    on_start: OnStart = lambda _runs, _rounds: None,
     retry_failed: bool = False,
     checkpoint_seconds: float = 10.0,
     executor: Executor | None = None,
+    record: Path | None = None,
 ) -> Store:
     """Run a suite into a results folder, or what is left of it if it was interrupted.
 
@@ -43,9 +47,11 @@ def run_suite(
         workers: processes; 1 runs everything in this one.
         on_round: called in this process after every round that is run.
         on_cell: called in this process after every cell that is run.
+        on_start: called once, before the first round.
         retry_failed: run failed cells again.
         checkpoint_seconds: how much work, at most, an interruption may cost each running cell.
         executor: where to run; ``workers`` processes here if absent.
+        record: record every federation that is run to a folder of its own in this one.
 
     Raises:
         ResultsError: the folder is taken, in use by another process, or cannot be written.
@@ -59,7 +65,10 @@ def run_suite(
         raise ResultsError(f"cannot write to {folder}: {error.strerror}") from None
     with lock:
         left = pending(store, suite, retry_failed)
-        tasks = tasks_of(left, (folder / "checkpoints").absolute(), checkpoint_seconds)
+        tasks = tasks_of(
+            left, (folder / "checkpoints").absolute(), checkpoint_seconds, record and record.absolute()
+        )
+        on_start(len(left), sum(task.cells[0].rounds for task in tasks))
         where = executor or Pool(workers, suite.parallel)
         for position, results in where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index)):
             store.add(dict(zip(tasks[position].runs, results, strict=True)))

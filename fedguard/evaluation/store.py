@@ -32,7 +32,7 @@ from .code import code_version
 from .suite import Suite, resolved
 
 #: The version of the tables; a store of another version is refused.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _TABLES = f"""
 BEGIN;
@@ -43,7 +43,8 @@ CREATE TABLE runs (
     status TEXT, error TEXT,
     clients INTEGER, malicious INTEGER, assumed_malicious INTEGER, rounds INTEGER, basis TEXT,
     dacc REAL, fpr REAL, fnr REAL, tp REAL, fp REAL, tn REAL, fn REAL, adacc REAL, afpr REAL, afnr REAL,
-    aar REAL, benign_excluded REAL, auroc REAL, ap REAL, tpr_at_1 REAL,
+    aar REAL, benign_excluded REAL, fpr_low_skew REAL, fpr_mid_skew REAL, fpr_high_skew REAL,
+    auroc REAL, ap REAL, tpr_at_1 REAL,
     rounds_to_detection REAL, caught REAL, aoi REAL, state_bytes REAL, tacc REAL, asr REAL, settings TEXT
 );
 CREATE TABLE clients (
@@ -144,8 +145,7 @@ class Store:
             same = False
         if not same:
             return "of another suite"
-        with self._connect() as db:
-            (code,) = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
+        code = self.code
         return "" if code == code_version() else f"of another version of the code ({code})"
 
     def finished(self) -> dict[int, str]:
@@ -166,6 +166,13 @@ class Store:
             for run in runs:
                 for table in ("clients", "rounds", "timings", "runs"):
                     db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - our own names
+
+    @property
+    def code(self) -> str:
+        """The code that wrote it, see :func:`fedguard.evaluation.code.code_version`."""
+        with self._connect() as db:
+            found = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
+        return str(found[0]) if found else "unknown"
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -188,12 +195,22 @@ class Store:
 
     def table(self, name: str) -> Any:
         """One table as a pandas DataFrame, ordered by its key."""
+        return self._read(name, "")
+
+    def rows(self, name: str, runs: Iterable[int]) -> Any:
+        """What one table holds of some runs, as a pandas DataFrame, ordered by its key."""
+        return self._read(name, f" WHERE run IN ({', '.join(str(int(run)) for run in runs)})")
+
+    def _read(self, name: str, where: str) -> Any:
         import pandas as pd
 
         if name not in ("runs", "clients", "rounds", "timings"):
             raise ResultsError(f"no table {name!r}; there are runs, clients, rounds and timings")
         with self._connect() as db:
-            return pd.read_sql_query(f"SELECT * FROM {name} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked above
+            try:
+                return pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
+            except pd.errors.DatabaseError as error:  # a damaged file
+                raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:

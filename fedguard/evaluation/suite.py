@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ..errors import ConfigError, ParameterError
 from ..params import nearest
@@ -72,7 +72,7 @@ class Suite(Settings):
         seeds: one run each.
         mode: "closed": each defence acts in a federation of its own. "shadow": all defences watch one
             undefended federation per attack and seed, which is far cheaper and compares them on the same
-            rounds. "both" does both.
+            rounds. "both" does both. "recorded" goes with ``recording``, and is set by it.
         grid: key path → values; every combination is run, for example {partition.beta: [0.1, 1.0],
             attacks.lie.knowledge: [full, partial]}. A setting of the federation that is given as a list
             (``malicious: [4, 8]``) is moved here.
@@ -92,12 +92,18 @@ class Suite(Settings):
     )
     defenses: Annotated[dict[str, ShortDefense], BeforeValidator(_labelled)] = Field({"none": Defense()})
     seeds: list[int] = Field([0], min_length=1)
-    mode: Literal["closed", "shadow", "both"] = "closed"
+    mode: Literal["closed", "shadow", "both", "recorded"] = "closed"
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     only: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     anchors: Any = Field(None, exclude=True)
     parallel: Literal["cells", "clients"] = "cells"
+
+    @model_validator(mode="after")
+    def _recorded_mode(self) -> Suite:
+        if self.mode == "recorded" and self.recording is None:
+            raise ValueError("mode 'recorded' needs a `recording`")
+        return self
 
     def cells(self) -> list[Cell]:
         """Everything that is to be run, in the suite's order: grid, mode, attack, defence, seed."""
@@ -217,7 +223,13 @@ def load_suite(suite: str | Path, overrides: list[str] | None = None) -> tuple[S
     except TypeError as error:
         raise source.error((), f"keys must be words: {error}") from None
     _check_points(plan, source)
-    return plan, source
+    return _on_recording(plan, source), source
+
+
+def _on_recording(plan: Suite, source: Source) -> Suite:
+    from .on_recording import on_recording  # which needs the class above
+
+    return on_recording(plan, source)
 
 
 def _check_points(suite: Suite, source: Source) -> None:

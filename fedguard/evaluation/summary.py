@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ..guard import Guard
 from ..metrics import (
     aar,
     auroc,
     average_precision,
     benign_excluded,
     detection_metrics,
+    fpr_by_skew,
     mean_over_rounds,
     rounds_to_detection,
     tpr_at_fpr,
@@ -19,6 +21,7 @@ from ..metrics import (
 from ..simulation.federation import Federation
 from ..simulation.flcert import FLCert
 from ..simulation.records import RoundRecord
+from ..simulation.setup import setup_for
 from ..simulation.shadow import Watcher
 from ..state import pack
 
@@ -29,9 +32,12 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
     With a policy that bans, DACC, FPR and FNR come from the labels at the end of the run (a client ever
     banned counts as labelled malicious; basis "labels"). Otherwise they are the averages over rounds
     (basis "rounds"), which are always there as ADACC, AFPR and AFNR. Without a detector all of them are
-    undefined. TACC and ASR are those of the final model.
+    undefined; so they are for a recording without labels. TACC and ASR are those of the final model.
     """
-    guard, truth = federation.guard, np.array([row.malicious for row in records[0].clients])
+    guard = federation.guard
+    if any(row.malicious is None for row in records[0].clients):
+        return {"malicious": None, "rounds": len(records), "basis": "", **_memory(guard)}
+    truth = np.array([row.malicious for row in records[0].clients])
     present, attacking = _table(records, "participated"), _table(records, "attacking")
     weights, suspects, scores = (_table(records, name) for name in ("weight", "suspect", "score"))
     last = records[-1]
@@ -50,6 +56,9 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
     per_round = detection_metrics(truth, suspects, participated=present)
     labels = np.array([federation.ever_banned(client) for client in range(len(truth))])
     final = detection_metrics(truth, labels) if guard.policy.bans else per_round
+    skew = setup_for(federation.cell).label_skew
+    verdicts = (labels, skew) if guard.policy.bans else (suspects, skew, present)
+    thirds = dict(zip(("low", "mid", "high"), fpr_by_skew(truth, *verdicts), strict=True))
     waits, caught = rounds_to_detection(truth, suspects, attacking)
     scored = np.where(present, scores, np.nan)
     return {
@@ -57,14 +66,19 @@ def summarise(federation: Federation | FLCert | Watcher, records: list[RoundReco
         **final,
         "basis": "labels" if guard.policy.bans else "rounds",
         **{f"a{name}": per_round[name] for name in ("dacc", "fpr", "fnr")},
+        **{f"fpr_{third}_skew": rate for third, rate in thirds.items()},
         "auroc": mean_over_rounds(auroc, truth, scored),
         "ap": mean_over_rounds(average_precision, truth, scored),
         "tpr_at_1": mean_over_rounds(tpr_at_fpr, truth, scored),
         "rounds_to_detection": waits,
         "caught": caught,
         "aoi": _mean_info(records, "aoi"),
-        "state_bytes": len(pack(guard.state_dict())),
+        **_memory(guard),
     }
+
+
+def _memory(guard: Guard) -> dict[str, int]:
+    return {"state_bytes": len(pack(guard.state_dict()))}
 
 
 def _mean_info(records: list[RoundRecord], name: str) -> float:

@@ -1,17 +1,17 @@
-"""The detection-metrics table: one row per attack and defence, for people and for papers."""
+"""How numbers are shown: titles, percent, digits, ± and the best in bold; and the tables on the terminal."""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ResultsError
-from .store import Store
+from ..errors import ParameterError
+from ..params import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ class Column:
         name: its column in the frame.
         title: its heading.
         scale: what it is multiplied by (100 for percentages).
-        best: "max" or "min".
+        best: "max", "min", or nothing if neither is better.
         digits: decimals shown.
     """
 
@@ -35,79 +35,101 @@ class Column:
     best: str
     digits: int
 
+    @property
+    def interval(self) -> str:
+        """The frame's column with the half width of the confidence interval."""
+        return f"{self.name}_ci"
 
-COLUMNS = (
-    Column("dacc", "DACC %", 100, "max", 1),
-    Column("fpr", "FPR %", 100, "min", 1),
-    Column("fnr", "FNR %", 100, "min", 1),
-    Column("aar", "AAR", 1, "min", 2),
-    Column("tacc", "TACC %", 100, "max", 1),
-    Column("asr", "ASR %", 100, "min", 1),
-    Column("auroc", "AUROC", 1, "max", 3),
-    Column("detector_share", "Det. time %", 100, "min", 1),
-)
-_COUNTS = ["tp", "fp", "tn", "fn"]
-_MEANS = ["dacc", "fpr", "fnr", "aar", "auroc", "tacc", "asr", "detector_share"]
+
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("dacc", "DACC %", 100, "max", 1),
+        Column("fpr", "FPR %", 100, "min", 1),
+        Column("fnr", "FNR %", 100, "min", 1),
+        Column("aar", "AAR", 1, "min", 2),
+        Column("tacc", "TACC %", 100, "max", 1),
+        Column("asr", "ASR %", 100, "min", 1),
+        Column("auroc", "AUROC", 1, "max", 3),
+        Column("detector_share", "Det. time %", 100, "min", 1),
+        Column("accuracy_lost", "Lost %", 100, "min", 1),
+        Column("adacc", "ADACC %", 100, "max", 1),
+        Column("afpr", "AFPR %", 100, "min", 1),
+        Column("afnr", "AFNR %", 100, "min", 1),
+        Column("pooled_dacc", "pooled DACC %", 100, "max", 1),
+        Column("pooled_fpr", "pooled FPR %", 100, "min", 1),
+        Column("pooled_fnr", "pooled FNR %", 100, "min", 1),
+        Column("tp", "TP", 1, "", 0),
+        Column("fp", "FP", 1, "", 0),
+        Column("tn", "TN", 1, "", 0),
+        Column("fn", "FN", 1, "", 0),
+        Column("ap", "AP", 1, "max", 3),
+        Column("tpr_at_1", "TPR at 1 % FPR %", 100, "max", 1),
+        Column("rounds_to_detection", "Rounds to detection", 1, "min", 1),
+        Column("caught", "Caught %", 100, "max", 1),
+        Column("benign_excluded", "Benign excluded", 1, "min", 2),
+        Column("fpr_low_skew", "FPR low skew %", 100, "min", 1),
+        Column("fpr_mid_skew", "FPR mid skew %", 100, "min", 1),
+        Column("fpr_high_skew", "FPR high skew %", 100, "min", 1),
+        Column("aoi", "AOI", 1, "min", 1),
+        Column("detector_seconds", "Det. time s", 1, "min", 2),
+        Column("state_bytes", "State kB", 1e-3, "min", 1),
+    )
+}
+UNDEFINED = "–"
+#: What a heading says about runs that are no closed loop.
+_MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
+#: What is shown unless somebody asks for something else.
+SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
-Mean over seeds; * best of its column; – undefined. DACC, FPR, FNR come from the labels at the end of
-the run where the policy bans, and are averages over rounds (ADACC, AFPR, AFNR) where marked ~.
-AAR: rounds in which a malicious client was aggregated. Det. time: the detector's share of the time of
-training, detection and aggregation."""
+Mean over seeds (± 95 % confidence interval); * best of its column; – undefined. DACC, FPR, FNR come from
+the labels at the end of the run where the policy bans, and are averages over rounds (ADACC, AFPR, AFNR)
+where marked ~. AAR: rounds in which a malicious client was aggregated. Det. time: the detector's share of
+the time of training, detection and aggregation."""
 
 
-def metrics_frame(store: Store) -> pd.DataFrame:
-    """One row per point of the grid, mode, attack and defence: means over seeds, counts pooled over them.
-
-    Rates are fractions. Columns: point (of the grid, as text), mode, attack, defense, seeds, failed,
-    clients, malicious, assumed_malicious, rounds, basis, the means dacc … detector_share, and the counts
-    tp, fp, tn, fn.
+def columns_named(names: Sequence[str]) -> list[Column]:
+    """Columns by name; "all" is every one of them.
 
     Raises:
-        ResultsError: the store holds no run.
+        ParameterError: there is no such column.
     """
-    runs = store.table("runs")
-    if runs.empty:
-        raise ResultsError(f"{store.folder} holds no finished run yet")
-    seconds = store.table("timings").pivot(index="run", columns="part", values="seconds")
-    if not seconds.empty:
-        busy = seconds[["training", "detectors", "policy", "aggregator"]].sum(axis=1)
-        share = (seconds["detectors"] / busy).rename("detector_share")
-        runs = runs.merge(share, left_on="run", right_index=True, how="left")
-        runs.loc[runs["basis"] == "", "detector_share"] = math.nan
-    else:
-        runs["detector_share"] = math.nan
-    runs["point"] = [_words(json.loads(text)) for text in runs["point"]]
-    groups = runs.groupby(["point", "mode", "attack", "defense"], sort=False)
-    shared = groups[["clients", "malicious", "assumed_malicious", "rounds", "basis"]].first()
-    seeds = groups["seed"].count().rename("seeds")
-    failed = groups["status"].apply(lambda s: int((s == "failed").sum())).rename("failed")
-    means = groups[_MEANS].mean()
-    counts = groups[_COUNTS].sum(min_count=1)
-    frame: pd.DataFrame = shared.join([seeds, failed, means, counts]).reset_index()
-    return frame
+    wanted = list(COLUMNS) if list(names) == ["all"] else names
+    for name in wanted:
+        if name not in COLUMNS:
+            raise ParameterError(f"no column {name!r}{nearest(name, COLUMNS)} (known: {', '.join(COLUMNS)})")
+    return [COLUMNS[name] for name in wanted]
 
 
-def _words(point: dict[str, Any]) -> str:
-    """A point of the grid as text, empty without a grid."""
-    return ", ".join(f"{path} = {value}" for path, value in point.items())
+def defined(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+    """The columns that have a value anywhere."""
+    return [c for c in columns if frame[c.name].notna().any()]
 
 
-def best_values(group: pd.DataFrame) -> dict[str, float]:
+def best_values(group: pd.DataFrame, columns: Sequence[Column]) -> dict[str, float]:
     """The best value of every column in one attack's rows; columns with nothing to choose are absent."""
     best = {}
-    for column in COLUMNS:
+    for column in columns:
         values = group[column.name].dropna()
-        if len(values) > 1:
+        if column.best and len(values) > 1:
             best[column.name] = float(values.max() if column.best == "max" else values.min())
     return best
 
 
-def show(value: Any, column: Column) -> str:
-    """A number as it appears in a table; – if undefined."""
+def show(value: Any, column: Column, interval: Any = math.nan) -> str:
+    """A number as it appears in a table, with its interval if it has one; – if undefined."""
     if value is None or math.isnan(value):
-        return "–"
-    return f"{value * column.scale:.{column.digits}f}"
+        return UNDEFINED
+    text = f"{value * column.scale:.{column.digits}f}"
+    if interval is None or math.isnan(interval):
+        return text
+    return f"{text} ± {interval * column.scale:.{column.digits}f}"
+
+
+def shown(row: Any, column: Column) -> str:
+    """The number of a frame's row as it appears in a table."""
+    return show(row[column.name], column, row.get(column.interval, math.nan))
 
 
 def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
@@ -116,23 +138,25 @@ def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
     return target is not None and show(value, column) == show(target, column)
 
 
-def attack_tables(frame: pd.DataFrame) -> list[tuple[str, Table]]:
-    """A heading and a rich table for every attack."""
+def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tuple[str, Table]]:
+    """A heading and a rich table for every attack; defences beside each other, intervals written closely."""
     tables = []
+    columns = columns_named(names)
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
         first = group.iloc[0]
-        where = "; ".join([str(point)] * bool(point) + ["shadow mode"] * (mode == "shadow"))
+        where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
+        known = "an unknown number" if math.isnan(first["malicious"]) else str(int(first["malicious"]))
         heading = (
-            f"{where}{': ' if where else ''}attack: {attack}   ({int(first['malicious'])} of "
+            f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
             f"{int(first['clients'])} clients malicious, "
             f"defences are told {int(first['assumed_malicious'])})"
         )
-        used = [c for c in COLUMNS if group[c.name].notna().any()]
+        used = defined(group, columns)
         table = Table()
         table.add_column("defence")
         for column in used:
             table.add_column(column.title, justify="right")
-        best = best_values(group)
+        best = best_values(group, used)
         for _, row in group.iterrows():
             cells = [_cell(row, column, best) for column in used]
             mark = f"  ({int(row['failed'])} failed)" if row["failed"] else ""
@@ -142,8 +166,8 @@ def attack_tables(frame: pd.DataFrame) -> list[tuple[str, Table]]:
 
 
 def _cell(row: Any, column: Column, best: dict[str, float]) -> Text:
-    text = show(row[column.name], column)
-    if column.name in ("dacc", "fpr", "fnr") and text != "–" and row["basis"] == "rounds":
+    text = shown(row, column).replace(" ± ", "±")
+    if column.name in ("dacc", "fpr", "fnr") and text != UNDEFINED and row["basis"] == "rounds":
         text = f"~{text}"
     if is_best(row[column.name], column, best):
         return Text(f"{text}*", style="bold green")

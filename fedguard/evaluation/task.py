@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,11 +13,13 @@ from ..errors import FedGuardError, ResultsError
 from ..server import map_in_order
 from ..simulation.federation import Federation, Map
 from ..simulation.flcert import FLCert
+from ..simulation.recorded import recording_to
 from ..simulation.records import RoundRecord
 from ..simulation.settings import Cell
 from ..simulation.shadow import Shadow
 from ..state import State
 from .checkpoint import Checkpoint, load_records, records_state
+from .code import code_version
 from .store import CellResult
 from .summary import summarise, times
 
@@ -33,29 +36,40 @@ class Task:
         cells: one cell, or (in shadow mode) all that differ in the defence only.
         checkpoint: where it saves its state.
         seconds: how often, at most.
+        record: the folder to record its federation to, if any.
     """
 
     runs: tuple[int, ...]
     cells: tuple[Cell, ...]
     checkpoint: Path
     seconds: float
+    record: Path | None = None
 
 
-def tasks_of(cells: Sequence[tuple[int, Cell]], folder: Path, seconds: float) -> list[Task]:
+def tasks_of(
+    cells: Sequence[tuple[int, Cell]], folder: Path, seconds: float, record: Path | None = None
+) -> list[Task]:
     """The cells of a suite, with their numbers, as tasks: those that watch the same federation together."""
     groups: dict[str, list[tuple[int, Cell]]] = {}
     for run, cell in cells:
         watched = cell.model_dump_json(exclude={"defense", "defense_label"})
-        groups.setdefault(watched if cell.mode == "shadow" else str(run), []).append((run, cell))
+        groups.setdefault(str(run) if cell.mode == "closed" else watched, []).append((run, cell))
     return [
         Task(
             tuple(run for run, _ in group),
             tuple(cell for _, cell in group),
             folder / f"{group[0][0]}-{group[0][1].key}-{len(group)}.ckpt",
             seconds,
+            record and record / _folder_name(*group[0]),
         )
         for group in groups.values()
     ]
+
+
+def _folder_name(run: int, cell: Cell) -> str:
+    """What the recording of a task is called: the number of its (first) run, the attack and the defence."""
+    defense = cell.defense_label if cell.mode == "closed" else cell.mode
+    return re.sub(r"[^\w.-]+", "_", f"{run:03d}-{cell.attack_label}-{defense}-seed{cell.seed}")
 
 
 def run_task(
@@ -66,7 +80,7 @@ def run_task(
     Raises:
         ResultsError: the checkpoint cannot be written: that is no fault of the cells.
     """
-    run = _run_shadow if task.cells[0].mode == "shadow" else _run_closed
+    run = _run_closed if task.cells[0].mode == "closed" else _run_shadow
     try:
         return run(task, map, after_round)
     except ResultsError:
@@ -97,7 +111,8 @@ def _run_closed(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
         checkpoint.offer(state_now)
         after_round(record.index)
 
-    federation.run(after, list(records))
+    with recording_to(task.record, federation, code_version()):
+        federation.run(after, list(records))
     seconds = times(federation, records, clock.seconds)
     return [CellResult(cell, summarise(federation, records), records, seconds)]
 
@@ -111,18 +126,22 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
             watcher.records = load_records(records)
         done, clock.before = int(state["done"]), float(state["seconds"])
 
+    finished = [done]
+
     def after(record: RoundRecord) -> None:
+        finished[0] += 1
         checkpoint.offer(
             lambda: {
                 "shadow": shadow.state_dict(),
                 "records": [records_state(watcher.records) for watcher in shadow.watchers],
-                "done": record.index + 1,
+                "done": finished[0],
                 "seconds": clock.seconds,
             }
         )
         after_round(record.index)
 
-    shadow.run(after, done)
+    with recording_to(task.record, shadow.federation, code_version()):
+        shadow.run(after, done)
     return [
         CellResult(watcher.cell, error=watcher.error)
         if watcher.error

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
 
 from ..card import Card
 from ..errors import ParameterError
 from ..ledger import Ledger, Record
 from ..policy import Case, Decision, Policy, Sentence, Vote
 from ..round import ClientId
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Ban(Policy):
@@ -23,6 +29,9 @@ class Ban(Policy):
         window: only strikes of the last so many rounds count, this one included; None counts all.
         duration: rounds until the client may come back; None bans for good.
         parole: rounds of re-test after a ban that ends; 0 readmits at once.
+        max_bans: at most so many bans in one round, of those that any detector ranks highest; whoever else
+            has earned one is excluded and keeps its strikes. Bounds the damage when honest clients are
+            framed or a detector errs. Unusable updates are not counted.
         rule: how scores become suspects, see :mod:`fedguard.rules`.
         vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
 
@@ -46,6 +55,7 @@ class Ban(Policy):
         window: int | None = None,
         duration: int | None = None,
         parole: int = 0,
+        max_bans: int | None = None,
         rule: str | dict[str, Any] = "native",
         vote: Vote = "any",
     ) -> None:
@@ -62,6 +72,9 @@ class Ban(Policy):
             raise ParameterError(
                 f"parole is {parole} rounds; use 0 or more, and give bans a duration (or use 0)"
             )
+        if max_bans is not None and max_bans < 1:
+            raise ParameterError(f"max_bans is {max_bans} per round; use at least 1, or null for no limit")
+        self.max_bans = max_bans
         self.strikes = strikes
         self.lookback = strikes - 1
         self.window = window
@@ -74,6 +87,7 @@ class Ban(Policy):
         weights = (~suspects).astype(float)
         bans: dict[int, int | None] = {}
         reasons = []
+        spared = self._spared(case, suspects)
         for i, (client, suspect, phrase) in enumerate(zip(case.client_ids, suspects, phrases, strict=True)):
             sentence = Sentence(text="accepted")
             served = self._on_parole(case.ledger[client])
@@ -82,10 +96,26 @@ class Ban(Policy):
             elif served is not None:
                 weights[i] = 0.0
                 sentence = Sentence(text=f"excluded, on parole: round {served + 1} of {self.parole}")
+            if sentence.ban and i in spared:
+                sentence = Sentence(text=f"excluded, spared a ban: {self.max_bans} in this round already")
             if sentence.ban:
                 bans[i] = sentence.until
             reasons.append(f"{sentence.text}: {phrase}")
         return Decision(weights, suspects, tuple(reasons), bans)
+
+    def _spared(self, case: Case, suspects: NDArray[np.bool_]) -> set[int]:
+        """The positions of those who have earned a ban, but are beyond the limit of a round."""
+        if self.max_bans is None:
+            return set()
+        earned = [
+            int(i)
+            for i in np.flatnonzero(suspects)
+            if self.sentence(case.client_ids[i], case.index, case.ledger).ban
+        ]
+        ranks = [rankdata(scores.values, method="max") for scores in case.scores.values()]
+        worst = np.max(ranks, axis=0)
+        earned.sort(key=lambda i: (-worst[i], str(case.client_ids[i])))
+        return set(earned[self.max_bans :])
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
         """One more strike, counted since the last ban and within the window; on parole, one is enough."""

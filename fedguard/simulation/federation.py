@@ -24,16 +24,18 @@ from ..round import ClientId, Round
 from ..seeds import generator
 from ..server import map_in_order
 from ..state import State
-from ..training import train_client
+from ..training import side_by_side, train_client, train_clients
 from .build import build_attack, build_guard
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
-from .setup import Setup, setup_for, test_batches, training_data
+from .setup import Setup, cell_of, poisons, setup_for, setup_of, test_batches, training_data
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
+#: Clients, at most, that are trained as one piece of work where they are trained side by side.
+TOGETHER = 10
 #: What a round's note says when there is nobody left to ask.
 NOBODY = "every client is banned: the global model stays as it is"
 
@@ -133,7 +135,7 @@ class Federation:
             start = time.perf_counter()
             updates = self._train(asked, attacking, index)
             seconds["training"] = time.perf_counter() - start
-            received = self._round(asked, self._craft(asked, attacking, updates, index), index)
+            received = self._round(asked, self._craft(asked, attacking, updates, index), index, attacking)
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
@@ -175,13 +177,17 @@ class Federation:
             if since is not None and wait is not None and index >= since + wait:
                 self._names[client].append(f"{client}.{len(self._names[client])}")
 
-    def _round(self, asked: list[int], updates: Tensor, index: int) -> Round:
+    def _round(self, asked: list[int], updates: Tensor, index: int, attacking: set[int]) -> Round:
         """What the server receives."""
+        # What clients claim: their own samples; that a backdoor trains on more is its secret.
+        claims = np.array([len(self.setup.samples[c]) for c in asked], dtype=float)
+        bad = np.array([client in attacking for client in asked])
+        if bad.any():
+            claims[bad] = self.attack.claim(claims[bad], claims.copy())
         return Round(
             updates,
             client_ids=tuple(self.id_of(c) for c in asked),
-            # What clients claim: their own samples; that a backdoor trains on more is its secret.
-            num_examples=np.array([len(self.setup.samples[c]) for c in asked], dtype=float),
+            num_examples=claims,
             num_steps=np.array([self._training.effective_steps(len(self.setup.samples[c])) for c in asked]),
             index=index,
             global_params=self.params,
@@ -190,13 +196,29 @@ class Federation:
 
     def _train(self, asked: list[int], attacking: set[int], index: int) -> Tensor:
         start = self.params.numpy()
-        adjusts = type(self.attack).adjust is not Attack.adjust
-        before = self.previous_params.numpy() if adjusts else None
+        before = self.previous_params.numpy() if self._adjusts else None
         jobs: list[TrainJob] = []
-        for client in asked:
-            attacks = client in attacking
-            jobs.append((self._settings, client, index, start, attacks, before if attacks else None))
-        return torch.stack([torch.from_numpy(update) for update in self._map(train_job, jobs)])
+        for attacks in (False, True):
+            some = [client for client in asked if (client in attacking) == attacks]
+            size = self._together(attacks)
+            for k in range(0, len(some), size):
+                part = tuple(some[k : k + size])
+                jobs.append((self._settings, part, index, start, attacks, before if attacks else None))
+        updates = torch.empty(len(asked), len(start))
+        place = {client: i for i, client in enumerate(asked)}
+        for job, trained in zip(jobs, self._map(train_job, jobs), strict=True):
+            updates[[place[client] for client in job[1]]] = torch.from_numpy(trained)
+        return updates
+
+    @property
+    def _adjusts(self) -> bool:
+        return type(self.attack).adjust is not Attack.adjust
+
+    def _together(self, attacking: bool) -> int:
+        """How many clients are one piece of work: several if their model is trained side by side."""
+        alone = attacking and (self._adjusts or poisons(self.attack))  # to poison data may take long
+        inputs = self.setup.dataset.training_set.inputs
+        return TOGETHER if not alone and side_by_side(self.setup.model, inputs, self._training) else 1
 
     def _craft(self, asked: list[int], attacking: set[int], updates: Tensor, index: int) -> Tensor:
         """Replace the attackers' updates by what the adversary sends."""
@@ -211,7 +233,7 @@ class Federation:
             return result
 
         def received(crafted: Tensor) -> tuple[Round, np.ndarray[Any, Any]]:
-            whole, own = self._round(asked, sent(crafted), index), np.flatnonzero(bad.numpy())
+            whole, own = self._round(asked, sent(crafted), index, attacking), np.flatnonzero(bad.numpy())
             return (whole, own) if known else (whole.take(own), np.arange(len(own)))
 
         view = self._view(updates, bad, index, received)
@@ -238,9 +260,13 @@ class Federation:
             attack=self.attack.name,
             benign_updates=updates[~bad] if "benign_updates" in know else None,
             aggregator=copy.deepcopy(self.guard.aggregator) if "aggregator" in know else None,
-            defense=copy.deepcopy(self.guard) if "defense" in know else None,
+            defense=self._guard_without_observers() if "defense" in know else None,
             received=received if "defense" in know else None,
         )
+
+    def _guard_without_observers(self) -> Guard:
+        """A copy for the adversary to ask; nobody is told of what it asks."""
+        return copy.deepcopy(self.guard, {id(self.guard.observers): ()})
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""
@@ -267,35 +293,32 @@ class Federation:
         )
 
 
-#: (cell as JSON, client, round, (d,) start, attacking, (d,) the global model before that or None)
-TrainJob = tuple[str, int, int, "np.ndarray[Any, Any]", bool, "np.ndarray[Any, Any] | None"]
+#: (cell as JSON, clients, round, (d,) start, attacking, (d,) the global model before that or None)
+TrainJob = tuple[str, tuple[int, ...], int, "np.ndarray[Any, Any]", bool, "np.ndarray[Any, Any] | None"]
 
 
 def train_job(job: TrainJob) -> np.ndarray[Any, Any]:
-    """One client's local training → (d,) update."""
-    settings, client, index, start, attacking, before = job
-    cell = Cell.model_validate_json(settings)
-    setup = setup_for(cell)
+    """The local training of some clients, all of them attacking or none → (clients, d) updates."""
+    settings, clients, index, start, attacking, before = job
+    cell, setup = cell_of(settings), setup_of(settings)
     params = torch.from_numpy(start.copy())
-    adjust = None
-    if before is not None:
-        shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
-        adjust = build_attack(cell).adjust(
-            TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
-        )
-    update = train_client(
-        setup.model,
-        params,
-        training_data(settings, client, attacking),
-        dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training,
-        generator(cell.seed, "batches", index, client),
-        adjust,
-    )
-    return update.numpy()
+    training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
+    data = [training_data(settings, client, attacking) for client in clients]
+    draws = [generator(cell.seed, "batches", index, client) for client in clients]
+    if before is None:
+        return torch.stack(train_clients(setup.model, params, data, training, draws)).numpy()
+    shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
+    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
+    attack = build_attack(cell)
+    updates = [
+        train_client(setup.model, params, own, training, draw, attack.adjust(view))
+        for own, draw in zip(data, draws, strict=True)
+    ]
+    return torch.stack(updates).numpy()
 
 
 def test_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, float]:
     """One batch of the test set: (cell as JSON, targeted, batch, (d,) parameters) → wrong, summed loss."""
     settings, targeted, k, params = job
-    model = setup_for(Cell.model_validate_json(settings)).model
+    model = setup_of(settings).model
     return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])

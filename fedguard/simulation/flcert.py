@@ -19,7 +19,7 @@ from ..state import State
 from .federation import NOBODY, Federation, Map
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
-from .setup import setup_for, test_batches
+from .setup import cell_of, setup_of, test_batches
 
 
 def groups_of(settings: FLCertSettings, clients: int, seed: int) -> list[list[int]]:
@@ -160,8 +160,7 @@ def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> C
 def vote_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, int]:
     """One batch: (cell as JSON, targeted, batch, (N, d) parameters) → right, and certified, samples."""
     settings, targeted, k, params = job
-    cell = Cell.model_validate_json(settings)
-    setup, data = setup_for(cell), test_batches(settings, targeted)[k]
+    cell, setup, data = cell_of(settings), setup_of(settings), test_batches(settings, targeted)[k]
     logits = [predict(setup.model, torch.from_numpy(row.copy()), data.inputs) for row in params]
     votes = count_votes(torch.stack(logits).argmax(2), setup.dataset.num_classes)
     level = certified(votes, data.labels)

@@ -73,7 +73,8 @@ class _Cnn(nn.Sequential):
             )
         layers: list[nn.Module] = []
         for before, after in ((depth, first), (first, second)):
-            layers += [nn.Conv2d(before, after, self.kernel), nn.ReLU(), nn.MaxPool2d(2)]
+            # The maximum before the ReLU is the same as after it, on a quarter of the values.
+            layers += [nn.Conv2d(before, after, self.kernel), nn.MaxPool2d(2), nn.ReLU()]
         layers.append(nn.Flatten())
         for before, after in pairwise((second * left[0] * left[1], *self.hidden)):
             layers += [nn.Linear(before, after), nn.ReLU()]

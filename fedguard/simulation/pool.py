@@ -33,12 +33,18 @@ _DIED = (
     'uses workers needs `if __name__ == "__main__":`). Try fewer workers, or 0'
 )
 _SHARED: ContextVar[Mapping[str, Any]] = ContextVar("shared", default={})  # noqa: B039 - never mutated
+_SCRATCH: ContextVar[Path | None] = ContextVar("scratch", default=None)
 _FAILURES: list[Exception] = []  # of this worker's start
 
 
 def shared() -> Mapping[str, Any]:
     """What the pool that runs the current piece of work was given as ``shared``; read only."""
     return _SHARED.get()
+
+
+def scratch() -> Path | None:
+    """In a worker: a folder that all workers of the pool see and that goes with it; None elsewhere."""
+    return _SCRATCH.get()
 
 
 class Workers:
@@ -211,6 +217,7 @@ def _start(mapped: Mapped, initializer: Callable[..., object] | None, initargs: 
     stay_single_threaded()
     try:
         _SHARED.set(mapped.read())
+        _SCRATCH.set(mapped.path.parent)
         if initializer is not None:
             initializer(*initargs)
     except Exception as error:

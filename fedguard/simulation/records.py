@@ -12,7 +12,7 @@ class ClientRow(NamedTuple):
     Attributes:
         client: which client of the federation.
         id: the id it goes by; another one after a banned attacker has come back.
-        malicious: whether it is one of the malicious clients.
+        malicious: whether it is one of the malicious clients; None if nobody knows (a live recording).
         attacking: whether it attacked in this round (its schedule may let it wait).
         participated: whether it was asked.
         score: what the guard's detectors said, NaN if nothing.
@@ -24,7 +24,7 @@ class ClientRow(NamedTuple):
 
     client: int
     id: str
-    malicious: bool
+    malicious: bool | None
     attacking: bool
     participated: bool
     score: float

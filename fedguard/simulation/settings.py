@@ -150,6 +150,7 @@ class Settings(Model):
         participation: the share of clients asked in each round.
         training: local training.
         server: what the server owns.
+        recording: the folder of a recording that takes the place of the federation.
     """
 
     data: ShortSpec = Spec(name="digits")
@@ -162,6 +163,7 @@ class Settings(Model):
     participation: float = Field(1.0, gt=0, le=1)
     training: TrainingSettings = TrainingSettings(epochs=1)
     server: ServerSettings = ServerSettings()
+    recording: str | None = None
 
     @model_validator(mode="after")
     def _counts(self) -> Settings:
@@ -187,8 +189,9 @@ class Settings(Model):
         return -(-self.assumed * self.participants // self.clients)
 
 
-#: "closed": the defence acts. "shadow": it watches a federation in which nobody does.
-Mode = Literal["closed", "shadow"]
+#: "closed": the defence acts. "shadow": it watches a federation in which nobody does. "recorded": it watches
+#: a recording.
+Mode = Literal["closed", "shadow", "recorded"]
 
 
 class Cell(Settings):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..attack import Attack, DataView, Samples
@@ -15,15 +20,16 @@ from ..card import Method
 from ..detector import NEEDS, check_needs
 from ..errors import FedGuardError, ParameterError
 from ..guard import Guard
+from ..metrics import label_skew
 from ..model import batches, flat_parameters
 from ..seeds import derive, generator, numpy_generator
-from ..server import Labelled, Server, map_in_order
+from ..server import Labelled, Server, Share, map_in_order
 from ..training import LocalTraining
 from .build import build_attack
 from .datasets import Dataset, load_dataset
 from .models import build_model
 from .partitions import make_partition
-from .pool import shared
+from .pool import scratch, shared
 from .settings import AttackSpec, Cell, Defense
 
 
@@ -71,7 +77,7 @@ class Setup:
                 **cell.model.params,
             )
         self.initial = flat_parameters(self.model)
-        self.test = self.dataset.labelled(self.dataset.test)
+        self.test = self.dataset.test_set
         self.training = LocalTraining(**cell.training.model_dump())
         chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
         #: In the order in which they are compromised.
@@ -83,6 +89,12 @@ class Setup:
     def client_samples(self, client: int) -> Samples:
         """A client's own samples, before anything is poisoned."""
         return self.dataset.train.take(self.samples[client])
+
+    @property
+    def label_skew(self) -> NDArray[np.float64]:
+        """(n,) how far each client's labels are from everybody's, see :func:`fedguard.metrics.label_skew`."""
+        labels = self.dataset.train.labels
+        return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:
         """The server of this federation; its work is run by ``map``."""
@@ -116,17 +128,19 @@ class Setup:
         have = {"model", "training", "global_params"} | {
             name for name in ("validation", "root") if getattr(self, name) is not None
         }
-        available = frozenset(have & NEEDS.keys())
-        for detector in guard.detectors.values():
-            detector.check(n, available)
-            _check_majority(detector, n)
-        for part in guard.aggregation():
-            check_needs(part.name, part.needs, available)
-            _check_majority(part, n)
-            if part.min_clients() > n:
-                raise ParameterError(
-                    f"{part.name} needs at least {part.min_clients()} clients, a round has {n}"
-                )
+        check_parts(guard, n, frozenset(have & NEEDS.keys()))
+
+
+def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
+    """Refuse a guard whose parts need what is not available, or other numbers of clients than n."""
+    for detector in guard.detectors.values():
+        detector.check(n, available)
+        _check_majority(detector, n)
+    for part in guard.aggregation():
+        check_needs(part.name, part.needs, available)
+        _check_majority(part, n)
+        if part.min_clients() > n:
+            raise ParameterError(f"{part.name} needs at least {part.min_clients()} clients, a round has {n}")
 
 
 def _check_majority(method: Method, n: int) -> None:
@@ -139,42 +153,92 @@ def _check_majority(method: Method, n: int) -> None:
         )
 
 
+@functools.lru_cache(maxsize=256)
+def cell_of(cell_json: str) -> Cell:
+    """A cell from its JSON, which is how it travels to workers with every piece of work."""
+    return Cell.model_validate_json(cell_json)
+
+
 def setup_for(cell: Cell) -> Setup:
     """The setup of a cell, shared by all attacks and defences; the last few are kept."""
-    nothing = {"attack_label": "", "attack": AttackSpec(name="none"), "mode": "closed", "point": {}}
-    neutral = {**nothing, "defense_label": "", "defense": Defense()}
-    return _setup(cell.model_copy(update=neutral).model_dump_json())
+    return _setup(_key(cell, AttackSpec(name="none")))
+
+
+def setup_of(cell_json: str) -> Setup:
+    """The same from the cell's JSON."""
+    return _setup(_keys(cell_json)[0])
 
 
 @functools.lru_cache(maxsize=4)
-def _setup(cell_json: str) -> Setup:
-    return Setup(Cell.model_validate_json(cell_json))
+def _setup(key: str) -> Setup:
+    return Setup(Cell.model_validate_json(key))
+
+
+def _key(cell: Cell, attack: AttackSpec) -> str:
+    """The same text for all cells that differ in what is not the federation and not this attack."""
+    nothing = {"attack_label": "", "defense_label": "", "defense": Defense(), "mode": "closed", "point": {}}
+    return cell.model_copy(update={**nothing, "attack": attack, "recording": None}).model_dump_json()
+
+
+@functools.lru_cache(maxsize=1024)
+def _keys(cell_json: str) -> tuple[str, str]:
+    """What the setup of a cell depends on, and what its poisoned data do: neither on the defence."""
+    cell = cell_of(cell_json)
+    attack = AttackSpec(name=cell.attack.name, **cell.attack.params)  # whatever its schedule is
+    return _key(cell, AttackSpec(name="none")), _key(cell, attack)
+
+
+def training_data(cell_json: str, client: int, attacking: bool) -> Labelled | Share:
+    """What a client trains on: its own samples, poisoned if it is attacking and the attack does that."""
+    setup, key = setup_of(cell_json), _keys(cell_json)[1]
+    if attacking and _poisons(key):
+        return _poisoned(key, client)
+    return Share(setup.dataset.training_set, setup.samples[client])
+
+
+def poisons(attack: Attack) -> bool:
+    """Whether an attack may change training data."""
+    return type(attack).poison_data is not Attack.poison_data
+
+
+@functools.lru_cache(maxsize=64)
+def _poisons(key: str) -> bool:
+    return poisons(build_attack(cell_of(key)))
 
 
 @functools.lru_cache(maxsize=512)
-def training_data(cell_json: str, client: int, attacking: bool) -> Labelled:
-    """What a client trains on: its own samples, poisoned if it is attacking and the attack does that."""
-    cell = Cell.model_validate_json(cell_json)
-    setup = setup_for(cell)
-    samples = setup.client_samples(client)
-    if attacking:
-        view = DataView(
-            rank=sorted(setup.malicious).index(client),
-            num_malicious=len(setup.malicious),
-            num_classes=setup.dataset.num_classes,
-            generator=generator(cell.seed, "attack data", client),
-        )
-        samples = build_attack(cell).poison_data(samples, view)
+def _poisoned(key: str, client: int) -> Labelled:
+    """The poisoned data of a client, made once for all defences, and by one worker for all."""
+    folder = scratch()
+    if folder is None:
+        return _poison(key, client)
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}-{client}"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            save_file(_poison(key, client)._asdict(), path)
+        return Labelled(**load_file(path))
+
+
+def _poison(key: str, client: int) -> Labelled:
+    cell, setup = cell_of(key), setup_of(key)
+    view = DataView(
+        rank=sorted(setup.malicious).index(client),
+        num_malicious=len(setup.malicious),
+        num_classes=setup.dataset.num_classes,
+        generator=generator(cell.seed, "attack data", client),
+    )
+    samples = build_attack(cell).poison_data(setup.client_samples(client), view)
     return setup.dataset.labelled(samples)
 
 
-@functools.lru_cache(maxsize=4)
 def test_batches(cell_json: str, targeted: bool) -> list[Labelled]:
     """The test set in batches: as it is, or the samples and target labels of the attack's trial."""
-    cell = Cell.model_validate_json(cell_json)
-    setup = setup_for(cell)
-    if not targeted:
-        return batches(setup.test)
+    return _trial_batches(_keys(cell_json)[1]) if targeted else batches(setup_of(cell_json).test)
+
+
+@functools.lru_cache(maxsize=4)
+def _trial_batches(key: str) -> list[Labelled]:
+    cell, setup = cell_of(key), setup_of(key)
     trial = build_attack(cell).trial(setup.dataset.test, setup.dataset.num_classes)
     if trial is None:
         return []

@@ -11,6 +11,7 @@ from ..server import map_in_order
 from ..state import State
 from .build import build_guard
 from .federation import Federation, Map, Progress
+from .recorded import RecordedFederation
 from .records import RoundRecord
 from .settings import Cell, Defense
 
@@ -25,7 +26,7 @@ class Watcher:
         error: why it stopped watching; empty if it did not.
     """
 
-    def __init__(self, cell: Cell, federation: Federation) -> None:
+    def __init__(self, cell: Cell, federation: Federation | RecordedFederation) -> None:
         self.cell = cell
         self.guard: Guard = build_guard(cell)
         self.records: list[RoundRecord] = []
@@ -64,7 +65,8 @@ class Watcher:
 class Shadow:
     """One undefended federation (FedAvg) under one attack, and the defences that watch it.
 
-    TACC and ASR are those of the undefended model. An attack that knows the defence meets none.
+    TACC and ASR are those of the undefended model. An attack that knows the defence meets none. Cells with a
+    recording watch that instead; nothing is trained then, and TACC and ASR are unknown.
 
     Args:
         cells: one for every watcher; they differ in their defence only.
@@ -73,13 +75,15 @@ class Shadow:
 
     def __init__(self, cells: Sequence[Cell], map: Map = map_in_order) -> None:
         plain = cells[0].model_copy(update={"defense": Defense(), "defense_label": ""})
-        self.federation = Federation(plain, map)
+        self.federation: Federation | RecordedFederation = (
+            Federation(plain, map) if plain.recording is None else RecordedFederation(plain, map)
+        )
         self.watchers = [Watcher(cell, self.federation) for cell in cells]
 
     def run(self, on_round: Callable[[RoundRecord], None] = lambda _: None, done: int = 0) -> None:
-        """Run all rounds from ``done`` on; ``on_round`` is called after each with what happened really."""
-        for index in range(done, self.federation.cell.rounds):
-            progress = self.federation.advance(index)
+        """Run all rounds but the first ``done``; ``on_round`` is told after each what happened really."""
+        for position in range(done, self.federation.cell.rounds):
+            progress = self.federation.advance(position)
             record = self.federation.record(progress)
             for watcher in self.watchers:
                 watcher.watch(progress, record)

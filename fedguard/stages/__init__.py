@@ -6,5 +6,6 @@ CATALOGUE = {
     "nearest_neighbor_mixing": "fedguard.stages.nearest_neighbor_mixing:NearestNeighborMixing",
     "clip_and_noise": "fedguard.stages.clip_and_noise:ClipAndNoise",
     "crfl": "fedguard.stages.crfl:CRFL",
+    "count_clipping": "fedguard.stages.count_clipping:CountClipping",
     "weak_dp": "fedguard.stages.weak_dp:WeakDP",
 }

@@ -13,6 +13,8 @@ from ..server import Server
 from ..stage import Stage
 from ..updates import Updates
 
+LARGEST = np.finfo(np.float64).max
+
 
 class Bucketing(Stage):
     """Clients are shuffled into ⌈n/s⌉ buckets; the aggregator gets the mean of each.
@@ -51,11 +53,14 @@ class Bucketing(Stage):
             mix[k, members] = weights[members] / weights[members].sum()
         mixing = torch.from_numpy(mix).to(round.updates.matrix.device)
         means = torch.cat([(mixing @ block).float() for block in round.updates.blocks()], dim=1)
+        with np.errstate(over="ignore"):  # claims near the largest float64
+            examples = [round.num_examples[members].sum() for members in buckets]
+            steps = [round.num_steps[members].mean() for members in buckets]
         merged = Round(
             Updates(means),
             client_ids=[f"bucket {k}" for k in range(len(buckets))],
-            num_examples=[round.num_examples[members].sum() for members in buckets],
-            num_steps=[round.num_steps[members].mean() for members in buckets],
+            num_examples=np.minimum(examples, LARGEST),
+            num_steps=np.minimum(steps, LARGEST),
             index=round.index,
             global_params=round.global_params,
             server=round.server,

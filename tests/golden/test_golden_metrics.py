@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
+from fedguard.errors import ParameterError
 from fedguard.metrics import (
     aar,
     auroc,
     average_precision,
     benign_excluded,
     detection_metrics,
+    fpr_by_skew,
+    label_skew,
     mean_auroc,
     rounds_to_detection,
     tpr_at_fpr,
@@ -189,3 +192,29 @@ def test_benign_exclusions_by_hand():
     weights = [[0, 0, 0.5, 0], [0, 1, 0, 0]]
     present = [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert benign_excluded([True, False, False, False], present, weights) == (1 + 2) / 2
+
+
+def test_label_skew_by_hand():
+    parts = [[0, 0, 0, 0], [1, 1], [0, 1], []]
+    everybody = [5 / 8, 3 / 8]
+    shares = [[1, 0], [0, 1], [0.5, 0.5], [0, 0]]
+    expected = [sum(abs(a - b) for a, b in zip(p, everybody, strict=True)) / 2 for p in shares]
+    assert label_skew(parts, 2) == pytest.approx(expected)
+
+
+def test_false_positives_by_skew_by_hand():
+    truth = [False, True, False, False, False, False]
+    skew = [0.9, 0.0, 0.1, 0.5, 0.5, 0.2]  # benign, by skew: 2, 5 | 3, 4 | 0
+    suspects = [[1, 1, 0, 1, 0, 0], [1, 0, 1, 1, 1, 0]]
+    low, mid, high = fpr_by_skew(truth, suspects, skew)
+    assert low == pytest.approx((0 / 2 + 1 / 2) / 2)
+    assert mid == pytest.approx((1 / 2 + 2 / 2) / 2)
+    assert high == pytest.approx(1.0)
+    present = [[0, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1]]
+    low, mid, high = fpr_by_skew(truth, suspects, skew, present)
+    assert mid == pytest.approx((1 / 2 + 1 / 1) / 2), "who was not asked is not counted"
+    assert high == pytest.approx(1.0), "a round in which nobody of a third took part is no round"
+    assert fpr_by_skew(truth, [0, 1, 0, 1, 0, 0], skew)[1] == pytest.approx(0.5), "labels at the end of a run"
+    assert math.isnan(fpr_by_skew([True, False], [1, 0], [0.1, 0.2])[2]), "a third that is empty"
+    with pytest.raises(ParameterError, match="skew"):
+        fpr_by_skew(truth, suspects, [0.1])

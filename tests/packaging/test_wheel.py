@@ -31,6 +31,8 @@ def test_contents(wheel):
         for folder, pattern in [
             ("fedguard", "*.py"),
             ("fedguard", "*.txt"),
+            ("fedguard", "*.html"),
+            ("fedguard", "*.css"),
             ("detectors", "*.py"),
             ("attacks", "*.py"),
             ("configs", "*.py"),
@@ -63,6 +65,8 @@ def test_runs_outside_the_checkout(wheel, tmp_path):
     run("-m", "fedguard", "evaluate", "quickstart", *overrides)
     table = run("-m", "fedguard", "export", "results/quickstart", "--format", "csv")
     assert len(table.splitlines()) == 1 + 2 * 2
+    run("-m", "fedguard", "report", "results/quickstart")
+    assert "<svg" in (elsewhere / "results/quickstart/report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["detectors", "attacks"])

@@ -37,6 +37,14 @@ def test_evaluate_then_export(monkeypatch, capsys, tmp_path):
     assert {row["defense"] for row in json.loads(out)} == {"none", "krum"}
     status, _, _ = call(monkeypatch, capsys, "export", "results/quickstart", "-f", "latex", "-o", "table.tex")
     assert (tmp_path / "table.tex").read_text().startswith("\\begin{tabular}")
+    status, out, _ = call(monkeypatch, capsys, "report", "results/quickstart")
+    assert status == 0
+    assert out.startswith("wrote results/quickstart/report.html (")
+    status, out, _ = call(
+        monkeypatch, capsys, "report", "results/quickstart", "-o", "r.html", "--where", "attack=lie"
+    )
+    assert status == 0
+    assert "attack = lie" in (tmp_path / "r.html").read_text()
 
 
 def test_a_detector_of_ones_own_by_module_and_class(monkeypatch, capsys, tmp_path):
@@ -92,6 +100,8 @@ def test_schema_describes_the_shipped_suites(monkeypatch, capsys):
         (["evaluate", "quickstart", "ruonds=1"], "did you mean 'rounds'"),
         (["evaluate", "quickstart", "data=fashion_mnist", "--data-root", "nowhere"], "nowhere"),
         (["export", "nowhere"], "holds no results.sqlite"),
+        (["report", "nowhere"], "holds no results.sqlite"),
+        (["plot", "nowhere", "--kind", "rocs", "--out", "f.png"], "did you mean 'roc'"),
         (["list", "detector"], "did you mean 'detectors'"),
     ],
 )
@@ -110,7 +120,7 @@ def test_an_interrupted_suite_says_where_its_results_are(monkeypatch, capsys, tm
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fedguard.evaluation.live.run_suite", interrupted)
+    monkeypatch.setattr("fedguard.evaluation.follow.run_suite", interrupted)
     status, _, err = call(monkeypatch, capsys, "evaluate", *SMALL)
     assert status == 130
     assert "interrupted; the same command goes on where it was, in results/quickstart" in err

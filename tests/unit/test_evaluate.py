@@ -10,10 +10,11 @@ import pytest
 from fedguard.errors import ConfigError, DataError, ResultsError
 from fedguard.evaluation.check import check_suite
 from fedguard.evaluation.export import export
+from fedguard.evaluation.frame import metrics_frame
 from fedguard.evaluation.runner import run_suite
 from fedguard.evaluation.store import Store, folder_for
 from fedguard.evaluation.suite import load_suite
-from fedguard.evaluation.tables import attack_tables, metrics_frame
+from fedguard.evaluation.tables import attack_tables
 
 TINY = """\
 data: digits
@@ -129,12 +130,12 @@ def test_frame_tables_and_exports_agree(finished):
 
     import pandas as pd
 
-    read_back = pd.read_csv(io.StringIO(export(store, "csv")))
+    read_back = pd.read_csv(io.StringIO(export(store, "csv").decode()))
     pd.testing.assert_series_equal(read_back["dacc"], frame["dacc"], check_exact=False)
-    rows = json.loads(export(store, "json"))
+    rows = json.loads(export(store, "json").decode())
     assert rows[0]["dacc"] is None
     assert rows[1]["fnr"] is None, "no attackers: FNR is undefined, not 0"
-    markdown, latex = export(store, "markdown"), export(store, "latex")
+    markdown, latex = export(store, "markdown").decode(), export(store, "latex").decode()
     assert markdown.count("\n") == 2 + len(frame)
     assert "**" in markdown
     assert latex.startswith("\\begin{tabular}")

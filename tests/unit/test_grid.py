@@ -121,7 +121,8 @@ def test_mistakes_are_named(tmp_path, override, message):
 
 def test_tables_keep_points_and_modes_apart(tmp_path):
     from fedguard.evaluation.export import export
-    from fedguard.evaluation.tables import attack_tables, metrics_frame
+    from fedguard.evaluation.frame import metrics_frame
+    from fedguard.evaluation.tables import attack_tables
 
     suite = suite_of(tmp_path, "mode=both", "training.lr=0.1")
     store = run_suite(suite, tmp_path / "out", workers=1)
@@ -139,6 +140,6 @@ def test_tables_keep_points_and_modes_apart(tmp_path):
     headings = [heading for heading, _ in attack_tables(frame)]
     assert len(headings) == len(set(headings)) == 8
     assert any(h.startswith("malicious = 1; shadow mode: attack: byzantine") for h in headings)
-    assert "| point " in export(store, "markdown")
-    assert "malicious = 3" in export(store, "csv")
-    assert "shadow" in export(store, "latex")
+    assert "| point " in export(store, "markdown").decode()
+    assert "malicious = 3" in export(store, "csv").decode()
+    assert "shadow" in export(store, "latex").decode()

@@ -90,7 +90,7 @@ def test_interrupted_between_any_two_rounds(whole, tmp_path, rounds, parallel):
     assert {key: rows for key, rows in dump(store).items() if key != "runs"} == {
         key: rows for key, rows in expected.items() if key != "runs"
     }
-    assert [row[:22] for row in dump(store)["runs"]] == [row[:22] for row in expected["runs"]]
+    assert [row[:-1] for row in dump(store)["runs"]] == [row[:-1] for row in expected["runs"]]
     assert not list((tmp_path / "out" / "checkpoints").iterdir())
 
 
@@ -250,4 +250,39 @@ def test_killed_at_random_moments(whole, tmp_path, seed):
 @pytest.mark.parametrize("seed", range(10, 20))
 def test_killed_at_a_hundred_random_moments(whole, tmp_path, seed):
     store, _ = killed(tmp_path, 10, seed)
+    assert dump(store) == whole[1]
+
+
+def test_a_full_disk_loses_no_stored_row_and_the_suite_goes_on_afterwards(whole, tmp_path):
+    """The disk is full at 60 kB per file: a limit of the operating system, in a process of its own."""
+    import subprocess
+    import sys
+
+    pytest.importorskip("resource")
+    path = write(tmp_path)
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from fedguard.evaluation.suite import load_suite\n"
+        "from fedguard.evaluation.runner import run_suite\n"
+        "suite, _ = load_suite(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "run_suite(suite, Path(sys.argv[2]), workers=1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "ResultsError" in done.stderr, done.stderr
+    assert str(tmp_path / "out") in done.stderr, "the error names the place"
+    suite, _ = load_suite(path)
+    early = Store(tmp_path / "out")
+    kept = early.finished()
+    assert 0 < len(kept) < len(suite.cells())
+    assert len(early.table("clients")["run"].unique()) == len(kept), "whole runs or nothing"
+    store = run_suite(suite, tmp_path / "out", workers=1)
     assert dump(store) == whole[1]

@@ -1,19 +1,21 @@
-"""Local training against torch.optim.SGD written out as a loop."""
+"""Local training against torch.optim.SGD written out as a loop, and clients trained side by side."""
 
 import os
 from itertools import chain
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fedguard import dense
 from fedguard.errors import ParameterError
 from fedguard.model import error_and_loss, flat_parameters
-from fedguard.server import Labelled
+from fedguard.server import Labelled, Share
 from fedguard.simulation.datasets import load_dataset
 from fedguard.simulation.models import build_model
 from fedguard.threads import single_thread
-from fedguard.training import LocalTraining, train_client
+from fedguard.training import LocalTraining, side_by_side, train_client, train_clients
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +58,7 @@ def reference_batches(count, settings, draw):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("name", "shape"), [("mlp", (6,)), ("lenet", (1, 16, 16))])
-def test_equals_torch_optim_bit_for_bit(settings, name, shape):
+def test_equals_torch_optim(settings, name, shape):
     model, start, data = make(name, shape)
     reference, _, _ = make(name, shape)
     optimiser = torch.optim.SGD(
@@ -71,7 +73,102 @@ def test_equals_torch_optim_bit_for_bit(settings, name, shape):
         optimiser.step()
     update = train_client(model, start, data, settings, seeded())
     assert update.dtype == torch.float32
-    assert torch.equal(update, flat_parameters(reference) - start)
+    torch.testing.assert_close(update, flat_parameters(reference) - start, rtol=1e-4, atol=1e-6)
+
+
+def clients_of(counts, shape, seed=3):
+    draw = torch.Generator().manual_seed(seed)
+    return [
+        Labelled(torch.randn(count, *shape, generator=draw), torch.randint(0, 3, (count,), generator=draw))
+        for count in counts
+    ]
+
+
+GROUPS = [range(9), (4,), (8, 4, 2), (4, 5, 6, 0), (3, 4)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "shape", "params"),
+    [
+        ("logistic_regression", (7,), {}),
+        ("logistic_regression", (1, 28, 28), {}),
+        ("mlp", (1, 5, 5), {"hidden": [9]}),
+        ("mlp", (13,), {"hidden": [33, 6]}),
+        ("lenet", (1, 16, 16), {}),
+    ],
+)
+def test_bits_do_not_depend_on_who_is_trained_along(settings, name, shape, params, monkeypatch):
+    model = build_model(name, shape, 3, seeded(), **params)
+    start = flat_parameters(model)
+    clients = clients_of((20, 3, 41, 8, 17, 40, 4, 23, 100), shape)
+
+    def train(group):
+        draws = [seeded(i) for i in group]
+        return train_clients(model, start, [clients[i] for i in group], settings, draws)
+
+    alone = [train_client(model, start, data, settings, seeded(i)) for i, data in enumerate(clients)]
+    for floats in (dense.GROUP_FLOATS, 3000):
+        monkeypatch.setattr(dense, "GROUP_FLOATS", floats)
+        for group in GROUPS:
+            assert all(torch.equal(u, alone[i]) for i, u in zip(group, train(group), strict=True))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("hidden", [[9], [33, 6]])
+def test_clients_side_by_side_are_like_the_loop(settings, hidden):
+    model = build_model("mlp", (1, 5, 5), 3, seeded(), hidden=hidden)
+    start, clients = flat_parameters(model), clients_of((20, 3, 41, 8), (1, 5, 5))
+    found = train_clients(model, start, clients, settings, [seeded(i) for i in range(4)])
+    for i, data in enumerate(clients):
+        loop = train_client(model, start, data, settings, seeded(i), adjust=lambda gradients: gradients)
+        torch.testing.assert_close(found[i], loop, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (6,)), ("lenet", (3, 16, 16))])
+def test_a_share_of_a_larger_set_trains_like_a_copy_of_it(name, shape):
+    model = build_model(name, shape, 3, seeded())
+    (whole,) = clients_of([50], shape)
+    rows = torch.tensor([4, 40, 7, 33, 9, 0, 21])
+    part = Labelled(whole.inputs[rows], whole.labels[rows])
+    settings, start = LocalTraining(epochs=2, batch_size=3), flat_parameters(model)
+    expected = train_client(model, start, part, settings, seeded())
+    assert torch.equal(train_client(model, start, Share(whole, rows), settings, seeded()), expected)
+
+
+SHARED_LAYER = nn.Linear(4, 4)
+DENSE = [
+    (nn.Sequential(nn.Linear(4, 3)), (4,), [(3, 4)]),
+    (nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), (2, 2), [(5, 4), (3, 5)]),
+    (nn.Sequential(nn.Linear(4, 3)), (2, 4), None),  # not flattened: one output per row
+    (nn.Sequential(nn.Flatten(2), nn.Linear(4, 3)), (2, 2, 2), None),
+    (nn.Sequential(nn.Linear(4, 3, bias=False)), (4,), None),
+    (nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)), (4,), None),
+    (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), (4,), None),
+    (nn.Sequential(nn.Linear(4, 5), nn.Dropout(), nn.Linear(5, 3)), (4,), None),
+    (nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (4,), None),
+    (nn.Sequential(nn.ReLU(), nn.Linear(4, 3)), (4,), None),
+    (nn.Sequential(SHARED_LAYER, nn.ReLU(), SHARED_LAYER), (4,), None),
+    (nn.Sequential(nn.Linear(4, 3)).double(), (4,), None),
+    (nn.Linear(4, 3), (4,), None),
+    (nn.Sequential(), (4,), None),
+]
+
+
+@pytest.mark.parametrize(("model", "shape", "expected"), DENSE)
+def test_which_models_are_plain_dense_networks(model, shape, expected):
+    assert dense.dense_shapes(model, torch.zeros(1, *shape)) == expected
+
+
+@pytest.mark.parametrize("special", [{"proximal": 0.1}, {"wbc": 0.1}])
+def test_proximal_term_and_wbc_are_trained_one_by_one(special):
+    model, start, data = make()
+    settings = LocalTraining(**special)
+    assert side_by_side(model, data.inputs, LocalTraining())
+    assert side_by_side(model, data.inputs, settings) is None
+    both = train_clients(model, start, [data, data], settings, [seeded(), seeded(1)])
+    assert torch.equal(both[1], train_client(model, start, data, settings, seeded(1)))
+    assert not torch.equal(both[1], train_client(model, start, data, LocalTraining(), seeded(1)))
 
 
 def batches_seen(settings, samples=23):

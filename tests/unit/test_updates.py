@@ -123,7 +123,8 @@ def test_the_width_of_blocks_does_not_show(monkeypatch, columns):
     data = np.random.default_rng(1).normal(size=(4, 10))
     data[2, 7] = np.nan
     whole = Updates(data)
-    monkeypatch.setattr("fedguard.updates.BLOCK_BYTES", 8 * 4 * columns)
+    monkeypatch.setattr("fedguard.blocks.BLOCK_BYTES", 8 * 4 * columns)
+    monkeypatch.setattr("fedguard.blocks.MIN_WIDTH", 1)
     parts = Updates(data)
     assert len(list(parts.blocks())) == -(-10 // columns)
     assert parts.finite.tolist() == whole.finite.tolist() == [True, True, False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -37,6 +38,16 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample, say (1, 28, 28)."""
         return tuple(self.train.pixels.shape[1:])
+
+    @cached_property
+    def training_set(self) -> Labelled:
+        """All training samples as the model takes them; where the data set is shared, these are too."""
+        return self.labelled(self.train)
+
+    @cached_property
+    def test_set(self) -> Labelled:
+        """The same for testing."""
+        return self.labelled(self.test)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(x − mean) / std per channel (or feature), a new tensor.

@@ -1,0 +1,70 @@
+"""An attack around another attack: whatever is not overridden, the one inside does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedguard.attack import Adjust, Attack, DataView, Samples, TrainView, Trial, UpdateView
+from fedguard.errors import ParameterError
+from fedguard.nested import AttackSpec, make
+from fedguard.state import State
+
+
+class Wrapped(Attack):
+    """Hands everything to ``self.attack``; its knowledge and goal are that of the attack inside.
+
+    Args:
+        attack: the attack inside: a name, or a mapping with name and parameters.
+
+    Raises:
+        ParameterError: it cannot be built, or sends nothing.
+    """
+
+    kind = "model"
+
+    def __init__(self, attack: AttackSpec) -> None:
+        self.attack: Attack = make(attack, "attacks", f"{self.name}: attack")
+        if self.attack.kind in ("none", "passive"):
+            raise ParameterError(f"{self.name}: attack is {self.attack.name}, which sends nothing of its own")
+        self.knowledge = self.attack.knowledge
+        self.goal = self.attack.goal
+
+    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
+        """What the attack inside refuses."""
+        self.attack.check(input_shape, num_classes, n, m)
+
+    def poison_data(self, samples: Samples, view: DataView) -> Samples:
+        """What the attack inside does."""
+        return self.attack.poison_data(samples, view)
+
+    def adjust(self, view: TrainView) -> Adjust | None:
+        """What the attack inside does."""
+        return self.attack.adjust(view)
+
+    def craft(self, view: UpdateView) -> Tensor:
+        """What the attack inside sends."""
+        return self.attack.craft(view).clone()
+
+    def claim(self, num_examples: NDArray[np.float64], everybody: NDArray[np.float64]) -> NDArray[Any]:
+        """What the attack inside claims."""
+        return self.attack.claim(num_examples, everybody)
+
+    def commit(self, view: UpdateView, crafted: Tensor) -> None:
+        """The attack inside remembers."""
+        self.attack.commit(view, crafted)
+
+    def state_dict(self) -> State:
+        """The state of the attack inside."""
+        return self.attack.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """Hand the attack inside its state."""
+        self.attack.load_state_dict(state)
+
+    def trial(self, test: Samples, num_classes: int) -> Trial | None:
+        """That of the attack inside."""
+        return self.attack.trial(test, num_classes)

@@ -1,0 +1,26 @@
+"""What the last layer's bias update says about the labels that a client trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def logits_of_bias(model: nn.Module, update: Tensor, num_classes: int) -> Tensor:
+    """(C,) the update of the last layer's bias over its standard deviation; zeros if there is no such bias.
+
+    The gradient of the mean cross-entropy with respect to that bias is mean(p) − mean(t): predictions less
+    labels. So the bias rises for labels that are more frequent in the data than in the predictions.
+
+    Args:
+        model: its last parameter is taken for that bias if it has one number per label.
+        update: (d,) what the client sent.
+        num_classes: C.
+    """
+    *_, last = model.parameters()
+    zeros = torch.zeros(num_classes)
+    if num_classes < 2 or last.shape != (num_classes,):
+        return zeros
+    bias = update[-num_classes:].double().cpu()
+    deviation = bias.std()
+    return (bias / deviation).float() if deviation > 0 else zeros

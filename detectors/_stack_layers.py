@@ -1,0 +1,198 @@
+"""Layers as :mod:`._stack` differentiates them: forwards, and backwards to inputs and parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+
+class Affine:
+    """A layer with parameters: z = W·a + b, where W· is linear in W and in a.
+
+    Args:
+        bias: whether there is one.
+    """
+
+    def __init__(self, bias: bool) -> None:
+        self.parameters = 1 + bias
+
+    def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """z."""
+        raise NotImplementedError
+
+    def to_input(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        """The gradient with respect to a."""
+        raise NotImplementedError
+
+    def to_weight(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        """The gradient with respect to W."""
+        raise NotImplementedError
+
+    def to_bias(self, gz: Tensor) -> Tensor:
+        """The gradient with respect to b."""
+        raise NotImplementedError
+
+
+class Dense(Affine):
+    """nn.Linear on (K, features)."""
+
+    def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(a, weight, bias)
+
+    def to_input(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        return gz @ weight
+
+    def to_weight(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        return gz.t() @ a
+
+    def to_bias(self, gz: Tensor) -> Tensor:
+        return gz.sum(0)
+
+
+class Convolution(Affine):
+    """nn.Conv2d with zero padding.
+
+    Args:
+        layer: its settings count, its parameters do not.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer.bias is not None)
+        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.groups = layer.groups
+
+    def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        z = F.conv2d(a, channels_last(weight), bias, self.stride, self.padding, self.dilation, self.groups)
+        return channels_last(z)
+
+    def to_input(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        if a.shape[1] == 1 and self.groups == 1:  # so few channels that one small product is faster
+            columns = weight.flatten(1).t() @ gz.flatten(2)
+            where = {"dilation": self.dilation, "padding": self.padding, "stride": self.stride}
+            return F.fold(columns, a.shape[2:], weight.shape[2:], **where)  # type: ignore[arg-type]
+        return self._backward(gz, weight, a, [True, False, False])[0]
+
+    def to_weight(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
+        return self._backward(gz, weight, a, [False, True, False])[1]
+
+    def to_bias(self, gz: Tensor) -> Tensor:
+        return gz.sum((0, 2, 3))
+
+    def _backward(self, gz: Tensor, weight: Tensor, a: Tensor, mask: list[bool]) -> Any:
+        return torch.ops.aten.convolution_backward(
+            gz,
+            a,
+            channels_last(weight),
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            (0, 0),
+            self.groups,
+            mask,
+        )
+
+
+class Selection:
+    """A layer without parameters that passes some of its input on: ReLU, max-pooling, flattening.
+
+    ``chosen`` is what a forward pass decided; given that, the layer is linear.
+    """
+
+    def choose(self, a: Tensor) -> tuple[Tensor, Any]:
+        """The output and what was chosen."""
+        raise NotImplementedError
+
+    def forwards(self, a: Tensor, chosen: Any) -> Tensor:
+        """The same choice out of another input."""
+        raise NotImplementedError
+
+    def backwards(self, g: Tensor, chosen: Any) -> Tensor:
+        """The transpose."""
+        raise NotImplementedError
+
+
+class Relu(Selection):
+    """nn.ReLU; its derivative at 0 is 0."""
+
+    def choose(self, a: Tensor) -> tuple[Tensor, Any]:
+        positive = (a > 0).to(a.dtype)
+        return a * positive, positive
+
+    def forwards(self, a: Tensor, chosen: Any) -> Tensor:
+        return a * chosen
+
+    def backwards(self, g: Tensor, chosen: Any) -> Tensor:
+        return g * chosen
+
+
+class Pool(Selection):
+    """nn.MaxPool2d: the first of the largest inputs of each window."""
+
+    def __init__(self, layer: nn.MaxPool2d) -> None:
+        self.window = [_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]
+        self.ceil = layer.ceil_mode
+
+    def choose(self, a: Tensor) -> tuple[Tensor, Any]:
+        size, stride, padding, dilation = self.window
+        pooled, index = F.max_pool2d(a, size, stride, padding, dilation, self.ceil, return_indices=True)
+        return pooled, (index, a)
+
+    def forwards(self, a: Tensor, chosen: Any) -> Tensor:
+        index = chosen[0]
+        return channels_last(a.flatten(2).gather(2, index.flatten(2)).view(index.shape))
+
+    def backwards(self, g: Tensor, chosen: Any) -> Tensor:
+        index, a = chosen
+        g = g.contiguous(memory_format=torch.channels_last)
+        size, stride, padding, dilation = self.window
+        return torch.ops.aten.max_pool2d_with_indices_backward(
+            g, a, size, stride, padding, dilation, self.ceil, index
+        )
+
+
+class Flatten(Selection):
+    """nn.Flatten of everything but the batch, in the order of the default memory format."""
+
+    def choose(self, a: Tensor) -> tuple[Tensor, Any]:
+        return a.flatten(1), a
+
+    def forwards(self, a: Tensor, chosen: Any) -> Tensor:
+        return a.flatten(1)
+
+    def backwards(self, g: Tensor, chosen: Any) -> Tensor:
+        return channels_last(g.view(chosen.shape))
+
+
+Layer = Affine | Selection
+
+
+def known_layers(module: nn.Module) -> list[Layer] | None:
+    """What a module of the virtual network does, or None if it is none of these layers."""
+    kind = type(module)
+    if kind is nn.Linear:
+        return [Dense(module.bias is not None)]
+    if kind is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        return [Convolution(module)]
+    if kind is nn.MaxPool2d and not module.return_indices:
+        return [Pool(module)]
+    if kind is nn.ReLU:
+        return [Relu()]
+    if kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+        return [Flatten()]
+    if kind in (nn.Identity, nn.Dropout):  # the virtual network is in eval mode
+        return []
+    return None
+
+
+def channels_last(a: Tensor) -> Tensor:
+    """Images in the memory format in which convolutions are fastest on a CPU; anything else as it is."""
+    return a.contiguous(memory_format=torch.channels_last) if a.dim() == 4 else a
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

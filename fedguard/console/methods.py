@@ -1,0 +1,99 @@
+"""Look at methods, check them, write new ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ConfigError
+from .common import DataRoot, print_table, set_data_root
+
+
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="detectors, attacks, aggregators, policies, datasets or suites.")
+    ],
+) -> None:
+    """Show what there is: name, one line, paper, needs."""
+    from ..evaluation.listing import listing
+
+    print_table(listing(kind))
+
+
+def check(
+    method: Annotated[
+        str | None, typer.Argument(help="A class as module:Class, or a registered name.")
+    ] = None,
+    params: Annotated[list[str] | None, typer.Argument(help="Its parameters, e.g. limit=2.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="detector, attack, aggregator, stage or policy, if it is not clear.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
+) -> None:
+    """Run the contract checks over a method of yours (or a built-in one), and say what to do."""
+    from ..evaluation.checking import check_all, check_one
+    from ..evaluation.source import assignments
+
+    if everything == (method is not None):
+        raise ConfigError("name one method, or give --all")
+    ok = check_all() if method is None else check_one(method, kind, assignments(params or []))
+    if not ok:
+        raise typer.Exit(1)
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="detector or attack.")],
+    name: Annotated[str, typer.Argument(help="Its name: lower_case_with_underscores.")],
+) -> None:
+    """Write a method of your own and its test into the current folder, ready to run."""
+    from ..scaffold import scaffold
+
+    module, test = scaffold(kind, name, Path.cwd())
+    words = "".join(part.capitalize() for part in name.split("_"))
+    typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {name}:{words}")
+
+
+def schema() -> None:
+    """Print the JSON schema of a suite, for editors."""
+    import json
+
+    from ..evaluation.schema import suite_schema
+
+    sys.stdout.write(json.dumps(suite_schema(), indent=2) + "\n")
+
+
+def leak(
+    attack: Annotated[str, typer.Argument(help="A passive attack: dlg, inverting_gradients, …")],
+    params: Annotated[
+        list[str] | None, typer.Argument(help="Its parameters, e.g. iterations=1000 tv=0.01.")
+    ] = None,
+    data: Annotated[str, typer.Option(help="The data set; images only.")] = "digits",
+    model: Annotated[str, typer.Option(help="The model.")] = "mlp",
+    samples: Annotated[int, typer.Option(min=1, help="Samples that the client has.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Full-batch steps that it trains.")] = 1,
+    lr: Annotated[float, typer.Option(help="Its learning rate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The seed of everything.")] = 0,
+    start: Annotated[
+        str | None, typer.Option(help="Begin at what this attack finds, e.g. distilled_knowledge.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write truth and reconstruction to this PNG.")] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Measure what one client's update (or what a defence makes of it) gives away about its data."""
+    from ..evaluation.leak import LeakSettings, leak_of, passive, save_picture
+    from ..evaluation.source import assignments
+
+    set_data_root(data_root)
+    settings = LeakSettings(data, model, samples, steps, lr, seed)
+    chosen = passive(attack, assignments(params or []))
+    result = leak_of(settings, chosen, passive(start, {}) if start else None)
+    for name, value in result.metrics.items():
+        typer.echo(f"{name:11} {value:8.3f}")
+    if picture is not None:
+        try:
+            save_picture(result, picture)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot write {picture}: {error}") from None

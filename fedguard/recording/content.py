@@ -1,0 +1,202 @@
+"""What the file of one round holds: tensors, and everything else as JSON in its metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import FedGuardError, ParameterError, ResultsError
+from ..guard import Outcome
+from ..round import Round
+from ..server import Server
+from ..training import LocalTraining
+from .index import Precision
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One round of a recording.
+
+    Attributes:
+        round: what the guard received: every client, in order, with the server's seed and settings; what
+            could not be used then cannot be used now, for the same reason. With ``keep``, updates and
+            global parameters are those of the kept layers.
+        scores: (n,) what the guard said, see :class:`fedguard.Outcome`.
+        by_detector: the same by detector.
+        weights: (n,) what each client was allowed to contribute.
+        suspects: (n,) bool.
+        banned: (n,) bool, whose ban was in force from this round on.
+        barred: (n,) bool, whose ban was in force before: no detector saw them.
+        reasons: one phrase for every client.
+        note: what the outcome said in words.
+        remarks: what the recorder added, for example labels in a simulation.
+    """
+
+    round: Round
+    scores: NDArray[np.float64]
+    by_detector: Mapping[str, NDArray[np.float64]]
+    weights: NDArray[np.float64]
+    suspects: NDArray[np.bool_]
+    banned: NDArray[np.bool_]
+    barred: NDArray[np.bool_]
+    reasons: tuple[str, ...]
+    note: str
+    remarks: Mapping[str, Any]
+
+
+def kept_columns(round: Round, keep: str | None, layers: Mapping[str, int] | None) -> slice | Tensor:
+    """Which of the d parameters are recorded.
+
+    Raises:
+        ParameterError: the layers are not known, do not add up to d, or none matches the pattern.
+    """
+    if keep is None:
+        return slice(None)
+    if layers is None and round.server is not None and round.server.model is not None:
+        layers = {name: p.numel() for name, p in round.server.model.named_parameters()}
+    if layers is None:
+        raise ParameterError(
+            f"keep is {keep!r}, but the layers are unknown: give the recorder `layers` (name → size), or the "
+            "round a Server(model=…)"
+        )
+    if sum(layers.values()) != round.updates.d:
+        raise ParameterError(f"the layers have {sum(layers.values())} parameters, updates {round.updates.d}")
+    wanted = [
+        torch.full((size,), fnmatch.fnmatchcase(name, keep), dtype=torch.bool)
+        for name, size in layers.items()
+    ]
+    columns = torch.cat(wanted).nonzero().flatten()
+    if len(columns) == 0:
+        raise ParameterError(f"keep is {keep!r}, which no layer matches; there are {', '.join(layers)}")
+    return columns
+
+
+def save_round(
+    path: Path,
+    round: Round,
+    outcome: Outcome,
+    columns: slice | Tensor,
+    dtype: Precision,
+    remarks: Mapping[str, Any],
+) -> None:
+    """Write one round; a float32 matrix that is kept whole is not copied."""
+    tensors = {
+        **_updates(round.updates.matrix.cpu()[:, columns], dtype),
+        "num_examples": torch.from_numpy(round.num_examples.copy()),
+        "num_steps": torch.from_numpy(round.num_steps.copy()),
+    }
+    if round.global_params is not None:
+        tensors["global_params"] = round.global_params.cpu()[columns].contiguous()
+    for name in ("scores", "weights", "suspects", "banned", "barred"):
+        tensors[name] = torch.from_numpy(np.array(getattr(outcome, name)))
+    for name, scores in outcome.by_detector.items():
+        tensors[f"scores/{name}"] = torch.from_numpy(np.array(scores))
+    server = round.server or Server()
+    words = {
+        "index": round.index,
+        "client_ids": list(round.client_ids),
+        "problems": list(round.problems),
+        "reasons": list(outcome.reasons),
+        "note": outcome.note,
+        "seed": None if round.server is None else server.seed,
+        "input_shape": None if server.input_shape is None else list(server.input_shape),
+        "num_classes": server.num_classes,
+        "training": None if server.training is None else dataclasses.asdict(server.training),
+        "remarks": dict(remarks),
+    }
+    save_file(tensors, path, metadata={"fedguard": json.dumps(words)})
+
+
+def _updates(matrix: Tensor, dtype: Precision) -> dict[str, Tensor]:
+    """float16 holds each row divided by its largest absolute value: small updates keep their digits."""
+    if dtype == "float32":
+        return {"updates": matrix.contiguous()}
+    scale = torch.ones(len(matrix))
+    half = torch.empty(matrix.shape, dtype=torch.float16)
+    for i, row in enumerate(matrix):
+        largest = row.abs().max()
+        if largest.isfinite() and largest > 0:
+            scale[i] = largest
+        half[i] = row / scale[i]
+    return {"updates": half, "scale": scale}
+
+
+def load_round(path: Path) -> Recorded:
+    """Read what :func:`save_round` wrote.
+
+    Raises:
+        ResultsError: cut short, or no round of a recording.
+    """
+    with _opened(path) as file:
+        # clones: aligned as any tensor is, so that sums come out in the same bits as when it was live
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        return _recorded(tensors, json.loads(file.metadata()["fedguard"]))
+
+
+def load_words(path: Path) -> dict[str, Any]:
+    """The same without the tensors."""
+    with _opened(path) as file:
+        return dict(json.loads(file.metadata()["fedguard"]))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, FedGuardError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ResultsError(f"{path} is cut short, or no round of a recording: {error}") from None
+
+
+def _recorded(tensors: dict[str, Tensor], words: dict[str, Any]) -> Recorded:
+    updates = tensors["updates"].float()
+    if "scale" in tensors:
+        updates *= tensors["scale"][:, None]
+    shape, training = words["input_shape"], words["training"]
+    server = Server(
+        input_shape=None if shape is None else tuple(shape),
+        num_classes=words["num_classes"],
+        training=None if training is None else LocalTraining(**training),
+        seed=words["seed"] or 0,
+    )
+    round = Round(
+        updates,
+        words["client_ids"],
+        tensors["num_examples"].numpy(),
+        words["index"],
+        tensors.get("global_params"),
+        None if words["seed"] is None else server,
+        tensors["num_steps"].numpy(),
+        words["problems"],
+    )
+    arrays = {name: tensors[name].numpy() for name in ("scores", "weights", "suspects", "banned", "barred")}
+    if any(array.shape != (round.n,) for array in arrays.values()) or len(words["reasons"]) != round.n:
+        raise ValueError("what was decided does not fit the clients")
+    by_detector = {
+        n.removeprefix("scores/"): t.numpy() for n, t in tensors.items() if n.startswith("scores/")
+    }
+    return Recorded(
+        round,
+        by_detector=by_detector,
+        reasons=tuple(words["reasons"]),
+        note=str(words["note"]),
+        remarks=dict(words["remarks"]),
+        **arrays,
+    )

@@ -1,0 +1,116 @@
+"""The index of a recording: which rounds there are, and the checksum of each file.
+
+recording.json       the index, with a checksum of its own
+recording.old.json   the index before the last round
+round-000000000.safetensors, …
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import ResultsError
+from .disk import write_atomically
+
+INDEX, OLD_INDEX = "recording.json", "recording.old.json"
+Precision = Literal["float32", "float16"]
+
+
+def round_file(index: int) -> str:
+    """The name of a round's file."""
+    return f"round-{index:09d}.safetensors"
+
+
+class Entry(BaseModel):
+    """One round: its number, its file, and what that must look like."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    index: int = Field(ge=0)
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    clients: int = Field(ge=1)
+
+
+class Index(BaseModel):
+    """The whole index.
+
+    Attributes:
+        format: says what this is.
+        version: of the format.
+        dtype: in which updates are kept.
+        keep: the pattern of layer names that are kept; all if None.
+        rotated: how many rounds were dropped at the beginning to bound the disk space.
+        missed: numbers of rounds that took place, but could not be written.
+        about: what the recorder was told about the federation.
+        rounds: in ascending order of their numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    format: Literal["fedguard recording"] = "fedguard recording"
+    version: Literal[1] = 1
+    dtype: Precision = "float32"
+    keep: str | None = None
+    rotated: int = Field(0, ge=0)
+    missed: list[int] = Field(default_factory=list)
+    about: dict[str, Any] = Field(default_factory=dict)
+    rounds: list[Entry] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _names_and_order(self) -> Index:
+        numbers = [entry.index for entry in self.rounds]
+        if numbers != sorted(set(numbers)):
+            raise ValueError("its rounds are not in ascending order")
+        for entry in self.rounds:  # so that no path leads out of the folder
+            if entry.file != round_file(entry.index):
+                raise ValueError(f"round {entry.index} is in {entry.file!r}, not {round_file(entry.index)}")
+        return self
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Replace the index atomically; the one before is kept beside it.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    body = index.model_dump(mode="json")
+    text = json.dumps({"sha256": _digest(body), "recording": body}, indent=1).encode()
+    path = folder / INDEX
+    try:
+        if path.exists():
+            before = path.read_bytes()
+            write_atomically(folder / OLD_INDEX, lambda fresh: fresh.write_bytes(before))
+        write_atomically(path, lambda fresh: fresh.write_bytes(text))
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_index(path: Path) -> Index:
+    """Read and check an index.
+
+    Raises:
+        ResultsError: it is missing, cut short, changed, or no index of a recording.
+    """
+    try:
+        whole = json.loads(path.read_bytes())
+        body, digest = whole["recording"], whole["sha256"]
+        if _digest(body) != digest:
+            raise ResultsError(f"{path} is damaged: its checksum does not match")
+        return Index.model_validate(body)
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ResultsError(f"{path} is no index of a recording: {where} {problem['msg']}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ResultsError(f"{path} is cut short, or no index of a recording") from None
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""A recording as it is read: every file is checked, and what is wrong is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResultsError
+from .content import Recorded, load_round, load_words
+from .disk import sha256_of
+from .index import INDEX, OLD_INDEX, Entry, Index, read_index
+
+
+class Recording:
+    """The rounds that a recorder wrote, oldest first.
+
+    If the index is damaged, the one before it is used, and ``problems`` says so.
+
+    Args:
+        folder: the recorder's folder.
+
+    Attributes:
+        index: what the recording says about itself.
+        problems: what is wrong with it so far, in words; :meth:`check` looks at every file.
+
+    Raises:
+        ResultsError: there is no index that can be read.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.problems: list[str] = []
+        self.index: Index = self._read_index()
+        self.problems += [
+            f"round {number} could not be recorded and is missing" for number in self.index.missed
+        ]
+        #: Positions from here on cannot be used, because the round there is damaged or missing.
+        self.whole = len(self.index.rounds)
+
+    def __len__(self) -> int:
+        """Rounds that can be played: all, or those before the first damaged one once ``check`` ran."""
+        return self.whole
+
+    def __iter__(self) -> Iterator[Recorded]:
+        """All of them."""
+        return (self.read(position) for position in range(len(self)))
+
+    def read(self, position: int) -> Recorded:
+        """One round by its position.
+
+        Raises:
+            ResultsError: its file is damaged, missing, or not the one that was recorded.
+        """
+        entry = self.index.rounds[position]
+        self._check_file(entry)
+        recorded = load_round(self.folder / entry.file)
+        if recorded.round.index != entry.index or recorded.round.n != entry.clients:
+            raise ResultsError(f"{self.folder / entry.file} is not round {entry.index} of this recording")
+        return recorded
+
+    def words(self, position: int) -> dict[str, Any]:
+        """What a round says without its tensors: client ids, reasons, remarks …"""
+        return load_words(self.folder / self.index.rounds[position].file)
+
+    def check(self) -> list[str]:
+        """Check every file, and return all problems; what comes after a damaged round is not played."""
+        for position, entry in enumerate(self.index.rounds):
+            try:
+                self._check_file(entry)
+            except ResultsError as error:
+                self.problems.append(str(error))
+                self.whole = min(self.whole, position)
+        listed = {entry.file for entry in self.index.rounds} | {INDEX, OLD_INDEX, "lock"}
+        self.problems += [
+            f"{path} is not in the index: it is not part of the recording"
+            for path in sorted(self.folder.iterdir())
+            if path.name not in listed
+        ]
+        return self.problems
+
+    def _check_file(self, entry: Entry) -> None:
+        path = self.folder / entry.file
+        if path.is_symlink():
+            raise ResultsError(f"{path} is a link; recordings hold their own files")
+        try:
+            size = path.stat().st_size
+            if size != entry.bytes:
+                raise ResultsError(f"{path} is damaged: it has {size} bytes, {entry.bytes} were recorded")
+            if sha256_of(path) != entry.sha256:
+                raise ResultsError(f"{path} is damaged: its checksum does not match")
+        except OSError as error:
+            raise ResultsError(f"{path} is missing or cannot be read: {error.strerror}") from None
+
+    def _read_index(self) -> Index:
+        if not self.folder.is_dir():
+            raise ResultsError(f"there is no folder {self.folder}")
+        try:
+            return read_index(self.folder / INDEX)
+        except ResultsError as error:
+            try:
+                index = read_index(self.folder / OLD_INDEX)
+            except ResultsError:
+                raise error from None
+            self.problems.append(f"{error}; the index before it is used")
+            return index

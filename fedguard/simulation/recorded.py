@@ -1,0 +1,198 @@
+"""Simulated federations into recordings, and recordings in the place of a federation."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import ParameterError, ResultsError
+from ..guard import Outcome
+from ..recording import Recorder, Recording
+from ..recording.replay import seen
+from ..round import ClientId, Round
+from ..server import Server, map_in_order
+from ..state import State
+from .federation import Federation, Map, Progress
+from .records import ClientRow, RoundRecord
+from .settings import Cell
+from .setup import setup_for
+
+#: What the data set, the partition and the model of a recording are called that no suite made.
+LIVE = "recorded"
+
+
+class FederationRecorder(Recorder):
+    """Records a simulated federation, with its settings and the truth about its clients.
+
+    Args:
+        folder: where to.
+        federation: the federation; attach the recorder to its guard.
+        code: which code runs it.
+    """
+
+    def __init__(self, folder: Path, federation: Federation, code: str = "") -> None:
+        self._federation = federation
+        about = {
+            "cell": federation.cell.model_dump(mode="json"),
+            "malicious": list(federation.malicious),
+            "code": code,
+        }
+        super().__init__(folder, about=about, rewind=True)
+
+    def remarks(self, round: Round, outcome: Outcome) -> Mapping[str, Any]:
+        """Which client of the federation each one is, and who attacks in this round."""
+        numbers = {self._federation.id_of(client): client for client in self._federation.clients}
+        clients = [numbers[name] for name in round.client_ids]
+        attacking = self._federation.attacking(round.index)
+        return {"clients": clients, "attacking": [client for client in clients if client in attacking]}
+
+
+@contextlib.contextmanager
+def recording_to(folder: Path | None, federation: object, code: str = "") -> Iterator[None]:
+    """Record what a federation does in the block; nothing without a folder.
+
+    Raises:
+        ResultsError: the folder cannot be recorded to.
+        ParameterError: it is no single federation with one guard (FLCert, a recording).
+    """
+    if folder is None:
+        yield
+        return
+    if not isinstance(federation, Federation):
+        raise ParameterError(
+            "only a federation with one guard can be recorded, neither FLCert nor a recording"
+        )
+    with FederationRecorder(folder, federation, code) as recorder:
+        federation.guard.observers = (*federation.guard.observers, recorder)
+        yield
+
+
+def cell_of(recording: Recording) -> Cell | None:
+    """The settings of the federation that was recorded; None if it was no simulation.
+
+    Raises:
+        ResultsError: they are those of another version.
+    """
+    settings = recording.index.about.get("cell")
+    try:
+        return None if settings is None else Cell.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ResultsError(
+            f"{recording.folder} was recorded with other settings: {where} {problem['msg']}"
+        ) from None
+
+
+def server_of(recording: Recording, map: Map = map_in_order) -> Server | None:
+    """What the server of a recorded simulation had, built again; None if it was no simulation."""
+    cell = cell_of(recording)
+    return None if cell is None else setup_for(cell).server(map)
+
+
+class Roster:
+    """Everybody in a recording, numbered: as in the simulation, or in the order of appearance.
+
+    Attributes:
+        names: number → every id that the client has gone by.
+        malicious: the numbers of the malicious clients; None if nobody knows.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        known = recording.index.about.get("malicious")
+        cell = cell_of(recording)
+        self.malicious: set[int] | None = None if known is None else set(known)
+        self.names: dict[int, list[ClientId]] = {}
+        if cell is not None:
+            self.names = {client: [client] for client in range(cell.clients)}
+        numbers: dict[str, int] = {str(client): client for client in self.names}
+        for position in range(len(recording)):
+            words = recording.words(position)
+            ids = words["client_ids"]
+            for name, number in zip(ids, words["remarks"].get("clients") or [None] * len(ids), strict=True):
+                if str(name) not in numbers:
+                    numbers[str(name)] = len(self.names) if number is None else number
+                    self.names.setdefault(numbers[str(name)], []).append(name)
+        self._numbers = numbers
+
+    def number(self, name: ClientId) -> int:
+        """The client that goes by an id."""
+        return self._numbers[str(name)]
+
+    def is_malicious(self, client: int) -> bool | None:
+        """Whether a client is malicious; None if nobody knows."""
+        return None if self.malicious is None else client in self.malicious
+
+
+class RecordedFederation:
+    """A recording in the place of an undefended federation: defences can watch it (see ``Shadow``).
+
+    They see what the detectors saw when it was recorded: clients that were banned then are not there.
+
+    Args:
+        cell: the settings, with the recording's folder.
+        map: runs independent work.
+
+    Raises:
+        ResultsError: the recording is damaged.
+    """
+
+    def __init__(self, cell: Cell, map: Map = map_in_order) -> None:
+        self.cell = cell
+        self.recording = Recording(str(cell.recording))
+        self.roster = Roster(self.recording)
+        self._server = server_of(self.recording, map)
+
+    def advance(self, position: int) -> Progress:
+        """Read the next round."""
+        recorded = self.recording.read(position)
+        round = seen(recorded, self._server)
+        asked = [] if round is None else [self.roster.number(name) for name in round.client_ids]
+        attacking = set(recorded.remarks.get("attacking", ()))
+        return Progress(recorded.round.index, asked, attacking, None, {"training": 0.0}, round)
+
+    def record(self, progress: Progress) -> RoundRecord:
+        """What is known of the round; the accuracy of the models is not recorded."""
+        nan = math.nan
+        return RoundRecord(progress.index, self.rows(progress), nan, nan, nan, "", {}, progress.seconds)
+
+    def rows(self, progress: Progress) -> list[ClientRow]:
+        """One row for every client of the recording."""
+        position = {client: i for i, client in enumerate(progress.asked)}
+        return [self._row(client, position.get(client), progress) for client in self.roster.names]
+
+    def names_of(self, client: int) -> list[ClientId]:
+        """Every id that a client has gone by."""
+        return self.roster.names[client]
+
+    def state_dict(self) -> State:
+        """Nothing: the recording stays as it is."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Nothing to go back to."""
+
+    def _row(self, client: int, i: int | None, progress: Progress) -> ClientRow:
+        outcome, round = progress.outcome, progress.round
+        truth, attacking = self.roster.is_malicious(client), client in progress.attacking
+        if i is None or outcome is None or round is None:
+            name, nan = str(self.names_of(client)[-1]), math.nan
+            reason = "not seen when it was recorded"
+            return ClientRow(client, name, truth, attacking, False, nan, False, 0.0, False, reason)
+        return ClientRow(
+            client,
+            str(round.client_ids[i]),
+            truth,
+            attacking,
+            True,
+            float(outcome.scores[i]),
+            bool(outcome.suspects[i]),
+            float(outcome.weights[i]),
+            bool(outcome.banned[i]),
+            outcome.reasons[i],
+        )

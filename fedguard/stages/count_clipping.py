@@ -1,0 +1,46 @@
+"""Count clipping: nobody weighs much more than the median client, whatever it claims."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import Card
+from ..errors import ParameterError
+from ..round import Round
+from ..stage import Stage
+
+
+class CountClipping(Stage):
+    """n_i ← min(n_i, factor · median(n)) before the aggregator.
+
+    Claimed sample counts cannot be verified, and the weighted mean believes them: one client that claims
+    10⁶ samples owns the model. With the bound, f of n clients have at most the share
+    factor·f / (factor·f + (n − f)/2), since at least half of the clients claim the median or more.
+
+    Args:
+        factor: how many times the median of the round's claims a client may weigh, ≥ 1; 1 makes all clients
+            that claim the median or more equal.
+
+    Raises:
+        ParameterError: a factor below 1.
+
+    Source: FedGuard.
+    """
+
+    card = Card("count_clipping", "bound claimed sample counts by a multiple of their median", "FedGuard")
+
+    def __init__(self, factor: float = 3.0) -> None:
+        if not 1 <= factor < float("inf"):
+            raise ParameterError(f"count_clipping: factor is {factor}; use a finite number from 1")
+        self.factor = factor
+
+    def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
+        """Cut what is above the bound."""
+        if round.num_examples is None:
+            return round, weights
+        claims = np.asarray(round.num_examples, dtype=np.float64)
+        bounded = np.minimum(claims, self.factor * np.median(claims))
+        return dataclasses.replace(round, num_examples=bounded), weights

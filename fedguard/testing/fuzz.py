@@ -1,0 +1,306 @@
+"""Guards against hostile rounds: every detector × policy × aggregator, and what must hold whatever arrives.
+
+    python -m fedguard.testing.fuzz --rounds 100000 --out fuzz.md
+
+A federation is one guard and a few rounds in a row; its number determines everything about it, so that a
+failure is repeated by ``--federation``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import itertools
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import FedGuardError, TooFewClientsError
+from ..guard import Guard, Outcome
+from ..registry import REGISTRIES, make_policy
+from ..round import ClientId, Round
+from ..state import pack, unpack
+from ..threads import single_thread
+from .core import require, variants
+from .hostile_rounds import CHEAP, CLIENTS_MAY_SEND, KINDS, Draft, draft
+from .soak import Growth, keeping, soak
+from .soak import table as soak_table
+
+#: Rounds of one federation.
+ROUNDS = 6
+#: Rules that flag nobody or everybody, and one that depends on the scores.
+RULES: dict[str, dict[str, Any]] = {
+    "mad": {"name": "mad"},
+    "everybody": {"name": "threshold", "value": -1e300},
+}
+POLICIES: dict[str, dict[str, Any]] = {
+    "observe": {},
+    "exclude": {},
+    "reweight": {},
+    "ban": {"strikes": 2, "window": 4, "duration": 2, "parole": 1},
+    "gate": {},
+}
+
+
+@dataclass
+class Tally:
+    """What became of the rounds.
+
+    Attributes:
+        rounds: how many were tried.
+        federations: how many guards.
+        kinds: rounds by what is hostile about them (a round may be of two kinds).
+        refusals: refused rounds by type of error.
+        moved: rounds that were judged again with their clients in another order.
+        failures: whatever must not happen, with the federation's number.
+    """
+
+    rounds: int = 0
+    federations: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    moved: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        """Count what another part has found as well."""
+        self.rounds += other.rounds
+        self.federations += other.federations
+        self.kinds += other.kinds
+        self.refusals += other.refusals
+        self.moved += other.moved
+        self.failures += other.failures
+
+
+@cache
+def combinations() -> tuple[tuple[str, str, str], ...]:
+    """All detectors × policies × aggregators that fit together, in a fixed, mixed order."""
+    every = [
+        (detector, policy, aggregator)
+        for detector, policy, aggregator in itertools.product(
+            ["none", *REGISTRIES["detectors"].names()], POLICIES, REGISTRIES["aggregators"].names()
+        )
+        if not (policy == "gate" and detector == "none")
+        and not (policy == "reweight" and (detector == "none" or not _weights(detector)))
+    ]
+    order = np.random.default_rng(0).permutation(len(every))
+    return tuple(every[i] for i in order)
+
+
+def _weights(detector: str) -> bool:
+    return bool(REGISTRIES["detectors"].get(detector).gives_weights)
+
+
+def build(number: int) -> tuple[Guard, str]:
+    """The guard of a federation, and what it is made of."""
+    rng = np.random.default_rng((1, number))
+    detector, policy, aggregator = combinations()[number % len(combinations())]
+    detectors = [] if detector == "none" else [_make("detectors", detector, rng)]
+    params = dict(POLICIES[policy])
+    if detectors and (rng.random() < 0.3 or detector == "ensemble"):
+        params["rule"] = RULES[str(rng.choice(list(RULES)))]
+    stages = (
+        [_make("stages", str(rng.choice(REGISTRIES["stages"].names())), rng)] if rng.random() < 0.3 else []
+    )
+    rule = _make("aggregators", aggregator, rng)
+    guard = Guard(detectors, make_policy(policy, **params), rule, stages=stages)
+    words = [detector, f"{policy} {params}", aggregator, *(stage.name for stage in stages)]
+    return guard, " × ".join(words)
+
+
+def _make(kind: str, name: str, rng: np.random.Generator) -> Any:
+    cls = REGISTRIES[kind].get(name)
+    choices = list(variants(cls))
+    params = {**choices[rng.integers(len(choices))], **CHEAP.get(name, {})}
+    if "num_malicious" in inspect.signature(cls).parameters:
+        params["num_malicious"] = [None, 1, 3][rng.integers(3)]
+    return cls(**params)
+
+
+def federation(number: int) -> Tally:
+    """Drive one guard through its rounds; clients of earlier rounds return."""
+    tally, seen = Tally(federations=1), list[ClientId]()
+    guard, what = build(number)
+    rng, names = np.random.default_rng((2, number)), list(KINDS)
+    for step in range(ROUNDS):
+        kinds = [names[(number * ROUNDS + step) % len(names)]]  # every kind equally often
+        if rng.random() < 0.3:
+            kinds.append(names[rng.integers(len(names))])
+        made = draft(kinds, int(rng.integers(2**32)), step, seen)
+        tally.rounds += 1
+        tally.kinds.update(made.kinds)
+        try:
+            now = tried(guard, made, tally, again=(number + step) % 2 == 0)
+            seen = list({str(client): client for client in [*now, *seen]}.values())[:40]
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            tally.failures.append(
+                f"federation {number}, round {step} ({', '.join(made.kinds)}; {what}): "
+                f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
+            )
+            break
+    return tally
+
+
+def tried(guard: Guard, made: Draft, tally: Tally, again: bool) -> tuple[ClientId, ...]:
+    """One round: it is refused without a trace, or judged soundly, whatever the order of its clients.
+
+    Args:
+        guard: goes on with whatever the round leaves.
+        made: the round.
+        tally: where refusals are counted.
+        again: also judge the clients in another order.
+
+    Returns:
+        The clients that were judged.
+    """
+    before = pack(guard.state_dict())
+    try:
+        round = made.build()
+        kept = round.updates.matrix.clone()
+        outcome = guard.process(round)
+    except FedGuardError as error:
+        tally.refusals[type(error).__name__] += 1
+        sent = all(kind in CLIENTS_MAY_SEND for kind in made.kinds)
+        require(not sent or isinstance(error, TooFewClientsError), f"a client got the round refused: {error}")
+        require(pack(guard.state_dict()) == before, "a refused round has changed the state")
+        return ()
+    require(_same(kept, round.updates.matrix), "the updates were changed")
+    sound(round, outcome)
+    if again:
+        tally.moved += 1
+        moved(guard, before, round, outcome, made.rng.permutation(round.n))
+    return round.client_ids
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def sound(round: Round, outcome: Outcome) -> None:
+    """An outcome is complete, finite and of this round."""
+    n, d, usable = round.n, round.updates.d, round.usable
+    require(outcome.client_ids == round.client_ids, "the outcome is of other clients")
+    require(outcome.aggregate.shape == (d,) and outcome.aggregate.isfinite().all(), "no finite aggregate")
+    require(outcome.aggregate.dtype == torch.float32, f"an aggregate of {outcome.aggregate.dtype}")
+    for array in (outcome.weights, outcome.suspects, outcome.banned, outcome.scores):
+        require(array.shape == (n,), "not one value per client")
+    require(((outcome.weights >= 0) & (outcome.weights <= 1)).all(), "weights outside [0, 1]")
+    require(not outcome.weights[~usable].any(), "an unusable update has weight")
+    require(outcome.suspects[~usable].all(), "an unusable update is no suspicion")
+    require(len(outcome.reasons) == n and all(outcome.reasons), "no reason for every client")
+    require(outcome.kept_global == (not outcome.weights.any()), "kept_global does not fit the weights")
+    require(not (outcome.kept_global and outcome.aggregate.any()), "nobody was let through, yet it moves")
+    scored = usable & ~outcome.banned if outcome.by_detector else np.zeros(n, dtype=bool)
+    require(not np.isnan(outcome.scores[scored]).any(), "a score is NaN")
+
+
+def moved(guard: Guard, before: bytes, round: Round, outcome: Outcome, order: Any) -> None:
+    """The same round with its clients in another order: the same verdicts and state to the bit, by id."""
+    after = pack(guard.state_dict())
+    guard.load_state_dict(unpack(before))
+    other = guard.process(round.with_updates(round.updates.matrix.clone()).take(order))
+    for name in ("suspects", "banned", "weights", "scores"):
+        here, there = getattr(outcome, name)[order], getattr(other, name)
+        near = (here == there) | ((here != here) & (there != there))
+        if not near.all():
+            who = other.client_ids[int((~near).argmax())]
+            raise AssertionError(f"in another order, {name} of client {who!r} differ: {here} {there}")
+    require([outcome.reasons[i] for i in order] == list(other.reasons), "in another order, other reasons")
+    require(torch.equal(outcome.aggregate, other.aggregate), "in another order, another aggregate")
+    require(pack(guard.state_dict()) == after, "in another order, another state")
+
+
+def fuzz(rounds: int, first: int = 0) -> Tally:
+    """Drive ``rounds`` rounds, from federation ``first`` on."""
+    tally = Tally()
+    with single_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(first, first + -(-rounds // ROUNDS)):
+            tally.add(federation(number))
+    return tally
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; the exit status says whether anything failed."""
+    parser = argparse.ArgumentParser(prog="python -m fedguard.testing.fuzz", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=None, help="processes; one per core if absent")
+    parser.add_argument("--federation", type=int, default=None, help="repeat this one only")
+    parser.add_argument("--soak", type=int, default=0, help="also so many rounds of new ids per detector")
+    parser.add_argument("--out", type=Path, default=None, help="write the table here as well")
+    given = parser.parse_args(arguments)
+    start = time.perf_counter()
+    if given.federation is not None:
+        tally = fuzz(ROUNDS, given.federation)
+    else:
+        tally = in_parallel(given.rounds, given.workers)
+    text = table(tally, time.perf_counter() - start)
+    if given.soak:
+        grown = soaked(given.soak, given.workers)
+        tally.failures += [f"{g.detector} keeps growing" for g in grown if not g.bounded]
+        text += "\n## Memory\n\n" + soak_table(grown)
+    sys.stdout.write(text)
+    if given.out is not None:
+        given.out.write_text(text, encoding="utf-8")
+    return 1 if tally.failures else 0
+
+
+def in_parallel(rounds: int, workers: int | None) -> Tally:
+    """The same as :func:`fuzz` on several processes."""
+    total, part = Tally(), 600
+    starts = range(0, -(-rounds // ROUNDS), part // ROUNDS)
+    sizes = [min(part, rounds - k * ROUNDS) for k in starts]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for tally in pool.map(fuzz, sizes, starts):
+            total.add(tally)
+    return total
+
+
+def soaked(rounds: int, workers: int | None) -> list[Growth]:
+    """:func:`fedguard.testing.soak.soak` for every detector that remembers anything."""
+    names = keeping()
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(soak, names, [rounds] * len(names)))
+
+
+def table(tally: Tally, seconds: float) -> str:
+    """The summary as Markdown."""
+    lines = [
+        "# Hostile rounds",
+        "",
+        f"{tally.rounds:,} rounds of {tally.federations:,} federations over {len(combinations()):,} "
+        f"combinations of detector, policy and aggregator; {tally.moved:,} rounds were judged again with "
+        f"their clients in another order. **Failures: {len(tally.failures)}.** {seconds:.0f} s.",
+        "",
+        "    make fuzz",
+        "",
+        "Refused rounds by type of error (no trace left):",
+        "",
+        "| error | rounds |",
+        "|---|---|",
+        *(f"| {name} | {count:,} |" for name, count in tally.refusals.most_common()),
+        "",
+        "Rounds by kind (a round may be of two):",
+        "",
+        "| kind | rounds |",
+        "|---|---|",
+        *(f"| {kind} | {tally.kinds[kind]:,} |" for kind in KINDS),
+    ]
+    failures = [f"- {text}" for text in tally.failures]
+    return "\n".join([*lines, *(["", "Failures:", "", *failures] if failures else [])]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

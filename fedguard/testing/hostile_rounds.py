@@ -1,0 +1,75 @@
+"""Rounds as an attacker, or an accident, may send them: every kind by name, reproducible from a seed.
+
+:func:`draft` makes the arguments of one round from a seed, :func:`strategy` is the same for hypothesis,
+``fedguard.testing.fuzz`` drives guards through any number of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..model import flat_parameters
+from .hostile_kinds import CLAIMS, GROUPS, KINDS, VALUES, Draft, server_of_everything, some_counts, some_ids
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+__all__ = ["CHEAP", "CLIENTS_MAY_SEND", "KINDS", "Draft", "draft", "strategy"]
+
+#: What makes methods cheap enough to be run a hundred thousand times.
+CHEAP: dict[str, dict[str, Any]] = {
+    "sklearn": {"estimator_params": {"n_estimators": 5}},
+    "deepsight": {"samples": 20, "seeds": 1},
+    "fldetector": {"start": 0, "window": 3},
+}
+
+
+#: What a single client can bring about by what it sends; no round is refused for it.
+CLIENTS_MAY_SEND = frozenset(
+    {"ordinary", *VALUES, *CLAIMS} - {n for n in CLAIMS if "text" in n or "few" in n}
+)
+
+
+def draft(
+    kinds: Sequence[str] = ("ordinary",), seed: int = 0, index: int = 0, seen: Sequence[Any] = ()
+) -> Draft:
+    """The arguments of a round of a small federation with a model of 27 parameters.
+
+    Args:
+        kinds: names out of ``KINDS``; of two of the same group (two forms, say) the later one counts.
+        seed: of every number in it.
+        index: its number.
+        seen: ids of earlier rounds, some of which return.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [[name for name in kinds if name in group][-1:] for group in GROUPS]
+    kinds = [name for names in chosen for name in names]  # in the order in which they can be applied
+    n, server = int(rng.integers(1, 13)), server_of_everything()
+    assert server.model is not None  # noqa: S101 - for the type checker
+    start = flat_parameters(server.model)
+    result = Draft(
+        kinds=tuple(kinds),
+        rng=rng,
+        updates=(rng.normal(size=len(start)) + rng.normal(size=(n, len(start)))).astype(np.float32),
+        client_ids=some_ids(rng, n, seen),
+        num_examples=some_counts(rng, n),
+        num_steps=None,
+        index=index,
+        global_params=start + index / 10,
+        server=server,
+        seen=seen,
+    )
+    for kind in kinds:
+        KINDS[kind](result)
+    return result
+
+
+def strategy() -> SearchStrategy[Draft]:
+    """Drafts for hypothesis (``pip install hypothesis``), with one or two kinds each."""
+    from hypothesis import strategies as st
+
+    kinds = st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=2, unique=True)
+    return st.builds(draft, kinds, st.integers(0, 2**32 - 1), st.integers(0, 50))
