@@ -119,8 +119,8 @@ def event_of(index: int, outcome: Outcome, norm: float, cosine: float) -> dict[s
 
 
 def new_bans(outcome: Outcome) -> NDArray[np.bool_]:
-    """(n,) whose ban began in this round: those banned before were not judged, and have no score."""
-    return outcome.banned & ~np.isnan(outcome.scores)
+    """(n,) whose ban began in this round."""
+    return outcome.banned & ~outcome.barred
 
 
 def value(number: float) -> float | str | None:

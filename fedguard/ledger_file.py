@@ -39,6 +39,39 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
+#: A client's strikes that count, the latest first.
+STRIKES = (
+    "SELECT round FROM verdicts WHERE client = ? AND suspect AND NOT forgiven ORDER BY round DESC LIMIT ?"
+)
+#: A verdict; one of the same round is replaced, unless it is a strike and the new one is none.
+JUDGE = (
+    "INSERT INTO verdicts (client, round, score, suspect, reason) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET score = excluded.score, suspect = excluded.suspect, reason = excluded.reason "
+    "WHERE excluded.suspect OR NOT suspect"
+)
+#: A client's numbers after a verdict.
+COUNT = (
+    "UPDATE clients SET rounds = rounds + ?, judged_since_ban = judged_since_ban + ?, last_score = ?, "
+    "last_round = max(ifnull(last_round, 0), ?) WHERE client = ?"
+)
+#: Drop all but the latest verdicts of a kind.
+PRUNE_VERDICTS = (
+    "DELETE FROM verdicts WHERE client = ? AND suspect = ? AND round < (SELECT round FROM verdicts "
+    "WHERE client = ? AND suspect = ? ORDER BY round DESC LIMIT 1 OFFSET ?)"
+)
+#: Drop all but a guard's latest bans.
+PRUNE_ACTIONS = (
+    "DELETE FROM actions WHERE client = ? AND by = ? AND action < (SELECT action FROM actions "
+    "WHERE client = ? AND by = ? ORDER BY action DESC LIMIT 1 OFFSET ?)"
+)
+#: Drop clients: no strikes first, then the oldest last strike; nobody who was ever banned or unbanned.
+FORGET = (
+    "DELETE FROM clients WHERE client IN (SELECT client FROM clients WHERE banned_since IS NULL "
+    "AND client NOT IN (SELECT client FROM actions) ORDER BY (SELECT max(round) FROM verdicts "
+    "WHERE verdicts.client = clients.client AND suspect AND NOT forgiven) NULLS FIRST, rounds, client "
+    "LIMIT ?)"
+)
+
 #: Beginnings of SQLite's error names → what is the matter, what to do.
 _ADVICE = (
     (

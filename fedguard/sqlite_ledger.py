@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ParameterError
 from .ledger import GUARD, Ledger, Record, check_unban, report_room
-from .ledger_file import LedgerFile
+from .ledger_file import (
+    COUNT,
+    FORGET,
+    JUDGE,
+    PRUNE_ACTIONS,
+    PRUNE_VERDICTS,
+    STRIKES,
+    LedgerFile,
+)
 
 if TYPE_CHECKING:
     from .round import ClientId
@@ -157,7 +165,7 @@ class SQLiteLedger(Ledger):
         columns = "rounds, banned_since, banned_until, ban_reason, judged_since_ban"
         query = f"SELECT client, id, last_round, last_score, {columns} FROM clients {which}"  # noqa: S608
         for number, id_, seen, score, rounds, since, until, reason, served in db.execute(query, values):
-            strikes = [row[0] for row in db.execute(_STRIKES, (number, self.keep))]
+            strikes = [row[0] for row in db.execute(STRIKES, (number, self.keep))]
             last = None if seen is None else _score(score)
             yield json.loads(id_), Record(rounds, strikes[::-1], since, until, reason, served, last)
 
@@ -171,10 +179,10 @@ class SQLiteLedger(Ledger):
                 "SELECT 1 FROM verdicts WHERE client = ? AND round = ?", (number, round_index)
             ).fetchone()
             value = None if math.isnan(score) else score
-            db.execute(_JUDGE, (number, round_index, value, bool(suspect), _text(reason)))
-            db.execute(_COUNT, (new, new, value, round_index, number))
+            db.execute(JUDGE, (number, round_index, value, bool(suspect), _text(reason)))
+            db.execute(COUNT, (new, new, value, round_index, number))
             if new:
-                db.execute(_PRUNE_VERDICTS, (number, bool(suspect), number, bool(suspect), self.keep - 1))
+                db.execute(PRUNE_VERDICTS, (number, bool(suspect), number, bool(suspect), self.keep - 1))
 
     def ban(self, client: ClientId, since: int, until: int | None, reason: str, by: str = GUARD) -> None:
         """Put a ban into force, unless one is in force already that lasts as long."""
@@ -247,7 +255,7 @@ class SQLiteLedger(Ledger):
             "INSERT INTO actions (time, client, what, since, until, by, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (now, number, what, since, until, _text(by), _text(why)),
         )
-        db.execute(_PRUNE_ACTIONS, (number, GUARD, number, GUARD, self.keep - 1))
+        db.execute(PRUNE_ACTIONS, (number, GUARD, number, GUARD, self.keep - 1))
 
     def _forget(self, db: sqlite3.Connection, before: int) -> None:
         """Keep to the bound, if new clients have come."""
@@ -257,7 +265,7 @@ class SQLiteLedger(Ledger):
         if known <= self.max_clients:
             return
         surplus = known - self.max_clients + self.max_clients // 10
-        gone = db.execute(_FORGET, (surplus,)).rowcount
+        gone = db.execute(FORGET, (surplus,)).rowcount
         report_room(gone, known - gone, self.max_clients)
 
     def state_dict(self) -> State:
@@ -285,7 +293,7 @@ class SQLiteLedger(Ledger):
         strikes = [
             (number, index, None, True, "a strike from a ledger in memory") for index in record.strikes
         ]
-        db.executemany(_JUDGE, strikes[-self.keep :])
+        db.executemany(JUDGE, strikes[-self.keep :])
         db.execute(
             "UPDATE clients SET rounds = ?, judged_since_ban = ?, last_round = ?, last_score = ?, "
             "banned_since = ?, banned_until = ?, ban_reason = ? WHERE client = ?",
@@ -300,33 +308,6 @@ class SQLiteLedger(Ledger):
                 number,
             ),
         )
-
-
-_STRIKES = (
-    "SELECT round FROM verdicts WHERE client = ? AND suspect AND NOT forgiven ORDER BY round DESC LIMIT ?"
-)
-_JUDGE = (
-    "INSERT INTO verdicts (client, round, score, suspect, reason) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET score = excluded.score, suspect = excluded.suspect, reason = excluded.reason "
-    "WHERE excluded.suspect OR NOT suspect"
-)
-_COUNT = (
-    "UPDATE clients SET rounds = rounds + ?, judged_since_ban = judged_since_ban + ?, last_score = ?, "
-    "last_round = max(ifnull(last_round, 0), ?) WHERE client = ?"
-)
-_PRUNE_VERDICTS = (
-    "DELETE FROM verdicts WHERE client = ? AND suspect = ? AND round < (SELECT round FROM verdicts "
-    "WHERE client = ? AND suspect = ? ORDER BY round DESC LIMIT 1 OFFSET ?)"
-)
-_PRUNE_ACTIONS = (
-    "DELETE FROM actions WHERE client = ? AND by = ? AND action < (SELECT action FROM actions "
-    "WHERE client = ? AND by = ? ORDER BY action DESC LIMIT 1 OFFSET ?)"
-)
-_FORGET = (
-    "DELETE FROM clients WHERE client IN (SELECT client FROM clients WHERE banned_since IS NULL "
-    "AND client NOT IN (SELECT client FROM actions) ORDER BY (SELECT max(round) FROM verdicts "
-    "WHERE verdicts.client = clients.client AND suspect AND NOT forgiven) NULLS FIRST, client LIMIT ?)"
-)
 
 
 def _key(client: ClientId) -> str:

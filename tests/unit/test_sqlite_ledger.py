@@ -208,12 +208,16 @@ def test_sybils_are_forgotten_and_the_banned_never(path, caplog):
     ledger.unban("pardoned", "ann", "why")
     ledger.judge("old striker", 0, 1.0, suspect=True)
     ledger.judge("late striker", 5, 1.0, suspect=True)
+    for t in range(6):
+        ledger.judge("regular", t, 1.0, suspect=False)
     for k in range(0, 60, 5):
         with ledger.transaction():
             for j in range(5):
                 ledger.judge(f"sybil-{k + j}", 6, 1.0, suspect=False)
     assert len(ledger.clients()) <= 20
-    assert {"banned", "pardoned", "old striker", "late striker", "sybil-59"} <= set(ledger.clients())
+    assert {"banned", "pardoned", "old striker", "late striker", "regular", "sybil-59"} <= set(
+        ledger.clients()
+    )
     with ledger.transaction():
         for k in range(17):
             ledger.judge(f"striker-{k}", 7 + k, 1.0, suspect=True)
@@ -423,10 +427,10 @@ def test_a_full_disk(path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(LedgerFile, "_connect", full)
-        ids = tuple(f"{i}" * 999 for i in range(4))
+        many = Round(np.tile(X, (100, 1)), [f"newcomer-{i}" for i in range(400)], index=1)
         state = pack(guard._methods_state())
         with pytest.raises(LedgerError, match=r"full.*free space"):
-            guard.process(Round(X, ids, index=1))
+            guard.process(many)
         assert pack(guard._methods_state()) == state
     assert contents(path) == before
     guard.process(Round(X, IDS, index=1))
