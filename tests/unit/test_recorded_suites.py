@@ -110,6 +110,19 @@ def test_an_interrupted_suite_ends_in_the_same_recordings(recorded, tmp_path, ro
     assert all(Recording(p).check() == [] for p in (tmp_path / "rec").iterdir())
 
 
+def interrupted(suite, folder, rounds):
+    """Run a suite until so many rounds are done and saved."""
+    left = [rounds]
+
+    def interrupt(_cell, _index):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_suite(suite, folder, 1, on_round=interrupt, checkpoint_seconds=0)
+
+
 def on(recording, folder, *lines):
     folder.mkdir(exist_ok=True)
     path = folder / "on.yaml"
@@ -167,15 +180,7 @@ def test_the_suite_that_is_stored_runs_again(recorded, tmp_path):
 def test_watching_a_recording_goes_on_after_an_interruption(recorded, tmp_path):
     suite = load(on(recorded / "rec" / "000-noise-none-seed0", tmp_path, KRUM))
     whole = run_suite(suite, tmp_path / "whole", 1)
-    left = [2]
-
-    def interrupt(_cell, _index):
-        left[0] -= 1
-        if left[0] == 0:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run_suite(suite, tmp_path / "out", 1, on_round=interrupt, checkpoint_seconds=0)
+    interrupted(suite, tmp_path / "out", 2)
     ran = []
     store = run_suite(suite, tmp_path / "out", 1, on_round=lambda c, i: ran.append(i), checkpoint_seconds=0)
     assert ran == [2, 3]
@@ -252,5 +257,8 @@ def test_a_live_recording_has_no_labels_and_no_model(live, tmp_path):
     assert clients["malicious"].isna().all()
     assert sorted(set(clients["round"])) == [10, 11, 12]
     assert set(clients["id"]) == {"5", "b", "2", "a", "0", "11", "5b", "7"}
+    interrupted(suite, tmp_path / "again", 2)
+    again = run_suite(suite, tmp_path / "again", 1, checkpoint_seconds=0)
+    assert verdicts(again, "gold", "recorded") == verdicts(store, "gold", "recorded")
     ((heading, _),) = attack_tables(metrics_frame(store))
     assert "an unknown number of 8 clients malicious, defences are told 2" in heading

@@ -13,6 +13,7 @@ from fedguard import Guard, Labelled, Round, Server, make_detector, make_policy
 from fedguard.errors import NeedError, ParameterError, ResultsError
 from fedguard.recording import Recorder, Recording, replay
 from fedguard.recording.index import round_file
+from fedguard.recording.replay import seen
 from fedguard.testing.federation import federation, fresh
 
 INF = math.inf
@@ -381,7 +382,7 @@ def test_a_live_recording_lacks_what_the_server_owned_and_takes_it_from_outside(
         replay(recording, Guard(make_detector("lfr")), mine), live, strict=True
     ):
         assert outcome.scores.tolist() == before.scores.tolist()
-        assert recorded.round.server.seed == server.seed
+        assert seen(recorded, mine).server.seed == server.seed != mine.seed
     other = Server(model=torch.nn.Linear(3, 2), validation=Labelled(torch.zeros(1, 3), torch.zeros(1)))
     with pytest.raises(ResultsError, match="the model has 8 parameters, the recorded updates 910"):
         list(replay(recording, Guard(make_detector("lfr")), other))
