@@ -151,8 +151,7 @@ def _chosen(d: int, count: int, draw: torch.Generator) -> Tensor:
     """(count,) different coordinates; of very many, without a permutation of all of them."""
     if d <= PERMUTED:
         return torch.randperm(d, generator=draw)[:count]
-    chosen = torch.randint(d, (count,), generator=draw).unique()
+    chosen: set[int] = set()
     while len(chosen) < count:
-        more = torch.randint(d, (count - len(chosen),), generator=draw)
-        chosen = torch.cat([chosen, more]).unique()
-    return chosen
+        chosen.update(torch.randint(d, (count - len(chosen),), generator=draw).tolist())
+    return torch.tensor(sorted(chosen))
