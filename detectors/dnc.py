@@ -24,6 +24,8 @@ from ._ranking import ranks
 ROUNDING = 1e-24
 #: Projections that agree to so many digits of the largest are equal: identical updates must tie.
 DIGITS = 12
+#: So many coordinates, at most, are drawn by permuting all.
+PERMUTED = 10**7
 ABOVE_ONE = float(np.nextafter(1, 2))
 
 
@@ -142,4 +144,14 @@ class DnC(Detector):
         server = round.server
         draw = server.generator("dnc", round.index) if server else generator(0, "dnc", round.index)
         for _ in range(self.niters):
-            yield updates.columns(torch.randperm(d, generator=draw)[: self.coordinates])
+            yield updates.columns(_chosen(d, self.coordinates, draw))
+
+
+def _chosen(d: int, count: int, draw: torch.Generator) -> Tensor:
+    """(count,) different coordinates; of very many, without a permutation of all of them."""
+    if d <= PERMUTED:
+        return torch.randperm(d, generator=draw)[:count]
+    chosen: set[int] = set()
+    while len(chosen) < count:
+        chosen.update(torch.randint(d, (count - len(chosen),), generator=draw).tolist())
+    return torch.tensor(sorted(chosen))

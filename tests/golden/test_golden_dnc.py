@@ -136,3 +136,19 @@ def test_too_few_clients_to_keep_one():
 def test_refuses_parameters_that_make_no_sense(params):
     with pytest.raises(ParameterError, match=next(iter(params))):
         make_detector("dnc", **params)
+
+
+@pytest.mark.parametrize(("d", "b"), [(20, 19), (1000, 300)])
+def test_coordinates_of_very_large_models_are_different_and_evenly_spread(monkeypatch, d, b):
+    """Without a permutation of all of them: each is drawn in b / d of the cases."""
+    import importlib
+
+    module = importlib.import_module("fedguard.detectors.dnc")
+    monkeypatch.setattr(module, "PERMUTED", 10)
+    seen = np.zeros(d)
+    for seed in range(300):
+        chosen = module._chosen(d, b, torch.Generator().manual_seed(seed))
+        assert len(set(chosen.tolist())) == b
+        seen[chosen.numpy()] += 1
+    expected, spread = 300 * b / d, math.sqrt(300 * b / d * (1 - b / d))
+    assert np.abs(seen - expected).max() < 5 * spread

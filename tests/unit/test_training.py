@@ -136,6 +136,18 @@ def test_a_share_of_a_larger_set_trains_like_a_copy_of_it(name, shape):
     assert torch.equal(train_client(model, start, Share(whole, rows), settings, seeded()), expected)
 
 
+def test_samples_of_the_batch_before_do_not_count():
+    """A huge one would overflow with the parameters it has led to; the last batch is smaller."""
+    model = build_model("logistic_regression", (1,), 3, seeded())
+    inputs = torch.ones(3, 1)
+    inputs[torch.randperm(3, generator=seeded())[0]] = 1e38
+    data = Labelled(inputs, torch.tensor([0, 1, 2]))
+    start, settings = torch.zeros(6), LocalTraining(batch_size=2, lr=1e-2)
+    update = train_client(model, start, data, settings, seeded())
+    assert update.isfinite().all()
+    assert update.abs().max() > 1e35
+
+
 SHARED_LAYER = nn.Linear(4, 4)
 DENSE = [
     (nn.Sequential(nn.Linear(4, 3)), (4,), [(3, 4)]),
