@@ -147,7 +147,7 @@ class Deployment:
         self.processes[name] = process
 
     def stop(self):
-        """The nodes first: one that cannot sign off counts as online, and is not let in again, for minutes."""
+        """The nodes first: one that cannot sign off counts as online for a while, and is not let in again."""
         link = self.processes.pop("superlink", None)
         for group in (list(self.processes.values()), [link] if link else []):
             for process in group:
