@@ -244,7 +244,8 @@ class GuardedStrategy(Strategy):
         except TooFewNodesError as error:
             return [], f"round skipped, the global model stays: {error}"
         self._warn(proxy)
-        allowed = {node for node, client in proxy.clients.items() if not self._barred(client)}
+        first = {client: node for node, client in reversed(proxy.clients.items())}
+        allowed = {node for client, node in first.items() if not self._barred(client)}  # one node each
         return [m for m in messages if m.metadata.dst_node_id in allowed], ""
 
     def _warn(self, proxy: GuardedGrid) -> None:
@@ -301,8 +302,8 @@ class GuardedStrategy(Strategy):
 
         Otherwise enough of them could keep the guard from ever judging anybody, at no price.
         """
-        expected = isinstance(error, FedGuardError)
-        log.error("FedGuard: the guard failed", exc_info=None if expected else error)
+        if not isinstance(error, FedGuardError):
+            log.error("FedGuard: the guard failed", exc_info=error)
         useless = np.flatnonzero(~round.usable)
         if len(useless):
             with suppress(Exception):

@@ -208,6 +208,14 @@ def test_bans_are_by_public_key_where_there_is_one():
     assert 14 in grid.asked[-2]
 
 
+def test_two_nodes_with_one_key_are_one_client():
+    keys = {1: b"one", 2: b"two", 3: b"one"}
+    strategy = GuardedStrategy(fedavg(), banning(), identity="key")
+    play(strategy, grid := MemoryGrid(HONEST, keys))
+    assert set(grid.asked[0]) == {1, 2}
+    assert len(strategy.verdicts) == 2
+
+
 def test_a_simulations_random_bytes_are_no_key(caplog):
     grid = MemoryGrid(HONEST, {n: bytes([n]) * 32 for n in HONEST})
     strategy = GuardedStrategy(fedavg(), banning())
