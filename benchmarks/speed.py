@@ -51,8 +51,8 @@ def footer(quick: bool, minutes: float) -> str:
     return (
         f"`python dev.py bench{' --quick' if quick else ''}`: {minutes:.0f} minutes, {os.cpu_count()} cores "
         f"({platform.machine()}{load}), torch {torch.__version__}, NumPy {np.__version__}. Ratios are "
-        "medians over repeats of theirs / ours, run in turn in one process; memory is what a call adds to the "
-        "peak of the resident memory."
+        "medians over repeats of theirs / ours, run in turn in one process; memory is what a call adds to "
+        "the peak of the resident memory."
     )
 
 
