@@ -169,13 +169,14 @@ def limited(threads: int) -> Iterator[None]:
 def faster(sides: dict[str, Callable[[], Any]]) -> tuple[str, Callable[[], Any]]:
     """The side that takes less time in its second run, with its name; one that raises is out."""
     times = {}
-    for name, side in sides.items():
-        try:
-            side()
-        except Exception as error:  # whatever a peer cannot do with this input
-            print(f"({name}: {error})", file=sys.stderr)
-        else:
-            times[name] = seconds(side)
+    with limited(1 if ONE_CORE else os.cpu_count() or 1):
+        for name, side in sides.items():
+            try:
+                side()
+            except Exception as error:  # whatever a peer cannot do with this input
+                print(f"({name}: {error})", file=sys.stderr)
+            else:
+                times[name] = seconds(side)
     best = min(times, key=times.__getitem__)
     return best, sides[best]
 

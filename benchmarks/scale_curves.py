@@ -1,9 +1,10 @@
 """Time and extra memory against the number of clients and of parameters.
 
-    python benchmarks/scale_curves.py [--quick]
+    python benchmarks/scale_curves.py [--quick] [--limit VALUES]
 
 Every point runs in a process of its own: one fresh round, one call. Writes benchmarks/results/scale.csv and
-docs/images/scale.png; needs matplotlib (pip install -e ".[plot]"). The largest inputs are 4 GB.
+docs/images/scale.png; needs matplotlib (pip install -e ".[plot]"). The largest inputs are 4 GB;
+``--limit`` leaves out those of more than so many values.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(measure(label, int(n), int(d))))
         return
     largest = 10**7 if "--quick" in arguments else 10**10
+    if "--limit" in arguments:
+        largest = int(float(arguments[arguments.index("--limit") + 1]))
     sizes = [s for s in dict.fromkeys(CLIENTS + PARAMETERS + LIMIT) if s[0] * s[1] <= largest]
     points = []
     for n, d in sorted(sizes):

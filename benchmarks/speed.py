@@ -3,8 +3,8 @@
     python benchmarks/speed.py [--quick] [--one-core] [--save] [topic …]
 
 A topic is a module ``speed_<topic>.py`` next to this one; without any named, all are run. ``--quick`` takes
-smaller inputs, ``--one-core`` gives both sides one thread and counts processor time, ``--save`` writes benchmarks/results/speed.md. Peers that are not installed are skipped:
-pip install -e ".[bench]".
+smaller inputs, ``--one-core`` gives both sides one thread and counts processor time, ``--save`` writes
+benchmarks/results/speed.md. Peers that are not installed are skipped: pip install -e ".[bench]".
 """
 
 from __future__ import annotations
