@@ -1,10 +1,10 @@
 """The table of speed: every topic's rows, beside what is asked for.
 
-    python benchmarks/speed.py [--quick] [--save] [topic …]
+    python benchmarks/speed.py [--quick] [--one-core] [--save] [topic …]
 
 A topic is a module ``speed_<topic>.py`` next to this one; without any named, all are run. ``--quick`` takes
-smaller inputs, ``--save`` writes benchmarks/results/speed.md. Peers that are not installed are skipped:
-pip install -e ".[bench]".
+smaller inputs, ``--one-core`` gives both sides one thread and counts processor time, ``--save`` writes
+benchmarks/results/speed.md. Peers that are not installed are skipped: pip install -e ".[bench]".
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ def main(arguments: list[str]) -> int:
         except Exception as error:  # the other topics go on
             failed.append(f"- {topic} failed: {type(error).__name__}: {error}")
     minutes = (time.perf_counter() - start) / 60
-    text = "\n".join([table(found), "", *failed, footer(quick, minutes)])
+    text = "\n".join([table(found), "", *failed, footer(arguments, minutes)])
     print(text)
     if save:
         (HERE / "results" / "speed.md").write_text(f"# Speed\n\n{text}\n")
     return 1 if failed else 0
 
 
-def footer(quick: bool, minutes: float) -> str:
+def footer(arguments: list[str], minutes: float) -> str:
     """How and on what it was measured."""
     load = f", load {os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else ""
     return (
-        f"`python dev.py bench{' --quick' if quick else ''}`: {minutes:.0f} minutes, {os.cpu_count()} cores "
+        f"`python dev.py bench {' '.join(arguments)}`: {minutes:.0f} minutes, {os.cpu_count()} cores "
         f"({platform.machine()}{load}), torch {torch.__version__}, NumPy {np.__version__}. Ratios are "
-        "medians over repeats of theirs / ours, run in turn in one process; memory is what a call adds to the "
-        "peak of the resident memory."
+        "medians over repeats of theirs / ours, run in turn in one process; memory is what a call adds to "
+        "the peak of the resident memory."
     )
 
 

@@ -71,25 +71,24 @@ def flower(name: str, X: torch.Tensor, **params: Any) -> tuple[str, Callable[[],
 def against(
     work: str,
     ours: Callable[[], Any],
-    peers: list[tuple[str, float, tuple[str, Callable[[], Any]] | None]],
+    peers: list[tuple[str, float, tuple[str, Callable[[], Any]] | None, str]],
     agree: Callable[[Any, Any], str] = largest_difference,
-    note: str = "",
 ) -> list[Row]:
     return [
         compare(work, found[0], target, ours, found[1], agree, note=note)
         if found
         else skipped(work, name, target)
-        for name, target, found in peers
+        for name, target, found, note in peers
     ]
 
 
 def krum(X: torch.Tensor) -> list[Row]:
     work, ours = f"Krum scores and choice {size(X)}", aggregate("krum", X, num_malicious=F)
     peers = [
-        ("byzfl", 4.0, byzfl("Krum", X, f=F)),
-        ("flwr", 12.0, flower("aggregate_krum", X, num_malicious=F, to_keep=0)),
+        ("byzfl", 4.0, byzfl("Krum", X, f=F), "it sums over n − f − 1 neighbours, the paper over n − f − 2"),
+        ("flwr", 12.0, flower("aggregate_krum", X, num_malicious=F, to_keep=0), ""),
     ]
-    found = against(work, ours, peers, same, "byzfl sums over n − f − 1 neighbours, the paper over n − f − 2")
+    found = against(work, ours, peers, same)
     limit = compare(
         work,
         "float64 GEMM n×d×n in cache",
@@ -119,7 +118,7 @@ def median(X: torch.Tensor) -> list[Row]:
         *against(
             work,
             ours,
-            [("byzfl", 20.0, byzfl("Median", X)), ("flwr", 20.0, flower("aggregate_median", X))],
+            [("byzfl", 20.0, byzfl("Median", X), ""), ("flwr", 20.0, flower("aggregate_median", X), "")],
         ),
         compare(
             work,
@@ -136,17 +135,16 @@ def median(X: torch.Tensor) -> list[Row]:
 def trimmed_mean(X: torch.Tensor) -> list[Row]:
     work, ours = f"trimmed mean {size(X)}", aggregate("trimmed_mean", X, num_malicious=F)
     peers = [
-        ("byzfl", 15.0, byzfl("TrMean", X, f=F)),
-        ("flwr", 15.0, flower("aggregate_trimmed_avg", X, proportiontocut=F / N)),
+        ("byzfl", 15.0, byzfl("TrMean", X, f=F), ""),
+        ("flwr", 15.0, flower("aggregate_trimmed_avg", X, proportiontocut=F / N), ""),
     ]
     return against(work, ours, peers)
 
 
 def geometric_median(X: torch.Tensor) -> list[Row]:
-    peers = [("byzfl", 10.0, byzfl("GeometricMedian", X, nu=1e-6, T=3))]
-    note = "byzfl takes 3 Weiszfeld steps from zero (its default), we go on until nothing moves"
-    ours = aggregate("geometric_median", X)
-    return against(f"geometric median {size(X)}", ours, peers, note=note)
+    note = "it takes 3 Weiszfeld steps from zero (its default), we go on until nothing moves"
+    peers = [("byzfl", 10.0, byzfl("GeometricMedian", X, nu=1e-6, T=3), note)]
+    return against(f"geometric median {size(X)}", aggregate("geometric_median", X), peers)
 
 
 def bulyan(quick: bool) -> list[Row]:
@@ -161,6 +159,7 @@ def bulyan(quick: bool) -> list[Row]:
             lambda: slow_bulyan(X.numpy(), f),
             largest_difference,
             repeats=3 if quick else 5,
+            note="where two values are equally close to the median, the fourth of the window may be either",
         )
     ]
 

@@ -85,7 +85,7 @@ class ThreeSigma(Detector):
     def score(self, round: Round) -> Scores:
         """Score by the distance to the centre."""
         updates, start = of_part(round, self.features)
-        distances = updates.distances_to(self._centre(round, updates, start)).cpu().numpy()
+        distances = self._distances(round, updates, start).cpu().numpy()
         largest = distances.max()
         scaled = distances / largest if largest > 0 else distances  # squares of huge distances overflow
         limit = scaled.mean() + self.sigmas * scaled.std()
@@ -102,15 +102,19 @@ class ThreeSigma(Detector):
             memory=memory,
         )
 
+    def _distances(self, round: Round, updates: Updates, start: Tensor | None) -> Tensor:
+        """(n,) ‖u_i − (c − w)‖, float64."""
+        if self.centre == "krum":
+            scores = krum_scores(updates.sq_distances, tolerated(updates.n)).cpu().numpy()
+            return updates.sq_distances[int(ranks(scores, round.client_ids).argmin())].sqrt()
+        return updates.distances_to(self._centre(round, updates, start))
+
     def _centre(self, round: Round, updates: Updates, start: Tensor | None) -> Tensor:
         """(d,) c − w, float64."""
         if self.centre == "mean":
             return updates.mean
         if self.centre == "median":
             return Median().aggregate(Round(updates), np.ones(updates.n)).double()
-        if self.centre == "krum":
-            scores = krum_scores(updates.sq_distances, tolerated(updates.n)).cpu().numpy()
-            return updates.row(int(ranks(scores, round.client_ids).argmin())).double()
         if start is None:
             raise NeedError("three_sigma needs global_params: give the round its global_params")
         if self._average is not None and bool(start.isfinite().all()):  # unless the model has diverged

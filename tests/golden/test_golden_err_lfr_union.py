@@ -197,3 +197,28 @@ def test_models_are_measured_in_eval_mode_and_left_alone():
     assert make_detector("lfr")(round_.with_server(model=model)).values.tolist() == plain.tolist()
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_err_lfr_and_union_share(monkeypatch):
+    """One evaluation per different model of a round; a rule that may remember something is asked again."""
+    import fedguard.detectors._impact as shared
+
+    calls = []
+    evaluate_ = shared.error_and_loss
+    monkeypatch.setattr(shared, "error_and_loss", lambda *a: calls.append(1) or evaluate_(*a))
+
+    def evaluations(rule, names):
+        calls.clear()
+        base = a_round(0).with_server(aggregator=make_aggregator(rule))
+        values = [make_detector(name)(base).values for name in names]
+        count = len(calls)
+        alone = [make_detector(name)(base.with_server()).values for name in names]
+        for a, b in zip(values, alone, strict=True):
+            assert a.tolist() == b.tolist()
+        return count
+
+    n = a_round(0).n
+    assert evaluations("median", ["err"]) == n + 1
+    assert evaluations("median", ["err", "lfr", "union"]) == n + 1
+    assert evaluations("geometric_median", ["err", "lfr"]) == 2 * (n + 1)
+    assert evaluations("krum", ["lfr"]) <= 4, "Krum chooses one of very few clients"
