@@ -153,6 +153,15 @@ def test_freqfed_does_not_see_lengths_or_overflow():
     np.testing.assert_allclose(scores.values, plain.values, rtol=1e-4)
 
 
+def test_the_longest_updates_have_frequencies_still():
+    """The lowest frequency of a constant row is √d times its entries, which float32 cannot hold here."""
+    row = np.full(12, 3e38, dtype=np.float32)
+    found = make_detector("freqfed")._low_frequencies(row)
+    assert np.isfinite(found).all()
+    assert found[0] > 0
+    np.testing.assert_allclose(found[1:] / found[0], 0, atol=1e-6)
+
+
 def test_equal_directions_are_one_point_for_freqfed():
     """Their distances are the rounding of a cosine, which HDBSCAN must not take for structure."""
     row = np.random.default_rng(3).normal(size=17)
@@ -354,6 +363,33 @@ def test_deepsight(seed, bias):
     assert scores.suspects.tolist() == suspects.tolist()
     assert scores.info["poisoned_looking"] == poisoned.sum()
     agree_in_order(scores, suspects, fewest)
+
+
+def test_an_outlier_is_in_a_cluster_with_itself_only():
+    from fedguard.detectors.deepsight import _apart
+
+    found = _apart(np.array([-1, 0, -1, 0, 1]))
+    expected = 1 - np.eye(5)
+    expected[1, 3] = expected[3, 1] = 0
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("tau", "rejected"), [(0.3, True), (1 / 3, True), (0.34, False), (0.5, False)])
+def test_a_cluster_is_rejected_at_a_share_of_tau(tau, rejected, monkeypatch):
+    """One cluster of six of which two look poisoned: the share is a third."""
+    from fedguard.detectors import deepsight
+
+    x, start, server = deepsight_case(0, bias=True)
+    x = np.repeat(x[:1], 6, axis=0)
+    tail = slice(x.shape[1] - CLASSES * (HIDDEN + 1), x.shape[1])
+    x[:, tail] = 1.0
+    x[4:, tail] = 1e-3
+    x[4:, -1] = 5.0  # one neuron only
+    monkeypatch.setattr(deepsight, "hdbscan_labels", lambda distances, size, ids: np.zeros(6, int))
+    detector = make_detector("deepsight", tau=tau, samples=5, seeds=1)
+    scores = detector(Round(x, global_params=start, server=server))
+    assert scores.info["poisoned_looking"] == 2
+    assert scores.suspects.tolist() == [rejected] * 6
 
 
 def test_the_cases_of_deepsight_are_of_every_kind():
