@@ -9,6 +9,7 @@ import torch
 from sklearn.cluster import HDBSCAN
 
 from fedguard import Round, Server, make_detector, updates
+from fedguard.detectors._clusters import hdbscan_labels
 
 
 def labels_of(distances, size):
@@ -50,6 +51,23 @@ def mean_distance(distances, members):
     return np.array(
         [np.mean([distances[i, j] for j in range(n) if j != i and members[j]] or [0]) for i in range(n)]
     )
+
+
+def test_every_point_counts_as_dense():
+    """min_samples = 1, in the order of ids; with 2, some of these tables fall into other clusters."""
+    differ = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(9, 2))
+        distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+        size, ids = 2 + seed % 4, rng.permutation(9).tolist()
+        order = np.argsort(ids)
+        table = distances[np.ix_(order, order)]
+        expected = labels_of(table, size)
+        assert hdbscan_labels(distances, size, ids)[order].tolist() == expected.tolist()
+        other = HDBSCAN(min_cluster_size=size, min_samples=2, metric="precomputed", allow_single_cluster=True)
+        differ += other.set_params(copy=True).fit(table).labels_.tolist() != expected.tolist()
+    assert differ > 5
 
 
 # --- FLAME
@@ -175,11 +193,11 @@ def test_equal_directions_are_one_point_for_freqfed():
 # --- RFLBAT
 
 
-def plane(points, d=40, seed=0):
-    """Updates that vary in a plane only, as given, about a common mean far from zero."""
+def plane(points, d=40, seed=0, mean=3):
+    """Updates that vary in a plane only, as given, about a common mean outside of it."""
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(rng.normal(size=(d, 3)))[0].T
-    return (np.asarray(points, dtype=float) @ basis[:2] + 3 * basis[2]).astype(np.float32)
+    return (np.asarray(points, dtype=float) @ basis[:2] + mean * basis[2]).astype(np.float32)
 
 
 def rflbat_by_hand(x, groups, eps1=10.0, eps2=4.0):
@@ -239,6 +257,25 @@ def test_rflbat(name, points, groups, order):
     assert scores.suspects.tolist() == suspects.tolist(), name
     agree_in_order(scores, suspects, spread)
     assert scores.info["accepted"] == len(x) - suspects.sum()
+
+
+def test_rflbat_compares_directions_and_not_distances():
+    """A small group about the origin points everywhere; a wide one far away points one way: rejected."""
+    points = np.concatenate([square((0, 0), 0.5), square((14, 3), 1.5)])
+    x = plane(points, mean=0.3)
+    suspects, _ = rflbat_by_hand(x, [0] * 9 + [1] * 9)
+    assert suspects[9:].all()
+    assert make_detector("rflbat")(x).suspects.tolist() == suspects.tolist()
+
+
+def test_a_group_is_as_alike_as_its_median_member():
+    from fedguard.detectors.rflbat import _similarity
+
+    unit = np.array([[1, 0], [0.8, 0.6], [0.96, 0.28], [-1, 0], [0, 1]])
+    group = [0, 1, 2, 3]
+    means = [np.mean([unit[i] @ unit[j] for j in group if j != i]) for i in group]
+    assert _similarity(unit @ unit.T, np.array(group)) == pytest.approx(np.median(means))
+    assert np.median(means) != pytest.approx(np.mean(means))
 
 
 @pytest.mark.parametrize(("eps1", "eps2"), [(1.2, 50.0), (50.0, 1.2), (1.6, 1.1)])
