@@ -221,6 +221,15 @@ def test_claimed_examples_cannot_make_bucketing_refuse_the_round():
     np.testing.assert_allclose(outcome.aggregate, x.mean(0), rtol=1e-5)
 
 
+def test_the_largest_updates_cannot_make_irls_refuse_the_round():
+    """Its line through the values left float32, and what took their place was infinite."""
+    rng = np.random.default_rng(0)
+    for n in (3, 4, 7):
+        x = rng.choice([-1, 1], size=(n, 40)) * float(torch.finfo(torch.float32).max)
+        outcome = Guard(aggregator=make_aggregator("irls")).process(Round(x))
+        assert outcome.aggregate.isfinite().all()
+
+
 def test_a_diverged_global_model_leaves_fldetector_and_three_sigma_usable():
     rng = np.random.default_rng(0)
     for name, params in (("fldetector", {"start": 0, "window": 3}), ("three_sigma", {})):
