@@ -17,6 +17,7 @@ from .mean import weighted_mean
 
 #: Columns worked on at a time: the slopes are (n, n, columns).
 COLUMNS_BYTES = 64 * 2**20
+LARGEST = torch.finfo(torch.float32).max
 
 
 class IRLS(Aggregator):
@@ -72,7 +73,8 @@ class IRLS(Aggregator):
             values = matrix[:, start : start + width].double()
             confidence, line = self._confidence(values)
             total += (confidence * confidence.std(0, correction=0)).sum(1)
-            repaired[:, start : start + width] = torch.where(confidence >= self.threshold, values, line)
+            kept = torch.where(confidence >= self.threshold, values, line)
+            repaired[:, start : start + width] = kept.clamp(-LARGEST, LARGEST)  # a line may leave float32
         share = total.cpu().numpy() * weights
         return weighted_mean(round.with_updates(repaired), share if share.any() else weights)
 

@@ -9,6 +9,7 @@ import torch
 from sklearn.cluster import HDBSCAN
 
 from fedguard import Round, Server, make_detector, updates
+from fedguard.detectors._clusters import hdbscan_labels, largest_cluster
 
 
 def labels_of(distances, size):
@@ -50,6 +51,32 @@ def mean_distance(distances, members):
     return np.array(
         [np.mean([distances[i, j] for j in range(n) if j != i and members[j]] or [0]) for i in range(n)]
     )
+
+
+def test_clusters_belong_to_ids():
+    """HDBSCAN gets the clients in the order of their ids, and its labels find their way back."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        points = rng.normal(size=(9, 2))
+        distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+        size, ids = 2 + seed % 4, rng.permutation(9).tolist()
+        order = np.argsort(ids)
+        expected = labels_of(distances[np.ix_(order, order)], size)
+        assert hdbscan_labels(distances, size, ids)[order].tolist() == expected.tolist()
+
+
+def test_clients_that_are_all_the_same_are_one_cluster():
+    for n in (1, 2, 5):
+        assert hdbscan_labels(np.zeros((n, n)), max(2, n // 2 + 1), range(n)).tolist() == [0] * n
+
+
+def test_the_largest_cluster():
+    for labels, members in (
+        ([0, 1, 1, -1, 1, 0], [1, 2, 4]),
+        ([2, 2, 0, 0, 1, -1, -1, -1], [2, 3]),
+        ([-1, -1], []),
+    ):
+        assert np.flatnonzero(largest_cluster(np.array(labels))).tolist() == members
 
 
 # --- FLAME
@@ -153,6 +180,15 @@ def test_freqfed_does_not_see_lengths_or_overflow():
     np.testing.assert_allclose(scores.values, plain.values, rtol=1e-4)
 
 
+def test_the_longest_updates_have_frequencies_still():
+    """The lowest frequency of a constant row is √d times its entries, which float32 cannot hold here."""
+    row = np.full(12, 3e38, dtype=np.float32)
+    found = make_detector("freqfed")._low_frequencies(row)
+    assert np.isfinite(found).all()
+    assert found[0] > 0
+    np.testing.assert_allclose(found[1:] / found[0], 0, atol=1e-6)
+
+
 def test_equal_directions_are_one_point_for_freqfed():
     """Their distances are the rounding of a cosine, which HDBSCAN must not take for structure."""
     row = np.random.default_rng(3).normal(size=17)
@@ -166,11 +202,11 @@ def test_equal_directions_are_one_point_for_freqfed():
 # --- RFLBAT
 
 
-def plane(points, d=40, seed=0):
-    """Updates that vary in a plane only, as given, about a common mean far from zero."""
+def plane(points, d=40, seed=0, mean=3):
+    """Updates that vary in a plane only, as given, about a common mean outside of it."""
     rng = np.random.default_rng(seed)
     basis = np.linalg.qr(rng.normal(size=(d, 3)))[0].T
-    return (np.asarray(points, dtype=float) @ basis[:2] + 3 * basis[2]).astype(np.float32)
+    return (np.asarray(points, dtype=float) @ basis[:2] + mean * basis[2]).astype(np.float32)
 
 
 def rflbat_by_hand(x, groups, eps1=10.0, eps2=4.0):
@@ -230,6 +266,25 @@ def test_rflbat(name, points, groups, order):
     assert scores.suspects.tolist() == suspects.tolist(), name
     agree_in_order(scores, suspects, spread)
     assert scores.info["accepted"] == len(x) - suspects.sum()
+
+
+def test_rflbat_compares_directions_and_not_distances():
+    """A small group about the origin points everywhere; a wide one far away points one way: rejected."""
+    points = np.concatenate([square((0, 0), 0.5), square((14, 3), 1.5)])
+    x = plane(points, mean=0.3)
+    suspects, _ = rflbat_by_hand(x, [0] * 9 + [1] * 9)
+    assert suspects[9:].all()
+    assert make_detector("rflbat")(x).suspects.tolist() == suspects.tolist()
+
+
+def test_a_group_is_as_alike_as_its_median_member():
+    from fedguard.detectors.rflbat import _similarity
+
+    unit = np.array([[1, 0], [0.8, 0.6], [0.96, 0.28], [-1, 0], [0, 1]])
+    group = [0, 1, 2, 3]
+    means = [np.mean([unit[i] @ unit[j] for j in group if j != i]) for i in group]
+    assert _similarity(unit @ unit.T, np.array(group)) == pytest.approx(np.median(means))
+    assert np.median(means) != pytest.approx(np.mean(means))
 
 
 @pytest.mark.parametrize(("eps1", "eps2"), [(1.2, 50.0), (50.0, 1.2), (1.6, 1.1)])
@@ -354,6 +409,33 @@ def test_deepsight(seed, bias):
     assert scores.suspects.tolist() == suspects.tolist()
     assert scores.info["poisoned_looking"] == poisoned.sum()
     agree_in_order(scores, suspects, fewest)
+
+
+def test_an_outlier_is_in_a_cluster_with_itself_only():
+    from fedguard.detectors.deepsight import _apart
+
+    found = _apart(np.array([-1, 0, -1, 0, 1]))
+    expected = 1 - np.eye(5)
+    expected[1, 3] = expected[3, 1] = 0
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("tau", "rejected"), [(0.3, True), (1 / 3, True), (0.34, False), (0.5, False)])
+def test_a_cluster_is_rejected_at_a_share_of_tau(tau, rejected, monkeypatch):
+    """One cluster of six of which two look poisoned: the share is a third."""
+    from fedguard.detectors import deepsight
+
+    x, start, server = deepsight_case(0, bias=True)
+    x = np.repeat(x[:1], 6, axis=0)
+    tail = slice(x.shape[1] - CLASSES * (HIDDEN + 1), x.shape[1])
+    x[:, tail] = 1.0
+    x[4:, tail] = 1e-3
+    x[4:, -1] = 5.0  # one neuron only
+    monkeypatch.setattr(deepsight, "hdbscan_labels", lambda distances, size, ids: np.zeros(6, int))
+    detector = make_detector("deepsight", tau=tau, samples=5, seeds=1)
+    scores = detector(Round(x, global_params=start, server=server))
+    assert scores.info["poisoned_looking"] == 2
+    assert scores.suspects.tolist() == [rejected] * 6
 
 
 def test_the_cases_of_deepsight_are_of_every_kind():

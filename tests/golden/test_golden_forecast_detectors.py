@@ -124,14 +124,20 @@ def test_fldetector_keeps_a_window(window):
 
 
 def test_a_newcomer_is_no_suspect_of_fldetector_however_high_the_median():
-    detector, _ = fldetector_state(window=3)
-    rng = np.random.default_rng(1)
-    part = Round(
-        rng.normal(size=(3, D)), [3, "new", 5], index=8, global_params=rng.normal(size=D).astype(np.float32)
-    )
-    scores = detector(part)
-    assert not scores.suspects[1]
-    assert scores.values[1] == pytest.approx(np.median(scores.values[[0, 2]]))
+    """Five of eight lie, so that the median is that of a liar, and the newcomer gets it."""
+    rng = np.random.default_rng(0)
+    detector, model = make_detector("fldetector", window=3, start=0), rng.normal(size=D)
+    for index in range(7):
+        x = 0.01 * rng.normal(size=(8, D)) - 0.2 * model
+        x[:5] += 5 * rng.normal(size=(5, D))
+        ids = [*range(8)] if index < 6 else ["new", *range(1, 8)]
+        part = Round(x, ids, index=index, global_params=model)
+        scores = detector(part)
+        detector.commit(part, scores)
+        model = model + x[5:].mean(0)
+    assert scores.suspects.tolist() == [False] + [True] * 4 + [False] * 3
+    assert scores.values[0] == pytest.approx(np.median(scores.values[1:]))
+    assert scores.values[0] > 2 * scores.values[5:].max()
 
 
 # --- FLANDERS

@@ -221,6 +221,16 @@ def test_claimed_examples_cannot_make_bucketing_refuse_the_round():
     np.testing.assert_allclose(outcome.aggregate, x.mean(0), rtol=1e-5)
 
 
+def test_the_largest_updates_cannot_make_irls_refuse_the_round():
+    """Its line through the values left float32, and what took their place was infinite."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = np.sign(rng.normal(size=(4, 27))) * float(torch.finfo(torch.float32).max)
+        x[rng.integers(4)] = rng.normal(size=27)
+        outcome = Guard(aggregator=make_aggregator("irls")).process(Round(x))
+        assert outcome.aggregate.isfinite().all()
+
+
 def test_a_diverged_global_model_leaves_fldetector_and_three_sigma_usable():
     rng = np.random.default_rng(0)
     for name, params in (("fldetector", {"start": 0, "window": 3}), ("three_sigma", {})):
