@@ -252,7 +252,7 @@ def test_a_strategy_that_remembers_nodes_cannot_ask_banned_ones():
 def test_bans_lower_what_the_strategy_waits_for(evaluate):
     grid = MemoryGrid({**HONEST, 4: moved(100)})
     inner = FedAvg(fraction_evaluate=evaluate, min_train_nodes=4, min_available_nodes=4, min_evaluate_nodes=4)
-    play(GuardedStrategy(inner, banning()), grid, 2)
+    play(GuardedStrategy(inner, banning(), patience=2), grid, 2)
     assert set(grid.asked[2]) == {1, 2, 3}
     assert (inner.min_train_nodes, inner.min_available_nodes, inner.min_evaluate_nodes)[:2] == (4, 4)
 
