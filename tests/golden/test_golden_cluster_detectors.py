@@ -9,7 +9,7 @@ import torch
 from sklearn.cluster import HDBSCAN
 
 from fedguard import Round, Server, make_detector, updates
-from fedguard.detectors._clusters import hdbscan_labels, largest_cluster
+from fedguard.detectors._clusters import hdbscan_labels, largest_cluster, mean_to
 
 
 def labels_of(distances, size):
@@ -77,6 +77,13 @@ def test_the_largest_cluster():
         ([-1, -1], []),
     ):
         assert np.flatnonzero(largest_cluster(np.array(labels))).tolist() == members
+
+
+def test_mean_distances_leave_out_oneself():
+    distances = np.array([[0, 2, 4], [2, 0, 6], [4, 6, 0.0]])
+    assert mean_to(distances, np.array([True, True, False])).tolist() == [2, 2, 5]
+    assert mean_to(distances, np.array([False, False, False])).tolist() == [3, 4, 5], "to everybody"
+    assert mean_to(distances, np.array([True, False, False])).tolist() == [0, 2, 4]
 
 
 # --- FLAME
