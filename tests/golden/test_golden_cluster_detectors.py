@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.cluster import HDBSCAN
 
-from fedguard import Round, Server, make_detector, updates
+from fedguard import Round, Server, blocks, make_detector
 from fedguard.detectors._clusters import hdbscan_labels, largest_cluster, mean_to
 
 
@@ -99,7 +99,8 @@ def test_flame(seed, size, monkeypatch):
     x[[1, 4, 6]] = size * 2 * rng.normal(size=(3, d))
     x[8] *= 1.7
     x = x.astype(np.float32)
-    monkeypatch.setattr(updates, "BLOCK_BYTES", 8 * n * 7)  # four blocks of columns
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "MIN_WIDTH", 7)  # four blocks of columns
     distances = one_minus_cosine(start.astype(np.longdouble) + x)
     labels = labels_of(distances, n // 2 + 1)
     scores = make_detector("flame")(Round(x, global_params=start))
