@@ -5,8 +5,7 @@
 On the rounds of ``fedredefense_rounds.py``: the detector watches the warm-up, in which everybody is honest,
 and is asked about the last round under each attack. A client's verdict depends on nobody else, so honest
 clients are scored once. With ``--honest`` and ``--malicious`` some clients of each kind stand for all: their
-shares of false verdicts are weighted as 72 and 28. ``--record FILE`` adds the malicious clients' errors and AOI
-as JSON lines.
+shares of false verdicts are weighted as 72 and 28.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 from fedredefense_rounds import GENUINE, every, scene, with_map
@@ -51,7 +49,6 @@ def main() -> None:
     parser.add_argument("--malicious", type=int, default=28)
     parser.add_argument("--attacks", nargs="+")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--record", type=Path)
     args = parser.parse_args()
     table: dict[str, list[list[float]]] = {}
     with Workers(args.workers) as pool:
@@ -74,19 +71,6 @@ def main() -> None:
                 row = [1 - 0.72 * fpr - 0.28 * fnr, fpr, fnr, 0.72 * aoi + 0.28 * theirs_aoi]
                 row += [float(errors.max()), float(theirs.min()), float(theirs.max())]
                 table.setdefault(attack, []).append(row)
-                if args.record:
-                    with args.record.open("a") as file:
-                        line = [
-                            args.preset,
-                            args.set,
-                            args.data,
-                            seed,
-                            args.warm_up,
-                            attack,
-                            theirs.tolist(),
-                            theirs_aoi,
-                        ]
-                        file.write(json.dumps(line) + "\n")
                 print(seed, attack, " ".join(f"{v:.3f}" for v in row), flush=True)
     show(table)
 

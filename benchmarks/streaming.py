@@ -1,6 +1,6 @@
 """Updates that do not fit into memory: what geometry costs when it is read from disk block by block.
 
-    python benchmarks/streaming.py [--quick] [--clients 10] [--parameters 100000000] [--folder DIR] [--out FILE]
+    python benchmarks/streaming.py [--quick] [--clients 10] [--parameters 100000000] [--out FILE]
 
 Writes synthetic updates as safetensors files (they are removed at the end) and computes the same things from
 the files and from the loaded matrix, each in a process of its own: seconds, and the peak of resident memory
@@ -184,7 +184,7 @@ def main() -> None:
         f"`python benchmarks/streaming.py{' --quick' if given.quick else ''}`: "
         f"{THREADS} threads, torch {torch.__version__}, NumPy {np.__version__}.\n\n"
         f"Extra memory at most {largest:.0f} MiB for {whole} of updates. Measured = seconds of the loaded side "
-        "/ seconds of the streamed one; both read the files, which lie in the operating system's cache.\n\n"
+        "/ seconds of the streamed one; both read the files, which are in the operating system's cache.\n\n"
         f"{table(found)}\n"
     )
     print(text)

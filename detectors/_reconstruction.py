@@ -131,28 +131,25 @@ def _reconstruct(job: Job, task: Task, loop: InnerLoop, start: Tensor) -> Result
     images, labels, inner_lr = leaves = [
         part.to(start.device, copy=True).requires_grad_() for part in task.knowledge
     ]
-    matched = settings.inner_rate == "matched"
+    matched, linear = settings.inner_rate == "matched", settings.inner_steps == 1
     learnt = leaves[:2] if matched else leaves
     optimizer = _optimizer(learnt, settings)
-    goal = start + update
     errors: list[float] = []
     for step in range(task.iterations + 1):
-        end = loop(images, labels.softmax(1), inner_lr)
-        loss = (end - goal).square().sum() / square
-        scale = _nearest(end.detach() - start, update) if matched else 1.0
-        if matched:  # what is learnt is good once α fits it; with one step, that is the error already
-            scaled = (scale * (end - start) - update).square().sum() / square
-            loss = scaled if settings.inner_steps == 1 else loss
-        errors.append(float(loss.detach()))
+        found = loop(images, labels.softmax(1), inner_lr) - start
+        scale = _nearest(found.detach(), update) if matched else 1.0
+        loss = (scale * found - update).square().sum() / square
+        # Only one inner step is linear in α: then this is the error of the knowledge with α scaled.
+        now = loss if linear or not matched else (found - update).square().sum() / square
+        errors.append(float(now.detach()))
         if not math.isfinite(errors[-1]):
             return Result(math.inf, min(step + 1, task.iterations), None)
         done = step == task.iterations or _decided(errors, task.iterations, settings)
         if not done:
-            slope = torch.autograd.grad(scaled if matched else loss, learnt)
-            for leaf, gradient in zip(learnt, slope, strict=True):
+            for leaf, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
                 leaf.grad = gradient
             optimizer.step()
-        if matched and (not done or settings.inner_steps == 1):
+        if linear or not done:
             inner_lr.detach().mul_(scale)
         if done:
             break

@@ -173,10 +173,10 @@ class _Unroll(torch.autograd.Function):
 
 def closed_form(network: nn.Module, average: Literal["classes", "batch"]) -> Stack | None:
     """The network as a stack of layers, or None if it holds anything else than this module knows."""
-    if type(network).forward is not nn.Sequential.forward:
+    if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
         return None
     layers: list[Layer] = []
-    for module in network.children():
+    for module in network:  # not children(), which leaves out repetitions
         layer = known_layers(module)
         if layer is None:
             return None

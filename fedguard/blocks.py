@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import threads
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: NumPy array on the CPU, tensor elsewhere.
 Block: TypeAlias = Any
@@ -75,6 +78,16 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool 
 def wide(block: Block) -> Block:
     """A copy in float64."""
     return block.astype(np.float64) if isinstance(block, np.ndarray) else block.double()
+
+
+def finite_rows(block: Block) -> NDArray[np.bool_]:
+    """(n,) where a row has no NaN or Inf."""
+    if not isinstance(block, np.ndarray):
+        return np.asarray(block.isfinite().all(1).cpu())
+    squares = np.einsum("ij,ij->i", block, block)
+    if not np.isfinite(squares).all():  # may also be a square too large for float32
+        return np.asarray(np.isfinite(block).all(1))
+    return np.ones(len(block), dtype=bool)
 
 
 def narrow(block: Block) -> Block:

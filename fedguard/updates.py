@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .blocks import Block, Result, in_order, joined, ranges, wide
+from .blocks import Block, Result, finite_rows, in_order, joined, ranges, wide
 from .errors import RoundError
 
 if TYPE_CHECKING:
@@ -179,7 +179,9 @@ class Updates:
     @cached_property
     def finite(self) -> NDArray[np.bool_]:
         """(n,) True where a client's update has no NaN or Inf."""
-        ok: NDArray[np.bool_] = self.norms.isfinite().cpu().numpy()  # squares of float32 fit into float64
+        if "norms" in self.__dict__:  # squares of float32 fit into float64
+            return self.norms.isfinite().cpu().numpy()
+        ok: NDArray[np.bool_] = np.logical_and.reduce(self.map_blocks(finite_rows))
         return ok
 
     @cached_property
@@ -204,7 +206,7 @@ class Updates:
 
     def gram_about(self, client: int) -> Tensor:
         """(n, n) ⟨u_i − u_k, u_j − u_k⟩ for k = ``client``, float64."""
-        return self._gram(lambda block: block[client])
+        return self._gram(lambda block: block[client] + 0.0)  # no view of what is moved
 
     def _gram(self, origin: Callable[[Block], Block] | None) -> Tensor:
         """Inner products about a point, by tiles of rows and blocks of columns that add up in order.

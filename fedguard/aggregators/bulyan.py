@@ -95,5 +95,7 @@ def _around_median(values: Block, count: int) -> Block:
         larger, along, steps = torch.maximum, torch.take_along_dim, torch.arange(count, device=values.device)
     theta = len(values)
     median = (values[(theta - 1) // 2] + values[theta // 2]) / 2
-    reach = larger(median - values[: theta - count + 1], values[count - 1 :] - median)
-    return along(values, reach.argmin(0)[None, :] + steps[:, None], 0).mean(0)
+    # The closest value is one in the middle: only windows that hold one are in question.
+    first, last = max(0, (theta - 1) // 2 - count + 1), min(theta // 2, theta - count)
+    reach = larger(median - values[first : last + 1], values[first + count - 1 : last + count] - median)
+    return along(values, first + reach.argmin(0)[None, :] + steps[:, None], 0).mean(0)

@@ -63,6 +63,7 @@ class Answer:
         problems: what is wrong with the recording.
         compared: scores compared with the recorded ones, where the defence is the recorded one.
         different: how many of them are not the same to the last bit.
+        rotated: how many rounds at the beginning were dropped to save space.
     """
 
     cell: Cell
@@ -70,6 +71,7 @@ class Answer:
     problems: list[str]
     compared: int
     different: int
+    rotated: int
 
     @property
     def labelled(self) -> bool:
@@ -102,7 +104,7 @@ def ask(question: Question) -> Answer:
             if question.detector is None and progress.round is not None:
                 old, new = _scores(recording, position, watcher.records)
                 compared, different = compared + len(old), different + int((~_same(old, new)).sum())
-    return Answer(cell, watcher, problems, compared, different)
+    return Answer(cell, watcher, problems, compared, different, recording.index.rotated)
 
 
 def show_replay(question: Question, out: Path | None) -> bool:
@@ -190,6 +192,12 @@ def _show(answer: Answer, console: Console) -> None:
         f"({answer.cell.recording})",
         highlight=False,
     )
+    if answer.rotated:
+        console.print(
+            f"the {answer.rotated} oldest rounds were dropped to save space: no detector can remember them",
+            style="yellow",
+            highlight=False,
+        )
     rounds = _table("round", "clients", "mean score", "suspects", "excluded", "banned", "who")
     for record in watcher.records:
         there = [row for row in record.clients if row.participated]

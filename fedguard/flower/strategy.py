@@ -272,6 +272,10 @@ class GuardedStrategy(Strategy):
         if not heard:
             return _Judged(note="" if current.skipped else "nobody replied: the global model stays as it is")
         names = [current.clients[reply.node] for reply in heard]
+        known = {str(client) for client in self.guard.ledger.clients()}
+        for name in names if known else []:
+            if name not in known:
+                log.info("FedGuard: %s takes part for the first time, nothing is known of it", name)
         round = self._round(current, heard, names)
         try:
             outcome = self.guard.process(round) if self.aggregate == "guard" else self.guard.watch(round)

@@ -16,6 +16,8 @@ from ..server import Server
 from ..stage import Stage
 from .norm_clipping import clipped
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 class ClipAndNoise(Stage):
     """u_i ← u_i · min(1, S / ‖u_i‖) before the aggregator, and N(0, (λ S)²) on every parameter after it.
@@ -50,7 +52,8 @@ class ClipAndNoise(Stage):
     def after(self, round: Round, update: Tensor) -> Tensor:
         """Add noise in proportion to the median norm."""
         std = self.noise * float(torch.quantile(round.updates.norms, 0.5))
-        return update + gaussian(round, self.name, update, std)
+        noisy = update + gaussian(round, self.name, update, std)
+        return noisy.clamp(-LARGEST, LARGEST)  # the noise is as large as the updates may be
 
 
 def gaussian(round: Round, purpose: str, like: Tensor, std: float) -> Tensor:

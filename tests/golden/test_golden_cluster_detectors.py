@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.cluster import HDBSCAN
 
-from fedguard import Round, Server, make_detector, updates
-from fedguard.detectors._clusters import hdbscan_labels, largest_cluster
+from fedguard import Round, Server, blocks, make_detector
+from fedguard.detectors._clusters import hdbscan_labels, largest_cluster, mean_to
 
 
 def labels_of(distances, size):
@@ -79,6 +79,13 @@ def test_the_largest_cluster():
         assert np.flatnonzero(largest_cluster(np.array(labels))).tolist() == members
 
 
+def test_mean_distances_leave_out_oneself():
+    distances = np.array([[0, 2, 4], [2, 0, 6], [4, 6, 0.0]])
+    assert mean_to(distances, np.array([True, True, False])).tolist() == [2, 2, 5]
+    assert mean_to(distances, np.array([False, False, False])).tolist() == [3, 4, 5], "to everybody"
+    assert mean_to(distances, np.array([True, False, False])).tolist() == [0, 2, 4]
+
+
 # --- FLAME
 
 
@@ -92,7 +99,8 @@ def test_flame(seed, size, monkeypatch):
     x[[1, 4, 6]] = size * 2 * rng.normal(size=(3, d))
     x[8] *= 1.7
     x = x.astype(np.float32)
-    monkeypatch.setattr(updates, "BLOCK_BYTES", 8 * n * 7)  # four blocks of columns
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "MIN_WIDTH", 7)  # four blocks of columns
     distances = one_minus_cosine(start.astype(np.longdouble) + x)
     labels = labels_of(distances, n // 2 + 1)
     scores = make_detector("flame")(Round(x, global_params=start))

@@ -1,4 +1,4 @@
-"""FedREDefense's preset "fast" and its options against the formulas written out with ``higher`` in float64."""
+"""FedREDefense's preset "fast" and its options against the formulas, written out in float64."""
 
 import math
 import pickle

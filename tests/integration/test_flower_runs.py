@@ -174,7 +174,9 @@ class Deployment:
         end = time.monotonic() + seconds
         while True:
             listed = self.flwr("supernode", "list", "there", "--format", "json", check=False)
-            if listed.returncode == 0 and listed.stdout.count('"online"') >= nodes:
+            found = re.search(r"\{.*\}", listed.stdout, re.DOTALL)
+            answer = json.loads(found[0]) if found else {}
+            if answer.get("success") and listed.stdout.count('"online"') >= nodes:
                 return
             assert time.monotonic() < end, listed.stdout + (self.folder / "superlink.log").read_text("utf-8")
             time.sleep(1)

@@ -138,8 +138,16 @@ def test_whoever_sends_infinity_gets_no_warning(threads, recwarn):
     assert not recwarn.list
 
 
-def test_the_largest_floats_are_finite():
-    assert Updates(np.full((2, 1000), np.finfo(np.float32).max)).finite.all()
+@pytest.mark.parametrize("known", [[], ["norms"]])
+def test_the_largest_floats_are_finite(known):
+    X = np.full((4, 1000), np.finfo(np.float32).max)
+    X[1, 500] = np.inf
+    X[2, 999] = np.nan
+    updates = Updates(X)
+    for name in known:
+        getattr(updates, name)
+    assert updates.finite.tolist() == [True, False, False, True]
+    assert ("norms" in vars(updates)) == bool(known)
 
 
 # --- order statistics and leave-one-out, by hand
@@ -267,3 +275,25 @@ def test_unusable_updates_stay_out():
 
 def test_one_client_alone_leaves_zeros():
     assert [u.tolist() for u in leave_one_out(make_aggregator("median"), Round([[1.0, 2.0]]))] == [[0, 0]]
+
+
+@pytest.mark.parametrize("tile", [4, 1024])
+def test_tensors_instead_of_arrays(monkeypatch, tile):
+    """The way of a GPU, gone on the CPU."""
+    monkeypatch.setattr("fedguard.updates.TILE", tile)
+    monkeypatch.setattr("fedguard.blocks.MIN_WIDTH", 7)
+    monkeypatch.setattr("fedguard.blocks.GPU_BLOCK_BYTES", 1)
+    X = normal(11, 60)
+    X[3] = 1e20
+    names = ("mean", "median", "trimmed_mean", "krum")
+    here = everything(X)
+    without = {name: list(leave_one_out(make_aggregator(name), Round(X))) for name in names}
+    part = make_aggregator("bulyan")(Round(Updates(X).take(range(1, 11))))
+    monkeypatch.setattr(Updates, "_gpu", True)
+    assert isinstance(Updates(X).block(0, 5), torch.Tensor)
+    for name, value in everything(X).items():
+        torch.testing.assert_close(value, here[name], rtol=1e-6, atol=1e-9 * float(here[name].abs().max()))
+    for name, values in without.items():
+        for a, b in zip(leave_one_out(make_aggregator(name), Round(X)), values, strict=True):
+            torch.testing.assert_close(a, b)
+    torch.testing.assert_close(make_aggregator("bulyan")(Round(Updates(X).take(range(1, 11)))), part)

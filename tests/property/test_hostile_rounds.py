@@ -231,6 +231,14 @@ def test_the_largest_updates_cannot_make_irls_refuse_the_round():
         assert outcome.aggregate.isfinite().all()
 
 
+def test_the_noise_on_the_largest_updates_is_finite():
+    from fedguard import make_stage
+
+    x = np.full((5, 400), float(torch.finfo(torch.float32).max))
+    guard = Guard(aggregator=make_aggregator("median"), stages=make_stage("clip_and_noise", noise=0.1))
+    assert guard.process(Round(x)).aggregate.isfinite().all()
+
+
 def test_a_diverged_global_model_leaves_fldetector_and_three_sigma_usable():
     rng = np.random.default_rng(0)
     for name, params in (("fldetector", {"start": 0, "window": 3}), ("three_sigma", {})):

@@ -193,7 +193,7 @@ def test_banned_clients_are_not_asked_again_until_their_ban_ends():
     assert [4 in asked for asked in grid.asked if asked] == [True, False, True, False]
 
 
-def test_bans_are_by_public_key_where_there_is_one():
+def test_bans_are_by_public_key_where_there_is_one(caplog):
     head = b"-----BEGIN PUBLIC KEY-----\nMHYwEAYHKoZIzj0CAQYF"
     keys = {n: head + bytes([64 + n]) for n in (1, 2, 3, 4)}
     grid = MemoryGrid({**HONEST, 4: moved(100)}, keys)
@@ -204,8 +204,13 @@ def test_bans_are_by_public_key_where_there_is_one():
     play(strategy, grid, 1)
     assert set(grid.asked[-2]) == {1, 2, 3}
     grid.keys[14] = head + b"new"  # a new key: nobody knows this client
-    play(strategy, grid, 1)
+    monitor = logging.getLogger("flwr")
+    monitor.propagate = True
+    with caplog.at_level(logging.INFO, "flwr"):
+        play(strategy, grid, 1)
     assert 14 in grid.asked[-2]
+    strangers = [r.message for r in caplog.records if "for the first time" in r.message]
+    assert len(strangers) == 1
 
 
 def test_two_nodes_with_one_key_are_one_client():
@@ -252,7 +257,7 @@ def test_a_strategy_that_remembers_nodes_cannot_ask_banned_ones():
 def test_bans_lower_what_the_strategy_waits_for(evaluate):
     grid = MemoryGrid({**HONEST, 4: moved(100)})
     inner = FedAvg(fraction_evaluate=evaluate, min_train_nodes=4, min_available_nodes=4, min_evaluate_nodes=4)
-    play(GuardedStrategy(inner, banning()), grid, 2)
+    play(GuardedStrategy(inner, banning(), patience=2), grid, 2)
     assert set(grid.asked[2]) == {1, 2, 3}
     assert (inner.min_train_nodes, inner.min_available_nodes, inner.min_evaluate_nodes)[:2] == (4, 4)
 

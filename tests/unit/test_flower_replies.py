@@ -267,7 +267,7 @@ def test_secure_aggregation_in_replies_is_refused_but_one_client_cannot_claim_it
     strategy = GuardedStrategy(FedAvg(fraction_evaluate=0.0), Guard())
     with pytest.raises(SecureAggregationError):
         strategy.start(MemoryGrid({1: masked, 2: masked, 3: moved(1)}), arrays_record(GLOBAL), num_rounds=1)
-    result = strategy.start(MemoryGrid({1: masked, **HONEST}), arrays_record(GLOBAL), num_rounds=1)
+    result = strategy.start(MemoryGrid({9: masked, **HONEST}), arrays_record(GLOBAL), num_rounds=1)
     assert result.arrays["b"].numpy() > 5
 
 

@@ -11,10 +11,11 @@ from fedguard import Guard
 from fedguard.cli import main
 from fedguard.errors import ConfigError
 from fedguard.evaluation.check import check_suite
+from fedguard.evaluation.frame import metrics_frame
 from fedguard.evaluation.runner import run_suite
 from fedguard.evaluation.store import Store
 from fedguard.evaluation.suite import load_suite
-from fedguard.evaluation.tables import attack_tables, metrics_frame
+from fedguard.evaluation.tables import attack_tables
 from fedguard.recording import Recorder, Recording
 from fedguard.testing.federation import federation, fresh
 

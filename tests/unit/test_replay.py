@@ -205,6 +205,20 @@ def test_a_live_recording_asks_for_what_nobody_recorded(live):
     assert "lfr needs model" in ask(Question(live, "lfr", assumed=2)).watcher.error
 
 
+def test_rounds_that_made_way_are_mentioned(tmp_path, monkeypatch, capsys):
+    from fedguard import Guard
+
+    with Recorder(tmp_path / "few", max_bytes=80_000) as recorder:  # two rounds
+        guard = Guard(observers=[recorder])
+        for round in federation():
+            guard.process(fresh(round))
+    arguments = ["fedguard", "replay", str(tmp_path / "few"), "--detector", "krum", "--assumed", "2"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert "the 1 oldest rounds were dropped" in capsys.readouterr().out
+
+
 def test_a_model_and_validation_data_from_outside(live, tmp_path):
     server = federation()[0].server
     path = tmp_path / "validation.npz"

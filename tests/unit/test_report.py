@@ -24,7 +24,7 @@ from fedguard.evaluation.suite import load_suite
 EVIL = "<script>alert(1)</script>"
 QUOTED = '"quo\'te" onload=x &amp; <b>'
 SUITE = f"""
-name: "<h1>{EVIL}"
+name: "<h1><script>"
 summary: "{EVIL} & more"
 clients: 8
 rounds: 3
@@ -157,8 +157,8 @@ def test_nothing_of_a_hostile_name_becomes_markup(tree):
     assert not tags & {"script", "img", "b>", "iframe", "object", "embed", "base", "form"}
     for node in tree.all():
         assert not [name for name in node.attrs if name.startswith("on")], node.attrs
-    assert tree.one("h1").text == f"<h1>{EVIL}"
-    assert next(tree.all("title")).text == f"<h1>{EVIL}: FedGuard report"
+    assert tree.one("h1").text == "<h1><script>"
+    assert next(tree.all("title")).text == "<h1><script>: FedGuard report"
     texts = [node.text for node in tree.all("th")]
     assert any(EVIL in text for text in texts)
     assert QUOTED in [text.strip() for text in texts]

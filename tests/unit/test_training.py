@@ -140,7 +140,7 @@ def test_samples_of_the_batch_before_do_not_count():
     """A huge one would overflow with the parameters it has led to; the last batch is smaller."""
     model = build_model("logistic_regression", (1,), 3, seeded())
     inputs = torch.ones(3, 1)
-    inputs[torch.randperm(3, generator=seeded())[0]] = 1e38
+    inputs[torch.randperm(3, generator=seeded())[1]] = 1e38
     data = Labelled(inputs, torch.tensor([0, 1, 2]))
     start, settings = torch.zeros(6), LocalTraining(batch_size=2, lr=1e-2)
     update = train_client(model, start, data, settings, seeded())
