@@ -22,11 +22,15 @@ from fedguard import Detector, Round, make_detector
 from fedguard.simulation.pool import Workers
 
 
-def watch(method: Detector, rounds: list[Round], clients: list[int], pool: Workers) -> None:
-    """Show the detector the warm-up."""
+def watch(method: Detector, rounds: list[Round], clients: list[int], pool: Workers) -> float:
+    """Show the detector the warm-up; the most iterations that a client needed."""
+    most = 0.0
     for round_ in rounds:
         seen = with_map(round_.take(clients), pool.map)
-        method.commit(seen, method(seen))
+        scores = method(seen)
+        method.commit(seen, scores)
+        most = max(most, scores.info["iterations_max"])
+    return most
 
 
 def judge(
@@ -59,8 +63,9 @@ def main() -> None:
             good = [i for i in range(part.honest.n) if i not in bad][: args.honest]
             bad = bad[: args.malicious]
             method = make_detector("fedredefense", preset=args.preset, **json.loads(args.set))
-            if not args.forget:
-                watch(method, part.history, good + bad, pool)
+            most = watch(method, [] if args.forget else part.history, good + bad, pool)
+            most = max(most, method(with_map(part.honest.take(good + bad), pool.map)).info["iterations_max"])
+            print(seed, f"clean rounds: at most {most:.0f} iterations", flush=True)
             errors, wrong, aoi = judge(method, part.honest, good, pool)
             for attack, round_ in every(part):
                 if args.attacks and attack not in args.attacks:

@@ -8,8 +8,8 @@ to torch; ours runs on as many worker processes as there are cores. With ``--one
 and processor seconds count, which other work on the machine disturbs less.
 
 A first round of 100 clients takes the loop much of an hour. Its seconds are its iterations, counted on some
-clients of each kind by our preset "paper" (which does the same iterations), times the seconds of one, measured
-in turn with ours; such lines say "extrapolated". For 7 clients and a cap of 200 it is run in full.
+clients of each kind by our preset "paper" (which does the same iterations), times the seconds of one,
+measured in turn with ours; such lines say "extrapolated". For 7 clients and a cap of 200 it is run in full.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def with_history(scene_: Scene, method: Detector, clients: list[int], rounds: in
 
 
 def later(scene_: Scene, clients: list[int], rounds: int, repeats: int, sides: Sides) -> Row:
-    """A later round of those who were not expelled in the first, both sides in full with their own knowledge."""
+    """A later round of those who were not expelled, both sides in full with their own knowledge."""
     fast, paper = detector("fast"), detector("paper")
     with_history(scene_, fast, clients, rounds, sides.pool)
     round_ = with_history(scene_, paper, clients, rounds, sides.pool)
@@ -256,7 +256,8 @@ def later(scene_: Scene, clients: list[int], rounds: int, repeats: int, sides: S
         lambda: plain_round(round_, kept, LATER_CAP),
         repeats,
         agreement=agree(ours, found),
-        note=f"plain loop: AOI {np.mean([f.iterations for f in found]):.1f}; ours: AOI {ours.info['aoi']:.1f}",
+        note=f"plain loop: AOI {np.mean([f.iterations for f in found]):.1f}; "
+        f"ours: AOI {ours.info['aoi']:.1f}",
     )
 
 
