@@ -183,8 +183,8 @@ def main() -> None:
         "# Updates streamed from disk\n\n"
         f"`python benchmarks/streaming.py{' --quick' if given.quick else ''}`: "
         f"{THREADS} threads, torch {torch.__version__}, NumPy {np.__version__}.\n\n"
-        f"Extra memory at most {largest:.0f} MiB for {whole} of updates. Measured = seconds of the loaded side "
-        "/ seconds of the streamed one; both read the files, cached by the operating system.\n\n"
+        f"Extra memory at most {largest:.0f} MiB for {whole} of updates. Measured = seconds of the loaded "
+        "side / seconds of the streamed one; both read the files, cached by the operating system.\n\n"
         f"{table(found)}\n"
     )
     print(text)
