@@ -51,6 +51,6 @@ def test_five_changed_lines():
 def test_the_page_on_other_engines():
     scope = executed("other-engines.md")
     guard = scope["guard"]
-    assert guard.banned(scope["clients"], 2) == ["site-3"]
+    assert guard.banned(scope["clients"], 2) == ["site-3", "site-5"]
     assert [w.shape for w in scope["weights"]] == [(5, 3), (3,)]
     assert np.concatenate([w.ravel() for w in scope["weights"]]) == pytest.approx(np.full(18, 0.2), abs=0.05)
