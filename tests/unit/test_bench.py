@@ -69,4 +69,4 @@ def test_results_that_differ_say_where(bench):
 
 @pytest.mark.parametrize("topic", sorted(path.stem for path in FOLDER.glob("speed_*.py")))
 def test_every_topic_has_rows(topic):
-    assert "def rows(quick: bool) -> list[Row]:" in (FOLDER / f"{topic}.py").read_text()
+    assert "def rows(quick: bool" in (FOLDER / f"{topic}.py").read_text()
