@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def program(name: str) -> str:
+    """Where one of Flower's programs is: beside this Python, or on the path."""
+    found = shutil.which(name, path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        raise SystemExit(f'{name} is not installed; run: pip install "fedguard[flower]"')
+    return found
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
@@ -91,12 +100,13 @@ def main(settings: list[str]) -> int:
         settings += [f"{key}={folder}" for key, folder in folders.items()]
         env = {**os.environ, **QUIET, "FLWR_HOME": home, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         Path(home, "config.toml").write_text(CONFIG.format(port=port, clients=CLIENTS), encoding="utf-8")
-        link = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+        link = [program("flower-superlink"), "--insecure", "--simulation"]
+        link += ["--host", "127.0.0.1", "--port", str(port)]
         with Path(home, "superlink.log").open("wb") as log:
-            superlink = subprocess.Popen([str(BIN / link[0]), *link[1:]], env=env, stdout=log, stderr=log)
+            superlink = subprocess.Popen(link, env=env, stdout=log, stderr=log)
         try:
             wait_for(f"http://127.0.0.1:{port}/health", superlink)
-            command = [str(BIN / "flwr"), "run", str(APP), "here", "--stream"]
+            command = [program("flwr"), "run", str(APP), "here", "--stream"]
             command += ["--run-config", " ".join(map(toml, settings))]
             code = subprocess.run(command, env=env, check=False).returncode
             print(table(**folders), flush=True)
