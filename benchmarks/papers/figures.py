@@ -1,0 +1,71 @@
+"""Draw the figures of a paper from a results folder, as measured (extra: plot).
+
+    python benchmarks/papers/figures.py fang2020/figure2_lr --out figure2.png
+
+Run ``reproduce.py`` with the same name first. A line with a single point, say "no attack" where the x-axis is
+a parameter of the attack, is drawn across the panel. Bars are 95 % intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from measure import Measured
+from reproduce import read_published
+
+from fedguard.evaluation.plot import COLOURS, STYLES
+from fedguard.evaluation.store import Store
+
+
+def draw(figure: dict[str, Any], measured: Measured) -> Any:
+    """A matplotlib figure with its panels side by side."""
+    from matplotlib.figure import Figure
+
+    panels = figure["panels"]
+    picture = Figure(figsize=(1 + 3.4 * len(panels), 3.4), layout="constrained")
+    axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for (label, line), colour, style in zip(lines.items(), COLOURS, STYLES, strict=False):
+            _line(axis, measured.curve(figure["x"], figure["metric"], *line), label, colour, style)
+        axis.set_title(title)
+        axis.set_xlabel(figure["xlabel"])
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].set_ylabel(figure["metric"])
+    axes[-1].legend(fontsize="small")
+    return picture
+
+
+def _line(axis: Any, curve: dict[Any, Any], label: str, colour: str, style: str) -> None:
+    if len(curve) == 1:
+        axis.axhline(next(iter(curve.values())).mean, label=label, color=colour, linestyle=":")
+    elif curve:
+        means, bars = [v.mean for v in curve.values()], [v.interval for v in curve.values()]
+        marker = "o" if len(curve) <= 20 else ""
+        axis.errorbar(
+            list(curve), means, bars, label=label, color=colour, linestyle=style, marker=marker, markersize=4
+        )
+
+
+def main() -> None:
+    """Draw every figure of one name."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="for example fang2020/figure2_lr")
+    parser.add_argument("--results", type=Path, help="results folder; results/papers/<name> by default")
+    parser.add_argument("--out", type=Path, required=True, help="picture to write, .png, .svg or .pdf")
+    arguments = parser.parse_args()
+    figures = read_published(arguments.name).get("figures", [])
+    if not figures:
+        parser.error(f"{arguments.name} has tables only")
+    measured = Measured(Store(arguments.results or Path("results/papers") / arguments.name))
+    for k, figure in enumerate(figures):
+        out = arguments.out if k == 0 else arguments.out.with_stem(f"{arguments.out.stem}-{k + 1}")
+        draw(figure, measured).savefig(out, dpi=150)
+        print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()
