@@ -24,6 +24,7 @@ METRICS = {
     "error": ("tacc", -1.0, 1.0, 2),
     "best error": ("best_tacc", -1.0, 1.0, 2),
     "TACC": ("tacc", 100.0, 0.0, 2),
+    "best TACC": ("best_tacc", 100.0, 0.0, 2),
     "ASR": ("asr", 100.0, 0.0, 2),
     "DACC": ("dacc", 100.0, 0.0, 2),
     "FPR": ("fpr", 100.0, 0.0, 2),
