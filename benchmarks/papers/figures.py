@@ -2,8 +2,7 @@
 
     python benchmarks/papers/figures.py fang2020/figure2_lr --out figure2.png
 
-Run ``reproduce.py`` with the same name first. A line with a single point, say "no attack" where the x-axis is
-a parameter of the attack, is drawn across the panel. Bars are 95 % intervals over seeds.
+Run ``reproduce.py`` with the same name first. Bars are 95 % intervals over seeds.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
     panels = figure["panels"]
     picture = Figure(figsize=(1 + 3.4 * len(panels), 3.4), layout="constrained")
     axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for (label, line), colour, style in zip(lines.items(), COLOURS, STYLES, strict=False):
-            _line(axis, measured.curve(figure["x"], figure["metric"], *line), label, colour, style)
+    for axis, title in zip(axes, panels, strict=True):
+        curves = measured.curves(figure, title)
+        for (label, curve), colour, style in zip(curves.items(), COLOURS, STYLES, strict=False):
+            _line(axis, curve, label, colour, style)
         axis.set_title(title)
         axis.set_xlabel(figure["xlabel"])
         axis.grid(visible=True, alpha=0.3)
@@ -38,9 +38,7 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
 
 
 def _line(axis: Any, curve: dict[Any, Any], label: str, colour: str, style: str) -> None:
-    if len(curve) == 1:
-        axis.axhline(next(iter(curve.values())).mean, label=label, color=colour, linestyle=":")
-    elif curve:
+    if curve:
         means, bars = [v.mean for v in curve.values()], [v.interval for v in curve.values()]
         marker = "o" if len(curve) <= 20 else ""
         axis.errorbar(

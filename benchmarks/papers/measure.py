@@ -94,7 +94,9 @@ class Measured:
             groups[_MEASURED].mean().join([intervals(groups, _MEASURED), groups["seed"].count().rename("n")])
         )
         #: The points of the grid that have been run, as text and as what they set.
-        self.points = dict(zip(runs["point"], (json.loads(p) for p in store.table("runs")["point"]), strict=True))
+        self.points = dict(
+            zip(runs["point"], (json.loads(p) for p in store.table("runs")["point"]), strict=True)
+        )
 
     def value(self, metric: str, attack: str, defense: str, point: str = "") -> Value:
         """A metric of the papers."""
@@ -126,6 +128,19 @@ class Measured:
             for index, mean in groups[column].mean().items()
         }
 
+    def curves(self, figure: dict[str, Any], panel: str) -> dict[str, dict[Any, Value]]:
+        """The lines of a panel: label → x → value.
+
+        Lines named in the figure's ``constant`` do not depend on x: they are run once and hold everywhere.
+        """
+        lines = figure["panels"][panel]
+        curves = {label: self.curve(figure["x"], figure["metric"], *line) for label, line in lines.items()}
+        everywhere = sorted({at for curve in curves.values() for at in curve})
+        for label in figure.get("constant", []):
+            value = next(iter(curves[label].values()), Value())
+            curves[label] = dict.fromkeys(everywhere, value)
+        return curves
+
 
 def _runs(store: Store) -> pd.DataFrame:
     """One row per run with everything that a paper may ask for."""
@@ -138,7 +153,7 @@ def _runs(store: Store) -> pd.DataFrame:
 
 
 def _scores(store: Store) -> pd.DataFrame:
-    """Mean and standard deviation of honest and malicious clients' scores, over clients and rounds, by run."""
+    """Mean and standard deviation of honest and malicious clients' scores in each run."""
     query = (
         "SELECT run, malicious, AVG(score) AS mean, AVG(score * score) AS square FROM clients "
         "WHERE participated AND score IS NOT NULL GROUP BY run, malicious"
@@ -161,15 +176,12 @@ def entries(published: dict[str, Any], measured: Measured) -> Iterator[Entry]:
             value = find(metric, attack, defense)
             yield Entry(table["title"], row, column, metric, math.nan if number is None else number, *value)
     for figure in published.get("figures", []):
-        for panel, lines in figure["panels"].items():
-            curves = {
-                label: measured.curve(figure["x"], figure["metric"], *line) for label, line in lines.items()
-            }
+        for panel in figure["panels"]:
+            curves = measured.curves(figure, panel)
             for at in _shown(sorted({at for curve in curves.values() for at in curve})):
                 for label, curve in curves.items():
-                    yield Entry(
-                        panel, str(at), label, figure["metric"], math.nan, *curve.get(at, Value())
-                    )
+                    value = curve.get(at, Value())
+                    yield Entry(panel, str(at), label, figure["metric"], math.nan, *value)
 
 
 def table_cells(table: dict[str, Any]) -> Iterator[tuple[str, str, Any, str, str, float | None]]:

@@ -122,7 +122,9 @@ def estimate(suite: Suite) -> str:
         for cell in cells
         for first, later in [timed[cell.attack_label, cell.defense_label]]
     )
-    return f"{len(cells)} runs, {sum(c.rounds for c in cells)} rounds, about {total / 3600:.1f} processor hours"
+    return (
+        f"{len(cells)} runs, {sum(c.rounds for c in cells)} rounds, about {total / 3600:.1f} processor hours"
+    )
 
 
 def main() -> None:
