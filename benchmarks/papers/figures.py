@@ -23,6 +23,7 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
     from matplotlib.figure import Figure
 
     panels = figure["panels"]
+    first = list(next(iter(panels.values())))
     picture = Figure(figsize=(1 + 3.4 * len(panels), 3.4), layout="constrained")
     axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, title in zip(axes, panels, strict=True):
@@ -31,9 +32,11 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
             _line(axis, curve, label, colour, style)
         axis.set_title(title)
         axis.set_xlabel(figure["xlabel"])
+        axis.set_xscale(figure.get("scale", "linear"))
         axis.grid(visible=True, alpha=0.3)
+        if list(panels[title]) != first or axis is axes[0]:
+            axis.legend(fontsize="small")
     axes[0].set_ylabel(figure["metric"])
-    axes[-1].legend(fontsize="small")
     return picture
 
 
