@@ -100,7 +100,7 @@ def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[st
         f"`{command_line(name, arguments)}`",
         "",
         f"Commit {commit or 'unknown'}, {len(store.finished())} runs, seeds {seeds}, "
-        f"{seconds / 3600:.1f} process-hours on {platform.machine()} with one thread per process.",
+        f"{seconds / 3600:.2f} process-hours on {platform.machine()} with one thread per process.",
     ]
 
 
