@@ -2,102 +2,53 @@
 
     python benchmarks/papers/reproduce.py fang2020/mnist_lr --data-root path/to/data --workers 4
     python benchmarks/papers/reproduce.py fang2020/mnist_lr --quick      # embedded data, to see it run
+    python benchmarks/papers/reproduce.py fang2020/mnist_lr --estimate   # what the whole suite takes
 
 Runs the suite ``<name>.yaml`` beside this file (or what is left of it) into ``results/papers/<name>`` and
 writes the tables of ``<name>.published.yaml``, as Markdown and CSV, to ``benchmarks/results/papers/``; with
-``--quick`` to the results folder only. Further arguments change settings, as for ``fedguard evaluate``.
+``--quick`` to the results folder only. ``<name>.published.yaml`` may name another ``suite`` and change its
+``settings``; its ``figures`` become tables here, and pictures with ``figures.py``. Further arguments change
+settings, as for ``fedguard evaluate``.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import math
 import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
+from measure import Entry, Measured, entries
 
 from fedguard.evaluation.check import check_suite
 from fedguard.evaluation.follow import run_followed
-from fedguard.evaluation.frame import metrics_frame
 from fedguard.evaluation.live import Terminal, show_failures
+from fedguard.evaluation.source import Source
 from fedguard.evaluation.store import Store
-from fedguard.evaluation.suite import load_suite
+from fedguard.evaluation.suite import Suite, load_suite
+from fedguard.simulation.federation import Federation
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "papers"
-#: Metrics of the papers: column of the frame, factor, offset, decimals.
-METRICS = {
-    "error": ("tacc", -1.0, 1.0, 2),
-    "TACC": ("tacc", 100.0, 0.0, 2),
-    "ASR": ("asr", 100.0, 0.0, 2),
-    "DACC": ("dacc", 100.0, 0.0, 2),
-    "FPR": ("fpr", 100.0, 0.0, 2),
-    "FNR": ("fnr", 100.0, 0.0, 2),
-    "ADACC": ("adacc", 100.0, 0.0, 2),
-    "AFPR": ("afpr", 100.0, 0.0, 2),
-    "AFNR": ("afnr", 100.0, 0.0, 2),
-    "AAR": ("aar", 1.0, 0.0, 2),
-    "AOI": ("aoi", 1.0, 0.0, 2),
-    "lost": ("accuracy_lost", 100.0, 0.0, 1),
-}
 
 
-class Entry(NamedTuple):
-    """One number of a published table, and ours."""
-
-    table: str
-    row: str
-    column: str
-    metric: str
-    published: float
-    measured: float
-    interval: float
-    seeds: int
-
-    def text(self) -> str:
-        """published | measured ± interval | difference; – where we have none."""
-        digits = METRICS[self.metric][3]
-        published = "–" if math.isnan(self.published) else f"{self.published:.{digits}f}"
-        if math.isnan(self.measured):
-            return f"{published} / –"
-        interval = "" if math.isnan(self.interval) else f" ± {self.interval:.{digits}f}"
-        difference = self.measured - self.published
-        change = "" if math.isnan(difference) else f" ({difference:+.{digits}f})"
-        return f"{published} / {self.measured:.{digits}f}{interval}{change}"
+def read_published(name: str) -> dict[str, Any]:
+    """What a paper says, and how to get the same."""
+    published: dict[str, Any] = yaml.safe_load((HERE / f"{name}.published.yaml").read_text(encoding="utf-8"))
+    return published
 
 
-def entries(tables: list[dict[str, Any]], store: Store) -> Iterator[Entry]:
-    """Every number of the published tables with what was measured."""
-    frame = metrics_frame(store).set_index(["attack", "defense"])
-    for table in tables:
-        columns = table["columns"]
-        for label, row in table["rows"].items():
-            parts = (
-                _broadcast(row.get(key, table.get(key)), len(columns))
-                for key in ("attack", "defense", "metric")
-            )
-            for column, attack, defense, metric, published in zip(
-                columns, *parts, row["published"], strict=True
-            ):
-                name, factor, offset, _ = METRICS[metric]
-                measured, interval, seeds = math.nan, math.nan, 0
-                if (attack, defense) in frame.index:
-                    found = frame.loc[(attack, defense)]
-                    measured = factor * float(found[name]) + offset
-                    interval, seeds = abs(factor) * float(found[f"{name}_ci"]), int(found["seeds"])
-                published = math.nan if published is None else float(published)
-                yield Entry(table["title"], label, column, metric, published, measured, interval, seeds)
-
-
-def _broadcast(value: Any, count: int) -> list[Any]:
-    return value if isinstance(value, list) else [value] * count
+def read_suite(name: str, published: dict[str, Any], changes: list[str]) -> tuple[Suite, Source]:
+    """The suite of a name, with what the published file and the user change."""
+    path = (HERE / name).with_name(f"{published.get('suite', Path(name).name)}.yaml")
+    return load_suite(path, [*published.get("settings", []), *changes])
 
 
 def markdown(published: dict[str, Any], found: list[Entry], about: list[str]) -> str:
@@ -105,18 +56,30 @@ def markdown(published: dict[str, Any], found: list[Entry], about: list[str]) ->
     lines = [f"# {published['source']}", "", *about, ""]
     lines += ["Choices where the paper is silent, and differences of the setting:", ""]
     lines += [f"- {choice}" for choice in published.get("choices", [])]
-    for table in published["tables"]:
-        lines += ["", f"## {table['title']}", "", "published / measured ± 95 % interval (difference)", ""]
-        lines += [
-            "| | " + " | ".join(map(str, table["columns"])) + " |",
-            "|" + "---|" * (len(table["columns"]) + 1),
-        ]
-        for label in table["rows"]:
-            cells = [e.text() for e in found if (e.table, e.row) == (table["title"], label)]
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    for title, note, parts in _sections(published):
+        lines += ["", f"## {title}", "", *note, "published / measured ± 95 % interval (difference)"]
+        for part in parts:
+            cells = [entry for entry in found if entry.table == part]
+            lines += ["", *([f"**{part}**", ""] if part != title else []), *_grid(cells)]
     if remarks := published.get("differences"):
         lines += ["", "## Where the numbers differ", "", *(f"{text.strip()}\n" for text in remarks)]
     return "\n".join(lines) + "\n"
+
+
+def _sections(published: dict[str, Any]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(title, note, names of the parts) of every table and figure."""
+    for table in published.get("tables", []):
+        yield table["title"], [table["note"], ""] if "note" in table else [], [table["title"]]
+    for figure in published.get("figures", []):
+        yield figure["title"], [f"By {figure['xlabel']}.", ""], list(figure["panels"])
+
+
+def _grid(cells: list[Entry]) -> list[str]:
+    columns = list(dict.fromkeys(entry.column for entry in cells))
+    lines = ["| | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
+    for row in dict.fromkeys(entry.row for entry in cells):
+        lines.append(f"| {row} | " + " | ".join(e.text() for e in cells if e.row == row) + " |")
+    return lines
 
 
 def command_line(name: str, arguments: argparse.Namespace) -> str:
@@ -137,8 +100,31 @@ def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[st
         f"`{command_line(name, arguments)}`",
         "",
         f"Commit {commit or 'unknown'}, {len(store.finished())} runs, seeds {seeds}, "
-        f"{seconds / 3600:.1f} process-hours on {platform.machine()} with one thread per process.",
+        f"{seconds / 3600:.2f} process-hours on {platform.machine()} with one thread per process.",
     ]
+
+
+def estimate(suite: Suite) -> str:
+    """Processor time of a suite in words: two rounds of every attack × defence, the second for the rest."""
+    timed: dict[tuple[str, str], tuple[float, float]] = {}
+    cells = suite.cells()
+    for cell in cells:
+        kind = (cell.attack_label, cell.defense_label)
+        if kind not in timed:
+            federation, seconds = Federation(cell), []
+            for index in range(2):
+                start = time.process_time()
+                federation.step(index)
+                seconds.append(time.process_time() - start)
+            timed[kind] = (seconds[0], seconds[1])
+    total = sum(
+        first + (cell.rounds - 1) * later
+        for cell in cells
+        for first, later in [timed[cell.attack_label, cell.defense_label]]
+    )
+    return (
+        f"{len(cells)} runs, {sum(c.rounds for c in cells)} rounds, about {total / 3600:.1f} processor hours"
+    )
 
 
 def main() -> None:
@@ -149,6 +135,7 @@ def main() -> None:
     parser.add_argument("name", help="for example fang2020/mnist_lr")
     parser.add_argument("settings", nargs="*", help="settings to change, as for fedguard evaluate")
     parser.add_argument("--quick", action="store_true", help="embedded data, minutes at most")
+    parser.add_argument("--estimate", action="store_true", help="time two rounds of each kind, run nothing")
     parser.add_argument("--render-only", action="store_true", help="tables of what has been run so far")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -156,20 +143,23 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     if arguments.data_root:
         os.environ["FEDGUARD_DATA"] = str(arguments.data_root.expanduser().absolute())
-    published = yaml.safe_load((HERE / f"{arguments.name}.published.yaml").read_text(encoding="utf-8"))
+    published = read_published(arguments.name)
     folder = arguments.out or Path("results/papers") / (
         arguments.name + ("-quick" if arguments.quick else "")
     )
     failed = 0
     if not arguments.render_only:
-        overrides = [*(published["quick"] if arguments.quick else []), *arguments.settings]
-        suite, source = load_suite(HERE / f"{arguments.name}.yaml", overrides)
+        changes = [*(published["quick"] if arguments.quick else []), *arguments.settings]
+        suite, source = read_suite(arguments.name, published, changes)
         check_suite(suite, source)
+        if arguments.estimate:
+            print(f"{arguments.name}: {estimate(suite)}")
+            return
         failed = show_failures(
             run_followed(suite, folder, arguments.workers, [Terminal(arguments.workers, ("tacc",))])
         )
     store = Store(folder)
-    found = list(entries(published["tables"], store))
+    found = list(entries(published, Measured(store)))
     home = folder if arguments.quick else RESULTS / Path(arguments.name).parent
     home.mkdir(parents=True, exist_ok=True)
     stem = Path(arguments.name).name

@@ -61,7 +61,7 @@ def metrics_frame(store: Store, by: Sequence[str] = BY) -> pd.DataFrame:
     failed = groups["status"].apply(lambda s: int((s == "failed").sum())).rename("failed")
     means, counts = groups[list(MEANS)].mean(), groups[_COUNTS].sum(min_count=1)
     shared = groups[[name for name in _SHARED if name not in keys]].first()
-    frame: pd.DataFrame = shared.join([seeds, failed, means, _intervals(groups), counts, _pooled(counts)])
+    frame: pd.DataFrame = shared.join([seeds, failed, means, intervals(groups), counts, _pooled(counts)])
     frame = frame.reset_index()
     frame.attrs["keys"] = keys
     return frame
@@ -135,11 +135,16 @@ def _telling_apart(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
     return keys
 
 
-def _intervals(groups: Any) -> pd.DataFrame:
-    """Half widths of 95 % intervals: t_{0.975, k−1} s/√k over the k seeds where a metric is defined."""
+def intervals(groups: Any, names: Sequence[str] = MEANS) -> pd.DataFrame:
+    """Half widths of 95 % intervals: t_{0.975, k−1} s/√k over the k seeds where a metric is defined.
+
+    Args:
+        groups: rows of runs, grouped by what tells them apart.
+        names: the columns that are wanted; each becomes ``<name>_ci``.
+    """
     from scipy.stats import t
 
-    count, spread = groups[list(MEANS)].count(), groups[list(MEANS)].std(ddof=1)
+    count, spread = groups[list(names)].count(), groups[list(names)].std(ddof=1)
     width: pd.DataFrame = spread / count**0.5 * t.ppf(0.975, (count - 1).where(count > 1))
     return width.add_suffix("_ci")
 

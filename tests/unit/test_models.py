@@ -31,6 +31,7 @@ def build(name, shape=IMAGE, classes=10, seed=0, **params):
         ("fang_cnn", IMAGE, {}, 300 + 13_550 + 50 * 25 * 200 + 200 + 2_010),
         ("lenet", IMAGE, {}, 44_426),
         ("lenet", (3, 32, 32), {}, 62_006),
+        ("resnet20", (3, 32, 32), {}, 269_722),
     ],
 )
 def test_number_of_parameters_and_output_shape(name, shape, params, expected):
@@ -74,7 +75,7 @@ def test_images_that_are_too_small_are_refused_with_the_smallest_size(name):
             build(name, shape)
 
 
-@pytest.mark.parametrize("name", CNNS)
+@pytest.mark.parametrize("name", [*CNNS, "resnet20"])
 def test_data_that_are_no_images_are_refused(name):
     with pytest.raises(ParameterError, match="works on images"):
         build(name, (30,))
@@ -102,3 +103,39 @@ def test_bounds_of_the_initialisation():
             bound = 1 / math.sqrt(layer.weight[0].numel())
             assert 0.9 * bound < layer.weight.abs().max() <= bound
             assert layer.bias.abs().max() <= bound
+
+
+def normalised(x, weight, bias):
+    """Group normalisation by hand, 8 groups of neighbouring channels."""
+    grouped = x.reshape(len(x), 8, -1)
+    mean = grouped.mean(2, keepdim=True)
+    spread = (grouped - mean).square().mean(2, keepdim=True)
+    x = ((grouped - mean) / (spread + 1e-5).sqrt()).reshape(x.shape)
+    return x * weight[:, None, None] + bias[:, None, None]
+
+
+def test_resnet20_is_what_the_paper_says():
+    """Oracle: He et al. §4.2 by hand, on parameters away from their first values."""
+    model = build("resnet20", (3, 32, 32))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    inputs = torch.randn(2, 3, 32, 32, generator=generator)
+    left = [parameter.detach() for parameter in model.parameters()][::-1]
+
+    def convolved(x, stride):
+        weight, scale, shift = left.pop(), left.pop(), left.pop()
+        return normalised(nn.functional.conv2d(x, weight, stride=stride, padding=1), scale, shift)
+
+    x = convolved(inputs, 1).clamp(min=0)
+    for channels in (16, 32, 64):
+        for block in range(3):
+            stride = 2 if channels > 16 and block == 0 else 1
+            shortcut = torch.zeros(2, channels, 32 * 16 // channels, 32 * 16 // channels)
+            shortcut[:, : x.shape[1]] = x[:, :, ::stride, ::stride]
+            inner = convolved(x, stride).clamp(min=0)
+            x = (convolved(inner, 1) + shortcut).clamp(min=0)
+    expected = x.mean((2, 3)) @ left.pop().T + left.pop()
+    assert not left
+    assert torch.allclose(model(inputs), expected, atol=1e-4)

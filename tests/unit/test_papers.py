@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-from fedguard.evaluation.suite import load_suite
 
 HOME = Path(__file__).parents[2] / "benchmarks" / "papers"
 NAMES = sorted(
@@ -18,26 +15,34 @@ NAMES = sorted(
 )
 
 
-def cells(published):
-    for table in published["tables"]:
-        width = len(table["columns"])
-        for label, row in table["rows"].items():
-            parts = [row.get(key, table.get(key)) for key in ("attack", "defense", "metric")]
-            parts = [part if isinstance(part, list) else [part] * width for part in parts]
-            assert len(row["published"]) == width, f"{table['title']}, {label}"
-            yield from zip(*parts, strict=True)
+@pytest.fixture
+def scripts(monkeypatch):
+    """The scripts as modules."""
+    monkeypatch.syspath_prepend(str(HOME))
+    import measure
+    import reproduce
+
+    return measure, reproduce
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_published_number_is_measured(name):
-    published = yaml.safe_load((HOME / f"{name}.published.yaml").read_text(encoding="utf-8"))
-    suite, _ = load_suite(HOME / f"{name}.yaml")
+def test_every_published_number_is_measured(name, scripts):
+    measure, reproduce = scripts
+    published = reproduce.read_published(name)
+    suite, _ = reproduce.read_suite(name, published, [])
     run = {(cell.attack_label, cell.defense_label) for cell in suite.cells()}
     shown = set()
-    for attack, defense, _metric in cells(published):
-        assert (attack, defense) in run
-        shown.add((attack, defense))
-    assert run - shown <= {(a, d) for a, d in run if a == "none"}, "runs that no table shows"
+    for table in published.get("tables", []):
+        for _row, _column, attack, defense, metric, _number in measure.table_cells(table):
+            assert metric in measure.METRICS
+            shown.update((one, defense) for one in (attack if isinstance(attack, list) else [attack]))
+    for figure in published.get("figures", []):
+        assert figure["metric"] in measure.METRICS
+        assert figure["x"] == "round" or figure["x"] in suite.grid
+        shown.update(tuple(line) for lines in figure["panels"].values() for line in lines.values())
+    assert shown
+    assert shown <= run
+    assert run - shown <= {(a, d) for a, d in run if a == "none"}, "runs that nothing shows"
 
 
 @pytest.mark.parametrize("name", NAMES)
