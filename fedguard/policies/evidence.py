@@ -73,7 +73,8 @@ class Evidence(Policy):
     Args:
         alpha: α, in (0, 1).
         clients: how many honest clients the promise covers together; 1 makes it one for each.
-        rounds: rounds to learn clean scores from; 0 trusts ``rate`` instead.
+        rounds: rounds to learn clean scores from; 0 trusts ``rate`` instead, since scores of a model in training
+            drift (docs/recommended-guard.md says how often the promise failed for that reason).
         rate: with ``rounds`` = 0, an honest client's chance to be a suspect in a round, in (0, 1).
         centre: "none" compares scores as they are, "own" less the client's mean in the first rounds.
         share: of the wealth, spread anew every round, in [0, 1).
@@ -95,14 +96,14 @@ class Evidence(Policy):
     )
 
     bans = True
-    check_with = MappingProxyType({"rounds": 0, "alpha": 0.05})  # by default it learns for ten rounds
+    check_with = MappingProxyType({"rate": 0.01, "alpha": 0.05})  # else one suspicion bans nobody
 
     def __init__(
         self,
         alpha: float = 0.01,
         clients: int = 1,
-        rounds: int = 10,
-        rate: float = 0.01,
+        rounds: int = 0,
+        rate: float = 0.05,
         centre: Literal["none", "own"] = "none",
         share: float = 0.01,
         memory: int = 1000,

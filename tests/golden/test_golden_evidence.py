@@ -127,8 +127,8 @@ def test_a_declared_rate():
 
 def test_limit_is_clients_over_alpha():
     suspects = [[True]] * 3
-    assert run(Evidence(rounds=0, alpha=0.05), [[1.0]] * 3, suspects=suspects) == {0: 0}
-    assert run(Evidence(rounds=0, alpha=0.05, clients=2), [[1.0]] * 3, suspects=suspects) == {0: 1}
+    assert run(Evidence(rounds=0, rate=0.01, alpha=0.05), [[1.0]] * 3, suspects=suspects) == {0: 0}
+    assert run(Evidence(rounds=0, rate=0.01, alpha=0.05, clients=2), [[1.0]] * 3, suspects=suspects) == {0: 1}
 
 
 def test_every_bet_is_fair():
