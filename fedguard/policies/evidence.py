@@ -120,9 +120,9 @@ class Evidence(Policy):
             raise ParameterError(
                 f"evidence: rounds is {rounds}, clients {clients}, memory {memory}; use 0, 1 and 1 or more"
             )
-        if centre not in ("none", "own") or (centre == "own" and rounds < 2):
+        if centre not in ("none", "own") or (centre == "own" and rounds == 1):
             raise ParameterError(
-                f"evidence: centre is {centre!r}; use 'none', or 'own' with 2 rounds to learn from or more"
+                f"evidence: centre is {centre!r}; use 'none', or 'own' with more than 1 round to learn from"
             )
         self.alpha, self.clients, self.rounds, self.rate = alpha, clients, rounds, rate
         self.centre, self.share, self.memory = centre, share, memory

@@ -219,10 +219,32 @@ def test_few_validation_samples_are_not_looked_at():
 def test_only_the_first_samples_count():
     data = validation(200)
     changed = Labelled(torch.cat([data.inputs[:100], -5 * data.inputs[100:]]), data.labels)
-    same = [
-        make_detector("recommended", samples=100)(a_round(updates(), data=d)).values for d in (data, changed)
-    ]
-    assert same[0].tolist() == same[1].tolist()
+    first = Labelled(data.inputs[:100], data.labels[:100])
+    for given in (data, changed, first):
+        round = a_round(updates(), data=given)
+        gains = gain_by_hand(
+            round.updates.matrix.double().tolist(), round.global_params.double().numpy(), first
+        )
+        expected = [g - statistics.median(gains) for g in gains]
+        scores = make_detector("recommended", samples=100)(round)
+        assert scores.memory["gain"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_rounds_of_others_do_not_move_a_mean():
+    """What is remembered is less the round's median: rounds that are larger as a whole say nothing."""
+    detector = make_detector("recommended")
+    sent = []
+    for t in range(5):
+        part = a_round(updates(8, seed=t) * 10**t, index=t, server=False).take(
+            [(t + k) % 8 for k in range(7)]
+        )
+        detector.commit(part, detector(part))
+        logs = [math.log(norm(v)) for v in part.updates.matrix.double().tolist()]
+        middle = statistics.median(logs)
+        sent.append({c: x - middle for c, x in zip(part.client_ids, logs, strict=True)})
+    for client, past in detector.state_dict()["past"]:
+        expected = [values[client] for values in sent if client in values]
+        assert past["size"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_samples_explain_length():
