@@ -25,5 +25,6 @@ CATALOGUE = {
     "multi_metric": "fedguard.detectors.multi_metric:MultiMetric",
     "fldetector": "fedguard.detectors.fldetector:FLDetector",
     "flanders": "fedguard.detectors.flanders:FLANDERS",
+    "recommended": "fedguard.detectors.recommended:Recommended",
     "deepsight": "fedguard.detectors.deepsight:DeepSight",
 }

@@ -85,6 +85,29 @@ class Guard:
             )
         self.observers = tuple(observers)
 
+    @classmethod
+    def recommended(
+        cls,
+        rounds: int = 0,
+        alpha: float = 0.01,
+        clients: int = 1,
+        ledger: Ledger | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Guard:
+        """The guard to begin with: detector "recommended", policy "evidence", the weighted mean.
+
+        Args:
+            rounds: how many rounds to learn clean scores from; 0 if none is known to be clean.
+            alpha: the chance that an honest client is ever banned, as the policy "evidence" promises it.
+            clients: how many honest clients the promise covers together; 1 makes it one for each.
+            ledger: a ledger to go on with; a fresh one in memory if absent.
+            observers: told of every round once its state is committed.
+        """
+        from .registry import make_detector, make_policy
+
+        policy = make_policy("evidence", rounds=rounds, alpha=alpha, clients=clients, rate=0.05)
+        return cls(make_detector("recommended"), policy, ledger=ledger, observers=observers)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "observers": ()}  # a copy's rounds are nobody's news
 

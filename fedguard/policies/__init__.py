@@ -5,5 +5,6 @@ CATALOGUE = {
     "exclude": "fedguard.policies.exclude:Exclude",
     "reweight": "fedguard.policies.reweight:Reweight",
     "ban": "fedguard.policies.ban:Ban",
+    "evidence": "fedguard.policies.evidence:Evidence",
     "gate": "fedguard.policies.gate:Gate",
 }

@@ -111,6 +111,6 @@ def test_nobody_suspected_and_nobody_left_out(name):
 
 
 def test_only_a_policy_that_says_so_bans(name):
-    policy = make_policy(name)
+    policy = make_policy(name, **policies.get(name).check_with)
     banned = any(policy.decide(Case(4, IDS, scores, ledger())).bans for scores in cases())
     assert banned == policy.bans

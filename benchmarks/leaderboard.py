@@ -1,0 +1,151 @@
+"""Every detector × every attack × data × skew × share of attackers × seeds, on shared trajectories.
+
+python benchmarks/leaderboard.py FOLDER                    # digits, 2 seeds: minutes
+python benchmarks/leaderboard.py FOLDER --full             # also MNIST, Fashion-MNIST, 3 β, 3 shares, 3 seeds
+python benchmarks/leaderboard.py FOLDER --page PAGE.md     # write the page and its heat maps, too
+
+In shadow mode: all detectors watch one undefended federation per attack and seed, so a few hundred
+federations give thousands of results. The same command goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedguard.evaluation.frame import read_results
+from fedguard.evaluation.plot import plot
+from fedguard.evaluation.runner import run_suite
+from fedguard.evaluation.suite import Suite
+from fedguard.registry import attacks, detectors
+
+#: What does not fit a leaderboard of short runs with everybody's defaults, and why.
+LEFT_OUT = {
+    "ensemble": "made of others",
+    "fedredefense": "minutes per round with its defaults; --only fedredefense runs it",
+}
+#: With these, short runs show something of methods that wait long by default.
+PARAMS: dict[str, dict[str, Any]] = {"fldetector": {"start": 3, "window": 5}}
+#: Nothing to detect (a server reads clients' data), or made for one guard that is asked again and again.
+NO_ATTACKS = {"dlg", "inverting_gradients", "revealing_labels", "adaptive", "adaptive_label_flip"}
+#: Attacks that need a parameter.
+ATTACK_PARAMS: dict[str, dict[str, Any]] = {"inflated_counts": {"attack": "label_flip"}}
+BASE: dict[str, Any] = {
+    "model": {"name": "mlp", "hidden": [32]},
+    "clients": 20,
+    "rounds": 10,
+    "training": {"epochs": 2, "batch_size": 16, "lr": 0.1},
+    "server": {"validation": 100, "root": 100},
+    "mode": "shadow",
+}
+SMALL = {"data": ["digits"], "partition.beta": [0.5], "malicious": [5], "seeds": [0, 1]}
+FULL = {
+    "data": ["digits", "mnist", "fashion_mnist"],
+    "partition.beta": [1000.0, 0.5, 0.1],
+    "malicious": [2, 6, 9],  # of 20; nobody attacks under "none"
+    "seeds": [0, 1, 2],
+}
+METRICS = ["auroc", "tpr_at_1", "dacc", "fpr", "fnr"]
+
+
+def suite(size: dict[str, Any], only: list[str] | None) -> Suite:
+    """All registered detectors with their own rules, all attacks that leave something to detect."""
+    names = only or [name for name in detectors.names() if name not in LEFT_OUT]
+    grid = {key: values for key, values in size.items() if key != "seeds" and len(values) > 1}
+    fixed = {key: values[0] for key, values in size.items() if key not in grid and key != "seeds"}
+    beta = fixed.pop("partition.beta", 0.5)
+    return Suite(
+        name="leaderboard",
+        **BASE,
+        **fixed,
+        partition={"name": "dirichlet", "beta": beta},
+        seeds=size["seeds"],
+        grid=grid,
+        attacks={n: {"name": n, **ATTACK_PARAMS.get(n, {})} for n in attacks.names() if n not in NO_ATTACKS},
+        defenses={n: {"detector": {"name": n, **PARAMS.get(n, {})}} for n in names},
+    )
+
+
+def table(frame: pd.DataFrame) -> str:
+    """One row per detector: means over the attacks, and what it does when nobody attacks."""
+    attacked = frame[frame["attack"] != "none"]
+    means = attacked.groupby("defense")[METRICS].mean()
+    clean = frame[frame["attack"] == "none"].groupby("defense")["fpr"].mean()
+    worst = attacked.groupby("defense")["auroc"].min()
+    rows = means.assign(clean=clean, worst=worst).sort_values("dacc", ascending=False)
+    head = (
+        "| detector | AUROC | lowest AUROC | TPR at 1 % FPR | DACC % | FPR % | FNR % | FPR % with no attack |"
+    )
+    lines = [head, "|:--|--:|--:|--:|--:|--:|--:|--:|"]
+    for name, row in rows.iterrows():
+        rates = " | ".join(f"{100 * row[m]:.1f}" for m in ("tpr_at_1", "dacc", "fpr", "fnr", "clean"))
+        lines.append(f"| {name} | {row['auroc']:.3f} | {row['worst']:.2f} | {rates} |")
+    return "\n".join(lines)
+
+
+def best(frame: pd.DataFrame) -> str:
+    """One row per attack: who ranks its clients best, and whose own rule does best."""
+    lines = ["| attack | best AUROC | by | best DACC % | by |", "|:--|--:|:--|--:|:--|"]
+    for attack, part in frame[frame["attack"] != "none"].groupby("attack", sort=False):
+        means = part.groupby("defense")[["auroc", "dacc"]].mean()
+        if means["auroc"].isna().all() or means["dacc"].isna().all():
+            continue
+        ranked, right = means["auroc"].idxmax(), means["dacc"].idxmax()
+        cells = f"{means['auroc'].max():.3f} | {ranked} | {100 * means['dacc'].max():.1f} | {right}"
+        lines.append(f"| {attack} | {cells} |")
+    return "\n".join(lines)
+
+
+def page(folder: Path, out: Path, command: str, seconds: float) -> None:
+    """The Markdown page, with a heat map of every metric beside it if there is one point of the grid."""
+    frame = read_results(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    if frame.get("point") is None or frame["point"].nunique() <= 1:
+        for metric in ("auroc", "dacc"):
+            name = f"{out.stem}_{metric}.png"
+            plot(folder, "heatmap", out.with_name(name), metric)
+            pictures.append(f"![{metric} by attack and detector]({name})")
+    failed = int(frame["failed"].sum())
+    left = "; ".join(f"{name}: {why}" for name, why in LEFT_OUT.items())
+    text = [
+        "# Leaderboard of the detectors",
+        f"Produced by `{command}` ({len(frame)} results, {failed} failed runs, {seconds:.0f} s).",
+        "Every detector with its own rule, in shadow mode: all watch the same undefended rounds. "
+        "Digits unless the table says otherwise; means over attacks and seeds, sorted by DACC.",
+        f"Left out: {left}.",
+        table(frame),
+        "## By attack",
+        best(frame),
+        *pictures,
+    ]
+    out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run what is left of the leaderboard, and write its page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", nargs="*", help="these detectors alone")
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    start = time.perf_counter()
+    plan = suite(FULL if given.full else SMALL, given.only)
+    store = run_suite(
+        plan, given.folder, given.workers, on_cell=lambda result: print(".", end="", flush=True)
+    )
+    print()
+    del store
+    if given.page:
+        command = "python benchmarks/leaderboard.py FOLDER" + (" --full" if given.full else "")
+        page(given.folder, given.page, command, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

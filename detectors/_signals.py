@@ -1,0 +1,108 @@
+"""Cheap signals about a round's clients, each higher for who is more suspicious."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+from fedguard.aggregators.median import Median
+from fedguard.model import predict
+from fedguard.round import Round
+from fedguard.server import Labelled
+from fedguard.threads import single_thread
+from fedguard.updates import Updates
+
+#: A standard deviation of a normal sample in units of the half-width of its shortest half.
+PER_HALF_WIDTH = 1 / 0.6745
+#: Differences of log counts below this say nothing about a slope.
+LEAST_STEP = 0.05
+#: A loss that is no number counts as this.
+WORST = 1e30
+TINY = float(np.finfo(np.float32).tiny)
+
+
+def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+    """(n,) (v − c) / max(s, floor): c the mean and s the scaled half-width of the shortest half (shorth).
+
+    The shortest half of the sorted values holds ⌊n/2⌋ + 1 of them, the first of equally short ones counts.
+    Just under half of the values may be anywhere without moving it far. Fewer than four values: 0.
+    """
+    n, half = len(values), len(values) // 2 + 1
+    if n < 4:
+        return np.zeros(n)
+    order = np.sort(values)
+    widths = order[half - 1 :] - order[: n - half + 1]
+    start = int(np.argmin(widths))
+    scale = max(PER_HALF_WIDTH * widths[start] / 2, floor)
+    z: NDArray[np.float64] = (values - order[start : start + half].mean()) / scale
+    return z
+
+
+def copies(updates: Updates) -> NDArray[np.float64]:
+    """(n,) median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖): how much closer the next one is.
+
+    At most 10⁶. Zero updates are left out (r = ∞, result 0). A median of 0, most of them copies: all 0,
+    since then nobody can say who copies whom.
+    """
+    norms = updates.norms.cpu().numpy()
+    scale = np.sqrt(norms)[:, None] * np.sqrt(norms)[None, :]
+    distance = updates.sq_distances.sqrt().cpu().numpy()
+    ratio = np.divide(distance, scale, out=np.full_like(scale, np.inf), where=scale > 0)
+    np.fill_diagonal(ratio, np.inf)
+    nearest = ratio.min(axis=1)
+    some = nearest[np.isfinite(nearest)]
+    middle = float(np.median(some)) if len(some) else 0.0
+    return middle / np.maximum(nearest, middle * 1e-6) if middle > 0 else np.zeros(len(nearest))
+
+
+def lengths(updates: Updates) -> NDArray[np.float64]:
+    """(n,) ln ‖u_i‖ less the median's."""
+    norms = np.log(np.maximum(updates.norms.cpu().numpy(), TINY))
+    return np.asarray(norms - np.median(norms))
+
+
+def size(lengths: NDArray[np.float64], num_examples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) ln ‖u_i‖ − b ln m_i: longer than the claimed number of samples explains.
+
+    b ∈ [0, 1] is the median slope between pairs of clients (Theil–Sen).
+    """
+    count = np.log(num_examples)
+    i, j = np.triu_indices(len(count), 1)
+    step = count[i] - count[j]
+    far = np.abs(step) > LEAST_STEP
+    slope = float(np.median((lengths[i] - lengths[j])[far] / step[far])) if far.any() else 0.0
+    return lengths - min(max(slope, 0.0), 1.0) * count
+
+
+def direction(round: Round) -> NDArray[np.float64]:
+    """(n,) −cos(u_i, the median update): against the others. 0 where one of them is zero."""
+    centre = Median().aggregate(round, np.ones(round.n)).double()
+    scale = round.updates.norms * centre.norm()
+    along = round.updates.along(centre)
+    return -torch.where(scale > 0, along / scale, 0.0).clamp(-1, 1).cpu().numpy()
+
+
+def gain(round: Round, model: torch.nn.Module, start: torch.Tensor, data: Labelled) -> NDArray[np.float64]:
+    """(n,) 1 − G_i / median G in [−10, 1]; G_i = Σ_c max(0, L_c(w) − L_c(w + u'_i)) over the classes c.
+
+    L_c is the mean cross-entropy on the validation samples of class c; u' is the update, shortened to the
+    median length if it is longer. A client with few classes makes those better and others worse; one that
+    makes no class better has learnt nothing true. All 0 if most gain nothing.
+    """
+    classes = [(data.labels == label).nonzero().flatten() for label in torch.unique(data.labels)]
+
+    def losses(vector: torch.Tensor) -> NDArray[np.float64]:
+        each = F.cross_entropy(predict(model, vector, data.inputs), data.labels, reduction="none").double()
+        each = torch.nan_to_num(each, nan=WORST, posinf=WORST)
+        return np.array([float(each[rows].mean()) for rows in classes])
+
+    norms = round.updates.norms
+    factors = (norms.median() / norms.clamp(min=TINY)).clamp(max=1).float()
+    with single_thread():
+        base = losses(start)
+        rows = (round.updates.row(i) * factors[i] for i in range(round.n))
+        better = np.array([np.maximum(base - losses(start + row), 0).sum() for row in rows])
+    middle = float(np.median(better))
+    return np.clip(1 - better / middle, -10, 1) if middle > 0 else np.zeros(round.n)

@@ -1,0 +1,241 @@
+"""Evidence: suspects are excluded, and banned once the evidence of all rounds leaves little doubt."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import Card
+from ..errors import ParameterError
+from ..history import History
+from ..policy import Case, Decision, Policy, Vote
+from ..round import ClientId
+from ..state import State
+
+#: f(p) = κ p^(κ − 1): the smaller κ, the more a single small p counts.
+KAPPAS = (0.1, 0.25, 0.5)
+#: Wealth and scores beyond this count as this: sums and differences stay finite.
+MOST = 1e150
+
+
+class Past(NamedTuple):
+    """What is kept of a client: the wealth of every bet, and per detector its scores since calibration."""
+
+    wealth: list[float]
+    scores: dict[str, list[float]]
+
+
+def bets(p: float, least: float) -> NDArray[np.float64]:
+    """(5,) what one unit becomes: 1 if kept, 1{p ≤ least}/least, and κ p^(κ − 1) for every κ.
+
+    Each has an expectation of at most 1 if P(p ≤ u) ≤ u for all u.
+    """
+    return np.array([1.0, (p <= least) / least, *(k * p ** (k - 1) for k in KAPPAS)])
+
+
+def _bounded(score: float) -> float:
+    return float(np.clip(score, -MOST, MOST))
+
+
+def mixed(wealth: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """The same total, after a ``share`` of it was spread evenly: what a sleeper lost is put at stake anew."""
+    spread: NDArray[np.float64] = (1 - share) * wealth + share * wealth.mean()
+    return spread
+
+
+class Evidence(Policy):
+    """M_t ≥ clients/α bans client i; M_t = Σ_b W_b,t is a wealth that grows only against an innocent's odds.
+
+    Start: W_b,0 = 1/5 for five bets b. Before round t a ``share`` of the total is spread evenly; then
+    W_b,t = W_b,t−1 · f_b(p_t): f = 1 (kept), 1{p ≤ q}/q with the smallest possible p for q, and
+    κ p^(κ−1) for κ = 0.1, 0.25, 0.5. Each ∫₀¹ f dp ≤ 1, hence M_t is a test supermartingale, and by Ville's
+    inequality P(M_t ≥ 1/ε for any t) ≤ ε.
+
+    With ``rounds`` > 0: p_t = (1 + how many of the k + m known scores are at least s_t) / (1 + k + m), the
+    k scores of all clients in the first ``rounds`` rounds and the client's own m since. Such p of
+    exchangeable scores are independent and at least uniform. With ``rounds`` = 0: p_t = ``rate`` for
+    whom the detectors suspect, else 1. Of several detectors the smallest p counts, times their number.
+
+    The promise: an honest client is ever banned, in however many rounds, with P ≤ α / ``clients``, and any
+    of at most ``clients`` honest ones with P ≤ α (a union bound), if, with ``rounds`` > 0, its scores and
+    those of the first rounds are exchangeable (clean rounds, clients alike, no drift), or, with ``rounds``
+    = 0, it is a suspect with P ≤ ``rate`` in every round, whatever happened before. Under ``centre`` "own"
+    exchangeable are the differences to the client's own mean in the first rounds: clients may differ in
+    level; this holds approximately, and clients unknown by then are compared as they are. Nobody is banned
+    in the first rounds. Unusable updates are excluded and say nothing about p. One round bans only if it can:
+    k + 1 ≥ 5 · clients/α at the first one judged.
+
+    Suspects of the round are excluded, as under ``exclude``, by ``rule``; the promise is about bans alone.
+
+    Args:
+        alpha: α, in (0, 1).
+        clients: how many honest clients the promise covers together; 1 makes it one for each.
+        rounds: rounds to learn clean scores from; 0 trusts ``rate`` instead: scores of a model in training
+            drift (docs/recommended-guard.md says how often the promise failed for that reason).
+        rate: with ``rounds`` = 0, an honest client's chance to be a suspect in a round, in (0, 1).
+        centre: "none" compares scores as they are, "own" less the client's mean in the first rounds.
+        share: of the wealth, spread anew every round, in [0, 1).
+        memory: own scores kept per client and detector; beyond so many, the promise is approximate.
+        rule: how scores become suspects, see :mod:`fedguard.rules`.
+        vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
+
+    Raises:
+        ParameterError: a parameter out of range.
+
+    Source: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005, ch. 7 (test martingales);
+        Vovk & Wang, E-values, Annals of Statistics 2021 (calibrators).
+    """
+
+    card = Card(
+        "evidence",
+        "ban once the evidence of all rounds leaves a stated doubt",
+        "Vovk & Wang, E-values, Annals of Statistics 2021",
+    )
+
+    bans = True
+    check_with = MappingProxyType({"rate": 0.01, "alpha": 0.05})  # else one suspicion bans nobody
+
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        clients: int = 1,
+        rounds: int = 0,
+        rate: float = 0.05,
+        centre: Literal["none", "own"] = "none",
+        share: float = 0.01,
+        memory: int = 1000,
+        rule: str | dict[str, Any] = "native",
+        vote: Vote = "any",
+    ) -> None:
+        super().__init__(rule, vote)
+        for what, value in (("alpha", alpha), ("rate", rate)):
+            if not 0 < value < 1:
+                raise ParameterError(f"evidence: {what} is {value}; use a share in (0, 1), say 0.01")
+        if not 0 <= share < 1:
+            raise ParameterError(f"evidence: share is {share}; use one in [0, 1), say 0.01")
+        if rounds < 0 or clients < 1 or memory < 1:
+            raise ParameterError(
+                f"evidence: rounds is {rounds}, clients {clients}, memory {memory}; use 0, 1 and 1 or more"
+            )
+        if centre not in ("none", "own") or (centre == "own" and rounds == 1):
+            raise ParameterError(
+                f"evidence: centre is {centre!r}; use 'none', or 'own' with more than 1 round to learn from"
+            )
+        self.alpha, self.clients, self.rounds, self.rate = alpha, clients, rounds, rate
+        self.centre, self.share, self.memory = centre, share, memory
+        self._past: History[Past] = History()
+        #: Per detector and round learnt from, pairs of client and score.
+        self._clean: dict[str, list[list[tuple[ClientId, float]]]] = {}
+
+    def decide(self, case: Case) -> Decision:
+        """Exclude the suspects, and ban those with too much evidence against them."""
+        suspects, phrases = self.suspects(case)
+        bans: dict[int, int | None] = {}
+        reasons = []
+        limit = self.clients / self.alpha
+        for i, (wealth, p) in enumerate(self._wealth(case, suspects)):
+            total = sum(wealth)
+            text = f"evidence {total:.3g} of {limit:.3g} (p {p:.2g})"
+            if total >= limit:
+                bans[i] = None
+                reasons.append(f"banned for good: {text}: {phrases[i]}")
+            else:
+                reasons.append(f"{'excluded' if suspects[i] else 'accepted'}: {text}: {phrases[i]}")
+        guilty = suspects.copy()
+        guilty[list(bans)] = True
+        return Decision((~guilty).astype(float), guilty, tuple(reasons), bans)
+
+    def _learning(self, case: Case) -> bool:
+        return any(len(self._clean.get(name, ())) < self.rounds for name in case.scores)
+
+    def _wealth(self, case: Case, suspects: NDArray[np.bool_]) -> list[tuple[list[float], float]]:
+        """Every client's bets after this round, and its p."""
+        before = [self._before(client) for client in case.client_ids]
+        if not case.scores or self._learning(case):
+            return [(past.wealth, 1.0) for past in before]
+        if self.rounds == 0:
+            least = self.rate
+            p = np.where(suspects, self.rate, 1.0)
+        else:
+            p, least = self._p_values(case, before)
+        stakes = [mixed(np.array(past.wealth), self.share) for past in before]
+        pairs = zip(stakes, p, strict=True)
+        return [(np.minimum(w * bets(x, least), MOST).tolist(), float(x)) for w, x in pairs]
+
+    def _p_values(self, case: Case, before: list[Past]) -> tuple[NDArray[np.float64], float]:
+        """(n,) the smallest p of any detector, times their number; and the smallest that can be."""
+        result = np.ones(len(case.client_ids))
+        least = 1.0
+        for name in case.scores:
+            clean, levels = self._reference(name)
+            for i, (client, past) in enumerate(zip(case.client_ids, before, strict=True)):
+                value = _bounded(case.scores[name].values[i]) - levels.get(str(client), 0.0)
+                own = np.array(past.scores.get(name, []))
+                above = 1 + int((clean >= value).sum()) + int((own >= value).sum())
+                result[i] = min(result[i], above / (1 + len(clean) + len(own)))
+            least = min(least, 1 / (1 + len(clean)))
+        many = len(case.scores)
+        return np.minimum(1.0, many * result), min(1.0, many * least)
+
+    def _before(self, client: ClientId) -> Past:
+        count = 2 + len(KAPPAS)
+        return self._past.get(client) or Past([1 / count] * count, {})
+
+    def _reference(self, name: str) -> tuple[NDArray[np.float64], dict[str, float]]:
+        """The clean scores of a detector, and under "own" every client's level, which is taken off.
+
+        Of a clean score the level of the client's *other* clean scores is taken off.
+        """
+        own: dict[str, list[float]] = {}
+        for part in self._clean[name]:
+            for client, score in part:
+                own.setdefault(str(client), []).append(score)
+        if self.centre == "none":
+            return np.array([score for scores in own.values() for score in scores]), {}
+        several = {client: scores for client, scores in own.items() if len(scores) > 1}
+        apart = [
+            score - np.mean(scores[:i] + scores[i + 1 :])
+            for scores in several.values()
+            for i, score in enumerate(scores)
+        ]
+        return np.array(apart), {client: float(np.mean(scores)) for client, scores in several.items()}
+
+    def commit(self, case: Case, decision: Decision) -> None:
+        """Learn from one more clean round; after that, keep wealth and scores by client."""
+        suspects, _ = self.suspects(case)
+        if self._learning(case):
+            for name, scores in case.scores.items():
+                values = map(_bounded, scores.values)
+                self._clean.setdefault(name, []).append(list(zip(case.client_ids, values, strict=True)))
+        else:
+            kept = {}
+            levels = {name: self._reference(name)[1] for name in case.scores if self.rounds}
+            for i, (wealth, _) in enumerate(self._wealth(case, suspects)):
+                client = case.client_ids[i]
+                own = dict(self._before(client).scores)
+                for name, level in levels.items():
+                    value = _bounded(case.scores[name].values[i]) - level.get(str(client), 0.0)
+                    own[name] = [*own.get(name, []), value][-self.memory :]
+                kept[client] = Past(wealth, own)
+            self._past.remember(kept)
+        super().commit(case, decision)
+
+    def state_dict(self) -> State:
+        """What was learnt, the clients' wealth and scores, and what the rule remembers."""
+        return {
+            "clean": {n: [[list(pair) for pair in part] for part in r] for n, r in self._clean.items()},
+            "past": [[client, list(past.wealth), dict(past.scores)] for client, past in self._past.items()],
+            "rule": super().state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back to a state that ``state_dict`` returned."""
+        self._clean = {
+            name: [[(client, score) for client, score in part] for part in rounds]
+            for name, rounds in state["clean"].items()
+        }
+        self._past = History((client, Past(list(w), dict(scores))) for client, w, scores in state["past"])
+        super().load_state_dict(state["rule"])
