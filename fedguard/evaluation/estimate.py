@@ -9,6 +9,7 @@ from pathlib import Path
 from ..simulation.federation import Federation
 from ..simulation.settings import Cell
 from ..simulation.shadow import Shadow
+from ..threads import single_thread
 from .suite import Suite
 from .task import tasks_of
 
@@ -45,8 +46,9 @@ def estimate(suite: Suite, workers: int) -> str:
 def _first_round(cell: Cell) -> float:
     first = cell.model_copy(update={"rounds": 1})
     start = time.perf_counter()
-    if cell.recording is not None:
-        Shadow([first]).run()
-    else:
-        Federation(first).step(0)
+    with single_thread():  # as in the worker processes; many threads of tiny work wait for each other
+        if cell.recording is not None:
+            Shadow([first]).run()
+        else:
+            Federation(first).step(0)
     return time.perf_counter() - start
