@@ -50,6 +50,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "reweight": {},
     "ban": {"strikes": 2, "window": 4, "duration": 2, "parole": 1},
     "gate": {},
+    "evidence": {"alpha": 0.05, "rounds": 1},
 }
 
 
