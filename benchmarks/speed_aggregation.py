@@ -2,22 +2,23 @@
 
     python benchmarks/speed_aggregation.py [--quick]
 
-Every side gets the input that it works on directly: byzfl an array or a tensor, whichever is faster for it,
-Flower a list of arrays. Checks are part of our time: a rule refuses updates that are not finite.
+Every side gets the input that it works on directly: byzfl a tensor, which its clients send, and an array (a
+target is for the faster of the two), Flower a list of arrays. Checks are part of our time: a rule refuses
+updates that are not finite.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from bench import (
     Row,
+    by_speed,
     compare,
-    faster,
     largest_difference,
     normal_updates,
     peer,
@@ -31,6 +32,15 @@ from fedguard import Round, make_aggregator
 from fedguard.blocks import in_order
 
 N, F = 100, 20
+
+
+class Peer(NamedTuple):
+    """Whom a rule is compared with; without a function where it is not installed."""
+
+    name: str
+    target: float | None
+    side: Callable[[], Any] | None = None
+    note: str = ""
 
 
 def rows(quick: bool) -> list[Row]:
@@ -50,44 +60,46 @@ def aggregate(name: str, X: torch.Tensor, **params: Any) -> Callable[[], torch.T
     return lambda: rule(Round(X))
 
 
-def byzfl(name: str, X: torch.Tensor, **params: Any) -> tuple[str, Callable[[], Any]] | None:
-    """Theirs on an array or on a tensor, whichever takes less time."""
+def byzfl(name: str, X: torch.Tensor, target: float, note: str = "", **params: Any) -> list[Peer]:
+    """Theirs on an array and on a tensor; the target is for the faster one."""
     package = peer("byzfl")
     if package is None:
-        return None
+        return [Peer("byzfl", target)]
     rule = getattr(package, name)(**params)
-    label, side = faster({"NumPy": lambda: rule(X.numpy()), "torch": lambda: rule(X)})
-    return f"{version('byzfl')} ({label})", side
+    sides = by_speed({"NumPy array": lambda: rule(X.numpy()), "torch tensor": lambda: rule(X)})
+    return [
+        Peer(f"{version('byzfl')} on a {kind}", None if place else target, side, note)
+        for place, (kind, side) in enumerate(sides.items())
+    ]
 
 
-def flower(name: str, X: torch.Tensor, **params: Any) -> tuple[str, Callable[[], Any]] | None:
+def flower(name: str, X: torch.Tensor, target: float, **params: Any) -> list[Peer]:
+    """Theirs on a list of arrays."""
     package = peer("flwr.server.strategy.aggregate")
     if package is None:
-        return None
+        return [Peer("flwr", target)]
     results = [([row], 1) for row in X.numpy()]
-    return version("flwr"), lambda: getattr(package, name)(results, **params)[0]
+    return [Peer(version("flwr"), target, lambda: getattr(package, name)(results, **params)[0])]
 
 
 def against(
     work: str,
     ours: Callable[[], Any],
-    peers: list[tuple[str, float, tuple[str, Callable[[], Any]] | None, str]],
+    peers: list[Peer],
     agree: Callable[[Any, Any], str] = largest_difference,
 ) -> list[Row]:
     return [
-        compare(work, found[0], target, ours, found[1], agree, note=note)
-        if found
+        compare(work, name, target, ours, side, agree, repeats=5 if target else 3, note=note)
+        if side
         else skipped(work, name, target)
-        for name, target, found, note in peers
+        for name, target, side, note in peers
     ]
 
 
 def krum(X: torch.Tensor) -> list[Row]:
     work, ours = f"Krum scores and choice {size(X)}", aggregate("krum", X, num_malicious=F)
-    peers = [
-        ("byzfl", 4.0, byzfl("Krum", X, f=F), "it sums over n − f − 1 neighbours, the paper over n − f − 2"),
-        ("flwr", 12.0, flower("aggregate_krum", X, num_malicious=F, to_keep=0), ""),
-    ]
+    note = "it sums over n − f − 1 neighbours, the paper over n − f − 2"
+    peers = byzfl("Krum", X, 4.0, note, f=F) + flower("aggregate_krum", X, 12.0, num_malicious=F, to_keep=0)
     found = against(work, ours, peers, same)
     limit = compare(
         work,
@@ -115,11 +127,7 @@ def median(X: torch.Tensor) -> list[Row]:
     work, ours = f"median {size(X)}", aggregate("median", X)
     lower = "torch.median returns the lower of the two middle values"
     return [
-        *against(
-            work,
-            ours,
-            [("byzfl", 20.0, byzfl("Median", X), ""), ("flwr", 20.0, flower("aggregate_median", X), "")],
-        ),
+        *against(work, ours, byzfl("Median", X, 20.0) + flower("aggregate_median", X, 20.0)),
         compare(
             work,
             f"torch.median {torch.__version__}",
@@ -134,16 +142,13 @@ def median(X: torch.Tensor) -> list[Row]:
 
 def trimmed_mean(X: torch.Tensor) -> list[Row]:
     work, ours = f"trimmed mean {size(X)}", aggregate("trimmed_mean", X, num_malicious=F)
-    peers = [
-        ("byzfl", 15.0, byzfl("TrMean", X, f=F), ""),
-        ("flwr", 15.0, flower("aggregate_trimmed_avg", X, proportiontocut=F / N), ""),
-    ]
-    return against(work, ours, peers)
+    theirs = flower("aggregate_trimmed_avg", X, 15.0, proportiontocut=F / N)
+    return against(work, ours, byzfl("TrMean", X, 15.0, f=F) + theirs)
 
 
 def geometric_median(X: torch.Tensor) -> list[Row]:
     note = "it takes 3 Weiszfeld steps from zero (its default), we go on until nothing moves"
-    peers = [("byzfl", 10.0, byzfl("GeometricMedian", X, nu=1e-6, T=3), note)]
+    peers = byzfl("GeometricMedian", X, 10.0, note, nu=1e-6, T=3)
     return against(f"geometric median {size(X)}", aggregate("geometric_median", X), peers)
 
 
