@@ -26,7 +26,7 @@ def model_cosine_distances(round: Round) -> NDArray[np.float64]:
         raise NeedError("flame needs global_params: give the round its global_params")
     updates = round.updates
     start = round.global_params.double().to(updates.device)
-    shift = updates.sum_blocks(lambda block, w: (block * (block + 2 * w)).sum(1), start)
+    shift = 2 * updates.along(start) + updates.norms.square()
     lengths = (start @ start + shift).clamp(min=0).sqrt()
     sums = lengths[:, None] + lengths[None]
     apart = torch.where(sums > 0, (shift[:, None] - shift[None]) / sums, 0.0)

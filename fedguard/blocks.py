@@ -80,12 +80,17 @@ def wide(block: Block) -> Block:
     return block.astype(np.float64) if isinstance(block, np.ndarray) else block.double()
 
 
+def row_squares(block: Block) -> Block:
+    """(n,) the squared norm of every row."""
+    einsum = np.einsum if isinstance(block, np.ndarray) else torch.einsum
+    return einsum("ij,ij->i", block, block)  # no square is written to memory
+
+
 def finite_rows(block: Block) -> NDArray[np.bool_]:
     """(n,) where a row has no NaN or Inf."""
     if not isinstance(block, np.ndarray):
         return np.asarray(block.isfinite().all(1).cpu())
-    squares = np.einsum("ij,ij->i", block, block)
-    if not np.isfinite(squares).all():  # may also be a square too large for float32
+    if not np.isfinite(row_squares(block)).all():  # may also be a square too large for float32
         return np.asarray(np.isfinite(block).all(1))
     return np.ones(len(block), dtype=bool)
 

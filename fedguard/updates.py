@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .blocks import Block, Result, finite_rows, in_order, joined, ranges, wide
+from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_squares, wide
 from .errors import RoundError
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Updates:
     @cached_property
     def norms(self) -> Tensor:
         """(n,) Euclidean norms ‖u_i‖, float64."""
-        return self.sum_blocks(lambda block: (block * block).sum(1)).sqrt()
+        return self.sum_blocks(row_squares).sqrt()
 
     @cached_property
     def mean(self) -> Tensor:
