@@ -90,12 +90,13 @@ the time of training, detection and aggregation."""
 
 
 def columns_named(names: Sequence[str]) -> list[Column]:
-    """Columns by name; "all" is every one of them.
+    """Columns by name, in capitals or not; "all" is every one of them.
 
     Raises:
         ParameterError: there is no such column.
     """
-    wanted = list(COLUMNS) if list(names) == ["all"] else names
+    wanted = [name.lower() for name in names]
+    wanted = list(COLUMNS) if wanted == ["all"] else wanted
     for name in wanted:
         if name not in COLUMNS:
             raise ParameterError(f"no column {name!r}{nearest(name, COLUMNS)} (known: {', '.join(COLUMNS)})")

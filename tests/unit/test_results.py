@@ -194,7 +194,7 @@ def test_numbers_keep_full_precision_and_their_counts(store):
     read = pd.read_csv(io.BytesIO(export(store, "csv")), keep_default_na=True)
     for name in ("dacc", "dacc_ci", "tp", "fn", "pooled_fpr", "accuracy_lost"):
         np.testing.assert_allclose(read[name], frame[name], rtol=1e-12)
-    few = export(store, "csv", layout_of("", "", "ap,tpr_at_1", {})).decode().splitlines()[0]
+    few = export(store, "csv", layout_of("", "", "AP,tpr_at_1", {})).decode().splitlines()[0]
     assert few.endswith("seeds,failed,ap,ap_ci,tpr_at_1,tpr_at_1_ci")
 
 
