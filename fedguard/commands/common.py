@@ -42,9 +42,6 @@ def cores() -> int:
 
 def print_table(table: Any) -> None:
     """Print anything that rich can; files and pipes are 120 columns wide."""
-    from rich.console import Console
+    from ..console.plain import terminal
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table)
+    terminal(piped_width=120).print(table)

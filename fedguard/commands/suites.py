@@ -104,7 +104,7 @@ def export(
         str, typer.Option(help="ROWS,COLUMNS: two settings, e.g. attack,defense or partition.beta,defense.")
     ] = "",
     where: Annotated[
-        list[str] | None, typer.Option(help="Only these, e.g. --where attack=[lie,min_max].")
+        list[str] | None, typer.Option(help="Only these, e.g. --where attack=\\[lie,min_max].")
     ] = None,
     preset: Annotated[str, typer.Option(help="A paper's layout, e.g. fedredefense_table1.")] = "",
 ) -> None:

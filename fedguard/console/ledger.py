@@ -215,9 +215,9 @@ def _table(*columns: str) -> Table:
 
 
 def _print(*parts: Any) -> None:
-    from rich.console import Console
+    from .plain import terminal
 
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = terminal()
     for part in parts:
         console.print(part)
 

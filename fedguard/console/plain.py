@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def terminal(stderr: bool = False, piped_width: int | None = None) -> Console:
+    """Where text is printed as it is: brackets are no markup, and only what asks for it has a colour.
+
+    Args:
+        stderr: print there; lines are not wrapped then.
+        piped_width: columns where it is a file or a pipe; as wide as the environment says if absent.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=stderr, soft_wrap=stderr, markup=False, highlight=False, emoji=False)
+    if piped_width and not console.is_terminal:
+        console.width = piped_width
+    return console
+
 
 def plain(value: object, width: int | None = None) -> str:
     """Printable characters only, the others escaped; cut at ``width``."""

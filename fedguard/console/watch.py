@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import DataError
-from .plain import number, plain
+from .plain import number, plain, terminal
 
 #: Rounds whose drift is drawn.
 HISTORY = 40
@@ -79,7 +79,7 @@ def watch(path: Path, once: bool, rows: int | None = None) -> None:
     Raises:
         DataError: there is no round to show (``once``), or the file cannot be read.
     """
-    console, tail = Console(highlight=False, markup=False, emoji=False), Tail(path)
+    console, tail = terminal(), Tail(path)
     if once:
         if not tail.read():
             raise DataError(

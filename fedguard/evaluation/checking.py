@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ..console.plain import terminal
 from ..errors import ConfigError, RegistryError
 from ..params import nearest
 from ..registry import REGISTRIES
@@ -76,14 +77,14 @@ def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> b
         text = result.message
         if result.status == "failed":
             text = f"{result.message}\n{result.advice}"
-        table.add_row(result.check, f"[{STYLES[result.status]}]{result.status}[/]", text)
-    Console().print(table)
+        table.add_row(result.check, Text(result.status, style=STYLES[result.status]), text)
+    terminal().print(table)
     return report.ok
 
 
 def check_all() -> bool:
     """Check every registered method and print one line for each; returns whether everything passed."""
-    console, ok = Console(), True
+    console, ok = terminal(), True
     for plural, checker in CHECKERS.items():
         for name in REGISTRIES[plural].names():
             report = checker(name)
@@ -92,5 +93,5 @@ def check_all() -> bool:
             text = "passed" if report.ok else "; ".join(f"{r.check}: {r.message}" for r in report.failures)
             more = f" ({exempt} exempt)" if exempt else ""
             style = "green" if report.ok else "bold red"
-            console.print(f"{plural:12} {name:24} [{style}]{text}[/]{more}", highlight=False)
+            console.print(Text.assemble(f"{plural:12} {name:24} ", (text, style), more))
     return ok

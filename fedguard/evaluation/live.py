@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..console.plain import terminal
 from ..simulation.settings import Cell
 from .follow import Follower
 from .frame import metrics_frame
@@ -34,12 +34,12 @@ class Terminal(Follower):
 
     def __init__(self, workers: int, columns: tuple[str, ...] = SHOWN, recording: bool = False) -> None:
         self.workers, self.columns, self.recording = workers, columns, recording
-        self.console = Console()
+        self.console = terminal()
         self.dacc: list[float] = []
         self.ran = 0
         self.progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("rounds"),
@@ -53,7 +53,7 @@ class Terminal(Follower):
         """Show what is going to be run."""
         if not self.console.is_terminal:
             self.console.width = 110 if len(suite.seeds) == 1 else 150  # intervals take room
-        self.console.print(_headline(suite, self.workers), highlight=False)
+        self.console.print(_headline(suite, self.workers))
         self.task = self.progress.add_task("starting", total=rounds, dacc="")
         self.progress.start()
 
@@ -74,16 +74,14 @@ class Terminal(Follower):
         """Show the tables."""
         self.progress.stop()
         for heading, table in attack_tables(metrics_frame(store), self.columns):
-            self.console.print(heading, style="bold", highlight=False)
+            self.console.print(heading, style="bold")
             self.console.print(table)
-        self.console.print(FOOTNOTE, style="dim", highlight=False)
+        self.console.print(FOOTNOTE, style="dim")
         if self.recording and len(store.finished()) > self.ran:
             self.console.print("what was there already has not been recorded", style="yellow")
         there = len(store.finished()) - self.ran
         done = f", {there} were there already" if there else ""
-        self.console.print(
-            f"{self.ran} runs in {seconds:.0f} s{done}, results in {store.folder}", highlight=False
-        )
+        self.console.print(f"{self.ran} runs in {seconds:.0f} s{done}, results in {store.folder}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -95,9 +93,7 @@ def show_failures(store: Store) -> int:
     failed = store.failures()
     for attack, defense, seed, error in failed:
         last = error.strip().splitlines()[-1]
-        Console(stderr=True, soft_wrap=True).print(
-            f"failed: {attack} × {defense}, seed {seed}: {last}", style="red", markup=False
-        )
+        terminal(stderr=True).print(f"failed: {attack} × {defense}, seed {seed}: {last}", style="red")
     return len(failed)
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from ..console.plain import plain, terminal
 from ..errors import ConfigError
 from ..recording import Recording
 from ..simulation.recorded import RecordedFederation, cell_of
@@ -118,13 +119,13 @@ def show_replay(question: Question, out: Path | None) -> bool:
         hint = "" if question.model or question.validation else "; see --model, --validation and --root"
         needs = "give the round" in watcher.error
         problems.append(watcher.error.strip().splitlines()[-1] + (hint if needs else ""))
-    console = Console(width=None if Console().is_terminal else 110)
+    console = terminal(piped_width=110)
     if watcher.records:
         _show(answer, console)
         if out is not None:
             _write(answer, out)
     for problem in problems:
-        Console(stderr=True).print(problem, style="red", markup=False, highlight=False)
+        terminal(stderr=True).print(problem, style="red")
     return not damaged and not watcher.error
 
 
@@ -189,14 +190,12 @@ def _show(answer: Answer, console: Console) -> None:
     detectors = ", ".join(watcher.guard.detectors)
     console.print(
         f"{detectors} with policy {watcher.guard.policy.name} on {len(watcher.records)} recorded rounds "
-        f"({answer.cell.recording})",
-        highlight=False,
+        f"({answer.cell.recording})"
     )
     if answer.rotated:
         console.print(
             f"the {answer.rotated} oldest rounds were dropped to save space: no detector can remember them",
             style="yellow",
-            highlight=False,
         )
     rounds = _table("round", "clients", "mean score", "suspects", "excluded", "banned", "who")
     for record in watcher.records:
@@ -213,12 +212,12 @@ def _show(answer: Answer, console: Console) -> None:
         _show_metrics(answer, console)
     if answer.compared:
         verdict = "the same to the last bit" if answer.different == 0 else f"{answer.different} differ"
-        console.print(f"{answer.compared} scores compared with the recorded ones: {verdict}", highlight=False)
+        console.print(f"{answer.compared} scores compared with the recorded ones: {verdict}")
 
 
 def _round_row(index: int, there: list[Any]) -> tuple[Any, ...]:
     suspects = [row.id for row in there if row.suspect]
-    named = " ".join(suspects[:8]) + (" …" if len(suspects) > 8 else "")
+    named = " ".join(plain(name) for name in suspects[:8]) + (" …" if len(suspects) > 8 else "")
     excluded, banned = sum(row.weight == 0 for row in there), sum(row.banned for row in there)
     return index, len(there), _mean([r.score for r in there]), len(suspects), excluded, banned, named
 
@@ -227,7 +226,7 @@ def _client_row(answer: Answer, number: int) -> list[str]:
     rows = [record.clients[number] for record in answer.watcher.records]
     there = [row for row in rows if row.participated]
     cells = [
-        rows[-1].id,
+        plain(rows[-1].id),
         str(len(there)),
         _mean([row.score for row in there]),
         str(sum(row.suspect for row in there)),
@@ -251,7 +250,7 @@ def _show_metrics(answer: Answer, console: Console) -> None:
         for name in ("dacc", "fpr", "fnr")
     ]
     area = "–" if math.isnan(numbers["auroc"]) else f"{numbers['auroc']:.3f}"
-    console.print(f"{', '.join(rates)} ({basis}), AUROC {area}", highlight=False)
+    console.print(f"{', '.join(rates)} ({basis}), AUROC {area}")
 
 
 def _table(*names: str) -> Table:

@@ -135,3 +135,14 @@ def test_help_does_not_import_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_labels_with_brackets_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
+    """Rich would take them for markup, and refuse a closing tag that nobody opened."""
+    monkeypatch.chdir(tmp_path)
+    labels = ['attacks=[none, {label: "[red]x[/nope]", name: lie}]', 'defenses={"[/b] :smile:": krum}']
+    status, out, err = call(monkeypatch, capsys, "evaluate", *SMALL, *labels)
+    assert status == 0
+    assert err == ""
+    assert "attack: [red]x[/nope]" in out
+    assert "[/b] :smile:" in out

@@ -273,3 +273,23 @@ def test_replay_leaves_the_recording_as_it_is(recorded):
     assert torch.equal(
         Recording(folder).read(0).round.updates.matrix, Recording(folder).read(0).round.updates.matrix
     )
+
+
+def test_names_of_clients_do_not_drive_the_terminal(tmp_path, monkeypatch, capsys):
+    """Neither rich's markup nor escape sequences; ids are what clients call themselves."""
+    from fedguard import Guard, Round
+
+    names = ["[/b]", "\x1b[2J", "[red]c", "d", "e", "f"]
+    with Recorder(tmp_path) as recorder:
+        updates = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+        Guard(observers=[recorder]).process(Round(updates, client_ids=names, index=0))
+    arguments = ["replay", str(tmp_path), "--detector", "norm_bound", "--assumed", "1"]
+    monkeypatch.setattr(sys, "argv", ["fedguard", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert not stop.value.code, said.err
+    assert "[/b]" in said.out
+    assert "[red]c" in said.out
+    assert "\x1b" not in said.out
+    assert "\\x1b[2J" in said.out
