@@ -248,11 +248,13 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         tally = in_parallel(given.rounds, given.workers)
     text = table(tally, time.perf_counter() - start)
+    print(text, flush=True)  # what comes next takes as long again
     if given.soak:
         grown = soaked(given.soak, given.workers)
         tally.failures += [f"{g.detector} keeps growing" for g in grown if not g.bounded]
-        text += "\n## Memory\n\n" + soak_table(grown)
-    sys.stdout.write(text)
+        kept = "\n## Memory\n\n" + soak_table(grown)
+        print(kept)
+        text += kept
     if given.out is not None:
         given.out.write_text(text, encoding="utf-8")
     return 1 if tally.failures else 0
