@@ -1,5 +1,6 @@
 """The detector "recommended" against its signals written out client by client."""
 
+import itertools
 import math
 import statistics
 
@@ -13,9 +14,9 @@ from fedguard.errors import ParameterError
 from fedguard.server import Labelled, Server
 from fedguard.state import pack, unpack
 
-LIMITS = {"copies": 4.0, "size": 6.0, "direction": 4.5, "gain": 4.0}
-OVER_ROUNDS = {"size": 5.0, "direction": 5.0, "gain": 4.5}
-FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2}
+LIMITS = {"copies": 4.0, "size": 6.0, "direction": 4.5, "gain": 4.0, "reconstruction": 3.5}
+OVER_ROUNDS = {"size": 5.0, "direction": 5.0, "gain": 4.5, "reconstruction": 4.5}
+FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2, "reconstruction": 0.1}
 FEATURES, CLASSES = 6, 3
 D = FEATURES * CLASSES + CLASSES
 
@@ -32,13 +33,13 @@ def validation(samples=120, seed=0):
     return Labelled(inputs, labels)
 
 
-def updates(n=9, seed=0, scale=0.3):
+def updates(n=9, seed=0, scale=0.3, noise=0.7):
     """Towards the right model, each in its own way."""
     draw = torch.Generator().manual_seed(seed)
     right = torch.zeros(CLASSES, FEATURES)
     right[torch.arange(CLASSES), torch.arange(CLASSES)] = 1.0
     good = torch.cat([right.flatten(), torch.zeros(CLASSES)])
-    return scale * (good + 0.7 * torch.randn(n, D, generator=draw))
+    return scale * (good + noise * torch.randn(n, D, generator=draw))
 
 
 def a_round(matrix, index=0, server=True, counts=None, data=None):
@@ -116,6 +117,32 @@ def gain_by_hand(u, start, data):
     return [max(-10.0, min(1.0, 1 - g / statistics.median(gains))) for g in gains]
 
 
+def class_gradients_by_hand(start, data):
+    """−∇L_c of softmax regression: x (1{k = c} − p_k), averaged over the samples of class c."""
+    weight, bias = start[: FEATURES * CLASSES].reshape(CLASSES, FEATURES), start[FEATURES * CLASSES :]
+    rows = {c: [] for c in range(CLASSES)}
+    for x, label in zip(data.inputs.double().numpy(), data.labels.tolist(), strict=True):
+        odds = [math.exp(float(weight[k] @ x + bias[k])) for k in range(CLASSES)]
+        push = [float(k == label) - odds[k] / math.fsum(odds) for k in range(CLASSES)]
+        rows[label].append(np.concatenate([np.outer(push, x).ravel(), push]))
+    return [np.mean(part, axis=0) for part in rows.values()]
+
+
+def reconstruction_by_hand(u, start, data):
+    """The nearest point of the cone, by trying every set of classes that may have a positive weight."""
+    directions = class_gradients_by_hand(start, data)
+    result = []
+    for v in map(np.array, u):
+        best = 0.0
+        for size in range(1, CLASSES + 1):
+            for some in itertools.combinations(directions, size):
+                mix = np.linalg.lstsq(np.stack(some, 1), v, rcond=None)[0]
+                if (mix >= 0).all():
+                    best = max(best, norm(np.stack(some, 1) @ mix) / norm(v))
+        result.append(-best)
+    return result
+
+
 def scores_by_hand(rounds, window=8):
     """The scores of the last round, all clients in every one."""
     past = {name: [] for name in FLOORS}
@@ -125,6 +152,7 @@ def scores_by_hand(rounds, window=8):
         if round.server is not None:
             start = round.global_params.double().numpy()
             raw["gain"] = gain_by_hand(u, start, round.server.validation)
+            raw["reconstruction"] = reconstruction_by_hand(u, start, round.server.validation)
         for name, values in raw.items():
             past[name].append([v - statistics.median(values) for v in values])
     lengths = [norm(v) for v in u]
@@ -183,7 +211,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("signal", sorted(ATTACKS))
 def test_each_attack_is_seen_by_its_signal(signal):
-    matrix = updates(12)
+    matrix = updates(12, noise=0.3)
     ATTACKS[signal](matrix)
     scores = make_detector("recommended")(a_round(matrix))
     bad = [0, 1, 2] if signal == "copies" else [0]
@@ -210,10 +238,63 @@ def test_a_client_of_no_use_is_seen_with_validation_data_alone():
     assert "gain suspects" not in without.info
 
 
+def learnt(labels, seed):
+    """What training on some classes gives: their gradients mixed at random, and a little noise."""
+    draw = np.random.default_rng(seed)
+    start = np.linspace(-0.1, 0.1, D)
+    directions = np.stack(class_gradients_by_hand(start, validation()))[labels]
+    return draw.uniform(0.5, 1.5, len(labels)) @ directions + 0.02 * draw.standard_normal(D)
+
+
+def test_one_class_is_explained_and_a_wrong_label_is_not():
+    """Clients of one class each, in directions of their own; client 0 has class 0 and calls it 1."""
+    matrix = torch.tensor(np.stack([learnt([i % CLASSES], i) for i in range(12)]), dtype=torch.float32)
+    honest = make_detector("recommended")(a_round(matrix))
+    assert honest.info["reconstruction suspects"] == 0
+    assert honest.memory["reconstruction"] == pytest.approx(np.zeros(12), abs=0.05)
+    weight = matrix[0, : FEATURES * CLASSES].view(CLASSES, FEATURES)
+    weight[[0, 1]] = weight[[1, 0]]
+    scores = make_detector("recommended")(a_round(matrix))
+    assert scores.info["reconstruction suspects"] == 1
+    assert "reconstruction: " in scores.reasons[0]
+    assert "explained by any mix" in scores.reasons[0]
+
+
+def test_an_update_turned_round_is_not_explained():
+    """The negative of a mix of all classes: least squares without a ≥ 0 would explain it as well."""
+    matrix = torch.tensor(np.stack([learnt([0, 1, 2], i) for i in range(10)]), dtype=torch.float32)
+    matrix[3] *= -1
+    scores = make_detector("recommended")(a_round(matrix))
+    assert scores.info["reconstruction suspects"] == 1
+    assert "reconstruction: " in scores.reasons[3]
+    assert scores.memory["reconstruction"][3] > 0.9
+
+
+def test_a_label_without_samples_leaves_reconstruction_out():
+    """A client might have just that label."""
+    data = validation(180)
+    some = Labelled(data.inputs[data.labels > 0], data.labels[data.labels > 0])
+    scores = make_detector("recommended")(a_round(updates(), data=some))
+    assert "gain suspects" in scores.info
+    assert "reconstruction suspects" not in scores.info
+
+
+def test_reconstruction_of_zero_and_of_no_direction_is_defined():
+    matrix = updates()
+    matrix[4] = 0
+    scores = make_detector("recommended")(a_round(matrix))
+    start, others = np.linspace(-0.1, 0.1, D), [v for v in matrix.double().tolist() if any(v)]
+    middle = statistics.median([*reconstruction_by_hand(others, start, validation()), 0.0])
+    assert scores.memory["reconstruction"][4] == pytest.approx(-middle, rel=1e-3)
+    flat = Labelled(torch.zeros(120, FEATURES), torch.arange(120) % CLASSES)
+    assert np.isfinite(make_detector("recommended")(a_round(matrix, data=flat)).values).all()
+
+
 def test_few_validation_samples_are_not_looked_at():
     round = a_round(updates(), data=validation(99))
-    assert "gain suspects" not in make_detector("recommended")(round).info
-    assert "gain suspects" in make_detector("recommended", validation=99)(round).info
+    for name in ("gain suspects", "reconstruction suspects"):
+        assert name not in make_detector("recommended")(round).info
+        assert name in make_detector("recommended", validation=99)(round).info
 
 
 def test_only_the_first_samples_count():
@@ -228,6 +309,11 @@ def test_only_the_first_samples_count():
         expected = [g - statistics.median(gains) for g in gains]
         scores = make_detector("recommended", samples=100)(round)
         assert scores.memory["gain"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        cosines = reconstruction_by_hand(
+            round.updates.matrix.double().tolist(), round.global_params.double().numpy(), first
+        )
+        expected = [c - statistics.median(cosines) for c in cosines]
+        assert scores.memory["reconstruction"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_rounds_of_others_do_not_move_a_mean():
