@@ -39,7 +39,7 @@ def seconds(attack: str, server: dict[str, int], rounds: int, steps: int) -> dic
             "training": {"steps": steps, "batch_size": BATCH, "lr": 0.05},
             "server": server,
             "attack_label": attack,
-            "attack": attack,
+            "attack": {"name": attack},
             "defense": {"detector": "recommended", "policy": "evidence"},
         }
     )

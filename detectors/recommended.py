@@ -64,7 +64,7 @@ class Recommended(Detector):
 
     Args:
         validation: the fewest validation samples that are worth a look.
-        samples: the most that are used, the first ones.
+        samples: the most that are used, the first ones: what the server does grows with them.
         window: rounds of a client that its means go over.
 
     Raises:
@@ -75,7 +75,7 @@ class Recommended(Detector):
 
     card = Card("recommended", "copies, size, direction, use and history, each against a limit", "FedGuard")
 
-    def __init__(self, validation: int = 100, samples: int = 500, window: int = 8) -> None:
+    def __init__(self, validation: int = 100, samples: int = 100, window: int = 8) -> None:
         if validation < 1 or samples < validation:
             raise ParameterError(
                 f"recommended: validation is {validation}, samples {samples}; "
