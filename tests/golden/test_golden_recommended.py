@@ -1,5 +1,6 @@
 """The detector "recommended" against its signals written out client by client."""
 
+import dataclasses
 import itertools
 import math
 import statistics
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from fedguard import Round, make_detector
+from fedguard.detectors._class_cone import cone_cosines
 from fedguard.errors import ParameterError
 from fedguard.server import Labelled, Server
 from fedguard.state import pack, unpack
@@ -128,19 +130,20 @@ def class_gradients_by_hand(start, data):
     return [np.mean(part, axis=0) for part in rows.values()]
 
 
+def cosine_to_cone_by_hand(v, directions):
+    """The nearest point of the cone, by trying every set of directions that may have a positive weight."""
+    best = 0.0
+    for size in range(1, len(directions) + 1):
+        for some in itertools.combinations(directions, size):
+            mix = np.linalg.lstsq(np.stack(some, 1), v, rcond=None)[0]
+            if (mix >= 0).all():
+                best = max(best, norm(np.stack(some, 1) @ mix) / norm(v))
+    return best
+
+
 def reconstruction_by_hand(u, start, data):
-    """The nearest point of the cone, by trying every set of classes that may have a positive weight."""
     directions = class_gradients_by_hand(start, data)
-    result = []
-    for v in map(np.array, u):
-        best = 0.0
-        for size in range(1, CLASSES + 1):
-            for some in itertools.combinations(directions, size):
-                mix = np.linalg.lstsq(np.stack(some, 1), v, rcond=None)[0]
-                if (mix >= 0).all():
-                    best = max(best, norm(np.stack(some, 1) @ mix) / norm(v))
-        result.append(-best)
-    return result
+    return [-cosine_to_cone_by_hand(np.array(v), directions) for v in u]
 
 
 def scores_by_hand(rounds, window=8):
@@ -238,6 +241,10 @@ def test_a_client_of_no_use_is_seen_with_validation_data_alone():
     assert "gain suspects" not in without.info
 
 
+#: A direction of length 1 that no gradient has: the outputs of all classes move together.
+WRONG = np.concatenate([np.tile(np.eye(FEATURES)[5], CLASSES), np.zeros(CLASSES)]) / math.sqrt(CLASSES)
+
+
 def learnt(labels, seed):
     """What training on some classes gives: their gradients mixed at random, and a little noise."""
     draw = np.random.default_rng(seed)
@@ -268,6 +275,59 @@ def test_an_update_turned_round_is_not_explained():
     assert scores.info["reconstruction suspects"] == 1
     assert "reconstruction: " in scores.reasons[3]
     assert scores.memory["reconstruction"][3] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["uneven", "twice the same", "nearly the same"])
+def test_the_nearest_point_of_a_cone_is_that_by_hand(kind):
+    draw = np.random.default_rng(3)
+    directions = draw.standard_normal((5, 8)) + 2 * draw.standard_normal(8)  # one large eigenvalue
+    if kind != "uneven":
+        directions[3] = directions[1] + (1e-3 * directions[0] if kind == "nearly the same" else 0)
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    vectors = [*draw.standard_normal((6, 8)), directions[2], -directions[2], directions.sum(0)]
+    vectors = [v / norm(v) for v in vectors]
+    found = cone_cosines(directions @ directions.T, np.stack(vectors) @ directions.T)
+    expected = [cosine_to_cone_by_hand(v, directions) for v in vectors]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_that_cannot_be_learnt_better_explains_nothing():
+    """Bias 200 for class 0: its probability is exactly 1, so its gradient is 0, and the others' are not."""
+    start = torch.zeros(D)
+    start[FEATURES * CLASSES] = 200.0
+    matrix = updates()
+    round = dataclasses.replace(a_round(matrix), global_params=start)
+    directions = class_gradients_by_hand(start.double().numpy(), validation())
+    cosines = [-cosine_to_cone_by_hand(v, directions[1:]) for v in matrix.double().numpy()]
+    assert norm(directions[0]) < 1e-80
+    expected = [c - statistics.median(cosines) for c in cosines]
+    assert make_detector("recommended")(round).memory["reconstruction"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_without_gradient_accuses_nobody_of_it():
+    start = torch.zeros(D)
+    start[: FEATURES * CLASSES].view(CLASSES, FEATURES)[:, :CLASSES] = 1000 * torch.eye(CLASSES)
+    inputs = torch.zeros(120, FEATURES)
+    inputs[torch.arange(120), torch.arange(120) % CLASSES] = 1.0
+    data = Labelled(inputs, torch.arange(120) % CLASSES)
+    scores = make_detector("recommended")(
+        dataclasses.replace(a_round(updates(), data=data), global_params=start)
+    )
+    assert scores.memory["reconstruction"].tolist() == [0.0] * 9
+    assert scores.info["reconstruction suspects"] == 0
+
+
+def test_a_little_wrong_in_every_round_is_seen_over_rounds():
+    """Two fifths of client 0's update are wrong: too little for a round, enough for five."""
+    detector, rounds = make_detector("recommended"), []
+    for t in range(5):
+        matrix = np.stack([learnt([i % CLASSES], 100 * t + i) for i in range(12)])
+        matrix[0] += 0.88 * norm(matrix[0]) * WRONG
+        rounds.append(a_round(torch.tensor(matrix, dtype=torch.float32), index=t))
+        scores = detector(rounds[-1])
+        assert scores.values == pytest.approx(scores_by_hand(rounds), rel=5e-3, abs=1e-4)
+        detector.commit(rounds[-1], scores)
+    assert scores.reasons[0].startswith("reconstruction over rounds: ")
 
 
 def test_a_label_without_samples_leaves_reconstruction_out():
