@@ -38,9 +38,9 @@ LIMITS = {
         4.5,
         "deviations less use to any class of the validation data, over its last rounds",
     ),
-    "reconstruction": (3.5, "deviations less explained by any mix of the validation data's classes"),
+    "reconstruction": (4.0, "deviations less explained by any mix of the validation data's classes"),
     "reconstruction over rounds": (
-        4.5,
+        5.0,
         "deviations less explained by any mix of the validation data's classes, over its last rounds",
     ),
 }
