@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,8 +16,6 @@ from fedguard.round import Round
 from fedguard.server import Labelled
 from fedguard.threads import single_thread
 from fedguard.updates import Updates
-
-from ._unroll import virtual_network
 
 #: Directions of the cone with a smaller share of its largest eigenvalue are rounding.
 LEAST_EIGENVALUE = 1e-9
@@ -65,7 +65,7 @@ def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArr
 
 def _class_gradients(model: torch.nn.Module, start: Tensor, data: Labelled) -> Tensor | None:
     """(C, d) −∇L_c(w) for every output of the model; None if one of them has no sample."""
-    network = virtual_network(model)
+    network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
     named = split_parameters(network, start).items()
     parts = {name: part.detach().clone().requires_grad_() for name, part in named}
     rows = []

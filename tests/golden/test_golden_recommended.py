@@ -330,6 +330,22 @@ def test_a_little_wrong_in_every_round_is_seen_over_rounds():
     assert scores.reasons[0].startswith("reconstruction over rounds: ")
 
 
+def test_a_model_with_batch_norm_and_a_label_with_one_sample():
+    """The model is used as for predictions: without dropout, and with running statistics of 0 and 1 here."""
+    data = validation(180)
+    keep = (data.labels > 0) | (torch.arange(180) == 0)
+    data = Labelled(data.inputs[keep], data.labels[keep])
+    norm_layer = nn.BatchNorm1d(CLASSES, affine=False)
+    network = nn.Sequential(nn.Linear(FEATURES, CLASSES), norm_layer, nn.Dropout(0.5)).train()
+    matrix = updates()
+    plain = make_detector("recommended")(a_round(matrix, data=data))
+    server = Server(model=network, validation=data)
+    scores = make_detector("recommended")(dataclasses.replace(a_round(matrix), server=server))
+    assert scores.memory["reconstruction"] == pytest.approx(plain.memory["reconstruction"], abs=1e-4)
+    assert network.training
+    assert norm_layer.num_batches_tracked == 0
+
+
 def test_a_label_without_samples_leaves_reconstruction_out():
     """A client might have just that label."""
     data = validation(180)
