@@ -1,7 +1,8 @@
 """Every detector × every attack × data × skew × share of attackers × seeds, on shared trajectories.
 
 python benchmarks/leaderboard.py FOLDER                    # digits, 2 seeds: minutes
-python benchmarks/leaderboard.py FOLDER --full             # also MNIST, Fashion-MNIST, 3 β, 3 shares, 3 seeds
+python benchmarks/leaderboard.py FOLDER --data mnist       # other data, 1 seed, β = 0.5, 5 of 20 malicious
+python benchmarks/leaderboard.py FOLDER --full             # all three data sets, 3 β, 3 shares, 3 seeds
 python benchmarks/leaderboard.py FOLDER --page PAGE.md     # write the page and its heat maps, too
 
 In shadow mode: all detectors watch one undefended federation per attack and seed, so a few hundred
@@ -24,12 +25,12 @@ from fedguard.evaluation.suite import Suite
 from fedguard.registry import attacks, detectors
 
 #: What does not fit a leaderboard of short runs with everybody's defaults, and why.
-LEFT_OUT = {
-    "ensemble": "made of others",
-    "fedredefense": "minutes per round with its defaults; --only fedredefense runs it",
+LEFT_OUT = {"ensemble": "made of others"}
+#: With these, short runs show something of methods that wait long by default, or take minutes per round.
+PARAMS: dict[str, dict[str, Any]] = {
+    "fldetector": {"start": 3, "window": 5},
+    "fedredefense": {"preset": "fast"},
 }
-#: With these, short runs show something of methods that wait long by default.
-PARAMS: dict[str, dict[str, Any]] = {"fldetector": {"start": 3, "window": 5}}
 #: Nothing to detect (a server reads clients' data), or made for one guard that is asked again and again.
 NO_ATTACKS = {"dlg", "inverting_gradients", "revealing_labels", "adaptive", "adaptive_label_flip"}
 #: Attacks that need a parameter.
@@ -42,6 +43,8 @@ BASE: dict[str, Any] = {
     "server": {"validation": 100, "root": 100},
     "mode": "shadow",
 }
+#: Images of 28 × 28 have many more samples per client: so many steps of so many samples, not epochs.
+LARGER: dict[str, Any] = {"training": {"steps": 20, "batch_size": 32, "lr": 0.1}}
 SMALL = {"data": ["digits"], "partition.beta": [0.5], "malicious": [5], "seeds": [0, 1]}
 FULL = {
     "data": ["digits", "mnist", "fashion_mnist"],
@@ -58,10 +61,10 @@ def suite(size: dict[str, Any], only: list[str] | None) -> Suite:
     grid = {key: values for key, values in size.items() if key != "seeds" and len(values) > 1}
     fixed = {key: values[0] for key, values in size.items() if key not in grid and key != "seeds"}
     beta = fixed.pop("partition.beta", 0.5)
+    larger = LARGER if fixed.get("data", "digits") != "digits" else {}
     return Suite(
         name="leaderboard",
-        **BASE,
-        **fixed,
+        **{**BASE, **larger, **fixed},
         partition={"name": "dirichlet", "beta": beta},
         seeds=size["seeds"],
         grid=grid,
@@ -100,7 +103,7 @@ def best(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def page(folder: Path, out: Path, command: str, seconds: float) -> None:
+def page(folder: Path, out: Path, command: str, where: str, seconds: float) -> None:
     """The Markdown page, with a heat map of every metric beside it if there is one point of the grid."""
     frame = read_results(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +118,9 @@ def page(folder: Path, out: Path, command: str, seconds: float) -> None:
     text = [
         "# Leaderboard of the detectors",
         f"Produced by `{command}` ({len(frame)} results, {failed} failed runs, {seconds:.0f} s).",
-        "Every detector with its own rule, in shadow mode: all watch the same undefended rounds. "
-        "Digits unless the table says otherwise; means over attacks and seeds, sorted by DACC.",
-        f"Left out: {left}.",
+        f"Every detector with its own rule, in shadow mode: all watch the same undefended rounds. {where} "
+        "Means over attacks and seeds, sorted by DACC.",
+        f"Left out: {left}. With parameters: {PARAMS}.",
         table(frame),
         "## By attack",
         best(frame),
@@ -126,17 +129,31 @@ def page(folder: Path, out: Path, command: str, seconds: float) -> None:
     out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
+def _where(plan: Suite) -> str:
+    """The federation in a sentence."""
+    training = plan.training
+    work = f"{training.steps} steps" if training.steps else f"{training.epochs} epochs"
+    return (
+        f"{plan.data.name}, {plan.clients} clients, {plan.malicious} of them malicious, {plan.rounds} rounds "
+        f"of {work} with batches of {training.batch_size}, partition {plan.partition.name} "
+        f"{plan.partition.params}, model {plan.model.name} {plan.model.params}, seeds {plan.seeds}"
+        + (f", at every point of {plan.grid}." if plan.grid else ".")
+    )
+
+
 def main() -> None:
     """Run what is left of the leaderboard, and write its page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--data", default="digits", help="the data set of the small run")
     parser.add_argument("--only", nargs="*", help="these detectors alone")
     parser.add_argument("--page", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     start = time.perf_counter()
-    plan = suite(FULL if given.full else SMALL, given.only)
+    small = SMALL if given.data == "digits" else {**SMALL, "data": [given.data], "seeds": [0]}
+    plan = suite(FULL if given.full else small, given.only)
     store = run_suite(
         plan, given.folder, given.workers, on_cell=lambda result: print(".", end="", flush=True)
     )
@@ -144,7 +161,8 @@ def main() -> None:
     del store
     if given.page:
         command = "python benchmarks/leaderboard.py FOLDER" + (" --full" if given.full else "")
-        page(given.folder, given.page, command, time.perf_counter() - start)
+        command += f" --data {given.data}" if given.data != "digits" else ""
+        page(given.folder, given.page, command, _where(plan), time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from fedguard.scores import Scores
 from fedguard.server import Labelled
 from fedguard.state import State
 
+from ._class_cone import unexplained
 from ._signals import copies, direction, gain, lengths, size, standard
 
 #: What counts as no difference at all, per signal: the smallest scale. Half of it for means over rounds.
-FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2}
+FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2, "reconstruction": 0.1}
 #: Who is not this much longer than the median cannot be suspect for its size.
 LONG = 1.3
 #: How often a client must have been seen before its mean over rounds counts.
@@ -37,6 +38,11 @@ LIMITS = {
         4.5,
         "deviations less use to any class of the validation data, over its last rounds",
     ),
+    "reconstruction": (4.0, "deviations less explained by any mix of the validation data's classes"),
+    "reconstruction over rounds": (
+        5.0,
+        "deviations less explained by any mix of the validation data's classes, over its last rounds",
+    ),
 }
 
 
@@ -45,18 +51,20 @@ class Recommended(Detector):
 
     copies: median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖). size: ln ‖u_i‖ less a Theil–Sen line
     through ln m_i (only of who is 1.3 times longer than the median). direction: −cos(u_i, median update).
-    gain: 1 − G_i / median G, G_i = Σ_c max(0, L_c(w) − L_c(w + u_i)) on validation data. The last three
-    become z = (v − centre) / scale by the round's shortest half, the scale at least 0.2, 0.1 and 0.2. "Over
-    rounds": the same of the client's mean over its last ``window`` rounds, this one included, each less its
-    median (the scale at least half as large), once it was seen three times.
+    gain: 1 − G_i / median G, G_i = Σ_c max(0, L_c(w) − L_c(w + u_i)) on validation data. reconstruction:
+    −cos(u_i, cone{−∇L_c(w)}), the best approximation of u_i by a mix of classes with correct labels. All
+    but copies become z = (v − centre) / scale by the round's shortest half, the scale at least 0.2, 0.1, 0.2
+    and 0.1. "Over rounds": the same of the client's mean over its last ``window`` rounds, this one included,
+    each less its median (the scale at least half as large), once it was seen three times.
 
     The limits are fixed: chosen on digits with some attacks, then left alone (docs/recommended-guard.md).
     The round needs an honest majority. Claimed sample counts are believed within the bounds of a line.
-    Without model, global model or at least ``validation`` labelled samples, gain is left out.
+    Without model, global model or at least ``validation`` labelled samples, gain and reconstruction are left
+    out; so is reconstruction while one of the model's outputs has no sample.
 
     Args:
         validation: the fewest validation samples that are worth a look.
-        samples: the most that are used, the first ones.
+        samples: the most that are used, the first ones: what the server does grows with them.
         window: rounds of a client that its means go over.
 
     Raises:
@@ -67,7 +75,7 @@ class Recommended(Detector):
 
     card = Card("recommended", "copies, size, direction, use and history, each against a limit", "FedGuard")
 
-    def __init__(self, validation: int = 100, samples: int = 500, window: int = 8) -> None:
+    def __init__(self, validation: int = 100, samples: int = 100, window: int = 8) -> None:
         if validation < 1 or samples < validation:
             raise ParameterError(
                 f"recommended: validation is {validation}, samples {samples}; "
@@ -102,6 +110,8 @@ class Recommended(Detector):
         if server and server.model is not None and start is not None and data is not None and enough:
             part = Labelled(data.inputs[: self.samples], data.labels[: self.samples])
             raw["gain"] = gain(round, server.model, start, part)
+            beyond = unexplained(round, server.model, start, part)
+            raw |= {} if beyond is None else {"reconstruction": beyond}
         return {name: values - np.median(values) for name, values in raw.items()}
 
     def _signals(

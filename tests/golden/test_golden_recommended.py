@@ -1,5 +1,7 @@
 """The detector "recommended" against its signals written out client by client."""
 
+import dataclasses
+import itertools
 import math
 import statistics
 
@@ -9,13 +11,14 @@ import torch
 from torch import nn
 
 from fedguard import Round, make_detector
+from fedguard.detectors._class_cone import cone_cosines
 from fedguard.errors import ParameterError
 from fedguard.server import Labelled, Server
 from fedguard.state import pack, unpack
 
-LIMITS = {"copies": 4.0, "size": 6.0, "direction": 4.5, "gain": 4.0}
-OVER_ROUNDS = {"size": 5.0, "direction": 5.0, "gain": 4.5}
-FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2}
+LIMITS = {"copies": 4.0, "size": 6.0, "direction": 4.5, "gain": 4.0, "reconstruction": 4.0}
+OVER_ROUNDS = {"size": 5.0, "direction": 5.0, "gain": 4.5, "reconstruction": 5.0}
+FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2, "reconstruction": 0.1}
 FEATURES, CLASSES = 6, 3
 D = FEATURES * CLASSES + CLASSES
 
@@ -24,7 +27,7 @@ def model():
     return nn.Linear(FEATURES, CLASSES)
 
 
-def validation(samples=120, seed=0):
+def validation(samples=100, seed=0):
     draw = torch.Generator().manual_seed(seed)
     labels = torch.arange(samples) % CLASSES
     inputs = torch.randn(samples, FEATURES, generator=draw)
@@ -32,13 +35,13 @@ def validation(samples=120, seed=0):
     return Labelled(inputs, labels)
 
 
-def updates(n=9, seed=0, scale=0.3):
+def updates(n=9, seed=0, scale=0.3, noise=0.7):
     """Towards the right model, each in its own way."""
     draw = torch.Generator().manual_seed(seed)
     right = torch.zeros(CLASSES, FEATURES)
     right[torch.arange(CLASSES), torch.arange(CLASSES)] = 1.0
     good = torch.cat([right.flatten(), torch.zeros(CLASSES)])
-    return scale * (good + 0.7 * torch.randn(n, D, generator=draw))
+    return scale * (good + noise * torch.randn(n, D, generator=draw))
 
 
 def a_round(matrix, index=0, server=True, counts=None, data=None):
@@ -116,6 +119,33 @@ def gain_by_hand(u, start, data):
     return [max(-10.0, min(1.0, 1 - g / statistics.median(gains))) for g in gains]
 
 
+def class_gradients_by_hand(start, data):
+    """−∇L_c of softmax regression: x (1{k = c} − p_k), averaged over the samples of class c."""
+    weight, bias = start[: FEATURES * CLASSES].reshape(CLASSES, FEATURES), start[FEATURES * CLASSES :]
+    rows = {c: [] for c in range(CLASSES)}
+    for x, label in zip(data.inputs.double().numpy(), data.labels.tolist(), strict=True):
+        odds = [math.exp(float(weight[k] @ x + bias[k])) for k in range(CLASSES)]
+        push = [float(k == label) - odds[k] / math.fsum(odds) for k in range(CLASSES)]
+        rows[label].append(np.concatenate([np.outer(push, x).ravel(), push]))
+    return [np.mean(part, axis=0) for part in rows.values()]
+
+
+def cosine_to_cone_by_hand(v, directions):
+    """The nearest point of the cone, by trying every set of directions that may have a positive weight."""
+    best = 0.0
+    for size in range(1, len(directions) + 1):
+        for some in itertools.combinations(directions, size):
+            mix = np.linalg.lstsq(np.stack(some, 1), v, rcond=None)[0]
+            if (mix >= 0).all():
+                best = max(best, norm(np.stack(some, 1) @ mix) / norm(v))
+    return best
+
+
+def reconstruction_by_hand(u, start, data):
+    directions = class_gradients_by_hand(start, data)
+    return [-cosine_to_cone_by_hand(np.array(v), directions) for v in u]
+
+
 def scores_by_hand(rounds, window=8):
     """The scores of the last round, all clients in every one."""
     past = {name: [] for name in FLOORS}
@@ -125,6 +155,7 @@ def scores_by_hand(rounds, window=8):
         if round.server is not None:
             start = round.global_params.double().numpy()
             raw["gain"] = gain_by_hand(u, start, round.server.validation)
+            raw["reconstruction"] = reconstruction_by_hand(u, start, round.server.validation)
         for name, values in raw.items():
             past[name].append([v - statistics.median(values) for v in values])
     lengths = [norm(v) for v in u]
@@ -183,7 +214,7 @@ ATTACKS = {
 
 @pytest.mark.parametrize("signal", sorted(ATTACKS))
 def test_each_attack_is_seen_by_its_signal(signal):
-    matrix = updates(12)
+    matrix = updates(12, noise=0.3)
     ATTACKS[signal](matrix)
     scores = make_detector("recommended")(a_round(matrix))
     bad = [0, 1, 2] if signal == "copies" else [0]
@@ -210,10 +241,136 @@ def test_a_client_of_no_use_is_seen_with_validation_data_alone():
     assert "gain suspects" not in without.info
 
 
+#: A direction of length 1 that no gradient has: the outputs of all classes move together.
+WRONG = np.concatenate([np.tile(np.eye(FEATURES)[5], CLASSES), np.zeros(CLASSES)]) / math.sqrt(CLASSES)
+
+
+def learnt(labels, seed):
+    """What training on some classes gives: their gradients mixed at random, and a little noise."""
+    draw = np.random.default_rng(seed)
+    start = np.linspace(-0.1, 0.1, D)
+    directions = np.stack(class_gradients_by_hand(start, validation()))[labels]
+    return draw.uniform(0.5, 1.5, len(labels)) @ directions + 0.02 * draw.standard_normal(D)
+
+
+def test_one_class_is_explained_and_a_wrong_label_is_not():
+    """Clients of one class each, in directions of their own; client 0 has class 0 and calls it 1."""
+    matrix = torch.tensor(np.stack([learnt([i % CLASSES], i) for i in range(12)]), dtype=torch.float32)
+    honest = make_detector("recommended")(a_round(matrix))
+    assert honest.info["reconstruction suspects"] == 0
+    assert honest.memory["reconstruction"] == pytest.approx(np.zeros(12), abs=0.05)
+    weight = matrix[0, : FEATURES * CLASSES].view(CLASSES, FEATURES)
+    weight[[0, 1]] = weight[[1, 0]]
+    scores = make_detector("recommended")(a_round(matrix))
+    assert scores.info["reconstruction suspects"] == 1
+    assert "reconstruction: " in scores.reasons[0]
+    assert "explained by any mix" in scores.reasons[0]
+
+
+def test_an_update_turned_round_is_not_explained():
+    """The negative of a mix of all classes: least squares without a ≥ 0 would explain it as well."""
+    matrix = torch.tensor(np.stack([learnt([0, 1, 2], i) for i in range(10)]), dtype=torch.float32)
+    matrix[3] *= -1
+    scores = make_detector("recommended")(a_round(matrix))
+    assert scores.info["reconstruction suspects"] == 1
+    assert "reconstruction: " in scores.reasons[3]
+    assert scores.memory["reconstruction"][3] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["uneven", "twice the same", "nearly the same"])
+def test_the_nearest_point_of_a_cone_is_that_by_hand(kind):
+    draw = np.random.default_rng(3)
+    directions = draw.standard_normal((5, 8)) + 2 * draw.standard_normal(8)  # one large eigenvalue
+    if kind != "uneven":
+        directions[3] = directions[1] + (1e-3 * directions[0] if kind == "nearly the same" else 0)
+    directions /= np.linalg.norm(directions, axis=1)[:, None]
+    vectors = [*draw.standard_normal((6, 8)), directions[2], -directions[2], directions.sum(0)]
+    vectors = [v / norm(v) for v in vectors]
+    found = cone_cosines(directions @ directions.T, np.stack(vectors) @ directions.T)
+    expected = [cosine_to_cone_by_hand(v, directions) for v in vectors]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_that_cannot_be_learnt_better_explains_nothing():
+    """Bias 200 for class 0: its probability is exactly 1, so its gradient is 0, and the others' are not."""
+    start = torch.zeros(D)
+    start[FEATURES * CLASSES] = 200.0
+    matrix = updates()
+    round = dataclasses.replace(a_round(matrix), global_params=start)
+    directions = class_gradients_by_hand(start.double().numpy(), validation())
+    cosines = [-cosine_to_cone_by_hand(v, directions[1:]) for v in matrix.double().numpy()]
+    assert norm(directions[0]) < 1e-80
+    expected = [c - statistics.median(cosines) for c in cosines]
+    assert make_detector("recommended")(round).memory["reconstruction"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_without_gradient_accuses_nobody_of_it():
+    start = torch.zeros(D)
+    start[: FEATURES * CLASSES].view(CLASSES, FEATURES)[:, :CLASSES] = 1000 * torch.eye(CLASSES)
+    inputs = torch.zeros(120, FEATURES)
+    inputs[torch.arange(120), torch.arange(120) % CLASSES] = 1.0
+    data = Labelled(inputs, torch.arange(120) % CLASSES)
+    scores = make_detector("recommended")(
+        dataclasses.replace(a_round(updates(), data=data), global_params=start)
+    )
+    assert scores.memory["reconstruction"].tolist() == [0.0] * 9
+    assert scores.info["reconstruction suspects"] == 0
+
+
+def test_a_little_wrong_in_every_round_is_seen_over_rounds():
+    """Half of client 0's update is wrong: too little for a round, enough for five."""
+    detector, rounds = make_detector("recommended"), []
+    for t in range(5):
+        matrix = np.stack([learnt([i % CLASSES], 100 * t + i) for i in range(12)])
+        matrix[0] += norm(matrix[0]) * WRONG
+        rounds.append(a_round(torch.tensor(matrix, dtype=torch.float32), index=t))
+        scores = detector(rounds[-1])
+        assert scores.values == pytest.approx(scores_by_hand(rounds), rel=5e-3, abs=1e-4)
+        detector.commit(rounds[-1], scores)
+    assert scores.reasons[0].startswith("reconstruction over rounds: ")
+
+
+def test_a_model_with_batch_norm_and_a_label_with_one_sample():
+    """The model is used as for predictions: without dropout, and with running statistics of 0 and 1 here."""
+    data = validation(180)
+    keep = (data.labels > 0) | (torch.arange(180) == 0)
+    data = Labelled(data.inputs[keep], data.labels[keep])
+    norm_layer = nn.BatchNorm1d(CLASSES, affine=False)
+    network = nn.Sequential(nn.Linear(FEATURES, CLASSES), norm_layer, nn.Dropout(0.5)).train()
+    matrix = updates()
+    plain = make_detector("recommended")(a_round(matrix, data=data))
+    server = Server(model=network, validation=data)
+    scores = make_detector("recommended")(dataclasses.replace(a_round(matrix), server=server))
+    assert scores.memory["reconstruction"] == pytest.approx(plain.memory["reconstruction"], abs=1e-4)
+    assert network.training
+    assert norm_layer.num_batches_tracked == 0
+
+
+def test_a_label_without_samples_leaves_reconstruction_out():
+    """A client might have just that label."""
+    data = validation(180)
+    some = Labelled(data.inputs[data.labels > 0], data.labels[data.labels > 0])
+    scores = make_detector("recommended")(a_round(updates(), data=some))
+    assert "gain suspects" in scores.info
+    assert "reconstruction suspects" not in scores.info
+
+
+def test_reconstruction_of_zero_and_of_no_direction_is_defined():
+    matrix = updates()
+    matrix[4] = 0
+    scores = make_detector("recommended")(a_round(matrix))
+    start, others = np.linspace(-0.1, 0.1, D), [v for v in matrix.double().tolist() if any(v)]
+    middle = statistics.median([*reconstruction_by_hand(others, start, validation()), 0.0])
+    assert scores.memory["reconstruction"][4] == pytest.approx(-middle, rel=1e-3)
+    flat = Labelled(torch.zeros(120, FEATURES), torch.arange(120) % CLASSES)
+    assert np.isfinite(make_detector("recommended")(a_round(matrix, data=flat)).values).all()
+
+
 def test_few_validation_samples_are_not_looked_at():
     round = a_round(updates(), data=validation(99))
-    assert "gain suspects" not in make_detector("recommended")(round).info
-    assert "gain suspects" in make_detector("recommended", validation=99)(round).info
+    for name in ("gain suspects", "reconstruction suspects"):
+        assert name not in make_detector("recommended")(round).info
+        assert name in make_detector("recommended", validation=99)(round).info
 
 
 def test_only_the_first_samples_count():
@@ -228,6 +385,11 @@ def test_only_the_first_samples_count():
         expected = [g - statistics.median(gains) for g in gains]
         scores = make_detector("recommended", samples=100)(round)
         assert scores.memory["gain"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        cosines = reconstruction_by_hand(
+            round.updates.matrix.double().tolist(), round.global_params.double().numpy(), first
+        )
+        expected = [c - statistics.median(cosines) for c in cosines]
+        assert scores.memory["reconstruction"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_rounds_of_others_do_not_move_a_mean():

@@ -1,0 +1,81 @@
+"""How much of an update some mix of correctly labelled classes explains."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+from fedguard.model import split_parameters
+from fedguard.round import Round
+from fedguard.server import Labelled
+from fedguard.threads import single_thread
+from fedguard.updates import Updates
+
+#: Directions of the cone with a smaller share of its largest eigenvalue are rounding.
+LEAST_EIGENVALUE = 1e-9
+
+
+def unexplained(
+    round: Round, model: torch.nn.Module, start: Tensor, data: Labelled
+) -> NDArray[np.float64] | None:
+    """(n,) −cos(u_i, {Σ_c a_c g_c : a ≥ 0}), g_c = −∇L_c(w), L_c the mean cross-entropy on class c.
+
+    A client that trains on few classes, or on many, moves along some mix of the class gradients with weights
+    a ≥ 0; one that trains on wrong labels, or that turns its update round, does not. The nearest point of
+    the cone is found by non-negative least squares. 0 for a zero update. None if a label has no sample,
+    since a client might have that one alone, or if a gradient is not finite.
+    """
+    with single_thread():
+        directions = _class_gradients(model, start, data)
+    if directions is None or not torch.isfinite(directions).all():
+        return None
+    lengths = directions.double().norm(dim=1)
+    directions = directions[lengths > 0] / lengths[lengths > 0, None].float()
+    updates = round.updates
+    if len(directions) == 0:
+        return np.zeros(round.n)
+    gram = Updates(directions).products.cpu().numpy()
+    along = torch.stack([updates.along(direction) for direction in directions], dim=1).cpu().numpy()
+    norms = updates.norms.cpu().numpy()
+    scaled = np.divide(along, norms[:, None], out=np.zeros_like(along), where=norms[:, None] > 0)
+    return -cone_cosines(gram, scaled)
+
+
+def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) the length of the projection of unit vectors onto a cone.
+
+    Args:
+        gram: (C, C) ⟨g_b, g_c⟩ of its directions.
+        along: (n, C) ⟨u_i, g_c⟩.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > LEAST_EIGENVALUE * values[-1]
+    roots = np.sqrt(values[kept])
+    factor = roots[:, None] * vectors[:, kept].T  # gram = factorᵀ factor
+    targets = along @ vectors[:, kept] / roots
+    nearest = [nnls(factor, target, maxiter=100 * len(gram))[0] for target in targets]
+    return np.array([min(float(np.linalg.norm(factor @ mix)), 1.0) for mix in nearest])
+
+
+def _class_gradients(model: torch.nn.Module, start: Tensor, data: Labelled) -> Tensor | None:
+    """(C, d) −∇L_c(w) for every output of the model; None if one of them has no sample."""
+    network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
+    named = split_parameters(network, start).items()
+    parts = {name: part.detach().clone().requires_grad_() for name, part in named}
+    rows = []
+    with torch.enable_grad():
+        labels = torch.unique(data.labels).tolist()
+        for label in labels:
+            mine = data.labels == label
+            logits = torch.func.functional_call(network, parts, (data.inputs[mine],))
+            if logits.shape[1] > len(labels):
+                return None
+            loss = F.cross_entropy(logits, data.labels[mine])
+            rows.append(torch.cat([-g.flatten() for g in torch.autograd.grad(loss, list(parts.values()))]))
+    return torch.stack(rows)
