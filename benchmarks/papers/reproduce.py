@@ -18,6 +18,7 @@ import argparse
 import csv
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -85,8 +86,8 @@ def _grid(cells: list[Entry]) -> list[str]:
 
 def command_line(name: str, arguments: argparse.Namespace) -> str:
     """What somebody types to get the same."""
-    words = ["python benchmarks/papers/reproduce.py", name, *arguments.settings]
-    return " ".join([*words, *(["--quick"] if arguments.quick else ["--data-root path/to/data"])])
+    words = ["python", "benchmarks/papers/reproduce.py", name, *arguments.settings]
+    return shlex.join([*words, *(["--quick"] if arguments.quick else ["--data-root", "path/to/data"])])
 
 
 def origin(name: str, arguments: argparse.Namespace) -> dict[str, str]:
@@ -109,7 +110,7 @@ def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[st
         f"`{where['command']}`",
         "",
         f"Commit {where['commit']}, {len(store.finished())} runs of {rounds} rounds, seeds {seeds}, "
-        f"{seconds / 3600:.2f} process-hours on {platform.machine()} with one thread per process.",
+        f"{seconds / 3600:.2f} hours in all runs, on {platform.machine()} with one thread per process.",
     ]
 
 
