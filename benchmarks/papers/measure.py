@@ -83,20 +83,24 @@ class Measured:
     """Means over seeds by point of the grid, attack and defence.
 
     Args:
-        store: of a results folder.
+        stores: of a results folder, or of several with different runs.
+
+    Raises:
+        ValueError: two folders have a run in common.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        runs = _runs(store)
+    def __init__(self, *stores: Store) -> None:
+        self.stores = stores
+        runs = pd.concat([_runs(store) for store in stores], ignore_index=True)
+        if runs.duplicated(["point", "attack", "defense", "seed"]).any():
+            raise ValueError("the results folders have runs in common; leave one of them out")
         groups = runs.groupby(["point", "attack", "defense"], sort=False)
         self.frame = (
             groups[_MEASURED].mean().join([intervals(groups, _MEASURED), groups["seed"].count().rename("n")])
         )
         #: The points of the grid that have been run, as text and as what they set.
-        self.points = dict(
-            zip(runs["point"], (json.loads(p) for p in store.table("runs")["point"]), strict=True)
-        )
+        points = pd.concat([store.table("runs")["point"] for store in stores])
+        self.points = dict(zip(runs["point"], map(json.loads, points), strict=True))
 
     def value(self, metric: str, attack: str, defense: str, point: str = "") -> Value:
         """A metric of the papers."""
@@ -119,12 +123,16 @@ class Measured:
             line = {at[x]: self.value(metric, attack, defense, point) for point, at in self.points.items()}
             return {at: line[at] for at in sorted(line) if line[at].seeds}
         column, factor, offset, _ = METRICS[metric]
-        runs = self.store.table("runs").query("attack == @attack and defense == @defense")
-        rounds = self.store.table("rounds")
-        groups = rounds[rounds["run"].isin(runs["run"])].groupby("round")
+        parts, count = [], 0
+        for store in self.stores:
+            runs = store.table("runs").query("attack == @attack and defense == @defense")
+            rounds = store.table("rounds")
+            parts.append(rounds[rounds["run"].isin(runs["run"])])
+            count += len(runs)
+        groups = pd.concat(parts).groupby("round")
         width = intervals(groups, [column])[f"{column}_ci"]
         return {
-            int(index) + 1: Value(factor * mean + offset, abs(factor) * width[index], len(runs))
+            int(index) + 1: Value(factor * mean + offset, abs(factor) * width[index], count)
             for index, mean in groups[column].mean().items()
         }
 

@@ -8,7 +8,8 @@ Runs the suite ``<name>.yaml`` beside this file (or what is left of it) into ``r
 writes the tables of ``<name>.published.yaml``, as Markdown and CSV, to ``benchmarks/results/papers/``; with
 ``--quick`` to the results folder only. ``<name>.published.yaml`` may name another ``suite`` and change its
 ``settings``; its ``figures`` become tables here, and pictures with ``figures.py``. Further arguments change
-settings, as for ``fedguard evaluate``.
+settings, as for ``fedguard evaluate``. A suite may be run in parts (``only``), each into a folder of its own,
+say with different numbers of rounds: ``--render-only --out PART --also PART`` puts them on one page.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import csv
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -84,23 +86,31 @@ def _grid(cells: list[Entry]) -> list[str]:
 
 def command_line(name: str, arguments: argparse.Namespace) -> str:
     """What somebody types to get the same."""
-    words = ["python benchmarks/papers/reproduce.py", name, *arguments.settings]
-    return " ".join([*words, *(["--quick"] if arguments.quick else ["--data-root path/to/data"])])
+    words = ["python", "benchmarks/papers/reproduce.py", name, *arguments.settings]
+    return shlex.join([*words, *(["--quick"] if arguments.quick else ["--data-root", "path/to/data"])])
 
 
-def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[str]:
-    """Command, code, machine and time."""
+def origin(name: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """The command, and the commit of the code."""
     commit = subprocess.run(  # noqa: S603
         ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"],  # noqa: S607
         capture_output=True, text=True, check=False,
     ).stdout.strip()  # fmt: skip
+    return {"command": command_line(name, arguments), "commit": commit or "unknown"}
+
+
+def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[str]:
+    """Command, code, machine and time, as noted when it was run; else those of this command."""
+    noted = store.folder / "origin.yaml"
+    where = yaml.safe_load(noted.read_text(encoding="utf-8")) if noted.exists() else origin(name, arguments)
     seconds = store.table("timings").query("part == 'total'")["seconds"].sum()
     seeds = sorted(store.table("runs")["seed"].unique().tolist())
+    rounds = " or ".join(map(str, sorted(set(store.table("rounds").groupby("run").size()))))
     return [
-        f"`{command_line(name, arguments)}`",
+        f"`{where['command']}`",
         "",
-        f"Commit {commit or 'unknown'}, {len(store.finished())} runs, seeds {seeds}, "
-        f"{seconds / 3600:.2f} process-hours on {platform.machine()} with one thread per process.",
+        f"Commit {where['commit']}, {len(store.finished())} runs of {rounds} rounds, seeds {seeds}, "
+        f"{seconds / 3600:.2f} hours in all runs, on {platform.machine()} with one thread per process.",
     ]
 
 
@@ -140,6 +150,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="results folder; results/papers/<name> by default")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="results folders to show with it")
     arguments = parser.parse_intermixed_args()
     if arguments.data_root:
         os.environ["FEDGUARD_DATA"] = str(arguments.data_root.expanduser().absolute())
@@ -158,14 +169,16 @@ def main() -> None:
         failed = show_failures(
             run_followed(suite, folder, arguments.workers, [Terminal(arguments.workers, ("tacc",))])
         )
-    store = Store(folder)
-    found = list(entries(published, Measured(store)))
+        (folder / "origin.yaml").write_text(
+            yaml.safe_dump(origin(arguments.name, arguments)), encoding="utf-8"
+        )
+    stores = [Store(part) for part in (folder, *arguments.also)]
+    found = list(entries(published, Measured(*stores)))
+    about = [line for store in stores for line in (*about_run(arguments.name, arguments, store), "")]
     home = folder if arguments.quick else RESULTS / Path(arguments.name).parent
     home.mkdir(parents=True, exist_ok=True)
     stem = Path(arguments.name).name
-    (home / f"{stem}.md").write_text(
-        markdown(published, found, about_run(arguments.name, arguments, store)), encoding="utf-8"
-    )
+    (home / f"{stem}.md").write_text(markdown(published, found, about[:-1]), encoding="utf-8")
     with (home / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(Entry._fields)

@@ -133,3 +133,23 @@ def test_the_largest_over_several_attacks(store, measure):
     cells = list(measure.table_cells(table))
     assert [cell[2] for cell in cells] == ["flip", ["flip", "zero"]]
     assert [cell[5] for cell in cells] == [None, 3]
+
+
+def test_parts_in_folders_of_their_own_are_shown_together(store, measure, tmp_path):
+    (tmp_path / "small.yaml").write_text(SUITE, encoding="utf-8")
+    parts = []
+    for defense in ("mean", "krum"):
+        suite, _ = load_suite(tmp_path / "small.yaml", [f"only=[{{defense: {defense}}}]"])
+        parts.append(run_followed(suite, tmp_path / defense, 1, []))
+    whole, both = measure.Measured(store), measure.Measured(*parts)
+    for attack in ("none", "zero", "flip"):
+        for defense in ("mean", "krum"):
+            want = whole.value("TACC", attack, defense, "malicious = 2")
+            assert want.seeds == 2
+            assert both.value("TACC", attack, defense, "malicious = 2") == want
+            assert both.curve("round", "TACC", attack, defense) == whole.curve(
+                "round", "TACC", attack, defense
+            )
+    assert both.points == whole.points
+    with pytest.raises(ValueError, match="in common"):
+        measure.Measured(store, parts[0])

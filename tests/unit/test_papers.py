@@ -30,6 +30,7 @@ def test_every_published_number_is_measured(name, scripts):
     measure, reproduce = scripts
     published = reproduce.read_published(name)
     suite, _ = reproduce.read_suite(name, published, [])
+    assert all(isinstance(choice, str) for choice in published["choices"]), "a colon makes YAML of a sentence"
     run = {(cell.attack_label, cell.defense_label) for cell in suite.cells()}
     shown = set()
     for table in published.get("tables", []):
