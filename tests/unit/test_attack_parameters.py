@@ -107,6 +107,7 @@ def test_a_wrong_parameter_is_refused(name, params, message):
         ("fang_median", "FangMedian", {"direction": "median"}),
         ("fang_krum", "FangKrum", {"goal": "directd"}),
         ("fang_krum", "FangKrum", {"otherwise": "nothing"}),
+        ("fang_krum", "FangKrum", {"direction": "krum"}),
         ("back_gradient", "BackGradient", {"distribution": "even"}),
     ],
 )
