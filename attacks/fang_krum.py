@@ -53,6 +53,8 @@ class FangKrum(Attack):
             the true c, as the paper does.
         otherwise: what is sent if no λ works: "honest" updates, as in the authors' code; or "smallest",
             w_Re − λs with the first λ below the threshold, which Krum does not select.
+        direction: what s is taken from with full knowledge: the choice of the "rule" under attack, as in
+            Equation 1, or the "mean" of all before-attack updates, which is the stronger attack on Bulyan.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -76,6 +78,7 @@ class FangKrum(Attack):
         threshold: float = 1e-5,
         num_malicious: int | None = None,
         otherwise: Literal["honest", "smallest"] = "honest",
+        direction: Literal["rule", "mean"] = "rule",
     ) -> None:
         self.knowledge = limit_knowledge(knowledge)
         if goal not in ("directed", "deviation"):
@@ -87,11 +90,14 @@ class FangKrum(Attack):
             raise ParameterError(f"fang_krum: num_malicious is {num_malicious}; it cannot be negative")
         if otherwise not in ("honest", "smallest"):
             raise ParameterError(f"fang_krum: otherwise is {otherwise!r}; use 'honest' or 'smallest'")
+        if direction not in ("rule", "mean"):
+            raise ParameterError(f"fang_krum: direction is {direction!r}; use 'rule' or 'mean'")
         self.aim = goal
         self.epsilon = epsilon
         self.threshold = threshold
         self.num_malicious = num_malicious
         self.otherwise = otherwise
+        self.direction = direction
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
         """Refuse numbers of clients for which Krum is undefined."""
@@ -120,8 +126,11 @@ class FangKrum(Attack):
         f = self._assumed(c)
         if updates.n == c or updates.n - f < 3:
             return None
-        chosen = krum_scores(updates.sq_distances, f).argmin()
-        s = self._direction(updates.matrix[chosen].double())
+        if self.direction == "mean":
+            s = self._direction(mean_and_std(updates.matrix)[0])
+        else:
+            chosen = krum_scores(updates.sq_distances, f).argmin()
+            s = self._direction(updates.matrix[chosen].double())
         search = Search(updates.take(range(c, updates.n)), s, self.threshold)
         step, works = search.largest(c, f)
         return (s, step) if works or self.otherwise == "smallest" else None

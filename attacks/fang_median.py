@@ -20,6 +20,8 @@ class FangMedian(FangTrimmedMean):
         knowledge: "full" or "partial".
         b: how far beyond; above 1. The paper uses 2.
         goal: "directed", or "deviation" (Appendix B), which the paper has for full knowledge only.
+        direction: what makes the model "without the attack" with full knowledge: the "rule" under attack, as
+            in Equation 1, or the "mean" of all before-attack updates, see ``fang_trimmed_mean``.
 
     Raises:
         ParameterError: b ≤ 1, where the interval would be empty, or deviation with partial knowledge.

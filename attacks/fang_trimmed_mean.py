@@ -41,6 +41,9 @@ class FangTrimmedMean(Attack):
         knowledge: "full" or "partial".
         b: how far beyond; above 1. The paper uses 2.
         goal: "directed", or "deviation" (Appendix B), which the paper has for full knowledge only.
+        direction: what makes the model "without the attack" with full knowledge: the "rule" under attack, as
+            in Equation 1, or the "mean" of all before-attack updates, which gains less in each round but
+            costs more accuracy where clients differ much. Partial knowledge has the mean of its own anyway.
 
     Raises:
         ParameterError: b ≤ 1, where the interval would be empty, or deviation with partial knowledge.
@@ -61,6 +64,7 @@ class FangTrimmedMean(Attack):
         knowledge: Knowledge = "full",
         b: float = 2.0,
         goal: Literal["directed", "deviation"] = "directed",
+        direction: Literal["rule", "mean"] = "rule",
     ) -> None:
         self.knowledge = limit_knowledge(knowledge)
         if not 1 < b < float("inf"):
@@ -71,8 +75,11 @@ class FangTrimmedMean(Attack):
             raise ParameterError(
                 f"{self.name}: goal is 'deviation', which needs the benign models; use knowledge 'full'"
             )
+        if direction not in ("rule", "mean"):
+            raise ParameterError(f"{self.name}: direction is {direction!r}; use 'rule' or 'mean'")
         self.b = b
         self.aim = goal
+        self.direction = direction
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
         """Refuse partial knowledge of a single client: σ would be 0."""
@@ -108,7 +115,7 @@ class FangTrimmedMean(Attack):
             before = self.aggregate(block.sort(dim=0).values, m)
             top, bottom = benign.amax(0), benign.amin(0)
             if self.aim == "directed":
-                below = before > 0
+                below = (block.mean(0) if self.direction == "mean" else before) > 0
             else:
                 benign = benign.sort(dim=0).values
                 up = self.aggregate(torch.cat([benign, top.expand(m, -1)]), m) - before

@@ -166,6 +166,29 @@ def test_the_direction_is_that_of_the_trimmed_mean():
     assert disagree > 100
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_direction_of_the_mean_of_all(attack):
+    """By request: against the mean of all before-attack updates, not of the benign or own ones alone."""
+    start, own, benign = situation(3, 10)
+    crafted = craft(start, own, benign, "full", attack, direction="mean")
+    differ = {"rule": 0, "own": 0, "benign": 0}
+    for j in range(20, D):
+        mine, theirs = ([w - float(start[j]) for w in models(start, part, j)] for part in (own, benign))
+        mean = statistics.fmean(mine + theirs)
+        others = {
+            "rule": aggregate(mine + theirs, 3, attack),
+            "own": statistics.fmean(mine),
+            "benign": statistics.fmean(theirs),
+        }
+        for name, other in others.items():
+            differ[name] += mean * other < 0
+        honest = models(start, benign, j)
+        below = all(value <= min(honest) + 1e-5 for value in crafted[:, j])
+        above = all(value >= max(honest) - 1e-5 for value in crafted[:, j])
+        assert below if mean > 0 else above
+    assert min(differ.values()) > 100
+
+
 @pytest.mark.parametrize("knowledge", ["full", "partial"])
 def test_where_nothing_changes_the_direction_counts_as_minus_one(knowledge):
     start, own, benign = situation(3, 10)

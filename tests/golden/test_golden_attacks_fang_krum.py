@@ -245,6 +245,17 @@ def test_where_nothing_changes_the_direction_counts_as_minus_one(knowledge):
     assert (craft(start, own, benign, knowledge=knowledge, epsilon=0)[:, :10] > 0).all()
 
 
+def test_the_direction_of_the_mean_of_all():
+    """By request, in the place of that of Krum's choice; λ is searched for as ever."""
+    start, own, benign = situation(21, 4, 100)
+    received, before = start.double().numpy(), models_of(start, torch.cat([own, benign]))
+    s = signs(sum(before) / len(before) - received)
+    assert (s != full_knowledge(start, own, benign)[0]).sum() > 10
+    assert (s != signs(sum(before[4:]) / 17 - received)).any()
+    step, _ = search(before[4:], received, s, 4, 1e-5)
+    check(craft(start, own, benign, direction="mean"), s, step)
+
+
 def test_the_global_model_cancels_out():
     """Distances are between models that started from the same one."""
     start, own, benign = situation(20, 5, 60)

@@ -30,6 +30,7 @@ IMAGES = (1, 8, 8)
         ("fang_trimmed_mean", {"goal": "deviation", "knowledge": "partial"}, "needs the benign models"),
         ("fang_median", {"b": 0.5}, "fang_median: b is 0.5"),
         ("fang_median", {"goal": "directd"}, "goal"),
+        ("fang_median", {"direction": "median"}, "direction"),
         ("fang_krum", {"goal": "deviate"}, "goal"),
         ("fang_krum", {"epsilon": -0.01}, "epsilon is -0.01"),
         ("fang_krum", {"epsilon": float("inf")}, "epsilon is inf"),
@@ -103,8 +104,10 @@ def test_a_wrong_parameter_is_refused(name, params, message):
         ("agr_tailored", "AGRTailored", {"aggregator": "mean"}),
         ("adaptive_dnc", "AdaptiveDnC", {"perturbation": "cosine"}),
         ("fang_trimmed_mean", "FangTrimmedMean", {"goal": "directd"}),
+        ("fang_median", "FangMedian", {"direction": "median"}),
         ("fang_krum", "FangKrum", {"goal": "directd"}),
         ("fang_krum", "FangKrum", {"otherwise": "nothing"}),
+        ("fang_krum", "FangKrum", {"direction": "krum"}),
         ("back_gradient", "BackGradient", {"distribution": "even"}),
     ],
 )
