@@ -82,7 +82,7 @@ class CrossRound(Detector):
             sent = updates.matrix[i].cpu().double()
             sent = (sent if base is None else sent + base).clamp(-LARGEST, LARGEST)
             now.append(sent.float())
-            past = self._past.get(client)
+            past = self._past.of_size(client, len(sent))
             if past is not None:
                 similar = [_cosine(sent, other) for other in (past.double(), base) if other is not None]
                 values[i] = 1 - min(similar)

@@ -108,7 +108,7 @@ class FLANDERS(Detector):
     def score(self, round: Round) -> Scores:
         """Forecast and compare."""
         sample = self._sample(round)
-        known = [i for i in by_id(round.client_ids) if self._followed(round.client_ids[i])]
+        known = [i for i in by_id(round.client_ids) if self._followed(round.client_ids[i], sample.shape[1])]
         values, suspects = np.zeros(round.n), np.zeros(round.n, dtype=bool)
         f = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
         if len(self._past) >= 2 and known:
@@ -133,9 +133,9 @@ class FLANDERS(Detector):
         """Go back to a state that ``state_dict`` returned."""
         self._past = [History(rows) for rows in state["past"]]
 
-    def _followed(self, client: ClientId) -> bool:
-        """Whether a client was there in every round of the window."""
-        return bool(self._past) and all(client in rows for rows in self._past)
+    def _followed(self, client: ClientId, size: int) -> bool:
+        """Whether a client was there, with a model of this size, in every round of the window."""
+        return bool(self._past) and all(rows.of_size(client, size) is not None for rows in self._past)
 
     def _sample(self, round: Round) -> Tensor:
         matrix, d = round.updates.matrix.cpu(), round.updates.d

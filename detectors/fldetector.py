@@ -102,7 +102,9 @@ class FLDetector(Detector):
         """Predict, compare, cluster."""
         if round.global_params is None:
             raise NeedError("fldetector needs global_params: give the round its global_params")
-        models = [*self._models, round.global_params.cpu()]
+        model = round.global_params.cpu()
+        same = bool(self._models) and self._models[-1].shape == model.shape  # else history begins anew
+        models = [*self._models, model] if same else [model]
         now = self._normalised(round, models)
         history = [
             [*self._distances.get(client, []), *([] if np.isnan(value) else [value])][-self.window :]

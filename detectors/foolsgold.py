@@ -98,11 +98,11 @@ class FoolsGold(Detector):
         updates = round.updates
         if self.features == "last_layer" and round.server and round.server.model:
             updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
-        if not any(client in self._history for client in round.client_ids):
+        if all(self._history.of_size(client, updates.d) is None for client in round.client_ids):
             return updates
         matrix = updates.matrix.clone()
         for row, client in zip(matrix, round.client_ids, strict=True):
-            history = self._history.get(client)
+            history = self._history.of_size(client, updates.d)
             if history is not None:
                 row += history.to(row.device)
         # One client must not be able to make its own history infinite and all cosines NaN.

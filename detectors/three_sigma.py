@@ -117,7 +117,8 @@ class ThreeSigma(Detector):
             return Median().aggregate(Round(updates), np.ones(updates.n)).double()
         if start is None:
             raise NeedError("three_sigma needs global_params: give the round its global_params")
-        if self._average is not None and bool(start.isfinite().all()):  # unless the model has diverged
+        fits = self._average is not None and self._average.shape == start.shape
+        if self._average is not None and fits and bool(start.isfinite().all()):  # unless it has diverged
             return self._average.double().to(start.device) - start.double()
         if updates.n < 3:
             return updates.mean

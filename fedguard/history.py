@@ -37,6 +37,11 @@ class History(Mapping[ClientId, V], Generic[V]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def of_size(self, client: ClientId, size: int) -> V | None:
+        """A client's vector, if there is one of this size: the server may have changed its model."""
+        kept = self.get(client)
+        return kept if kept is not None and len(kept) == size else None  # type: ignore[arg-type]
+
     def remember(self, values: Mapping[ClientId, V], seen: Iterable[ClientId] = ()) -> None:
         """Replace the values of some clients, then forget whoever is too many.
 

@@ -97,3 +97,18 @@ def test_a_guard_under_sybils_stays_as_large_as_it_is():
         sizes.append(len(pack(guard.state_dict())))
     assert sizes[-1] < 1.1 * sizes[10]
     assert guard.ledger["honest"].rounds == 40
+
+
+@pytest.mark.parametrize(
+    "detector", [name for name in detectors.names() if not detectors.get(name).needs - {"global_params"}]
+)
+def test_a_model_that_changes_its_size_ends_no_federation(detector):
+    """The architecture is the server's choice: what was remembered of another one does not fit."""
+    rng = np.random.default_rng(0)
+    guard = Guard(make_detector(detector, **detectors.get(detector).check_with), make_policy("exclude"))
+    for index, d in enumerate([5, 5, 5, 6, 5, 5, 6, 6, 6, 6]):
+        updates = rng.normal(size=(8, d)).astype("float32")
+        round = Round(updates, list("abcdefgh"), index=index, global_params=rng.normal(size=d))
+        outcome = guard.process(round)
+        assert outcome.aggregate.shape == (d,)
+        assert outcome.aggregate.isfinite().all()
