@@ -7,6 +7,7 @@ tie by position, it breaks it against the attacker.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -195,6 +196,6 @@ class TailoredStep(FarthestStep):
         unit = float((spread / line.length).sqrt())
         return best_step(self.value(line, view), unit, self.reach, self.tolerance, self.density)
 
+    @abstractmethod
     def value(self, line: Line, view: UpdateView) -> Value:
         """What γ is worth in this round."""
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 
-class Affine:
+class Affine(ABC):
     """A layer with parameters: z = W·a + b, where W· is linear in W and in a.
 
     Args:
@@ -19,21 +20,21 @@ class Affine:
     def __init__(self, bias: bool) -> None:
         self.parameters = 1 + bias
 
+    @abstractmethod
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """z."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_input(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
         """The gradient with respect to a."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_weight(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
         """The gradient with respect to W."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_bias(self, gz: Tensor) -> Tensor:
         """The gradient with respect to b."""
-        raise NotImplementedError
 
 
 class Dense(Affine):
@@ -99,23 +100,23 @@ class Convolution(Affine):
         )
 
 
-class Selection:
+class Selection(ABC):
     """A layer without parameters that passes some of its input on: ReLU, max-pooling, flattening.
 
     ``chosen`` is what a forward pass decided; given that, the layer is linear.
     """
 
+    @abstractmethod
     def choose(self, a: Tensor) -> tuple[Tensor, Any]:
         """The output and what was chosen."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forwards(self, a: Tensor, chosen: Any) -> Tensor:
         """The same choice out of another input."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backwards(self, g: Tensor, chosen: Any) -> Tensor:
         """The transpose."""
-        raise NotImplementedError
 
 
 class Relu(Selection):
