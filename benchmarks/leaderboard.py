@@ -2,7 +2,7 @@
 
 python benchmarks/leaderboard.py FOLDER                    # digits, 2 seeds: minutes
 python benchmarks/leaderboard.py FOLDER --data mnist       # other data, 1 seed, β = 0.5, 5 of 20 malicious
-python benchmarks/leaderboard.py FOLDER --full             # all three data sets, 3 β, 3 shares, 3 seeds
+python benchmarks/leaderboard.py FOLDER --full             # 3 β × 3 shares of attackers, 3 seeds
 python benchmarks/leaderboard.py FOLDER --page PAGE.md     # write the page and its heat maps, too
 
 In shadow mode: all detectors watch one undefended federation per attack and seed, so a few hundred
@@ -26,11 +26,15 @@ from fedguard.registry import attacks, detectors
 
 #: What does not fit a leaderboard of short runs with everybody's defaults, and why.
 LEFT_OUT = {"ensemble": "made of others"}
+#: A full run is 27 times as long.
+LEFT_OUT_OF_FULL = {**LEFT_OUT, "fedredefense": "a minute per federation; in the small run"}
 #: With these, short runs show something of methods that wait long by default, or take minutes per round.
 PARAMS: dict[str, dict[str, Any]] = {
     "fldetector": {"start": 3, "window": 5},
     "fedredefense": {"preset": "fast"},
 }
+#: A tenth of the random inputs, which took half of the time of all detectors together.
+PARAMS_OF_FULL = {**PARAMS, "deepsight": {"samples": 2000}}
 #: Nothing to detect (a server reads clients' data), or made for one guard that is asked again and again.
 NO_ATTACKS = {"dlg", "inverting_gradients", "revealing_labels", "adaptive", "adaptive_label_flip"}
 #: Attacks that need a parameter.
@@ -45,31 +49,26 @@ BASE: dict[str, Any] = {
 }
 #: Images of 28 × 28 have many more samples per client: so many steps of so many samples, not epochs.
 LARGER: dict[str, Any] = {"training": {"steps": 20, "batch_size": 32, "lr": 0.1}}
-SMALL = {"data": ["digits"], "partition.beta": [0.5], "malicious": [5], "seeds": [0, 1]}
-FULL = {
-    "data": ["digits", "mnist", "fashion_mnist"],
-    "partition.beta": [1000.0, 0.5, 0.1],
-    "malicious": [2, 6, 9],  # of 20; nobody attacks under "none"
-    "seeds": [0, 1, 2],
-}
+#: A full run's skews and shares of attackers, of 20 clients; nobody attacks under "none".
+GRID: dict[str, list[Any]] = {"partition.beta": [1000.0, 0.5, 0.1], "malicious": [2, 6, 9]}
 METRICS = ["auroc", "tpr_at_1", "dacc", "fpr", "fnr"]
 
 
-def suite(size: dict[str, Any], only: list[str] | None) -> Suite:
+def suite(data: str, full: bool, only: list[str] | None) -> Suite:
     """All registered detectors with their own rules, all attacks that leave something to detect."""
-    names = only or [name for name in detectors.names() if name not in LEFT_OUT]
-    grid = {key: values for key, values in size.items() if key != "seeds" and len(values) > 1}
-    fixed = {key: values[0] for key, values in size.items() if key not in grid and key != "seeds"}
-    beta = fixed.pop("partition.beta", 0.5)
-    larger = LARGER if fixed.get("data", "digits") != "digits" else {}
+    left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if full else (LEFT_OUT, PARAMS)
+    names = only or [name for name in detectors.names() if name not in left_out]
+    larger = LARGER if data != "digits" else {}
     return Suite(
         name="leaderboard",
-        **{**BASE, **larger, **fixed},
-        partition={"name": "dirichlet", "beta": beta},
-        seeds=size["seeds"],
-        grid=grid,
+        data=data,
+        **{**BASE, **larger},
+        malicious=5,
+        partition={"name": "dirichlet", "beta": 0.5},
+        seeds=[0, 1, 2] if full else [0, 1] if data == "digits" else [0],
+        grid=GRID if full else {},
         attacks={n: {"name": n, **ATTACK_PARAMS.get(n, {})} for n in attacks.names() if n not in NO_ATTACKS},
-        defenses={n: {"detector": {"name": n, **PARAMS.get(n, {})}} for n in names},
+        defenses={n: {"detector": {"name": n, **params.get(n, {})}} for n in names},
     )
 
 
@@ -103,29 +102,51 @@ def best(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def page(folder: Path, out: Path, command: str, where: str, seconds: float) -> None:
-    """The Markdown page, with a heat map of every metric beside it if there is one point of the grid."""
+def by_point(frame: pd.DataFrame, metric: str) -> str:
+    """A metric of every detector at every point of the grid, in percent: means over attacks and seeds."""
+    attacked = frame[frame["attack"] != "none"]
+    means = 100 * attacked.pivot_table(metric, "defense", "point", sort=False)
+    means = means.loc[means.mean(axis=1).sort_values(ascending=False).index]
+    lines = [f"| {metric} % | " + " | ".join(means.columns) + " |", "|:--|" + "--:|" * means.shape[1]]
+    lines += [f"| {name} | " + " | ".join(f"{v:.1f}" for v in row) + " |" for name, row in means.iterrows()]
+    return "\n".join(lines)
+
+
+def pictures(folder: Path, out: Path, grid: bool) -> list[str]:
+    """Heat maps by attack and detector beside the page: of a grid at each skew, with the middle share."""
+    shown = [{}]
+    if grid:
+        malicious = GRID["malicious"][1]
+        shown = [{"partition.beta": beta, "malicious": malicious} for beta in GRID["partition.beta"]]
+    found = []
+    for where in shown:
+        for metric in ("auroc", "dacc"):
+            parts = [out.stem, metric, *(f"{value:g}" for value in where.values())]
+            name = "_".join(parts) + ".png"
+            plot(folder, "heatmap", out.with_name(name), metric, where)
+            at = "".join(f", {key} = {value:g}" for key, value in where.items())
+            found.append(f"![{metric} by attack and detector{at}]({name})")
+    return found
+
+
+def page(folder: Path, out: Path, command: str, plan: Suite, seconds: float) -> None:
+    """The Markdown page, with heat maps beside it."""
     frame = read_results(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
-    pictures = []
-    if frame.get("point") is None or frame["point"].nunique() <= 1:
-        for metric in ("auroc", "dacc"):
-            name = f"{out.stem}_{metric}.png"
-            plot(folder, "heatmap", out.with_name(name), metric)
-            pictures.append(f"![{metric} by attack and detector]({name})")
-    failed = int(frame["failed"].sum())
-    left = "; ".join(f"{name}: {why}" for name, why in LEFT_OUT.items())
+    left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if plan.grid else (LEFT_OUT, PARAMS)
+    left = "; ".join(f"{name}: {why}" for name, why in left_out.items())
     text = [
         "# Leaderboard of the detectors",
-        f"Produced by `{command}` ({len(frame)} results, {failed} failed runs, {seconds:.0f} s).",
-        f"Every detector with its own rule, in shadow mode: all watch the same undefended rounds. {where} "
-        "Means over attacks and seeds, sorted by DACC.",
-        f"Left out: {left}. With parameters: {PARAMS}.",
+        f"Produced by `{command}` ({len(frame)} results, {int(frame['failed'].sum())} failed runs, "
+        f"{seconds:.0f} s).",
+        f"Every detector with its own rule, in shadow mode: all watch the same undefended rounds. "
+        f"{_where(plan)} Means over attacks and seeds, sorted by DACC.",
+        f"Left out: {left}. With parameters: {params}.",
         table(frame),
-        "## By attack",
-        best(frame),
-        *pictures,
     ]
+    if plan.grid:
+        text += ["## By skew and share of attackers", *(by_point(frame, m) for m in ("dacc", "fpr", "fnr"))]
+    text += ["## By attack", best(frame), *pictures(folder, out, bool(plan.grid))]
     out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -137,7 +158,7 @@ def _where(plan: Suite) -> str:
         f"{plan.data.name}, {plan.clients} clients, {plan.malicious} of them malicious, {plan.rounds} rounds "
         f"of {work} with batches of {training.batch_size}, partition {plan.partition.name} "
         f"{plan.partition.params}, model {plan.model.name} {plan.model.params}, seeds {plan.seeds}"
-        + (f", at every point of {plan.grid}." if plan.grid else ".")
+        + (f", instead at every point of {plan.grid}." if plan.grid else ".")
     )
 
 
@@ -146,14 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--data", default="digits", help="the data set of the small run")
+    parser.add_argument("--data", default="digits", help="the data set")
     parser.add_argument("--only", nargs="*", help="these detectors alone")
     parser.add_argument("--page", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     start = time.perf_counter()
-    small = SMALL if given.data == "digits" else {**SMALL, "data": [given.data], "seeds": [0]}
-    plan = suite(FULL if given.full else small, given.only)
+    plan = suite(given.data, given.full, given.only)
     store = run_suite(
         plan, given.folder, given.workers, on_cell=lambda result: print(".", end="", flush=True)
     )
@@ -162,7 +182,7 @@ def main() -> None:
     if given.page:
         command = "python benchmarks/leaderboard.py FOLDER" + (" --full" if given.full else "")
         command += f" --data {given.data}" if given.data != "digits" else ""
-        page(given.folder, given.page, command, _where(plan), time.perf_counter() - start)
+        page(given.folder, given.page, command, plan, time.perf_counter() - start)
 
 
 if __name__ == "__main__":
