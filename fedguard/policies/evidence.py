@@ -172,7 +172,7 @@ class Evidence(Policy):
         for name in case.scores:
             clean, levels = self._reference(name)
             for i, (client, past) in enumerate(zip(case.client_ids, before, strict=True)):
-                value = _bounded(case.scores[name].values[i]) - levels.get(str(client), 0.0)
+                value = _bounded(case.scores[name].values[i]) - levels.get(client, 0.0)
                 own = np.array(past.scores.get(name, []))
                 above = 1 + int((clean >= value).sum()) + int((own >= value).sum())
                 result[i] = min(result[i], above / (1 + len(clean) + len(own)))
@@ -184,15 +184,15 @@ class Evidence(Policy):
         count = 2 + len(KAPPAS)
         return self._past.get(client) or Past([1 / count] * count, {})
 
-    def _reference(self, name: str) -> tuple[NDArray[np.float64], dict[str, float]]:
+    def _reference(self, name: str) -> tuple[NDArray[np.float64], dict[ClientId, float]]:
         """The clean scores of a detector, and under "own" every client's level, which is taken off.
 
         Of a clean score the level of the client's *other* clean scores is taken off.
         """
-        own: dict[str, list[float]] = {}
+        own: dict[ClientId, list[float]] = {}
         for part in self._clean[name]:
             for client, score in part:
-                own.setdefault(str(client), []).append(score)
+                own.setdefault(client, []).append(score)
         if self.centre == "none":
             return np.array([score for scores in own.values() for score in scores]), {}
         several = {client: scores for client, scores in own.items() if len(scores) > 1}
@@ -217,7 +217,7 @@ class Evidence(Policy):
                 client = case.client_ids[i]
                 own = dict(self._before(client).scores)
                 for name, level in levels.items():
-                    value = _bounded(case.scores[name].values[i]) - level.get(str(client), 0.0)
+                    value = _bounded(case.scores[name].values[i]) - level.get(client, 0.0)
                     own[name] = [*own.get(name, []), value][-self.memory :]
                 kept[client] = Past(wealth, own)
             self._past.remember(kept)
