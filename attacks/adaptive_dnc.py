@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedguard.attack import Knowledge, UpdateView
 from fedguard.card import Card
+from fedguard.eigen import top_eigenvector
 from fedguard.errors import ParameterError
 
 from ._agr import ROUNDING, TailoredStep, Value, copies_among
@@ -106,5 +107,5 @@ def kept(gram: Tensor, copies: int, gamma: float, removed: int) -> bool:
     whole = gram[index][:, index] * scale * scale[:, None]
     whole = whole - whole.mean(0)
     whole = whole - whole.mean(1, keepdim=True)
-    projections = torch.linalg.eigh(whole).eigenvectors[:, -1].abs()
+    projections = top_eigenvector(whole).abs()
     return int((projections[:k] > projections[k:].max() * (1 + ROUNDING)).sum()) >= removed

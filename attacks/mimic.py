@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedguard.attack import Attack, UpdateView
 from fedguard.card import Card
+from fedguard.eigen import top_eigenvector
 from fedguard.errors import ParameterError
 from fedguard.state import State
 from fedguard.updates import Updates
@@ -106,7 +107,7 @@ def combined(updates: Updates, shares: Tensor) -> Tensor:
 
 def leading_direction(updates: Updates) -> Tensor:
     """(d,) the top right singular vector of the centred updates; 0 if they are all the same."""
-    return combined(updates, torch.linalg.eigh(updates.gram).eigenvectors[:, -1])
+    return combined(updates, top_eigenvector(updates.gram))
 
 
 def turned(direction: Tensor, updates: Updates, rounds: int) -> Tensor:

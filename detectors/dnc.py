@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedguard.card import Card
 from fedguard.detector import Detector
+from fedguard.eigen import top_eigenvector
 from fedguard.errors import ParameterError, TooFewClientsError
 from fedguard.round import Round
 from fedguard.scores import Scores
@@ -40,10 +41,10 @@ def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
     if gram.diagonal().sum() <= ROUNDING * updates.norms.square().sum():
         return np.zeros(n)
     if n <= b:
-        projections = torch.linalg.eigh(gram).eigenvectors[:, -1]
+        projections = top_eigenvector(gram)
     else:
         centred = sample.double() - updates.mean
-        projections = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
+        projections = centred @ top_eigenvector(centred.T @ centred)
     squares = projections.square()
     shares: NDArray[np.float64] = (squares / squares.max()).cpu().numpy()
     return shares
