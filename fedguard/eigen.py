@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .threads import one_blas_thread
+
 #: Up to so many rows all eigenvectors at once are as fast as the one.
 DENSE = 200
 
@@ -33,7 +35,8 @@ def _lanczos(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
     start = np.random.default_rng(0).standard_normal(len(matrix))
     try:
-        found: NDArray[np.float64] = matrix @ eigsh(matrix, k=1, which="LA", v0=start)[1][:, 0]
+        with one_blas_thread():
+            found: NDArray[np.float64] = matrix @ eigsh(matrix, k=1, which="LA", v0=start)[1][:, 0]
     except ArpackError:
         return None
     return found / np.linalg.norm(found)
