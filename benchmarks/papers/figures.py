@@ -24,7 +24,7 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
 
     panels = figure["panels"]
     first = list(next(iter(panels.values())))
-    picture = Figure(figsize=(1 + 3.4 * len(panels), 3.4), layout="constrained")
+    picture = Figure(figsize=(1 + 3.4 * len(panels), 4.0), layout="constrained")
     axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, title in zip(axes, panels, strict=True):
         curves = measured.curves(figure, title)
@@ -35,7 +35,7 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
         axis.set_xscale(figure.get("scale", "linear"))
         axis.grid(visible=True, alpha=0.3)
         if list(panels[title]) != first or axis is axes[0]:
-            axis.legend(fontsize="small")
+            axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     axes[0].set_ylabel(figure["metric"])
     return picture
 
