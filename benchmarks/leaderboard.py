@@ -72,18 +72,22 @@ def suite(data: str, full: bool, only: list[str] | None) -> Suite:
     )
 
 
-def table(frame: pd.DataFrame) -> str:
-    """One row per detector: means over the attacks, and what it does when nobody attacks."""
+def ranked(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per detector, the highest DACC first: means over the attacks, and its FPR without one."""
     attacked = frame[frame["attack"] != "none"]
     means = attacked.groupby("defense")[METRICS].mean()
     clean = frame[frame["attack"] == "none"].groupby("defense")["fpr"].mean()
     worst = attacked.groupby("defense")["auroc"].min()
-    rows = means.assign(clean=clean, worst=worst).sort_values("dacc", ascending=False)
+    return means.assign(clean=clean, worst=worst).sort_values("dacc", ascending=False)
+
+
+def table(frame: pd.DataFrame) -> str:
+    """The same as Markdown."""
     head = (
         "| detector | AUROC | lowest AUROC | TPR at 1 % FPR | DACC % | FPR % | FNR % | FPR % with no attack |"
     )
     lines = [head, "|:--|--:|--:|--:|--:|--:|--:|--:|"]
-    for name, row in rows.iterrows():
+    for name, row in ranked(frame).iterrows():
         rates = " | ".join(f"{100 * row[m]:.1f}" for m in ("tpr_at_1", "dacc", "fpr", "fnr", "clean"))
         lines.append(f"| {name} | {row['auroc']:.3f} | {row['worst']:.2f} | {rates} |")
     return "\n".join(lines)
@@ -96,18 +100,18 @@ def best(frame: pd.DataFrame) -> str:
         means = part.groupby("defense")[["auroc", "dacc"]].mean()
         if means["auroc"].isna().all() or means["dacc"].isna().all():
             continue
-        ranked, right = means["auroc"].idxmax(), means["dacc"].idxmax()
-        cells = f"{means['auroc'].max():.3f} | {ranked} | {100 * means['dacc'].max():.1f} | {right}"
+        leader, right = means["auroc"].idxmax(), means["dacc"].idxmax()
+        cells = f"{means['auroc'].max():.3f} | {leader} | {100 * means['dacc'].max():.1f} | {right}"
         lines.append(f"| {attack} | {cells} |")
     return "\n".join(lines)
 
 
-def by_point(frame: pd.DataFrame, metric: str) -> str:
+def by_point(frame: pd.DataFrame, metric: str, order: list[str]) -> str:
     """A metric of every detector at every point of the grid, in percent: means over attacks and seeds."""
     attacked = frame[frame["attack"] != "none"]
-    means = 100 * attacked.pivot_table(metric, "defense", "point", sort=False)
-    means = means.loc[means.mean(axis=1).sort_values(ascending=False).index]
-    lines = [f"| {metric} % | " + " | ".join(means.columns) + " |", "|:--|" + "--:|" * means.shape[1]]
+    means = 100 * attacked.pivot_table(metric, "defense", "point", sort=False).loc[order]
+    points = [f"β {beta:g}, {count}" for beta in GRID["partition.beta"] for count in GRID["malicious"]]
+    lines = [f"| {metric.upper()} % | " + " | ".join(points) + " |", "|:--|" + "--:|" * len(points)]
     lines += [f"| {name} | " + " | ".join(f"{v:.1f}" for v in row) + " |" for name, row in means.iterrows()]
     return "\n".join(lines)
 
@@ -145,7 +149,10 @@ def page(folder: Path, out: Path, command: str, plan: Suite, seconds: float) -> 
         table(frame),
     ]
     if plan.grid:
-        text += ["## By skew and share of attackers", *(by_point(frame, m) for m in ("dacc", "fpr", "fnr"))]
+        order = ranked(frame).index.tolist()
+        note = "Dirichlet's β and how many of the 20 clients are malicious; in the order of the table above."
+        parts = [by_point(frame, m, order) for m in ("dacc", "fpr", "fnr")]
+        text += ["## By skew and share of attackers", note, *parts]
     text += ["## By attack", best(frame), *pictures(folder, out, bool(plan.grid))]
     out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
