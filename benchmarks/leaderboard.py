@@ -55,7 +55,7 @@ GRID: dict[str, list[Any]] = {"partition.beta": [1000.0, 0.5, 0.1], "malicious":
 METRICS = ["auroc", "tpr_at_1", "dacc", "fpr", "fnr"]
 
 
-def suite(data: str, full: bool, only: list[str] | None) -> Suite:
+def suite(data: str, full: bool, only: list[str] | None, seeds: list[int] | None = None) -> Suite:
     """All registered detectors with their own rules, all attacks that leave something to detect."""
     left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if full else (LEFT_OUT, PARAMS)
     names = only or [name for name in detectors.names() if name not in left_out]
@@ -66,7 +66,7 @@ def suite(data: str, full: bool, only: list[str] | None) -> Suite:
         **{**BASE, **larger},
         malicious=5,
         partition={"name": "dirichlet", "beta": 0.5},
-        seeds=[0, 1, 2] if full else [0, 1] if data == "digits" else [0],
+        seeds=seeds or ([0, 1, 2] if full else [0, 1] if data == "digits" else [0]),
         grid=GRID if full else {},
         attacks={n: {"name": n, **ATTACK_PARAMS.get(n, {})} for n in attacks.names() if n not in NO_ATTACKS},
         defenses={n: {"detector": {"name": n, **params.get(n, {})}} for n in names},
@@ -182,11 +182,12 @@ def main() -> None:
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--data", default="digits", help="the data set")
     parser.add_argument("--only", nargs="*", help="these detectors alone")
+    parser.add_argument("--seeds", type=int, nargs="*", help="instead of 3 of a full run, else 1 or 2")
     parser.add_argument("--page", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     start = time.perf_counter()
-    plan = suite(given.data, given.full, given.only)
+    plan = suite(given.data, given.full, given.only, given.seeds)
     store = run_suite(
         plan, given.folder, given.workers, on_cell=lambda result: print(".", end="", flush=True)
     )
@@ -195,6 +196,7 @@ def main() -> None:
     if given.page:
         command = "python benchmarks/leaderboard.py FOLDER" + (" --full" if given.full else "")
         command += f" --data {given.data}" if given.data != "digits" else ""
+        command += f" --seeds {' '.join(map(str, given.seeds))}" if given.seeds else ""
         page(given.folder, given.page, command, plan, time.perf_counter() - start)
 
 
