@@ -267,7 +267,7 @@ def test_workers_must_be_running():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from fedguard.simulation.pool import Workers
 
 def report(seconds):
@@ -276,6 +276,7 @@ def report(seconds):
     time.sleep(seconds)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with Workers(3) as workers:
         workers.map(report, [0, 600, 600])
 """
