@@ -143,7 +143,7 @@ class Settings(Model):
         data: data set, see ``fedguard list datasets``.
         partition: how samples are dealt to clients: iid, dirichlet (beta), label_probability (p).
         model: logistic_regression, mlp, fedredefense_fmnist_cnn, fedredefense_cifar_cnn, fang_cnn, lenet,
-            resnet20.
+            resnet20, bilstm.
         clients: how many there are.
         malicious: how many of them are malicious; the truth, known to metrics and the attacker only.
         assumed_malicious: what a defence is told; ``malicious`` if absent.

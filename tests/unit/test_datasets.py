@@ -86,7 +86,14 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_every_data_set_has_a_one_line_summary():
-    assert set(DATASETS) == {"digits", "breast_cancer", "mnist", "fashion_mnist", "cifar10"}
+    assert set(DATASETS) == {
+        "digits",
+        "breast_cancer",
+        "mnist",
+        "fashion_mnist",
+        "cifar10",
+        "tiny_shakespeare",
+    }
     assert all(source.summary and "\n" not in source.summary for source in DATASETS.values())
 
 
@@ -184,12 +191,47 @@ def test_idx_of_labels(tmp_path):
     assert read_idx(path, ()).tolist() == [3, 1, 4]
 
 
+# --- text -----------------------------------------------------------------------------------------
+
+
+def write_text(root, text):
+    folder = root / "tinyshakespeare"
+    folder.mkdir(exist_ok=True)
+    (folder / "input.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def test_passages_and_their_next_characters_by_hand(tmp_path):
+    text = "".join("abcdeé\n"[(i * i + i // 3) % 7] for i in range(2000))
+    write_text(tmp_path, text)
+    data = load_dataset("tiny_shakespeare", tmp_path)
+    alphabet = sorted(set(text))
+    assert (data.input_shape, data.num_classes) == ((80,), len(alphabet))
+    for part, own in ((data.train, text[:1800]), (data.test, text[1800:])):
+        starts = range(0, len(own) - 80, 20)
+        assert len(part.labels) == len(starts)
+        for i, start in enumerate(starts):
+            assert "".join(alphabet[int(c)] for c in part.pixels[i]) == own[start : start + 80]
+            assert alphabet[part.labels[i]] == own[start + 80]
+    assert torch.equal(data.training_set.inputs, data.train.pixels), "numbers are not normalised"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "only 0 characters"), (b"a" * 800, "only 800 characters"), (b"\xff" * 2000, "cannot be read")],
+)
+def test_text_that_is_none_or_too_short(tmp_path, content, message):
+    write_text(tmp_path, content)
+    with pytest.raises(DataError, match=rf"input.txt .*{message}.*replace it"):
+        load_dataset("tiny_shakespeare", tmp_path)
+
+
 # --- missing files and downloads ------------------------------------------------------------------
 
 MISSING = {
     "mnist": Path("MNIST/raw/train-images-idx3-ubyte or train-images-idx3-ubyte.gz"),
     "fashion_mnist": Path("FashionMNIST/raw/train-images-idx3-ubyte or train-images-idx3-ubyte.gz"),
     "cifar10": Path("cifar-10-batches-py/data_batch_1"),
+    "tiny_shakespeare": Path("tinyshakespeare/input.txt"),
 }
 
 
@@ -221,6 +263,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in ("MNIST", "FashionMNIST", "CIFAR10"):
         monkeypatch.setattr(datasets, name, unreachable)
+    monkeypatch.setattr(datasets.utils, "download_url", lambda *_, **__: unreachable(None, None))
     return tmp_path / "fedguard" / "data"
 
 
@@ -248,6 +291,19 @@ def test_a_file_deleted_from_the_cache_is_downloaded_again(cache, monkeypatch):
     load_dataset("mnist")
     (cache / "MNIST" / "raw" / f"{NAMES[2]}.gz").unlink()
     assert len(load_dataset("mnist").test.labels) == 5
+
+
+def test_the_text_is_downloaded_into_the_cache(cache, monkeypatch):
+    from fedguard.vision import torchvision
+
+    def fake(url, folder, name, md5):
+        assert (name, len(md5)) == ("input.txt", 32)
+        Path(folder).mkdir()
+        write_text(Path(folder).parent, "to be or not " * 200)
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", fake)
+    assert load_dataset("tiny_shakespeare").num_classes == len(set("to be or not "))
+    assert (cache / "tinyshakespeare" / "input.txt").is_file()
 
 
 @pytest.mark.parametrize("name", MISSING)
@@ -279,3 +335,10 @@ def test_real_data(name):
     assert data.train.pixels.shape[1:] == data.test.pixels.shape[1:]
     assert (data.train.pixels.min(), data.train.pixels.max()) == (0, 1)
     assert data.train.labels.unique().tolist() == list(range(10))
+
+
+@pytest.mark.slow
+@needs_data
+def test_real_text():
+    data = load_dataset("tiny_shakespeare")
+    assert (data.num_classes, len(data.train.labels), len(data.test.labels)) == (65, 50189, 5573)

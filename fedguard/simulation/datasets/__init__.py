@@ -17,6 +17,7 @@ from .base import Dataset
 from .cifar10 import load_cifar10
 from .embedded import load_breast_cancer, load_digits
 from .mnist import load_fashion_mnist, load_mnist
+from .tiny_shakespeare import load_tiny_shakespeare
 
 __all__ = ["DATASETS", "Dataset", "Source", "load_dataset"]
 
@@ -36,6 +37,10 @@ DATASETS: dict[str, Source] = {
     "mnist": Source("60,000 + 10,000 28×28 digits, 10 classes", load_mnist),
     "fashion_mnist": Source("60,000 + 10,000 28×28 pictures of clothes, 10 classes", load_fashion_mnist),
     "cifar10": Source("50,000 + 10,000 32×32 colour photos (or a subset), 10 classes", load_cifar10),
+    "tiny_shakespeare": Source(
+        "50,189 + 5,573 passages of 80 characters, 65 classes (the next one); for bilstm",
+        load_tiny_shakespeare,
+    ),
 }
 
 
@@ -44,7 +49,8 @@ def load_dataset(name: str, data_root: str | Path | None = None) -> Dataset:
 
     Args:
         name: its name.
-        data_root: the folder that holds ``MNIST/raw``, ``FashionMNIST/raw``, ``cifar-10-batches-py``.
+        data_root: the folder that holds ``MNIST/raw``, ``FashionMNIST/raw``, ``cifar-10-batches-py``,
+            ``tinyshakespeare``.
 
     Raises:
         ParameterError: unknown name.

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from .base import Dataset, Raw, image_dataset
-from .files import REPLACE, Files
+from .files import REPLACE, Files, from_torchvision
 
 BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
-FILES = Files("cifar10", "cifar-10-batches-py", (*BATCHES, "test_batch"), ("",), downloader="CIFAR10")
+FILES = Files("cifar10", "cifar-10-batches-py", (*BATCHES, "test_batch"), ("",), from_torchvision("CIFAR10"))
 PIXELS = 3 * 32 * 32
 #: A batch of 10,000 has 31 MB.
 MAX_BYTES = 2**28

@@ -6,6 +6,7 @@ import http.client
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def cache_root() -> Path:
     return Path(base).expanduser() / "fedguard" / "data"
 
 
+def from_torchvision(name: str) -> Callable[[str], object]:
+    """What downloads a data set of torchvision into a data root."""
+
+    def download(root: str) -> object:
+        from ...vision import datasets
+
+        return getattr(datasets, name)(root, download=True)
+
+    return download
+
+
 @dataclass(frozen=True)
 class Files:
     """The files of one data set.
@@ -31,14 +43,14 @@ class Files:
         folder: where they lie below a data root.
         names: the files.
         suffixes: what may follow a name, in order of preference.
-        downloader: the class in torchvision.datasets that downloads them.
+        download: fetches them into a data root, say :func:`from_torchvision`.
     """
 
     dataset: str
     folder: str
     names: tuple[str, ...]
     suffixes: tuple[str, ...]
-    downloader: str
+    download: Callable[[str], object]
 
     def find(self, data_root: str | Path | None) -> list[Path]:
         """The path of every file, in the order of ``names``; downloads only into the cache.
@@ -82,13 +94,11 @@ class Files:
 
     def _download(self, root: Path) -> None:
         """Download into a scratch folder first: what is interrupted leaves nothing behind."""
-        from ...vision import datasets
-
         top = Path(self.folder).parts[0]
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=root, prefix="download-") as scratch:
-                getattr(datasets, self.downloader)(scratch, download=True)
+                self.download(scratch)
                 if self._missing(root):  # nobody else was faster
                     shutil.rmtree(root / top, ignore_errors=True)
                     (Path(scratch) / top).rename(root / top)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from .base import Dataset, Raw, image_dataset
-from .files import REPLACE, Files
+from .files import REPLACE, Files, from_torchvision
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -36,7 +36,7 @@ def load_fashion_mnist(data_root: str | Path | None = None) -> Dataset:
 
 
 def _load(name: str, folder: str, data_root: str | Path | None) -> Dataset:
-    files = Files(name, f"{folder}/raw", NAMES, ("", ".gz"), downloader=folder)
+    files = Files(name, f"{folder}/raw", NAMES, ("", ".gz"), from_torchvision(folder))
     paths = files.find(data_root)
     return image_dataset(name, _read_pair(*paths[:2]), _read_pair(*paths[2:]))
 

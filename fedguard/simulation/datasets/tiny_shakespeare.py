@@ -1,0 +1,70 @@
+"""Tiny Shakespeare: which character comes next?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...attack import Samples
+from ...errors import DataError
+from .base import Dataset
+from .files import REPLACE, Files
+
+URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+MD5 = "6fb458f1232090904fb40fe944165e91"
+#: Characters that the model sees; as LEAF has it for Shakespeare.
+WINDOW = 80
+#: A passage starts every so many characters.
+STRIDE = 20
+#: The end of the text is for testing; no passage reaches over the border.
+TEST_SHARE = 0.1
+#: The text has 1.1 MB.
+MAX_BYTES = 2**26
+
+
+def _download(root: str) -> None:
+    from ...vision import torchvision
+
+    torchvision.datasets.utils.download_url(URL, f"{root}/tinyshakespeare", "input.txt", md5=MD5)
+
+
+FILES = Files("tiny_shakespeare", "tinyshakespeare", ("input.txt",), ("",), _download)
+
+
+def load_tiny_shakespeare(data_root: str | Path | None = None) -> Dataset:
+    """Passages x = (c₁, …, c₈₀) of a text with the label c₈₁, from ``tinyshakespeare/input.txt``.
+
+    Characters are numbered in the order of their code points; the numbers are kept in float32, as all
+    inputs are, and not normalised. The last tenth of the text is for testing.
+
+    Raises:
+        DataError: the file is missing, is no UTF-8 text, or is too short.
+    """
+    path = FILES.find(data_root)[0]
+    alphabet, ids = np.unique(_code_points(path), return_inverse=True)
+    border = int(len(ids) * (1 - TEST_SHARE))
+    train, test = (_passages(part.reshape(-1)) for part in (ids[:border], ids[border:]))
+    if len(test.labels) == 0:
+        raise DataError(f"{path} has only {len(ids)} characters; {REPLACE}")
+    return Dataset("tiny_shakespeare", train, test, len(alphabet), mean=(0.0,), std=(1.0,))
+
+
+def _code_points(path: Path) -> NDArray[np.uint32]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} has more than {MAX_BYTES >> 20} MiB; {REPLACE}")
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}; {REPLACE}") from error
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+
+
+def _passages(ids: NDArray[np.intp]) -> Samples:
+    if len(ids) <= WINDOW:
+        return Samples(torch.empty(0, WINDOW), torch.empty(0, dtype=torch.int64))
+    windows = np.lib.stride_tricks.sliding_window_view(ids, WINDOW + 1)[::STRIDE]
+    inputs, labels = windows[:, :WINDOW].astype(np.float32), windows[:, WINDOW].astype(np.int64)
+    return Samples(torch.from_numpy(inputs), torch.from_numpy(labels))
