@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -114,9 +115,11 @@ class Federation:
         return self.record(self.advance(index))
 
     def record(self, progress: Progress) -> RoundRecord:
-        """What a round did, and how good the global model is now."""
-        error, loss = self._evaluate(targeted=False)
-        asr = 1 - self._evaluate(targeted=True)[0]
+        """What a round did, and how good the global model is now (NaN if it is not tested)."""
+        error = loss = asr = math.nan
+        if self.cell.tests_after(progress.index):
+            error, loss = self._evaluate(targeted=False)
+            asr = 1 - self._evaluate(targeted=True)[0]
         outcome = progress.outcome
         info = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
         note = outcome.note if outcome else NOBODY

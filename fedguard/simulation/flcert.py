@@ -113,11 +113,14 @@ class FLCert:
         for progress in done:
             for name, value in progress.seconds.items():
                 seconds[name] = seconds.get(name, 0.0) + value
-        right, safe = self._evaluate(targeted=False)
-        hit, _ = self._evaluate(targeted=True)
+        right = safe = hit = math.nan
+        if self.cell.tests_after(index):
+            right, safe = self._evaluate(targeted=False)
+            hit, _ = self._evaluate(targeted=True)
         notes = [f"group {k}: {p.outcome.note if p.outcome else NOBODY}" for k, p in enumerate(done)]
         note = "; ".join(text for text in notes if not text.endswith(": "))
-        info = {"flcert": {"certified_accuracy": safe}} if self.settings.mode == "disjoint" else {}
+        certified = self.settings.mode == "disjoint" and not math.isnan(safe)
+        info = {"flcert": {"certified_accuracy": safe}} if certified else {}
         return RoundRecord(index, self._merged(rows, index), right, math.nan, hit, note, info, seconds)
 
     def _merged(self, groups: Sequence[Sequence[ClientRow]], index: int) -> list[ClientRow]:

@@ -149,6 +149,8 @@ class Settings(Model):
         assumed_malicious: what a defence is told; ``malicious`` if absent.
         rounds: rounds of training.
         participation: the share of clients asked in each round.
+        test_every: the global model is tested after every so many rounds, and after the last one; in between
+            accuracy, loss and attack success are NaN.
         training: local training.
         server: what the server owns.
         recording: the folder of a recording that takes the place of the federation.
@@ -162,6 +164,7 @@ class Settings(Model):
     assumed_malicious: int | None = Field(None, ge=0)
     rounds: int = Field(10, ge=1)
     participation: float = Field(1.0, gt=0, le=1)
+    test_every: int = Field(1, ge=1)
     training: TrainingSettings = TrainingSettings(epochs=1)
     server: ServerSettings = ServerSettings()
     recording: str | None = None
@@ -188,6 +191,10 @@ class Settings(Model):
     def assumed_per_round(self) -> int:
         """The share of ``assumed`` that falls on one round, rounded up."""
         return -(-self.assumed * self.participants // self.clients)
+
+    def tests_after(self, index: int) -> bool:
+        """Whether the global model is tested after this round."""
+        return (index + 1) % self.test_every == 0 or index == self.rounds - 1
 
 
 #: "closed": the defence acts. "shadow": it watches a federation in which nobody does. "recorded": it watches

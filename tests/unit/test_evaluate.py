@@ -11,6 +11,7 @@ from fedguard.errors import ConfigError, DataError, ResultsError
 from fedguard.evaluation.check import check_suite
 from fedguard.evaluation.export import export
 from fedguard.evaluation.frame import metrics_frame
+from fedguard.evaluation.report.page import write_report
 from fedguard.evaluation.runner import run_suite
 from fedguard.evaluation.store import Store, folder_for
 from fedguard.evaluation.suite import load_suite
@@ -70,6 +71,27 @@ def test_the_resolved_suite_spells_everything_out_and_runs_to_the_same_results(f
     assert suite.attacks["scaling_backdoor"].params["scale"] == 3
     tables = ("clients", "rounds")
     assert dump(run_suite(suite, tmp_path / "again", workers=1), tables) == dump(store, tables)
+
+
+def test_testing_less_often_changes_nothing_else(tmp_path):
+    text = TINY + "  voted: {flcert: {groups: 2}}\n"
+    every, third = (
+        run_suite(suite_of(tmp_path, text, ["rounds=4", f"test_every={n}"])[0], tmp_path / str(n), workers=1)
+        for n in (1, 3)
+    )
+    assert dump(third, ["clients"]) == dump(every, ["clients"])
+    final = ["attack", "defense", "dacc", "aar", "tacc", "asr"]
+    assert third.table("runs")[final].equals(every.table("runs")[final])
+    tested = [2, 3]  # the third round and the last
+    numbers = ["tacc", "loss", "asr"]
+    rounds, all_rounds = third.table("rounds"), every.table("rounds")
+    here = rounds["round"].isin(tested)
+    assert rounds.loc[here, numbers].equals(all_rounds.loc[here, numbers])
+    assert rounds.loc[~here, numbers].isna().all(axis=None)
+    assert all_rounds["tacc"].notna().all()
+    certified = rounds["info"].str.contains("certified_accuracy")
+    assert certified.sum() == (here & all_rounds["info"].str.contains("certified_accuracy")).sum() > 0
+    assert (write_report(third.folder, tmp_path / "report.html")).stat().st_size > 10_000
 
 
 def test_one_row_per_client_and_round(finished):
