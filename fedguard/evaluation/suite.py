@@ -157,6 +157,9 @@ class Suite(Settings):
 def with_values(data: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """A deep copy of plain settings with some key paths set.
 
+    In lists (detectors, stages) a key is a position, from 0; where there is only one it may be left out, as
+    the suite does: ``defenses.krum.detector.select``.
+
     Raises:
         ParameterError: a path leads nowhere.
     """
@@ -165,11 +168,24 @@ def with_values(data: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         *way, last = path.split(".")
         target: Any = result
         for key in way:
-            target = target.get(key) if isinstance(target, dict) else None
+            target = _below(target, key)
+        target = _only_one(target)
         if not isinstance(target, dict) or (not way and last not in result):
             raise ParameterError(f"there is no {path}{nearest(way[0] if way else last, result)}")
         target[last] = copy.deepcopy(value)
     return result
+
+
+def _below(target: Any, key: str) -> Any:
+    """What lies under a key, None if nothing does."""
+    if isinstance(target, list) and key.isdecimal():
+        return target[int(key)] if int(key) < len(target) else None
+    target = _only_one(target)
+    return target.get(key) if isinstance(target, dict) else None
+
+
+def _only_one(target: Any) -> Any:
+    return target[0] if isinstance(target, list) and len(target) == 1 else target
 
 
 def matches(cell: Cell, pattern: dict[str, Any]) -> bool:

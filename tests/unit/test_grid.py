@@ -1,5 +1,7 @@
 """Grids: every combination once, filters, and mistakes by line."""
 
+import itertools
+
 import pytest
 
 from fedguard.errors import ConfigError
@@ -40,18 +42,28 @@ def test_any_setting_by_its_path(tmp_path):
     grid = (
         "grid={model: [logistic_regression, {name: mlp, hidden: [4]}], "
         "partition.beta: [0.5, 5.0], attacks.byzantine.mode: [zero, random], "
-        "defenses.krum.detector.0.select: [krum]}"
+        "defenses.krum.detector.PATH: [krum, m_krum]}"
     )
-    with pytest.raises(ConfigError, match=r"there is no defenses\.krum\.detector\.0\.select"):
-        suite_of(tmp_path, grid)
-    suite = suite_of(tmp_path, grid.replace(", defenses.krum.detector.0.select: [krum]", ""), "malicious=2")
+    for wrong in ("1.select", "select.deeper", "0.0.select", "x.select"):
+        with pytest.raises(ConfigError, match=rf"there is no defenses\.krum\.detector\.{wrong}"):
+            suite_of(tmp_path, grid.replace("PATH", wrong))
+    suite = suite_of(tmp_path, grid.replace("PATH", "select"), "malicious=2")
+    by_position = suite_of(tmp_path, grid.replace("PATH", "0.select"), "malicious=2")
+    assert [c.defense for c in suite.cells()] == [c.defense for c in by_position.cells()]
     cells = [c for c in suite.cells() if c.attack_label == "byzantine" and c.seed == 0]
-    assert {(c.model.name, c.partition.params["beta"], c.attack.params["mode"]) for c in cells} == {
-        (model, beta, mode)
-        for model in ("logistic_regression", "mlp")
-        for beta in (0.5, 5.0)
-        for mode in ("zero", "random")
+    found = {
+        (
+            c.model.name,
+            c.partition.params["beta"],
+            c.attack.params["mode"],
+            c.defense.detector[0].params["select"],
+        )
+        for c in cells
+        if c.defense_label == "krum"
     }
+    assert found == set(
+        itertools.product(("logistic_regression", "mlp"), (0.5, 5.0), ("zero", "random"), ("krum", "m_krum"))
+    )
 
 
 def test_the_same_cell_has_the_same_key_with_and_without_a_grid(tmp_path):
