@@ -91,7 +91,7 @@ def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
     runs[numeric] = runs[numeric].astype(float)  # a column of nothing but NULL has no type of its own
     for path in settings:
         if path not in _KEYS:
-            runs[path] = [_setting(one, path) for one in resolved]
+            runs[path] = [_setting(*one, path) for one in zip(resolved, points, strict=True)]
     runs["attacked"] = [one["attack"]["name"] != "none" for one in resolved]
     runs["accuracy_lost"] = _accuracy_lost(runs, resolved)
     return _with_costs(runs, store)
@@ -157,10 +157,10 @@ def _pooled(counts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rates).add_prefix("pooled_")
 
 
-def _setting(settings: dict[str, Any], path: str) -> Any:
-    """The value at a key path of a run's settings; mappings by their name."""
-    value: Any = settings
-    for key in path.split("."):
+def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
+    """The value at a key path of the grid or of a run's settings; mappings by their name."""
+    value: Any = {**settings, **point}
+    for key in [path] if path in point else path.split("."):
         if not isinstance(value, dict) or key not in value:
             raise ParameterError(f"there is no setting {path}{nearest(key, value)}")
         value = value[key]

@@ -155,3 +155,18 @@ def test_tables_keep_points_and_modes_apart(tmp_path):
     assert "| point " in export(store, "markdown").decode()
     assert "malicious = 3" in export(store, "csv").decode()
     assert "shadow" in export(store, "latex").decode()
+
+
+def test_runs_by_a_parameter_of_a_detector(tmp_path):
+    """The grid's own path is a column, though a run only knows its own defence."""
+    from fedguard.evaluation.frame import run_frame
+
+    path = "defenses.krum.detector.select"
+    overrides = (f"grid={{{path}: [krum, m_krum]}}", "malicious=1", "training.lr=0.1", "seeds=[0]")
+    suite = suite_of(tmp_path, *overrides, "only=[{attack: byzantine, defense: krum}]")
+    store = run_suite(suite, tmp_path / "out", workers=1)
+    runs = run_frame(store, [path, "model"])
+    assert list(runs[path]) == ["krum", "m_krum"]
+    assert set(runs["model"]) == {"logistic_regression"}
+    first, second = (store.rows("clients", [run])["weight"].gt(0).sum() for run in runs["run"])
+    assert (first, second) == (1, 7)
