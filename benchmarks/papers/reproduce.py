@@ -77,6 +77,8 @@ def _sections(published: dict[str, Any]) -> Iterator[tuple[str, list[str], list[
 
 
 def _grid(cells: list[Entry]) -> list[str]:
+    if not cells:
+        return ["not run"]
     columns = list(dict.fromkeys(entry.column for entry in cells))
     lines = ["| | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
     for row in dict.fromkeys(entry.row for entry in cells):
