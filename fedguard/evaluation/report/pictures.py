@@ -36,11 +36,12 @@ class HeatPlan:
     width: float
     height: float
     cell: tuple[float, float] = (42, 24)
+    corner: str = "attack ↓ defence →"
 
 
 def heat_plan(chart: HeatMap) -> HeatPlan:
     """Labels of attacks on the left, those of defences slanted above."""
-    left, slanted = width_of(chart.attacks) + 26, width_of(chart.defenses) * 0.72
+    left, slanted = width_of([*chart.attacks, HeatPlan.corner]) + 14, width_of(chart.defenses) * 0.72
     top = slanted + 12
     step, line = HeatPlan.cell
     width = left + step * len(chart.defenses) + max(slanted - step / 2, 0) + 8
