@@ -168,12 +168,13 @@ def main() -> None:
         if arguments.estimate:
             print(f"{arguments.name}: {estimate(suite)}")
             return
-        failed = show_failures(
-            run_followed(suite, folder, arguments.workers, [Terminal(arguments.workers, ("tacc",))])
-        )
-        (folder / "origin.yaml").write_text(
-            yaml.safe_dump(origin(arguments.name, arguments)), encoding="utf-8"
-        )
+        try:
+            terminal = Terminal(arguments.workers, ("tacc",))
+            failed = show_failures(run_followed(suite, folder, arguments.workers, [terminal]))
+        finally:  # an interrupted run can be rendered, too
+            if folder.is_dir():
+                where = yaml.safe_dump(origin(arguments.name, arguments))
+                (folder / "origin.yaml").write_text(where, encoding="utf-8")
     stores = [Store(part) for part in (folder, *arguments.also)]
     found = list(entries(published, Measured(*stores)))
     about = [line for store in stores for line in (*about_run(arguments.name, arguments, store), "")]
