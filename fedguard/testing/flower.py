@@ -32,6 +32,9 @@ def reply(arrays: Arrays, examples: float = 10, **metrics: Any) -> RecordDict:
     return RecordDict({"arrays": arrays_record(arrays), "metrics": numbers})
 
 
+_AT_ONCE = "this grid has no network to wait for, its clients answer at once; use send_and_receive"
+
+
 class MemoryGrid(Grid):
     """A grid whose nodes are functions; give it to ``strategy.start``.
 
@@ -87,12 +90,20 @@ class MemoryGrid(Grid):
         return Message(*args, **kwargs)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Not here: use send_and_receive."""
-        raise NotImplementedError
+        """Not here: clients answer at once.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(_AT_ONCE)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not here: use send_and_receive."""
-        raise NotImplementedError
+        """Not here: clients answer at once.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(_AT_ONCE)
 
 
 def _identify() -> None:

@@ -58,7 +58,9 @@ def test_the_quick_form_runs(name, tmp_path):
     stem = Path(name).name
     with (tmp_path / "out" / f"{stem}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    # DBA needs larger images than the embedded ones.
+    rows = [row for row in rows if row["row"].split(" / ")[0] != "DBA"]
     measured = [row for row in rows if not math.isnan(float(row["measured"]))]
-    assert len(measured) > 0.75 * len(rows), "a few need images that the embedded data are too small for"
+    assert len(measured) > 0.8 * len(rows), "a few need images that the embedded data are too small for"
     text = (tmp_path / "out" / f"{stem}.md").read_text(encoding="utf-8")
     assert f"reproduce.py {name} rounds=1 --quick" in text
