@@ -1,22 +1,24 @@
-"""Between the lists of NumPy arrays that FL engines exchange and the rows of a round.
+"""Between the arrays that FL engines exchange and the rows of a round.
 
-Floating-point arrays are flattened into one row per client, in order. Integer arrays (counters of
-batches, say) are checked like the others, but neither scored nor aggregated: the server's stay.
+Learned arrays are flattened into one row per client, in order. Statistics are aggregated by their median, the
+server's frozen arrays and counters stay; :mod:`fedguard.roles` says what is which.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .array_like import Misfit, by_key, check_count, listed, number, numbers, taken, tied
 from .errors import RoundError
+from .roles import Plan, by_choice, by_dtype, by_model, by_name
 from .round import ClientId, Round
 from .server import Server
+from .template import Template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,42 +32,56 @@ MAX_EXAMPLES = 1e9
 class Rows:
     """Clients' arrays as the rows of one preallocated (n, d) float32 matrix, filled as replies come in.
 
-    A reply that does not fit the model (missing or extra arrays, other shapes or dtypes, an absurd number
-    of examples, nothing at all) becomes a row of NaN and a *fault* of its client, who will be a suspect
-    for that reason. A reply may be thrown away as soon as it is added; nothing is copied twice.
+    A reply that does not fit the model (missing or extra arrays, other shapes, integers for floating-point
+    numbers, an absurd number of examples, nothing at all) becomes a row of NaN and a *fault* of its client,
+    who will be a suspect for that reason. A reply may be thrown away as soon as it is added.
 
     Args:
-        global_arrays: the global model that clients started from.
+        global_arrays: the global model that clients started from: NumPy arrays, PyTorch tensors of any
+            floating-point dtype, or nested lists; with ``names``, one for every name.
         capacity: the largest number of clients that will be added.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
+        roles: what each array is (see :mod:`fedguard.roles`), or a dictionary for some of the names. Where it
+            says nothing, ``model`` does, or else the names; without any of them, every floating-point array
+            is learned.
+        names: the arrays' names; replies are then dictionaries with these keys, else lists.
+        model: the server's model, whose parameters and buffers the arrays are.
+        whole: a method evaluates or trains the model, and so needs updates of all its parameters.
 
     Raises:
-        RoundError: the global arrays are no model: none, no floating-point number, or not finite.
+        RoundError: the global arrays are no model: none, nothing to learn, or not finite.
+        ParameterError: ``roles`` or ``model`` do not fit the arrays.
     """
 
     def __init__(
         self,
-        global_arrays: Sequence[NDArray[Any]],
+        global_arrays: Iterable[Any],
         capacity: int,
         deltas: bool = False,
         max_examples: float = MAX_EXAMPLES,
+        roles: Sequence[str] | Mapping[str, str] | None = None,
+        names: Sequence[str] | None = None,
+        model: nn.Module | None = None,
+        whole: bool = False,
     ) -> None:
-        self.start = [np.asarray(array) for array in global_arrays]
-        odd = [a.dtype for a in self.start if a.dtype.kind not in "fiub"]
-        if odd:
-            raise RoundError(f"a global array has dtype {odd[0]}; models are made of real numbers")
-        self.global_params = flat(self.start)
-        d = len(self.global_params)
-        if d == 0:
-            raise RoundError("the global model has no floating-point array")
-        if not bool(self.global_params.isfinite().all()):
-            raise RoundError("the global model holds NaN or Inf")
+        given = _sequence(global_arrays)
+        labels = [f"array {k}" if names is None else repr(names[k]) for k in range(len(given))]
+        read = [
+            taken(value, f"{label} of the global model") for value, label in zip(given, labels, strict=True)
+        ]
+        self.start = [array for array, _ in read]
+        self._forms = [form for _, form in read]
+        self.names = names
+        self.template = Template(self.start, self._plan(given, roles, model, whole), labels)
+        self.global_params = self.template.flat()
         self.deltas = deltas
         self.max_examples = max_examples
-        self.matrix = torch.empty((capacity, d), dtype=torch.float32)
+        self.matrix = torch.empty((capacity, self.template.size), dtype=torch.float32)
+        self.statistics = np.zeros((capacity, self.template.width))
         self.clients: list[ClientId] = []
         self.faults: list[str | None] = []
+        self._kinds: list[str | None] = []
         self._examples: list[float] = []
         self._steps: list[float] = []
 
@@ -74,7 +90,9 @@ class Rows:
 
         Args:
             client: its id.
-            arrays: a list of NumPy arrays, one for every global array; anything else is a fault.
+            arrays: a list with one array for every global array (a dictionary, if those have names): NumPy
+                arrays, PyTorch tensors or nested lists, of any floating-point precision. Anything else is
+                a fault.
             examples: how many samples it claims.
             steps: how many local steps it claims, for FedNova.
 
@@ -84,27 +102,44 @@ class Rows:
         position = len(self.clients)
         if position == len(self.matrix):
             raise RoundError(f"there is room for {position} clients; client {client!r} is one too many")
-        counted, stepped = _number(examples), _number(steps)
-        fault = self._misfit(arrays)
-        if fault is None and math.isnan(counted):
-            fault = f"its example count is {_short(examples)}"
-        if fault is None and counted > self.max_examples:
-            fault = f"it claims {counted:g} examples, more than {self.max_examples:g}"
-        row = self.matrix[position].numpy()
-        if fault is None:
-            self._fill(row, arrays)
-        else:
+        counted, row = number(examples), self.matrix[position].numpy()
+        fault = kind = None
+        try:
+            sent = self._read(arrays)
+            check_count(examples, counted, self.max_examples)
+            self.template.fill(row, self.statistics[position], sent, self.deltas)
+        except Misfit as misfit:
+            fault, kind = str(misfit), misfit.kind
             row.fill(np.nan)
+            self.statistics[position] = 0
         self.clients.append(client)
         self.faults.append(fault)
+        self._kinds.append(kind)
         self._examples.append(counted)
-        self._steps.append(stepped)
+        self._steps.append(number(steps))
         return fault
 
     def fail(self, client: ClientId, fault: str) -> None:
         """Take in a client that sent nothing usable, for a reason that the engine knows (a timeout, say)."""
         self.add(client, None)
-        self.faults[-1] = fault
+        self.faults[-1] = fault or self.faults[-1]
+
+    def refuse_shared(self) -> None:
+        """Refuse a round in which all of at least two replies have the same kind of fault.
+
+        Clients that all err alike follow the code that they were given: nobody is to be banned for it.
+
+        Raises:
+            RoundError: says what is wrong with the first, and what to do.
+        """
+        shared = self._shared()
+        if shared is None:
+            return
+        text = self.faults[0] or "its update holds NaN or Inf"
+        raise RoundError(
+            f"all {len(self.clients)} replies have the same fault, so it is no client's (client "
+            f"{self.clients[0]!r}: {text}). {ADVICE[shared]}. Nothing was remembered of this round"
+        )
 
     def round(self, index: int = 0, server: Server | None = None) -> Round:
         """The round of everybody who was added.
@@ -119,116 +154,166 @@ class Rows:
             self._examples,
             index,
             self.global_params,
-            server,
+            self.template.lent(server),
             self._steps,
             self.faults,
         )
 
-    def _misfit(self, arrays: Any) -> str | None:
-        if arrays is None:
-            return "it sent nothing"
-        if not isinstance(arrays, list | tuple):
-            return f"it sent a {type(arrays).__name__}, not a list of arrays"
-        if len(arrays) != len(self.start):
-            return f"it sent {len(arrays)} arrays, the model has {len(self.start)}"
-        for k, (array, own) in enumerate(zip(arrays, self.start, strict=True)):
-            if not isinstance(array, np.ndarray | np.generic):
-                return f"its array {k} is a {type(array).__name__}, not a NumPy array"
-            if array.dtype != own.dtype:
-                return f"its array {k} has dtype {array.dtype}, the model's has {own.dtype}"
-            if array.shape != own.shape:
-                return f"its array {k} has shape {array.shape}, the model's has {own.shape}"
-        return None
+    def new(self, outcome: Outcome) -> list[Any]:
+        """The new global model, every array in the form, shape and dtype in which it was given.
 
-    def _fill(self, row: NDArray[np.float32], arrays: Sequence[NDArray[Any]]) -> None:
-        """Write w_i − w into a row without a temporary copy; overflow becomes Inf, which is refused later."""
-        at = 0
-        with np.errstate(over="ignore", invalid="ignore"):
-            for array, own in zip(arrays, self.start, strict=True):
-                if own.dtype.kind != "f":
-                    continue
-                part = row[at : at + own.size].reshape(own.shape)
-                sent = np.asarray(array)  # no subclass with arithmetic of its own
-                if self.deltas:
-                    np.copyto(part, sent, casting="same_kind")
-                else:
-                    wide: Any = np.promote_types(own.dtype, np.float32)
-                    np.subtract(sent, own, out=part, dtype=wide, casting="same_kind")
-                at += own.size
+        Args:
+            outcome: what a guard made of :meth:`round`.
+        """
+        middle = self.template.middle(self.statistics[: len(self.clients)], outcome.weights)
+        arrays = self.template.moved(outcome.aggregate, middle)
+        return [form.given(array) for form, array in zip(self._forms, arrays, strict=True)]
+
+    def _plan(
+        self,
+        given: Sequence[Any],
+        roles: Sequence[str] | Mapping[str, str] | None,
+        model: nn.Module | None,
+        whole: bool,
+    ) -> Plan:
+        changes = roles if isinstance(roles, Mapping) else {}
+        if roles is not None and not isinstance(roles, Mapping):
+            return by_choice(roles, self.start)
+        if model is not None:
+            plan = by_model(model, self.names, self.start, whole)
+        elif self.names is None:
+            plan = by_dtype(self.start)
+        else:
+            plan = by_name(self.names, self.start, tied(given))
+        return plan.changed(changes, self.names or (), self.start) if changes else plan
+
+    def _read(self, reply: Any) -> list[NDArray[Any]]:
+        try:
+            sent = listed(reply, len(self.start)) if self.names is None else by_key(reply, self.names)
+        except Misfit:
+            raise
+        except Exception as error:  # a stranger's container: anything may happen
+            raise Misfit("form", f"it cannot be read ({type(error).__name__})") from None
+        each = zip(sent, self.start, self.template.labels, strict=True)
+        return [numbers(value, own, f"its {label}") for value, own, label in each]
+
+    def _shared(self) -> str | None:
+        """The kind of fault that all replies have, None if there is none."""
+        first = None
+        for kind, row in zip(self._kinds, self.matrix, strict=False):
+            kind = kind or (None if bool(row.isfinite().all()) else "nan")
+            first = first or kind
+            if kind is None or kind != first:
+                return None
+        return first if len(self.clients) > 1 else None
 
 
-def flat(arrays: Sequence[NDArray[Any]]) -> Tensor:
-    """(d,) float32: the floating-point arrays one after the other."""
-    parts = [np.ravel(a) for a in arrays if a.dtype.kind == "f"]
-    d = sum(part.size for part in parts)
-    vector = torch.empty(d, dtype=torch.float32)
-    if parts:
-        with np.errstate(over="ignore"):
-            np.concatenate(parts, out=vector.numpy(), casting="same_kind")
-    return vector
-
-
-def moved(arrays: Sequence[NDArray[Any]], update: Tensor) -> list[NDArray[Any]]:
-    """New arrays of the same shapes and dtypes: the floating-point ones moved by a (d,) update."""
-    result, at, step = [], 0, update.detach().cpu().numpy()
-    for array in map(np.asarray, arrays):
-        if array.dtype.kind != "f":
-            result.append(array.copy())
-            continue
-        part = step[at : at + array.size].reshape(array.shape)
-        wide = np.promote_types(array.dtype, np.float32)
-        result.append(np.asarray(array.astype(wide) + part, dtype=array.dtype))
-        at += array.size
-    return result
+#: What to do about a fault that all replies share.
+ADVICE = {
+    "nothing": "Check that the replies arrive in time",
+    "form": "Give {client: list of arrays}; for state_dict()s there is guard.process_state_dicts",
+    "length": "Send what the global model is made of, and nothing else",
+    "names": "Send what the global model is made of, and nothing else",
+    "shape": "Give clients the model that the server has",
+    "dtype": "Send floating-point numbers for floating-point arrays, of whatever precision",
+    "count": "Give num_examples the same keys as the replies, and positive numbers",
+    "nan": "Training has diverged everywhere: lower the learning rate, or go back to an earlier model",
+}
 
 
 def process(
     guard: Guard,
     arrays: Mapping[Any, Any],
-    global_arrays: Sequence[NDArray[Any]],
+    global_arrays: Iterable[Any],
     num_examples: Mapping[Any, Any] | None = None,
     index: int = 0,
     server: Server | None = None,
     deltas: bool = False,
     max_examples: float = MAX_EXAMPLES,
-) -> tuple[Outcome, list[NDArray[Any]]]:
+    roles: Sequence[str] | None = None,
+) -> tuple[Outcome, list[Any]]:
     """Let a guard judge and aggregate what clients sent.
 
     Args:
         guard: the guard.
-        arrays: client id → the trained parameters that it sent, one array for every global array.
-        global_arrays: the global model that the clients started from.
+        arrays: client id → the trained parameters that it sent, one array for every global array: NumPy
+            arrays, PyTorch tensors or nested lists, of any floating-point precision.
+        global_arrays: the global model that the clients started from, likewise.
         num_examples: client id → claimed sample count; 1 each if absent.
         index: the number of the round.
-        server: what the server owns, for detectors that need it.
+        server: what the server owns, for detectors that need it. Its model tells what each array is.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
+        roles: "learned", "statistic", "frozen" or "counter" for every array (see :mod:`fedguard.roles`).
+            Without it and without ``server.model``, every floating-point array is learned, BatchNorm
+            statistics included, as arrays have no names.
 
     Returns:
-        The outcome, and the new global arrays in the same shapes and dtypes.
+        The outcome, and the new global arrays, each in the form, shape and dtype in which it was given.
 
     Raises:
-        FedGuardError: as :meth:`Guard.process`, or the global arrays are no model.
+        FedGuardError: as :meth:`Guard.process`; the global arrays are no model; or all of at least two
+            replies share a fault, which is then no client's. Nothing is remembered of such a round.
     """
-    rows = Rows(global_arrays, len(arrays), deltas, max_examples)
-    for client, sent in arrays.items():
+    replies = mapping_of(arrays)
+    model = server.model if server is not None and roles is None else None
+    rows = Rows(global_arrays, len(replies), deltas, max_examples, roles, None, model, evaluates_model(guard))
+    return judged(guard, rows, replies, num_examples, index, server)
+
+
+def judged(
+    guard: Guard,
+    rows: Rows,
+    replies: Mapping[Any, Any],
+    num_examples: Mapping[Any, Any] | None,
+    index: int,
+    server: Server | None,
+) -> tuple[Outcome, list[Any]]:
+    """Add all replies to the rows, and let the guard judge them; returns also the new arrays."""
+    _check_keys(replies, num_examples)
+    for client, sent in replies.items():
         rows.add(client, sent, 1 if num_examples is None else num_examples.get(client))
+    rows.refuse_shared()
     outcome = guard.process(rows.round(index, server))
-    return outcome, moved(rows.start, outcome.aggregate)
+    return outcome, rows.new(outcome)
 
 
-def _number(value: Any) -> float:
-    """A claimed count as a float; NaN if it is none."""
-    if isinstance(value, np.ndarray) and value.shape == ():
-        value = value[()]
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+def evaluates_model(guard: Guard) -> bool:
+    """Whether a method of the guard evaluates or trains the server's model."""
+    methods: list[Any] = [*guard.detectors.values(), *guard.aggregation()]
+    parts = {"model", "validation", "root", "training"}
+    return any(parts & set(getattr(method, "needs", ())) for method in methods)
 
 
-def _short(value: Any) -> str:
-    text = f"{type(value).__name__} {str(value)[:20]!r}" if isinstance(value, str) else type(value).__name__
-    return "missing" if value is None else f"no number ({text})"
+def _sequence(arrays: Any) -> list[Any]:
+    if isinstance(arrays, Mapping | nn.Module):
+        raise RoundError(
+            f"global_arrays is a {type(arrays).__name__}; give a list of arrays, or state_dict()s to "
+            "guard.process_state_dicts"
+        )
+    if isinstance(arrays, Tensor | np.ndarray | str | bytes) or not isinstance(arrays, Iterable):
+        raise RoundError(f"global_arrays is a {type(arrays).__name__}; give a list of arrays")
+    return list(arrays)
+
+
+def mapping_of(replies: Any) -> Mapping[Any, Any]:
+    """The replies, if they are a dictionary (RoundError if not)."""
+    if not isinstance(replies, Mapping):
+        raise RoundError(f"the replies are a {type(replies).__name__}; give a dictionary, client → reply")
+    return replies
+
+
+def _check_keys(replies: Mapping[Any, Any], num_examples: Mapping[Any, Any] | None) -> None:
+    """Refuse counts that are keyed by other names than the replies: that is no client's fault."""
+    if num_examples is None:
+        return
+    if not isinstance(num_examples, Mapping):
+        raise RoundError(
+            f"num_examples is a {type(num_examples).__name__}; give a dictionary, client → count"
+        )
+    if replies and not any(client in num_examples for client in replies):
+        own, other = next(iter(replies)), next(iter(num_examples), None)
+        raise RoundError(
+            f"num_examples has no count for any client: its keys are like {other!r}, those of the replies "
+            f"like {own!r}; use the same keys. Nothing was remembered of this round"
+        )

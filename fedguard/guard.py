@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .aggregator import Aggregator
 from .detector import Detector
+from .entries import Entries
 from .errors import ParameterError
 from .ledger import Ledger
 from .observer import Observer, notify
@@ -38,7 +39,7 @@ class _Verdict(NamedTuple):
     aggregated: bool  # whether the aggregate is one: somebody was let through, and it was wanted
 
 
-class Guard:
+class Guard(Entries):
     """Scores every update, decides what each client may contribute, and only then aggregates.
 
     Args:
@@ -135,23 +136,6 @@ class Guard:
         outcome = verdict.outcome.take(back)
         notify(self.observers, round, outcome)
         return outcome
-
-    def process_arrays(
-        self,
-        arrays: Mapping[Any, Any],
-        global_arrays: Sequence[NDArray[Any]],
-        num_examples: Mapping[Any, Any] | None = None,
-        **options: Any,
-    ) -> tuple[Outcome, list[NDArray[Any]]]:
-        """Judge a round of lists of NumPy arrays (client id → trained parameters), from whatever engine.
-
-        A reply that does not fit the model makes its sender a suspect with a reason; the round goes on.
-        Returns the outcome, and the new global arrays in the same shapes and dtypes. ``options`` are those
-        of :func:`fedguard.arrays.process`: ``index``, ``server``, ``deltas``, ``max_examples``.
-        """
-        from .arrays import process
-
-        return process(self, arrays, global_arrays, num_examples, **options)
 
     def watch(self, round: Round) -> Outcome:
         """Judge a round and remember it like :meth:`process`, but aggregate nothing (zeros come out)."""

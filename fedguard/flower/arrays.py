@@ -9,11 +9,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
-from ..errors import ParameterError
+from ..array_like import Misfit, fits
+from ..errors import ParameterError, RoundError
+from ..roles import by_model, by_name
+from ..template import Template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,26 +23,50 @@ if TYPE_CHECKING:
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-class Malformed(Exception):  # noqa: N818 - what is wrong, to be caught and told
+#: Characters of an array's header: 64 dimensions, as many as NumPy has, need about 1,500.
+MAX_HEADER = 4096
+
+
+class Malformed(Misfit):
     """An array is not what it should be; says what is wrong."""
 
+    def __init__(self, text: str, kind: str = "bytes") -> None:
+        super().__init__(kind, text)
 
-def read(array: Array) -> NDArray[Any]:
+
+def read(array: Array, own: NDArray[Any] | None = None) -> NDArray[Any]:
     """The numbers of an array, as a view of its bytes; nothing is allocated on the word of its header.
+
+    Args:
+        array: what was sent.
+        own: the array of the model that it stands for; its announced shape is compared before it is read.
 
     Raises:
         Malformed: the bytes are no plain array of real numbers, or not the one that is announced.
     """
+    try:
+        return _read(array, own)
+    except Malformed:
+        raise
+    except Exception as error:  # a stranger wrote all of it: anything may happen
+        raise Malformed(f"cannot be read ({type(error).__name__})") from None
+
+
+def _read(array: Array, own: NDArray[Any] | None) -> NDArray[Any]:
     if array.stype != "numpy.ndarray":
         raise Malformed(f"is serialised as {clean(array.stype)}, not as a NumPy array")
+    announced = tuple(array.shape)
+    if own is not None and announced != own.shape:
+        raise Malformed(f"has shape {clean(announced)}, not {own.shape}", "shape")
     file = BytesIO(array.data)
     try:
-        shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-    except Exception:  # the header is a literal that a stranger wrote: anything may happen
+        header = _HEADERS[np.lib.format.read_magic(file)]
+        shape, fortran, dtype = header(file, max_header_size=MAX_HEADER)
+    except Exception:  # the header is a literal that a stranger wrote
         raise Malformed("is no NumPy array") from None
     if dtype.kind not in "biuf":
-        raise Malformed(f"has dtype {clean(dtype)}")
-    if (tuple(array.shape), array.dtype) != (shape, str(dtype)):
+        raise Malformed(f"has dtype {clean(dtype)}", "dtype")
+    if (announced, array.dtype) != (shape, str(dtype)):
         raise Malformed("is announced with another shape or dtype than it has")
     offset = file.tell()
     if min(shape, default=0) < 0 or len(array.data) - offset != math.prod(shape) * dtype.itemsize:
@@ -57,122 +83,107 @@ def clean(text: object, length: int = 120) -> str:
 
 
 class Layout:
-    """The arrays of the global model of one round, and where those that are scored lie in an update.
+    """The arrays of the global model of one round, and what each of them is (see :mod:`fedguard.roles`).
 
     Args:
-        arrays: the global model.
-        patterns: which arrays are scored, by name (``*`` and ``?`` as in file names; with a leading ``!``:
-            not these); None for all that hold floating-point numbers.
-        model: score the parameters of this model, in its order, because a method evaluates or trains it.
-        first: the layout of a round before: what was a counter then is not scored now, although averaging
-            has made a floating-point number of it.
+        record: the global model.
+        patterns: which arrays are learned, by name (``*`` and ``?`` as in file names; with a leading ``!``:
+            not these); None for all that hold floating-point numbers and are no statistics.
+        model: the server's model, whose parameters and buffers these are.
+        whole: a method evaluates or trains that model, and so needs all of its parameters.
 
     Raises:
-        ParameterError: nothing is left to score, the model does not fit, or the global model is not finite.
+        ParameterError: nothing is learned, the model does not fit, or the global model is not finite.
     """
 
     def __init__(
         self,
-        arrays: ArrayRecord,
+        record: ArrayRecord,
         patterns: Sequence[str] | None = None,
         model: nn.Module | None = None,
-        first: Layout | None = None,
+        whole: bool = False,
     ) -> None:
         try:
-            self.arrays = {name: read(array) for name, array in arrays.items()}
+            self.arrays = {name: read(array) for name, array in record.items()}
         except Malformed as error:
             raise ParameterError(f"the global model cannot be guarded: an array of it {error}") from None
-        floating = [name for name, array in self.arrays.items() if array.dtype.kind == "f"]
-        broken = [name for name in floating if not np.isfinite(self.arrays[name]).all()]
-        if broken:
+        if whole and patterns is not None:
             raise ParameterError(
-                f"array {broken[0]!r} of the global model holds NaN or Inf, so no update can be judged; "
-                "start from a finite model"
+                "parameters: a method of this guard needs the whole model; leave parameters out"
             )
-        if first is not None and list(first.arrays) == list(self.arrays):
-            floating = first.floating
-        #: The arrays that held floating-point numbers at first.
-        self.floating: list[str] = floating
-        self.scored = floating
-        if model is not None:
-            if patterns is not None:
-                raise ParameterError(
-                    "parameters: a method of this guard needs the whole model; leave parameters out"
-                )
-            self.scored = _names_in(model, self.arrays)
-        elif patterns is not None:
-            self.scored = [name for name in floating if selected(name, patterns)]
-        if not self.scored:
+        self.record = record
+        self.names = list(self.arrays)
+        arrays = list(self.arrays.values())
+        plan = by_name(self.names, arrays) if model is None else by_model(model, self.names, arrays, whole)
+        candidates = [self.names[k] for k in plan.order]
+        if patterns is not None:
+            plan = plan.only(lambda k: selected(self.names[k], patterns))
+        if not plan.order:
             raise ParameterError(
                 f"no array is scored: parameters is {patterns}, the floating-point arrays are "
-                f"{clean(', '.join(floating)) or 'none'}"
+                f"{clean(', '.join(candidates)) or 'none'}"
             )
-        ends = np.cumsum([self.arrays[name].size for name in self.scored]).tolist()
-        self.size: int = ends[-1]
-        self.slots = {
-            name: slice(start, end) for name, start, end in zip(self.scored, [0, *ends], ends, strict=False)
-        }
+        try:
+            self.template = Template(arrays, plan, [f"array {name!r}" for name in self.names])
+        except RoundError as error:
+            raise ParameterError(str(error)) from None
+        self.roles = dict(zip(self.names, plan.roles, strict=True))
+        self.twins = {self.names[k]: self.names[first] for k, first in plan.twins.items()}
 
-    def flat(self) -> Tensor:
-        """(d,) the scored part of the global model."""
-        return torch.from_numpy(
-            np.concatenate([self.arrays[name].ravel() for name in self.scored]).astype(np.float32)
-        )
+    @property
+    def size(self) -> int:
+        """The length of an update vector."""
+        return self.template.size
 
-    def split(self, vector: Tensor) -> dict[str, NDArray[Any]]:
-        """The scored arrays of the global model after an update of this vector, by name."""
-        step = vector.numpy()
-        return {
-            name: (self.arrays[name] + step[slot].reshape(self.arrays[name].shape)).astype(
-                self.arrays[name].dtype
-            )
-            for name, slot in self.slots.items()
-        }
+    def new(self, update: Tensor) -> dict[str, NDArray[Any]]:
+        """The learned arrays of the global model after an update of this vector, by name."""
+        statistics = [self.template.arrays[k] for k in self.template.statistics]
+        moved = zip(self.names, self.template.moved(update, statistics), strict=True)
+        return {name: array for name, array in moved if self.roles[name] == "learned"}
 
-    def fill(self, row: NDArray[np.float32], record: ArrayRecord) -> None:
-        """Write a client's update (its arrays minus the global ones) into a row of the update matrix.
+    def middle(self, statistics: NDArray[np.float64], weights: Sequence[float]) -> dict[str, NDArray[Any]]:
+        """The statistics after a round in which clients have these weights, by name."""
+        found = self.template.middle(statistics, np.asarray(weights, dtype=np.float64))
+        return {self.names[k]: array for k, array in zip(self.template.statistics, found, strict=True)}
+
+    def fill(self, row: NDArray[np.float32], statistics: NDArray[np.float64], record: ArrayRecord) -> None:
+        """Write a client's update (its arrays minus the global ones) and its statistics into their rows.
 
         Raises:
-            Malformed: an array is missing, one too many, of another shape, of a dtype that does not fit, or
-                holds NaN or Inf.
+            Misfit: an array is missing, one too many, of another shape, of a dtype that does not fit, or
+                holds NaN or Inf where that counts.
         """
         _same_names(self.arrays, record)
-        for name, old in self.arrays.items():
-            new = self._checked(name, old, record[name])
-            if name in self.slots:
-                _subtract(new, old, row[self.slots[name]])
-                new = row[self.slots[name]]
-            if new.dtype.kind == "f" and not np.isfinite(new).all():
-                raise Malformed(f"array {name!r} holds NaN or Inf")
+        self.template.fill(row, statistics, [self.sent(name, record) for name in self.names])
+        for k, slot in self.template.slots.items():
+            if not np.isfinite(row[slot]).all():
+                raise Malformed(f"array {self.names[k]!r} holds NaN or Inf", "nan")
 
-    def _checked(self, name: str, old: NDArray[Any], array: Array) -> NDArray[Any]:
+    def sent(self, name: str, record: ArrayRecord) -> NDArray[Any]:
+        """A client's array in the model's dtype; what the dtype does not hold becomes Inf.
+
+        Raises:
+            Malformed: it cannot be read, or has another shape, or a dtype that does not fit.
+        """
+        own = self.arrays[name]
         try:
-            new = read(array)
+            new = read(record[name], own)
+            if not fits(new.dtype, own.dtype):
+                raise Malformed(f"has dtype {new.dtype}, not {own.dtype}", "dtype")
         except Malformed as error:
-            raise Malformed(f"array {name!r} {error}") from None
-        if new.shape != old.shape:
-            raise Malformed(f"array {name!r} has shape {new.shape}, not {old.shape}")
-        if not np.can_cast(new.dtype, old.dtype, "same_kind"):
-            raise Malformed(f"array {name!r} has dtype {new.dtype}, not {old.dtype}")
-        return new
-
-
-def _subtract(new: NDArray[Any], old: NDArray[Any], out: NDArray[np.float32]) -> None:
-    """out ← new − old, in float32, or in float64 where one of the two is."""
-    dtype = np.float64 if 8 in (new.dtype.itemsize, old.dtype.itemsize) else np.float32
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes Inf, and is found
-        np.subtract(new.ravel(), old.ravel(), out=out, dtype=dtype, casting="same_kind")
+            raise Malformed(f"array {name!r} {error}", error.kind) from None
+        with np.errstate(over="ignore", invalid="ignore"):
+            return new.astype(own.dtype, copy=False)
 
 
 def _same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
     missing = [name for name in arrays if name not in record]
     extra = [name for name in record if name not in arrays]
     if missing:
-        raise Malformed(
-            f"array {missing[0]!r} is missing" + (f" ({len(missing)} are)" if missing[1:] else "")
-        )
+        more = f" ({len(missing)} are)" if missing[1:] else ""
+        raise Malformed(f"array {missing[0]!r} is missing{more}", "names")
     if extra:
-        raise Malformed(f"array '{clean(extra[0])}' does not belong to the model")
+        raise Malformed(f"array '{clean(extra[0])}' does not belong to the model", "names")
 
 
 def selected(name: str, patterns: Sequence[str]) -> bool:
@@ -180,19 +191,3 @@ def selected(name: str, patterns: Sequence[str]) -> bool:
     out = [p[1:] for p in patterns if p.startswith("!")]
     chosen = [p for p in patterns if not p.startswith("!")] or ["*"]
     return any(fnmatchcase(name, p) for p in chosen) and not any(fnmatchcase(name, p) for p in out)
-
-
-def _names_in(model: nn.Module, arrays: dict[str, NDArray[Any]]) -> list[str]:
-    """The arrays that hold the model's parameters, in its order: by name, or else by position."""
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    whole = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    names = dict(zip(whole, arrays, strict=True)) if len(whole) == len(arrays) else {}
-    if all(name in arrays for name in shapes):
-        names = {name: name for name in shapes}
-    for name, shape in shapes.items():
-        if name not in names or arrays[names[name]].shape != shape:
-            raise ParameterError(
-                f"server: parameter {name!r} of the model has no array of shape {shape} in the global model; "
-                "send model.state_dict(), and give the guard the same architecture"
-            )
-    return [names[name] for name in shapes]

@@ -1,4 +1,8 @@
-"""What the inner strategy gets: accepted replies, weakened where the guard says so."""
+"""What the inner strategy gets, and what is taken from it.
+
+It gets the accepted replies, weakened where the guard says so: learned arrays in the model's dtype, the
+median of the statistics, the server's own frozen arrays and counters. Its result's learned arrays are taken.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def handed_on(
     layout: Layout,
     how: Literal["examples", "delta"],
     weight_key: str | None,
-    result: Mapping[str, NDArray[Any]] | None,
+    shared: Mapping[str, NDArray[Any]],
 ) -> list[Message]:
     """The replies whose weight is not 0.
 
@@ -31,42 +35,48 @@ def handed_on(
         layout: the global model of the round.
         how: what a weight below 1 changes.
         weight_key: the metric with the number of examples.
-        result: the scored arrays of the new model where the guard aggregates: then everybody is said to have
-            sent these, so that any strategy returns them.
+        shared: arrays that everybody is said to have sent, so that any strategy returns them: the statistics
+            and, where the guard aggregates, the learned arrays of the new model.
     """
-    shared = None if result is None else {name: Array(array) for name, array in result.items()}
+    same = {name: Array(array) for name, array in shared.items()}
+    fixed = {
+        name: layout.record[name] for name, role in layout.roles.items() if role in ("frozen", "counter")
+    }
+    aggregated = all(name in same for name, role in layout.roles.items() if role == "learned")
     out = []
     for reply, weight in zip(replies, weights, strict=True):
         if weight > 0 and reply.message is not None:
-            if shared is not None:
-                _replace(reply.message, layout, shared)
-            elif weight < 1 and how == "delta":
-                _replace(reply.message, layout, _shortened(reply.message, layout, weight))
-            else:
-                _replace(reply.message, layout, {})
-                if weight < 1 and weight_key is not None:
-                    _fewer(reply.message, weight_key, weight)
+            part = weight if how == "delta" and not aggregated else 1.0
+            _replace(reply.message, layout, {**fixed, **same}, part)
+            if weight < 1 and how == "examples" and not aggregated and weight_key is not None:
+                _fewer(reply.message, weight_key, weight)
             out.append(reply.message)
     return out
 
 
-def _replace(message: Message, layout: Layout, arrays: Mapping[str, Array]) -> None:
-    """Some arrays anew, and all in the model's order: strategies go by the order of the first reply."""
-    ((name, record),) = message.content.array_records.items()
-    if arrays or list(record) != list(layout.arrays):
-        fresh = ArrayRecord({key: arrays.get(key, record[key]) for key in layout.arrays})
-        message.content = RecordDict({**message.content, name: fresh})
+def _replace(message: Message, layout: Layout, given: Mapping[str, Array], part: float) -> None:
+    """Arrays in the model's order and dtypes: strategies go by those of the first reply.
+
+    Args:
+        message: the reply.
+        layout: the global model.
+        given: arrays that take the place of the client's.
+        part: how much of the way from the global model to the client's arrays is gone.
+    """
+    ((key, record),) = message.content.array_records.items()
+    own = [name for name in layout.names if name not in layout.twins]
+    found = {name: given[name] if name in given else _client(name, record, layout, part) for name in own}
+    fresh = {name: found[layout.twins.get(name, name)] for name in layout.names}
+    if list(record) != layout.names or any(fresh[name] is not record[name] for name in fresh):
+        message.content = RecordDict({**message.content, key: ArrayRecord(fresh)})
 
 
-def _shortened(message: Message, layout: Layout, weight: float) -> dict[str, Array]:
-    """w_global + weight · (w_client − w_global) for all arrays of floating-point numbers."""
-    (record,) = message.content.array_records.values()
-    parts = {}
-    for name, old in layout.arrays.items():
-        new = read(record[name])
-        if old.dtype.kind == "f":
-            parts[name] = Array(np.asarray(old + weight * (new - old), dtype=new.dtype))
-    return parts
+def _client(name: str, record: ArrayRecord, layout: Layout, part: float) -> Array:
+    """A learned array of a client's; untouched if it has the model's dtype and counts in full."""
+    own, new = layout.arrays[name], layout.sent(name, record)
+    if part < 1:  # w_global + part · (w_client − w_global)
+        return Array(np.asarray(own + part * (new - own), dtype=own.dtype))
+    return record[name] if record[name].dtype == str(own.dtype) else Array(new)
 
 
 def _fewer(message: Message, key: str, weight: float) -> None:
@@ -74,10 +84,34 @@ def _fewer(message: Message, key: str, weight: float) -> None:
     message.content = RecordDict({**message.content, name: scaled_examples(record, key, weight)})
 
 
-def finite(arrays: ArrayRecord) -> bool:
-    """Whether a strategy's result holds no NaN and no Inf; what cannot be read is left to Flower."""
+def restored(result: ArrayRecord, layout: Layout, statistics: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """A strategy's result as the next global model: its learned arrays, in the model's dtypes and order.
+
+    Strategies average in float64 and do not know what a counter is; without this, a model's dtypes drift.
+
+    Raises:
+        Malformed: the arrays are not those of the model, or hold NaN or Inf.
+    """
+    if set(result) != set(layout.names):
+        raise Malformed("arrays with other names")
+    fresh = {}
+    for name, own in layout.arrays.items():
+        if name in statistics:
+            fresh[name] = Array(statistics[name])
+        elif layout.roles[name] != "learned":
+            fresh[name] = layout.record[name]
+        elif name not in layout.twins:
+            fresh[name] = _result(name, result[name], own)
+    return ArrayRecord({name: fresh[layout.twins.get(name, name)] for name in layout.names})
+
+
+def _result(name: str, array: Array, own: NDArray[Any]) -> Array:
     try:
-        found = [read(array) for array in arrays.values()]
-    except Malformed:
-        return True
-    return all(bool(np.isfinite(array).all()) for array in found)
+        new = read(array, own)
+    except Malformed as error:
+        raise Malformed(f"array {name!r}, which {error}") from None
+    with np.errstate(over="ignore", invalid="ignore"):
+        plain = new.astype(own.dtype, copy=False)
+    if not np.isfinite(plain).all():
+        raise Malformed("NaN or Inf")
+    return array if new.dtype == own.dtype else Array(plain)

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
+from ..array_like import Misfit
 from .arrays import Layout, Malformed, clean
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: What SecAgg+ calls its record, in messages and in replies.
 SECURE_AGGREGATION = "secaggplus_configs"
+
+#: The smallest number of examples: far less, and a strategy that divides by their sum divides by 0.
+LEAST = 1e-9
 
 #: What is said of a node that did not answer.
 SILENT = "no reply in time"
@@ -32,6 +36,7 @@ class Reply:
         node: its node id.
         message: its reply, if there is exactly one.
         fault: what is wrong with it, None if nothing is.
+        kind: one word for that; a fault of one kind in *all* replies is no client's.
         examples: how many examples it says it has.
         aside: True if it counts for nothing but is nobody's fault that can be proven.
     """
@@ -39,8 +44,13 @@ class Reply:
     node: int
     message: Message | None = None
     fault: str | None = None
+    kind: str = ""
     examples: float = 1.0
     aside: bool = False
+
+    def blame(self, kind: str, fault: str) -> None:
+        """Note what is wrong with the reply."""
+        self.kind, self.fault = kind, fault
 
 
 def received(asked: Sequence[Message], replies: Iterable[Message]) -> list[Reply]:
@@ -61,17 +71,29 @@ def received(asked: Sequence[Message], replies: Iterable[Message]) -> list[Reply
 
 def _reply(node: int, messages: list[Message]) -> Reply:
     if not messages:
-        return Reply(node, fault=SILENT)
+        return Reply(node, fault=SILENT, kind="silent")
     if len(messages) > 1:
         return Reply(node, fault=f"{len(messages)} replies in its name", aside=True)
     message = messages[0]
     if message.has_error():
-        return Reply(node, fault=f"error reply: {clean(message.error.reason) or message.error.code}")
+        reason = clean(message.error.reason) or message.error.code
+        return Reply(node, fault=f"error reply: {reason}", kind="error")
     if not message.has_content() or not message.content:
-        return Reply(node, fault="empty reply")
+        return Reply(node, fault="empty reply", kind="records")
     if message.metadata.src_node_id != node:
-        return Reply(node, fault="its reply names another node as its sender")
+        return Reply(node, fault="its reply names another node as its sender", kind="sender")
     return Reply(node, message)
+
+
+def shared_fault(replies: Sequence[Reply]) -> str | None:
+    """What is wrong with all of at least two replies alike: no client's fault, but the app's or the server's.
+
+    Clients that all err alike run the code that they were given, and nobody is to be banned for that.
+    """
+    kinds = {reply.kind if reply.fault is not None else None for reply in replies}
+    if len(replies) < 2 or len(kinds) > 1 or None in kinds:
+        return None
+    return f"all {len(replies)} replies have the same fault, so it is no client's: {replies[0].fault}"
 
 
 def hides_updates(replies: Sequence[Reply]) -> bool:
@@ -91,28 +113,46 @@ def check_metrics(replies: Sequence[Reply], weight_key: str | None, most: float 
         most: the largest number of examples that is believed.
     """
     for reply in _good(replies):
-        reply.fault = _metric_fault(reply, weight_key, most)
+        try:
+            fault = _metric_fault(reply, weight_key, most)
+        except Exception as error:  # a stranger's record: anything may happen
+            fault = f"metrics that cannot be read ({type(error).__name__})"
+        if fault is not None:
+            reply.blame("metrics", fault)
     forms = Counter(_form(_content(reply)) for reply in _good(replies))
     usual = min(forms, key=lambda form: (-forms[form], sorted(map(str, form))), default=None)
     for reply in _good(replies):
         if _form(_content(reply)) != usual:
-            reply.fault = "its metrics are not those that the other clients report"
+            reply.blame("other metrics", "its metrics are not those that the other clients report")
 
 
-def check_arrays(replies: Sequence[Reply], layout: Layout, matrix: NDArray[np.float32]) -> None:
-    """Write the updates into the (n, d) matrix, row by row; find faults in those that do not fit."""
-    for row, reply in zip(matrix, replies, strict=True):
-        row[:] = 0
+def check_arrays(
+    replies: Sequence[Reply],
+    layout: Layout,
+    matrix: NDArray[np.float32],
+    statistics: NDArray[np.float64],
+) -> None:
+    """Write updates and statistics into the rows of their matrices; find faults in what does not fit."""
+    for row, own, reply in zip(matrix, statistics, replies, strict=True):
+        row[:], own[:] = 0, 0
         if reply.fault is not None:
             continue
-        records = list(_content(reply).array_records.values())
         try:
-            if len(records) != 1:
-                raise Malformed(f"{len(records)} array records instead of one" if records else "no arrays")
-            layout.fill(row, records[0])
-        except Malformed as error:
-            reply.fault = str(error)
-            row[:] = 0
+            layout.fill(row, own, _arrays(_content(reply)))
+        except Misfit as misfit:
+            reply.blame(misfit.kind, str(misfit))
+        except Exception as error:  # a stranger's record: anything may happen
+            reply.blame("bytes", f"its arrays cannot be read ({type(error).__name__})")
+        if reply.fault is not None:
+            row[:], own[:] = 0, 0
+
+
+def _arrays(content: RecordDict) -> ArrayRecord:
+    records = list(content.array_records.values())
+    if len(records) != 1:
+        text = f"{len(records)} array records instead of one" if records else "no arrays"
+        raise Malformed(text, "records")
+    return records[0]
 
 
 def check_record_names(replies: Sequence[Reply]) -> None:
@@ -121,7 +161,7 @@ def check_record_names(replies: Sequence[Reply]) -> None:
     usual = min(names, key=lambda name: (-names[name], name), default=None)
     for reply in _good(replies):
         if tuple(_content(reply).array_records) != usual:
-            reply.fault = "its array record has another name than those of the other clients"
+            reply.blame("record name", "its array record has another name than those of the other clients")
 
 
 def _good(replies: Sequence[Reply]) -> list[Reply]:
@@ -146,7 +186,7 @@ def _metric_fault(reply: Reply, weight_key: str | None, most: float) -> str | No
     count: Any = record.get(weight_key)
     if count is None or isinstance(count, list):
         return f"no number {weight_key!r} in its metrics"
-    if not 0 < count <= most:
+    if not LEAST <= count <= most:
         return f"claims {count:g} examples" + (f", more than {most:g}" if count > most else "")
     reply.examples = float(count)
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,41 +13,29 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ..errors import FedGuardError, ParameterError, SecureAggregationError
-from ..guard import Guard, Outcome
+from ..errors import FedGuardError, ParameterError, RoundError, SecureAggregationError
+from ..guard import Guard
 from ..round import Round
 from ..server import Server
 from . import report
-from .arrays import Layout, clean
+from .arrays import Layout, Malformed, clean
 from .checks import at_least, needs_model, one_of, who_aggregates
-from .forward import finite, handed_on
+from .forward import handed_on, restored
 from .inner import HIDDEN, check_inner, check_messages, honoured, lowered, weight_key
 from .keeper import Keeper
 from .nodes import EVADABLE, GuardedGrid, Identity, TooFewNodesError
-from .replies import SILENT, Reply, check_arrays, check_metrics, check_record_names, hides_updates, received
+from .progress import Judged, Open
+from .replies import (
+    SILENT,
+    Reply,
+    check_arrays,
+    check_metrics,
+    check_record_names,
+    hides_updates,
+    received,
+    shared_fault,
+)
 from .report import Verdict, log
-
-
-@dataclass
-class _Open:
-    """A round between asking and aggregating."""
-
-    arrays: ArrayRecord
-    layout: Layout
-    asked: list[Message] = field(default_factory=list)
-    clients: dict[int, str] = field(default_factory=dict)
-    skipped: str = ""
-
-
-@dataclass
-class _Judged:
-    """What became of the replies of a round, in their order."""
-
-    weights: list[float] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
-    outcome: Outcome | None = None
-    refusal: str = ""
-    note: str = ""
 
 
 class GuardedStrategy(Strategy):
@@ -58,15 +45,17 @@ class GuardedStrategy(Strategy):
     what is left, with weights below 1 as fewer examples or a shorter way (``reweight``). Banned clients are
     not asked again. A reply that cannot be used (an error, nothing in time, missing or extra arrays, wrong
     shapes or dtypes, NaN, impossible numbers of examples, metrics unlike everybody else's) never reaches the
-    inner strategy: its sender is a suspect of this round, with the reason. It must be the outermost strategy.
+    inner strategy: its sender is a suspect of this round, with the reason. If all replies have the same
+    fault, it is no client's, and the round is refused. It must be the outermost strategy.
 
     Args:
         inner: the strategy that samples and aggregates; not one about trees, nor secure aggregation.
         guard: detectors, policy and ledger. Its aggregator and stages work with ``aggregate="guard"``.
-        server: what detectors need of the server: model, validation or root data, seed.
-        parameters: names of the arrays that are scored (``"*lora*"``, ``"!*.running_*"``); all that hold
-            floating-point numbers if absent. The others are only checked and handed on, so clients can
-            attack through them: choose only what clients train.
+        server: what detectors need of the server: model, validation or root data, seed. The model tells
+            which arrays are learned, frozen (``requires_grad``) or statistics (its buffers).
+        parameters: names of the arrays that clients train (``"*lora*"``, ``"!head.*"``); all that hold
+            floating-point numbers if absent. Whatever clients send for the others, the server's stay; but
+            BatchNorm statistics, which are never scored, become the median of the accepted clients.
         state: a folder in which the guard's state and every verdict are kept, so that bans outlive the
             server; nothing is kept if absent.
         identity: who is the same client: "key", whoever has the same public key (say this if the SuperLink
@@ -135,17 +124,15 @@ class GuardedStrategy(Strategy):
         self._weight_key = weight_key(inner)
         if self.reweight == "examples" and self._weight_key is None:
             raise ParameterError("reweight: the inner strategy does not count examples; use 'delta'")
-        #: The model whose parameters are scored, if a method of the guard evaluates or trains it.
-        self._model = (
-            self.server.model if needs_model(guard, self.server, self.aggregate == "guard") else None
-        )
+        #: Whether a method of the guard evaluates or trains the model, and so needs all its parameters.
+        self._whole = needs_model(guard, self.server, self.aggregate == "guard")
         self._keeper = Keeper(Path(state) if state is not None else None, guard, identity)
         #: The guard's number of the next round; it goes on after a restart.
         self.index = self._keeper.restore()
         #: The verdicts of the last round.
         self.verdicts: list[Verdict] = []
-        self._layout: Layout | None = None
-        self._open: _Open | None = None
+        self._heard = False
+        self._open: Open | None = None
         self._evaluating: list[Message] = []
         self._warned = False
 
@@ -153,8 +140,7 @@ class GuardedStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask those whom the inner strategy chooses among the clients that are not banned."""
-        layout = self._layout = Layout(arrays, self.parameters, self._model, self._layout)
-        self._open = _Open(arrays, layout)
+        self._open = Open(arrays, Layout(arrays, self.parameters, self.server.model, self._whole))
         proxy = self._proxy(grid)
         self._open.asked, self._open.skipped = self._ask(
             proxy, lambda: self.inner.configure_train(server_round, arrays, config, proxy)
@@ -173,13 +159,12 @@ class GuardedStrategy(Strategy):
         if not current.asked and not current.skipped:  # the inner strategy does not train in this round
             return self.inner.aggregate_train(server_round, replies)
         everyone = received(current.asked, replies)
-        if hides_updates(everyone):
+        if not self._heard and hides_updates(everyone):  # later, it is what a client says, not the app
             raise SecureAggregationError(HIDDEN)
         heard = [reply for reply in everyone if not (reply.aside or self._may_be_silent(reply))]
         judged = self._judged(current, heard)
-        survivors = self._survivors(current, heard, judged)
         self._keeper.keep(self.index, judged.verdicts)
-        arrays, numbers, note = self._aggregated(server_round, current.arrays, survivors)
+        arrays, numbers, note = self._aggregated(server_round, current, heard, judged)
         aside = [f"node {r.node} put aside: {r.fault}" for r in everyone if r not in heard]
         notes = [current.skipped, judged.refusal, judged.note, note, *aside]
         report.tell(self.index, server_round, judged.verdicts, "; ".join(filter(None, notes)))
@@ -267,49 +252,58 @@ class GuardedStrategy(Strategy):
     def _may_be_silent(self, reply: Reply) -> bool:
         return self.silent == "ignore" and reply.fault == SILENT
 
-    def _judged(self, current: _Open, heard: list[Reply]) -> _Judged:
+    def _judged(self, current: Open, heard: list[Reply]) -> Judged:
         """What the guard says; where it refuses the round, what is done without it."""
         if not heard:
-            return _Judged(note="" if current.skipped else "nobody replied: the global model stays as it is")
+            return Judged(note="" if current.skipped else "nobody replied: the global model stays as it is")
         names = [current.clients[reply.node] for reply in heard]
         known = {str(client) for client in self.guard.ledger.clients()}
         for name in names if known else []:
             if name not in known:
                 log.info("FedGuard: %s takes part for the first time, nothing is known of it", name)
         round = self._round(current, heard, names)
+        shared = shared_fault(heard)
         try:
+            if shared is not None:
+                raise RoundError(shared)
             outcome = self.guard.process(round) if self.aggregate == "guard" else self.guard.watch(round)
         except Exception as error:
             if self.on_refusal == "raise":
                 raise
-            return self._refused(error, round, heard, names)
+            return self._refused(error, round, heard, names, everybody=shared is not None)
         rows = report.verdicts(self.index, heard, names, outcome)
-        return _Judged(outcome.weights.tolist(), rows, outcome, note=outcome.note)
+        return Judged(outcome.weights.tolist(), rows, outcome, note=outcome.note)
 
-    def _round(self, current: _Open, heard: list[Reply], names: list[str]) -> Round:
-        matrix = torch.empty(len(heard), current.layout.size)
+    def _round(self, current: Open, heard: list[Reply], names: list[str]) -> Round:
+        template = current.layout.template
+        matrix = torch.empty(len(heard), template.size)
+        current.statistics = np.zeros((len(heard), template.width))
         check_metrics(heard, self._weight_key, self.max_examples)
-        check_arrays(heard, current.layout, matrix.numpy())
+        check_arrays(heard, current.layout, matrix.numpy(), current.statistics)
         check_record_names(heard)
+        self._heard = self._heard or any(reply.fault is None for reply in heard)
         return Round(
             matrix,
             client_ids=names,
             num_examples=[reply.examples for reply in heard],
             index=self.index,
-            global_params=current.layout.flat(),
-            server=self.server,
+            global_params=template.flat(),
+            server=template.lent(self.server),
             faults=[reply.fault for reply in heard],
         )
 
-    def _refused(self, error: Exception, round: Round, heard: list[Reply], names: list[str]) -> _Judged:
+    def _refused(
+        self, error: Exception, round: Round, heard: list[Reply], names: list[str], everybody: bool
+    ) -> Judged:
         """Go on without a verdict; those whose reply cannot be used are dealt with all the same.
 
-        Otherwise enough of them could keep the guard from ever judging anybody, at no price.
+        Otherwise enough of them could keep the guard from ever judging anybody, at no price. Not so if
+        everybody has the same fault.
         """
         if not isinstance(error, FedGuardError):
             log.error("FedGuard: the guard failed", exc_info=error)
         useless = np.flatnonzero(~round.usable)
-        if len(useless):
+        if len(useless) and not everybody:
             with suppress(Exception):
                 self.guard.watch(round.take(useless))
         weights = [0.0] * len(heard)
@@ -319,24 +313,32 @@ class GuardedStrategy(Strategy):
         what = "the global model stays as it is" if self.on_refusal == "keep" else "nobody was scored"
         refusal = f"the guard refused the round, {what}: {clean(error, 300) or type(error).__name__}"
         rows = report.refused(self.index, heard, names, weights, round.problems, refusal)
-        return _Judged(weights, rows, refusal=refusal)
+        return Judged(weights, rows, refusal=refusal)
 
     # --- aggregating
 
-    def _survivors(self, current: _Open, heard: list[Reply], judged: _Judged) -> list[Message]:
-        result = None
-        if self.aggregate == "guard" and judged.outcome is not None:
-            result = current.layout.split(judged.outcome.aggregate)
-        how, key = self.reweight, self._weight_key
-        return handed_on(heard, judged.weights, current.layout, how, key, result)
-
     def _aggregated(
-        self, server_round: int, before: ArrayRecord, survivors: list[Message]
+        self, server_round: int, current: Open, heard: list[Reply], judged: Judged
     ) -> tuple[ArrayRecord | None, MetricRecord | None, str]:
         """The inner strategy's result; the global model as it was if there is none to be had."""
-        if not survivors:
+        layout, before = current.layout, current.arrays
+        if not any(weight > 0 for weight in judged.weights):
             return before, None, ""
-        arrays, numbers = self.inner.aggregate_train(server_round, survivors)
-        if arrays is not None and not finite(arrays):
-            return before, numbers, "the inner strategy made NaN or Inf: the global model stays as it is"
-        return arrays, numbers, ""
+        statistics = layout.middle(current.statistics, judged.weights)
+        learned = {}
+        if self.aggregate == "guard" and judged.outcome is not None:
+            learned = layout.new(judged.outcome.aggregate)
+        given = {**statistics, **learned}
+        survivors = handed_on(heard, judged.weights, layout, self.reweight, self._weight_key, given)
+        numbers = None
+        try:
+            arrays, numbers = self.inner.aggregate_train(server_round, survivors)
+            return None if arrays is None else restored(arrays, layout, statistics), numbers, ""
+        except Malformed as error:
+            note = f"made {error}"
+        except Exception as error:  # too few are left for it, say
+            if self.on_refusal == "raise":
+                raise
+            log.error("FedGuard: the inner strategy failed", exc_info=error)
+            note = f"failed ({clean(error, 200) or type(error).__name__})"
+        return before, numbers, f"the inner strategy {note}: the global model stays as it is"

@@ -83,6 +83,21 @@ def test_half_precision_differences_do_not_overflow():
     assert outcome.aggregate.tolist() == [120000.0, 120000.0]
 
 
+class Trap:
+    """Whoever asks it for an array runs its code."""
+
+    def __array__(self, *args, **kwargs):
+        raise SystemExit("the stranger's code ran")
+
+
+class TrapTensor(torch.Tensor):
+    """Whoever computes with it runs its code."""
+
+    @classmethod
+    def __torch_function__(cls, *args, **kwargs):
+        raise SystemExit("the stranger's code ran")
+
+
 GOOD = honest()["c0"]
 BAD = {
     "nothing": (None, 1, "it sent nothing"),
@@ -94,11 +109,28 @@ BAD = {
     "transposed": ([GOOD[0].T, *GOOD[1:]], 1, r"its array 0 has shape \(4, 3\), the model's has \(3, 4\)"),
     "flattened": ([GOOD[0].ravel(), *GOOD[1:]], 1, r"its array 0 has shape \(12,\)"),
     "broadcast": ([GOOD[0][:1], *GOOD[1:]], 1, r"its array 0 has shape \(1, 4\)"),
-    "double": (
-        [GOOD[0].astype(float), *GOOD[1:]],
+    "integers": (
+        [GOOD[0].astype(np.int8), *GOOD[1:]],
         1,
-        "its array 0 has dtype float64, the model's has float32",
+        "its array 0 has dtype int8, the model's has float32",
     ),
+    "truth": ([GOOD[0] > 0, *GOOD[1:]], 1, "its array 0 has dtype bool, the model's has float32"),
+    "a tensor of integers": (
+        [torch.ones(3, 4, dtype=torch.int8), *GOOD[1:]],
+        1,
+        "its array 0 has dtype torch.int8, the model's has float32",
+    ),
+    "a sparse tensor": ([torch.eye(3, 4).to_sparse(), *GOOD[1:]], 1, "its array 0 is a tensor that is not"),
+        [torch.eye(3, 4).to_sparse(), *GOOD[1:]],
+        1,
+        "its array 0 is a tensor that is not dense",
+    ),
+    "an endless view": (
+        [torch.zeros(1).expand(10**12), *GOOD[1:]],
+        1,
+        r"its array 0 has shape \(1000000000000,\)",
+    ),
+    "beyond half precision": ([*GOOD[:3], np.float64(1e6)], 1, "array 3 holds numbers beyond float16"),
     "counter": (
         [GOOD[0], np.float32(7), *GOOD[2:]],
         1,
@@ -107,7 +139,17 @@ BAD = {
     "objects": ([GOOD[0].astype(object), *GOOD[1:]], 1, "its array 0 has dtype object"),
     "complex": ([GOOD[0].astype(complex), *GOOD[1:]], 1, "its array 0 has dtype complex128"),
     "strings": ([GOOD[0].astype(str), *GOOD[1:]], 1, "its array 0 has dtype <U"),
-    "lists": ([GOOD[0].tolist(), *GOOD[1:]], 1, "its array 0 is a list, not a NumPy array"),
+    "flat lists": ([GOOD[0].ravel().tolist(), *GOOD[1:]], 1, "its array 0 is a list of another shape"),
+    "ragged lists": ([[[0.0] * 4, [0.0] * 4, [0.0]], *GOOD[1:]], 1, "its array 0 is a list of another shape"),
+    "lists of words": ([[["x"] * 4] * 3, *GOOD[1:]], 1, "its array 0 holds a str"),
+    "lists of truth": ([[[True] * 4] * 3, *GOOD[1:]], 1, "its array 0 holds a bool"),
+    "lists of endless integers": ([[[10**400] * 4] * 3, *GOOD[1:]], 1, "its array 0 cannot be read"),
+    "code of its own": ([Trap(), *GOOD[1:]], 1, "its array 0 is a Trap, not an array, a tensor or a list"),
+    "a tensor with code of its own": (
+        [torch.ones(3, 4).as_subclass(TrapTensor), *GOOD[1:]],
+        1,
+        "its array 0 is a TrapTensor",
+    ),
     "nan": ([GOOD[0] * np.nan, *GOOD[1:]], 1, "non-finite update"),
     "inf": ([*GOOD[:2], GOOD[2] + np.inf, GOOD[3]], 1, "non-finite update"),
     "beyond float32": ([*GOOD[:2], GOOD[2] + 1e300, GOOD[3]], 1, "non-finite update"),

@@ -440,7 +440,8 @@ def test_selected_arrays_only(patterns, scored):
     strategy = GuardedStrategy(fedavg(), guard, parameters=patterns)
     result = play(strategy, MemoryGrid(HONEST))
     assert detector.last.global_params.tolist() == scored
-    assert steps(result.arrays) == {"a": [2.0] * 4, "b": [2.0]}, "the others are handed on"
+    learned = {"a": [2.0] * 4 if 1.0 in scored else [0.0] * 4, "b": [2.0 if 5.0 in scored else 0.0]}
+    assert steps(result.arrays) == learned, "the server's others stay"
 
 
 def test_a_pattern_that_selects_nothing_is_refused():
@@ -448,13 +449,14 @@ def test_a_pattern_that_selects_nothing_is_refused():
         play(GuardedStrategy(fedavg(), Guard(Shift()), parameters="lora*"), MemoryGrid(HONEST))
 
 
-def test_counters_are_handed_on_and_not_scored():
+def test_counters_are_not_scored_and_stay_the_servers():
     start = {**GLOBAL, "steps": np.array(3, np.int64)}
     guard = Guard(detector := Shift())
     grid = MemoryGrid({n: lambda arrays, message: reply({**arrays, "steps": np.array(4)}) for n in (1, 2)})
     result = play(GuardedStrategy(fedavg(), guard), grid, 2, start)
     assert detector.last.updates.d == 5
-    assert result.arrays["steps"].numpy() == 4
+    assert result.arrays["steps"].numpy() == 3
+    assert result.arrays["steps"].numpy().dtype == np.int64
 
 
 def test_a_method_that_needs_the_model_scores_its_parameters_in_its_order():

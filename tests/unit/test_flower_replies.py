@@ -105,7 +105,13 @@ def header(text):
     return b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line + b"\x00" * 4
 
 
+def shaped(shape, padding=0):
+    """A .npy file of float32 whose header claims a shape."""
+    return header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}" + " " * padding)[:-4]
+
+
 BIG = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
+SIXTY_FIVE = clean((1,) * 65) + ", not (1,)"
 DEEP = "(" * 5000 + ")" * 5000
 
 CASES = {
@@ -160,11 +166,36 @@ CASES = {
         raw(npy(np.array([{}], object), allow_pickle=True)),
         "array 'b' has dtype object",
     ),
-    "a header for terabytes": (raw(header(BIG), shape=(10**12,)), "array 'b' is cut short or too long"),
+    "a header for terabytes": (
+        raw(header(BIG), shape=(10**12,)),
+        "array 'b' has shape (1000000000000,), not (1,)",
+    ),
     "a header to choke on": (raw(header(DEEP)), "array 'b' is no NumPy array"),
     "cut short": (raw(npy(GLOBAL["b"])[:-1]), "array 'b' is cut short or too long"),
     "too long": (raw(npy(GLOBAL["b"]) + b"\x00" * 4), "array 'b' is cut short or too long"),
-    "a lying shape": (raw(shape=(2,)), "array 'b' is announced with another shape or dtype than it has"),
+    "a lying shape": (raw(shape=(2,)), "array 'b' has shape (2,), not (1,)"),
+    "a lying header": (
+        raw(npy(np.zeros(2, np.float32))),
+        "array 'b' is announced with another shape or dtype than it has",
+    ),
+    "65 dimensions": (raw(shaped((1,) * 65), shape=(1,) * 65), f"array 'b' has shape {SIXTY_FIVE}"),
+    "65 dimensions in the header": (
+        raw(shaped((1,) * 65)),
+        "array 'b' is announced with another shape or dtype than it has",
+    ),
+    "nothing times very much": (
+        raw(shaped((0, 2**62)), shape=(0, 2**62)),
+        "array 'b' has shape (0, 4611686018427387904), not (1,)",
+    ),
+    "nothing times far too much": (
+        raw(shaped((0, 10**30)), shape=(0, 10**30)),
+        "array 'b' has shape (0, 1000000000000000000000000000000), not (1,)",
+    ),
+    "a long header": (raw(shaped((1,), padding=5000)), "array 'b' is no NumPy array"),
+    "an unknown version": (raw(b"\x93NUMPY\x09\x00" + npy(GLOBAL["b"])[8:]), "array 'b' is no NumPy array"),
+    "integers": (with_arrays(b=np.array([5], np.int8)), "array 'b' has dtype int8, not float32"),
+    "truth": (with_arrays(b=np.array([True])), "array 'b' has dtype bool, not float32"),
+    "next to no examples": (with_metrics(**{"num-examples": 5e-324}), "claims 4.94066e-324 examples"),
     "a lying dtype": (raw(dtype="float64"), "array 'b' is announced with another shape or dtype than it has"),
     "another format": (raw(stype="pickle"), "array 'b' is serialised as pickle, not as a NumPy array"),
 }
