@@ -120,7 +120,7 @@ BAD = {
         1,
         "its array 0 has dtype torch.int8, the model's has float32",
     ),
-    "a sparse tensor": ([torch.eye(3, 4).to_sparse(), *GOOD[1:]], 1, "its array 0 is a tensor that is not"),
+    "a sparse tensor": (
         [torch.eye(3, 4).to_sparse(), *GOOD[1:]],
         1,
         "its array 0 is a tensor that is not dense",
@@ -180,6 +180,125 @@ def test_a_bad_reply_makes_its_sender_a_suspect_and_the_round_goes_on(case):
     assert outcome.scores[:-1].tolist() == fine.scores.tolist(), "the others as if it were absent"
     for one, other in zip(new, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# --- the forms in which people have their arrays
+
+PLAIN = [RNG.normal(size=(3, 4)).astype(np.float32), RNG.normal(size=5).astype(np.float32)]
+MOVED = {c: [a + np.float32(0.25 * (c + 1)) for a in PLAIN] for c in range(3)}
+FORMS = {
+    "tensors": torch.from_numpy,
+    "parameters": lambda a: torch.nn.Parameter(torch.from_numpy(a)),
+    "doubles": lambda a: torch.from_numpy(a).double(),
+    "bfloat16": lambda a: torch.from_numpy(a).bfloat16(),
+    "half": lambda a: torch.from_numpy(a).half(),
+    "float64": lambda a: a.astype(np.float64),
+    "float16": lambda a: a.astype(np.float16),
+    "long doubles": lambda a: a.astype(np.longdouble),
+    "lists": lambda a: a.tolist(),
+    "tuples": lambda a: tuple(map(tuple, a.tolist())) if a.ndim == 2 else tuple(a.tolist()),
+    "big-endian": lambda a: a.astype(">f4"),
+    "a subclass": lambda a: a.view(np.matrix) if a.ndim == 2 else a,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_replies_in_whatever_form_give_the_same_model(form):
+    replies = {c: [FORMS[form](a) for a in arrays] for c, arrays in MOVED.items()}
+    outcome, new = Guard().process_arrays(replies, PLAIN)
+    assert not outcome.suspects.any(), outcome.reasons
+    rough = 0.02 if form in ("bfloat16", "half", "float16") else 1e-6
+    for array, own in zip(new, PLAIN, strict=True):
+        assert (type(array), array.dtype) == (np.ndarray, np.float32)
+        np.testing.assert_allclose(array, own + 0.5, atol=rough)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_model_of_tensors_comes_back_as_tensors_of_its_dtype(dtype):
+    model = torch.nn.Linear(3, 2).to(dtype)
+    replies = {c: iter([p + (c + 1) for p in model.parameters()]) for c in range(3)}
+    _, new = Guard().process_arrays(replies, model.parameters())
+    for tensor, own in zip(new, model.parameters(), strict=True):
+        assert (type(tensor), tensor.dtype, tensor.requires_grad) == (torch.Tensor, dtype, False)
+        torch.testing.assert_close(tensor, own.detach() + 2, atol=0.02, rtol=0.01)
+
+
+def test_a_model_of_lists_comes_back_as_lists():
+    _, new = Guard().process_arrays({0: [[1.0, 2], 3]}, [[0.0, 0.0], 0.0])
+    assert new == [[1.0, 2.0], 3.0]
+
+
+def test_a_sum_beyond_half_precision_is_its_largest_number():
+    model = [np.full(2, 60000, dtype=np.float16)]
+    _, new = Guard().process_arrays({0: [np.full(2, 60000, dtype=np.float16)]}, model, deltas=True)
+    assert new[0].tolist() == [65504.0, 65504.0]
+
+
+# --- what is nobody's fault
+
+
+SHARED = {
+    "state dicts": ({"w": torch.ones(2)}, "it sent a dict.*guard.process_state_dicts"),
+    "one array": (GOOD[0], "it sent a ndarray, not a list of arrays"),
+    "nothing": (None, "it sent nothing.*arrive in time"),
+    "half of it": (GOOD[:2], "it sent 2 arrays, the model has 4"),
+    "transposed": ([GOOD[0].T, *GOOD[1:]], "has shape"),
+    "quantized": ([GOOD[0].astype(np.int8), *GOOD[1:]], "has dtype int8.*Send floating"),
+    "diverged": ([GOOD[0] * np.nan, *GOOD[1:]], "NaN or Inf.*ower the learning rate"),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_a_fault_that_all_replies_share_is_no_clients(case):
+    reply, message = SHARED[case]
+    guard = Guard(make_detector("krum", num_malicious=1), make_policy("ban", strikes=1))
+    before = guard.state_dict()
+    with pytest.raises(
+        RoundError, match=f"all 5 replies have the same fault, so it is no client's.*{message}"
+    ):
+        guard.process_arrays(dict.fromkeys("abcde", reply), MODEL)
+    assert guard.state_dict() == before
+    assert guard.banned("abcde", 1) == []
+
+
+def test_counts_under_other_names_are_no_clients_fault():
+    guard, replies = Guard(policy=make_policy("ban", strikes=1)), dict(enumerate(honest().values()))
+    with pytest.raises(RoundError, match="its keys are like '0', those of the replies like 0; use the same"):
+        guard.process_arrays(replies, MODEL, {str(c): 10 for c in replies})
+    with pytest.raises(RoundError, match="num_examples is a list"):
+        guard.process_arrays(replies, MODEL, [10] * 6)
+    with pytest.raises(RoundError, match=r"sample count 0 is not a positive.*positive numbers"):
+        guard.process_arrays(replies, MODEL, dict.fromkeys(replies, 0))
+    assert guard.ledger.clients() == []
+
+
+def test_different_faults_are_their_senders():
+    guard = Guard(policy=make_policy("ban", strikes=1))
+    outcome, _ = guard.process_arrays({"a": None, "b": [], "c": [1]}, MODEL)
+    assert outcome.banned.all()
+    outcome, _ = guard.process_arrays({"d": []}, MODEL, index=1)
+    assert outcome.banned.all(), "one client alone has nobody to share it with"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"w": GOOD[0]}, "global_arrays is a dict; .*guard.process_state_dicts"),
+        (torch.nn.Linear(2, 2), "global_arrays is a Linear; .*guard.process_state_dicts"),
+        (GOOD[0], "global_arrays is a ndarray; give a list"),
+        (torch.ones(2), "global_arrays is a Tensor; give a list"),
+        ([torch.ones(2).to_sparse()], "array 0 of the global model is a tensor"),
+        ([[[1.0], [1.0, 2.0]]], "array 0 of the global model is no array"),
+    ],
+)
+def test_a_global_model_in_no_form_says_which_form(model, message):
+    with pytest.raises(RoundError, match=message):
+        Guard().process_arrays({0: GOOD, 1: GOOD}, model)
+
+
+def test_replies_without_names_are_refused():
+    with pytest.raises(RoundError, match="the replies are a list; give a dictionary, client → reply"):
+        Guard().process_arrays([GOOD, GOOD], MODEL)
 
 
 def test_whoever_keeps_sending_rubbish_is_banned():
