@@ -1,10 +1,11 @@
 """Models as flat parameter vectors: the form in which clients' updates and detectors meet them.
 
-Only parameters count. Buffers (batch-norm statistics) are neither sent nor scored.
+Only parameters are scored. Statistics (floating-point buffers, as BatchNorm has them) travel beside them.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -39,6 +40,29 @@ def load_parameters(model: nn.Module, vector: Tensor) -> None:
     with torch.no_grad():
         for parameter, part in zip(model.parameters(), split_parameters(model, vector).values(), strict=True):
             parameter.copy_(part)
+
+
+def flat_statistics(model: nn.Module) -> Tensor:
+    """(s,) the floating-point buffers in the order of ``model.buffers()``, a copy; (0,) without any."""
+    parts = [b.detach().flatten().float() for b in model.buffers() if b.is_floating_point()]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+@torch.no_grad()
+def load_statistics(model: nn.Module, vector: Tensor) -> None:
+    """Copy an (s,) vector into the model's floating-point buffers, in place."""
+    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    for buffer, part in zip(buffers, torch.split(vector, [b.numel() for b in buffers]), strict=True):
+        buffer.copy_(part.view(buffer.shape))
+
+
+def with_statistics(model: nn.Module, vector: Tensor) -> nn.Module:
+    """The model if it has no statistics, else a copy with these."""
+    if not len(vector):
+        return model
+    model = copy.deepcopy(model)
+    load_statistics(model, vector)
+    return model
 
 
 def channels_last(images: Tensor) -> Tensor:

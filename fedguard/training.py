@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from .attack import Adjust
 from .dense import Shapes, dense_shapes, train_dense
 from .errors import ParameterError
-from .model import channels_last, flat_parameters, load_parameters
+from .model import channels_last, flat_parameters, flat_statistics, load_parameters
 from .server import Labelled, Share
 
 
@@ -83,6 +84,18 @@ class LocalTraining:
         return way
 
 
+class Trained(NamedTuple):
+    """What local training gives.
+
+    Attributes:
+        update: (d,) w − w_start.
+        statistics: (s,) the model's floating-point buffers afterwards; (0,) without any.
+    """
+
+    update: Tensor
+    statistics: Tensor
+
+
 def train_client(
     model: nn.Module,
     start: Tensor,
@@ -96,7 +109,8 @@ def train_client(
     The same arguments give the same bits, if torch runs on the same number of threads (one, in a pool).
 
     Args:
-        model: scratch: its parameters (and buffers) are overwritten, and it is left in train mode.
+        model: scratch: its parameters are overwritten, and it is left in train mode; training starts with
+            its buffers (BatchNorm statistics), which are put back.
         start: (d,) the global model w_start; not modified.
         data: the client's samples, at least one.
         settings: epochs or steps, batch size, η, μ, λ.
@@ -109,7 +123,7 @@ def train_client(
     Raises:
         ParameterError: the client has no samples.
     """
-    return _train(model, start, [data], settings, [generator], adjust)[0]
+    return trained(model, start, [data], settings, [generator], adjust)[0].update
 
 
 def train_clients(
@@ -124,7 +138,7 @@ def train_clients(
     Logistic regression and multilayer perceptrons are trained side by side (see :mod:`fedguard.dense`); all
     other models, and everything with a proximal term or FL-WBC, one after the other.
     """
-    return _train(model, start, clients, settings, generators, None)
+    return [client.update for client in trained(model, start, clients, settings, generators)]
 
 
 def side_by_side(model: nn.Module, inputs: Tensor, settings: LocalTraining) -> Shapes | None:
@@ -132,14 +146,15 @@ def side_by_side(model: nn.Module, inputs: Tensor, settings: LocalTraining) -> S
     return None if settings.proximal or settings.wbc else dense_shapes(model, inputs)
 
 
-def _train(
+def trained(
     model: nn.Module,
     start: Tensor,
     clients: Sequence[Labelled | Share],
     settings: LocalTraining,
     generators: Sequence[torch.Generator],
-    adjust: Adjust | None,
-) -> list[Tensor]:
+    adjust: Adjust | None = None,
+) -> list[Trained]:
+    """As :func:`train_clients`, with the statistics that the model has after each client's training."""
     shares = [c if isinstance(c, Share) else Share(c, torch.arange(len(c.labels))) for c in clients]
     if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
@@ -147,10 +162,30 @@ def _train(
     shapes = side_by_side(model, shares[0].data.inputs, settings) if shares and adjust is None else None
     if shapes is None:
         each = zip(shares, batches, generators, strict=True)
-        return [_by_autograd(model, start, s.data, b, settings, g, adjust) for s, b, g in each]
+        return [_alone(model, start, s.data, b, settings, g, adjust) for s, b, g in each]
     model.train()
-    trained = train_dense(shapes, start, shares, batches, settings)
-    return [parameters.sub_(start) for parameters in trained]
+    dense = train_dense(shapes, start, shares, batches, settings)  # such models have no buffers
+    return [Trained(parameters.sub_(start), flat_statistics(model)) for parameters in dense]
+
+
+def _alone(
+    model: nn.Module,
+    start: Tensor,
+    data: Labelled,
+    batches: Iterator[Tensor],
+    settings: LocalTraining,
+    generator: torch.Generator,
+    adjust: Adjust | None,
+) -> Trained:
+    """One client; the buffers are put back, so that who trained before does not show."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    try:
+        update = _by_autograd(model, start, data, batches, settings, generator, adjust)
+        return Trained(update, flat_statistics(model))
+    finally:
+        with torch.no_grad():
+            for buffer, old in zip(model.buffers(), before, strict=True):
+                buffer.copy_(old)
 
 
 def _by_autograd(

@@ -17,20 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attack import Attack, Received, TrainView, UpdateView
+from ..attack import Attack, Received, UpdateView
 from ..errors import ParameterError
 from ..guard import Guard, Outcome
-from ..model import mean_of, wrong_and_loss
+from ..model import mean_of, with_statistics
 from ..round import ClientId, Round
 from ..seeds import generator
-from ..server import map_in_order
+from ..server import Server, map_in_order
 from ..state import State
-from ..training import side_by_side, train_client, train_clients
+from ..template import weighted_median
+from ..training import side_by_side
 from .build import build_attack, build_guard
+from .jobs import TrainJob, test_job, train_job
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
-from .setup import Setup, cell_of, poisons, setup_for, setup_of, test_batches, training_data
+from .setup import Setup, poisons, setup_for, test_batches
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -72,6 +74,8 @@ class Federation:
         self.malicious = self.setup.malicious if self.attack.kind != "none" else []
         self._attacked = set(cell.attack.schedule.rounds(cell.rounds, cell.seed))
         self.params = self.previous_params = self.setup.initial
+        #: (s,) the global model's BatchNorm statistics; (0,) for models without.
+        self.statistics = self.setup.initial_statistics
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
         self._training = self.setup.training
@@ -100,11 +104,13 @@ class Federation:
             "guard": self.guard.state_dict(),
             "attack": self.attack.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            **({"statistics": self.statistics} if len(self.statistics) else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
         self.params, self.previous_params = state["params"], state["previous_params"]
+        self.statistics = state.get("statistics", self.statistics)
         self._names = {client: list(names) for client, names in state["names"]}
         self.guard.load_state_dict(state["guard"])
         self.attack.load_state_dict(state["attack"])
@@ -137,14 +143,22 @@ class Federation:
         outcome, received = None, None
         if asked:
             start = time.perf_counter()
-            updates = self._train(asked, attacking, index)
+            updates, statistics = self._train(asked, attacking, index)
             seconds["training"] = time.perf_counter() - start
             received = self._round(asked, self._craft(asked, attacking, updates, index), index, attacking)
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
             self.params = self._optimizer.step(self.params, outcome.aggregate)
+            self._take_statistics(statistics, outcome)
         return Progress(index, asked, attacking, outcome, seconds, received)
+
+    def _take_statistics(self, sent: Tensor, outcome: Outcome) -> None:
+        """The weighted median of what the accepted clients sent, as a live guard takes it."""
+        heard = outcome.weights > 0
+        if len(self.statistics) and heard.any():
+            middle = weighted_median(sent.double().numpy()[heard], outcome.weights[heard])
+            self.statistics = torch.from_numpy(middle).to(self.statistics.dtype)
 
     def rows(self, progress: Progress) -> list[ClientRow]:
         """One row for every client of this federation."""
@@ -195,11 +209,18 @@ class Federation:
             num_steps=np.array([self._training.effective_steps(len(self.setup.samples[c])) for c in asked]),
             index=index,
             global_params=self.params,
-            server=self._server,
+            server=self._lent(),
         )
 
-    def _train(self, asked: list[int], attacking: set[int], index: int) -> Tensor:
-        start = self.params.numpy()
+    def _lent(self) -> Server:
+        """What the server owns, its model with the statistics of the global one."""
+        if not len(self.statistics):
+            return self._server
+        return dataclasses.replace(self._server, model=with_statistics(self.setup.model, self.statistics))
+
+    def _train(self, asked: list[int], attacking: set[int], index: int) -> tuple[Tensor, Tensor]:
+        """(n, d) updates and (n, s) statistics of those who are asked."""
+        start, statistics = self.params.numpy(), self.statistics.numpy()
         before = self.previous_params.numpy() if self._adjusts else None
         jobs: list[TrainJob] = []
         for attacks in (False, True):
@@ -207,12 +228,14 @@ class Federation:
             pieces = -(-len(some) // self._together(attacks))
             for part in np.array_split(some, pieces) if some else ():
                 clients = tuple(part.tolist())
-                jobs.append((self._settings, clients, index, start, attacks, before if attacks else None))
-        updates = torch.empty(len(asked), len(start))
+                back = before if attacks else None
+                jobs.append((self._settings, clients, index, start, statistics, attacks, back))
+        updates, own = torch.empty(len(asked), len(start)), torch.empty(len(asked), len(statistics))
         place = {client: i for i, client in enumerate(asked)}
-        for job, trained in zip(jobs, self._map(train_job, jobs), strict=True):
-            updates[[place[client] for client in job[1]]] = torch.from_numpy(trained)
-        return updates
+        for job, (moved, seen) in zip(jobs, self._map(train_job, jobs), strict=True):
+            rows = [place[client] for client in job[1]]
+            updates[rows], own[rows] = torch.from_numpy(moved), torch.from_numpy(seen)
+        return updates, own
 
     @property
     def _adjusts(self) -> bool:
@@ -271,7 +294,8 @@ class Federation:
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""
         parts = test_batches(self._settings, targeted)
-        jobs = [(self._settings, targeted, k, self.params.numpy()) for k in range(len(parts))]
+        model = self.params.numpy(), self.statistics.numpy()
+        jobs = [(self._settings, targeted, k, *model) for k in range(len(parts))]
         return mean_of(self._map(test_job, jobs), sum(len(part.labels) for part in parts))
 
     def _row(self, client: int, i: int | None, progress: Progress) -> ClientRow:
@@ -291,34 +315,3 @@ class Federation:
             bool(outcome.banned[i]),
             outcome.reasons[i],
         )
-
-
-#: (cell as JSON, clients, round, (d,) start, attacking, (d,) the global model before that or None)
-TrainJob = tuple[str, tuple[int, ...], int, "np.ndarray[Any, Any]", bool, "np.ndarray[Any, Any] | None"]
-
-
-def train_job(job: TrainJob) -> np.ndarray[Any, Any]:
-    """The local training of some clients, all of them attacking or none → (clients, d) updates."""
-    settings, clients, index, start, attacking, before = job
-    cell, setup = cell_of(settings), setup_of(settings)
-    params = torch.from_numpy(start.copy())
-    training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
-    data = [training_data(settings, client, attacking) for client in clients]
-    draws = [generator(cell.seed, "batches", index, client) for client in clients]
-    if before is None:
-        return torch.stack(train_clients(setup.model, params, data, training, draws)).numpy()
-    shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
-    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
-    attack = build_attack(cell)
-    updates = [
-        train_client(setup.model, params, own, training, draw, attack.adjust(view))
-        for own, draw in zip(data, draws, strict=True)
-    ]
-    return torch.stack(updates).numpy()
-
-
-def test_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, float]:
-    """One batch of the test set: (cell as JSON, targeted, batch, (d,) parameters) → wrong, summed loss."""
-    settings, targeted, k, params = job
-    model = setup_of(settings).model
-    return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])

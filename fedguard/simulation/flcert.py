@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from ..guard import Guard
-from ..model import predict
+from ..model import predict, with_statistics
 from ..seeds import numpy_generator
 from ..server import map_in_order
 from ..state import State
@@ -134,7 +134,9 @@ class FLCert:
         """Accuracy (or attack success) of the vote, and the share that is certified; NaN without samples."""
         parts = test_batches(self._json, targeted)
         params = np.stack([part.params.numpy() for part in self.members])
-        counts = self._map(vote_job, [(self._json, targeted, k, params) for k in range(len(parts))])
+        statistics = np.stack([part.statistics.numpy() for part in self.members])
+        jobs = [(self._json, targeted, k, params, statistics) for k in range(len(parts))]
+        counts = self._map(vote_job, jobs)
         total = sum(len(part.labels) for part in parts)
         if total == 0:
             return math.nan, math.nan
@@ -160,11 +162,17 @@ def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> C
     )
 
 
-def vote_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, int]:
-    """One batch: (cell as JSON, targeted, batch, (N, d) parameters) → right, and certified, samples."""
-    settings, targeted, k, params = job
+def vote_job(job: VoteJob) -> tuple[int, int]:
+    """One batch: how many samples the vote gets right, and for how many that is certified."""
+    settings, targeted, k, params, statistics = job
     cell, setup, data = cell_of(settings), setup_of(settings), test_batches(settings, targeted)[k]
-    logits = [predict(setup.model, torch.from_numpy(row.copy()), data.inputs) for row in params]
+    models = [with_statistics(setup.model, torch.from_numpy(row.copy())) for row in statistics]
+    pairs = zip(models, params, strict=True)
+    logits = [predict(model, torch.from_numpy(row.copy()), data.inputs) for model, row in pairs]
     votes = count_votes(torch.stack(logits).argmax(2), setup.dataset.num_classes)
     level = certified(votes, data.labels)
     return int((level >= 0).sum()), int((level >= cell.assumed).sum())
+
+
+#: (cell as JSON, targeted, batch, (N, d) parameters, (N, s) statistics)
+VoteJob = tuple[str, bool, int, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]

@@ -21,7 +21,7 @@ from ..detector import NEEDS, check_needs
 from ..errors import FedGuardError, ParameterError
 from ..guard import Guard
 from ..metrics import label_skew
-from ..model import batches, flat_parameters
+from ..model import batches, flat_parameters, flat_statistics
 from ..seeds import derive, generator, numpy_generator
 from ..server import Labelled, Server, Share, map_in_order
 from ..training import LocalTraining
@@ -77,6 +77,7 @@ class Setup:
                 **cell.model.params,
             )
         self.initial = flat_parameters(self.model)
+        self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set
         self.training = LocalTraining(**cell.training.model_dump())
         chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]

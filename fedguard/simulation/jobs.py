@@ -1,0 +1,54 @@
+"""The pieces of work that a federation gives to workers: local training, and testing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from ..attack import TrainView
+from ..model import with_statistics, wrong_and_loss
+from ..seeds import generator
+from ..training import Trained, trained
+from .build import build_attack
+from .setup import cell_of, setup_of, test_batches, training_data
+
+_Array: TypeAlias = "np.ndarray[Any, Any]"
+#: (cell as JSON, clients, round, (d,) start, (s,) statistics, attacking, (d,) the model before or None)
+TrainJob: TypeAlias = "tuple[str, tuple[int, ...], int, _Array, _Array, bool, _Array | None]"
+
+
+def train_job(job: TrainJob) -> tuple[_Array, _Array]:
+    """The local training of some clients, all attacking or none → (clients, d) updates, (clients, s)."""
+    settings, clients, index, start, statistics, attacking, before = job
+    cell, setup = cell_of(settings), setup_of(settings)
+    params = torch.from_numpy(start.copy())
+    model = with_statistics(setup.model, torch.from_numpy(statistics.copy()))
+    training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
+    data = [training_data(settings, client, attacking) for client in clients]
+    draws = [generator(cell.seed, "batches", index, client) for client in clients]
+    if before is None:
+        return _stacked(trained(model, params, data, training, draws))
+    shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
+    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
+    attack = build_attack(cell)
+    found = [
+        trained(model, params, [own], training, [draw], attack.adjust(view))[0]
+        for own, draw in zip(data, draws, strict=True)
+    ]
+    return _stacked(found)
+
+
+def _stacked(clients: Sequence[Trained]) -> tuple[_Array, _Array]:
+    updates, statistics = zip(*clients, strict=True)
+    return torch.stack(updates).numpy(), torch.stack(statistics).numpy()
+
+
+def test_job(job: tuple[str, bool, int, _Array, _Array]) -> tuple[int, float]:
+    """One batch of the test set: (cell as JSON, targeted, batch, (d,), (s,)) → wrong, summed loss."""
+    settings, targeted, k, params, statistics = job
+    model = with_statistics(setup_of(settings).model, torch.from_numpy(statistics.copy()))
+    return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])
