@@ -58,7 +58,8 @@ def recording_to(folder: Path | None, federation: object, code: str = "") -> Ite
 
     Raises:
         ResultsError: the folder cannot be recorded to.
-        ParameterError: it is no single federation with one guard (FLCert, a recording).
+        ParameterError: it is no single federation with one guard (FLCert, a recording), or its model has
+            BatchNorm statistics.
     """
     if folder is None:
         yield
@@ -66,6 +67,11 @@ def recording_to(folder: Path | None, federation: object, code: str = "") -> Ite
     if not isinstance(federation, Federation):
         raise ParameterError(
             "only a federation with one guard can be recorded, neither FLCert nor a recording"
+        )
+    if len(federation.statistics):
+        raise ParameterError(
+            "a recording has no place for BatchNorm statistics, so methods that evaluate the model would see "
+            "another one in a replay; use a model without them (resnet20 with norm: group)"
         )
     with FederationRecorder(folder, federation, code) as recorder:
         federation.guard.observers = (*federation.guard.observers, recorder)

@@ -266,6 +266,19 @@ def test_an_answer_to_what_nobody_asked_is_dropped():
     assert verdict_on(answer).reason.endswith("no reply in time")
 
 
+def test_a_late_answer_to_an_earlier_round_counts_for_nothing():
+    strategy = GuardedStrategy(inner := Watched(), Guard())
+    kept = []
+
+    def late(arrays, message):
+        kept.append(message)
+        return forged(reply(arrays), message, reply_to_message_id=kept[0].metadata.message_id)
+
+    strategy.start(MemoryGrid({9: late, **HONEST}), arrays_record(GLOBAL), num_rounds=2, timeout=5)
+    assert inner.seen == [[1, 2, 3, 9], [1, 2, 3]]
+    assert {row.node: row.reason for row in strategy.verdicts}[9].endswith("no reply in time")
+
+
 def test_two_replies_in_one_name_count_for_nothing_and_ban_nobody():
     strategy = GuardedStrategy(inner := Watched(), Guard(policy=make_policy("ban")))
     first = {}

@@ -227,6 +227,20 @@ def test_weighted_medians():
     np.testing.assert_allclose(weighted_median(values, np.array([1.0, 1.0, 1.0, 9.0])), [100.0, 7.0])
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_a_minority_cannot_move_a_statistic_out_of_the_majoritys_range(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 9))
+    weights = rng.choice([1.0, 0.5, 0.1, 1 / 3], n)
+    order = rng.permutation(n)
+    minority = order[np.cumsum(weights[order]) < weights.sum() / 2 * (1 - 1e-9)]
+    values = rng.normal(size=(n, 5))
+    rest = np.delete(values, minority, axis=0)
+    values[minority] = rng.choice([-1e300, 1e300, 0.0], (len(minority), 5))
+    middle = weighted_median(values, weights)
+    assert ((middle >= rest.min(0)) & (middle <= rest.max(0))).all()
+
+
 # --- state dicts
 
 

@@ -13,6 +13,7 @@ from fedguard.simulation.flcert import FLCert
 from fedguard.simulation.jobs import train_job
 from fedguard.simulation.models import build_model
 from fedguard.simulation.pool import Workers
+from fedguard.simulation.recorded import recording_to
 from fedguard.training import LocalTraining, train_client, trained
 
 SUITE = """\
@@ -21,7 +22,7 @@ model: MODEL
 clients: 4
 malicious: 1
 rounds: 2
-training: {steps: 2, batch_size: 8, lr: 0.05}
+training: {steps: 1, batch_size: 8, lr: 0.05}
 attacks: [{name: byzantine, mode: flip}]
 defenses: {d: DEFENSE}
 """
@@ -86,6 +87,13 @@ def test_models_without_statistics_keep_their_states(tmp_path):
     assert len(federation.statistics) == 0
     assert "statistics" not in federation.state_dict()
     assert federation._lent() is federation._server
+
+
+def test_what_a_recording_could_not_replay_is_not_recorded(tmp_path):
+    recording = recording_to(tmp_path / "recording", Federation(cell_of(tmp_path)))
+    with pytest.raises(ParameterError, match="no place for BatchNorm statistics"):
+        recording.__enter__()
+    assert not (tmp_path / "recording").exists()
 
 
 def test_groups_of_flcert_vote_with_statistics_of_their_own(tmp_path):
