@@ -1,4 +1,4 @@
-"""Text in the cells of CSV and Markdown tables: whoever chose it, a spreadsheet or a browser does not run it."""
+"""Text in CSV and Markdown tables: a spreadsheet or a browser that opens them runs none of it."""
 
 from __future__ import annotations
 

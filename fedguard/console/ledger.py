@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -264,5 +263,6 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: csv_cell(plain(v) if isinstance(v, str) else v) for k, v in row.items()} for row in rows)
+    for row in rows:
+        writer.writerow({k: csv_cell(plain(v)) if isinstance(v, str) else v for k, v in row.items()})
     return text.getvalue()

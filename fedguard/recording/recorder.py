@@ -12,10 +12,10 @@ from typing import Any, get_args
 from filelock import FileLock, Timeout
 
 from ..errors import ParameterError, ResultsError
+from ..files import refuse_link, sha256_of, sync_folder, why, write_atomically
 from ..guard import Outcome
 from ..round import Round
 from .content import kept_columns, save_round
-from ..files import refuse_link, sha256_of, sync_folder, why, write_atomically
 from .index import INDEX, Entry, Index, Precision, read_index, round_file, write_index
 
 log = logging.getLogger("fedguard")
