@@ -38,9 +38,7 @@ def refuse_link(path: Path) -> None:
         OSError: ``path`` is a link.
     """
     if path.is_symlink():
-        problem = (
-            f"{path.name} is a link, and FedGuard does not write through links; remove it or use another"
-        )
+        problem = f"{path.name} is a link, and FedGuard does not write through links; remove it first"
         raise OSError(errno.ELOOP, problem, str(path))
 
 

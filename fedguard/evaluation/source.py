@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..console.plain import plain
 from ..errors import ConfigError
 from ..files import is_file
 from ..params import nearest
@@ -51,7 +52,7 @@ class Source:
             if prefix in self.lines:
                 where = f"{self.name}:{self.lines[prefix]}"
                 break
-        key = ".".join(map(str, path))
+        key = short(plain(".".join(map(str, path))))
         return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
 
     def override(self, assignment: str) -> None:
