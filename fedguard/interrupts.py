@@ -52,8 +52,8 @@ def deferred() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number in dict.fromkeys(caught):
-            signal.raise_signal(number)
+        for late in dict.fromkeys(caught):
+            signal.raise_signal(late)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: everything ends, nothing is left behind, and the same command gives the same results."""
+"""SIGTERM and Ctrl-C: everything ends, nothing is left, and the same command gives the same results."""
 
 import os
 import signal
@@ -99,6 +99,8 @@ def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp
     while left := processes(run.pid):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
+    if group:
+        return  # one of them is resumed
     again = start(tmp_path, out)
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
