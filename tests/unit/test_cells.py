@@ -103,7 +103,7 @@ def test_an_exported_ledger_holds_no_formula(tmp_path, monkeypatch, capsys):
     ledger = SQLiteLedger(tmp_path / "l.db")
     ledger.judge(FORMULA, 0, -2.0, True)
     ledger.close()
-    monkeypatch.setattr(sys, "argv", ["fedguard", "ledger", "export", "--db", str(tmp_path / "l.db")])
+    monkeypatch.setattr(sys, "argv", ["fedguard", "ledger", "export", str(tmp_path / "l.db")])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
