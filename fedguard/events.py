@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ParameterError
+from .files import open_to_append
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +82,7 @@ class EventLog:
         line = json.dumps(event, allow_nan=False).encode() + b"\n"
         if self.path.exists() and self.path.stat().st_size >= self.max_bytes:
             self.path.replace(self.path.with_name(self.path.name + ".1"))
-        with self.path.open("a+b", buffering=0) as file:
+        with open_to_append(self.path) as file:
             if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
                 line = b"\n" + line  # a line cut short by a crash stays alone
             file.write(line)

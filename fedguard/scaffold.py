@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .errors import ConfigError
+from .files import why, write_file
 
 KINDS = ("detector", "attack")
 
@@ -29,13 +30,13 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         "year": str(datetime.date.today().year),
     }
     paths = [folder / f"{name}.py", folder / f"test_{name}.py"]
-    there = [path for path in paths if path.exists()]
+    there = [path for path in paths if path.exists() or path.is_symlink()]
     if there:
         raise ConfigError(f"{there[0]} is there already; choose another name or remove it")
     for path, template in zip(paths, (f"{kind}.py.txt", f"test_{kind}.py.txt"), strict=True):
         text = (files("fedguard") / "templates" / template).read_text(encoding="utf-8")
         try:
-            path.write_text(text.format(**words), encoding="utf-8")
+            write_file(path, text.format(**words))
         except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+            raise ConfigError(f"cannot write {path}: {why(error)}") from None
     return paths

@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from .errors import ParameterError, ResultsError
+from .files import open_fresh, why
 
 #: Nested dicts (string keys) and lists of tensors and JSON values.
 State: TypeAlias = dict[str, Any]
@@ -89,7 +90,7 @@ def save(path: Path, state: State) -> None:
     fresh = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
+        with open_fresh(fresh) as file:
             file.write(hashlib.sha256(data).digest() + data)
             file.flush()
             os.fsync(file.fileno())
@@ -97,7 +98,7 @@ def save(path: Path, state: State) -> None:
             path.replace(path.with_suffix(".old"))
         fresh.replace(path)
     except OSError as error:
-        raise ResultsError(f"cannot write the state {path}: {error.strerror}") from None
+        raise ResultsError(f"cannot write the state {path}: {why(error)}") from None
 
 
 def load(path: Path) -> State | None:

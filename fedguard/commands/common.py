@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError
+from ..files import why, write_file
 
 DataRoot = Annotated[
     Path | None,
@@ -23,9 +24,9 @@ def write(content: bytes, out: Path | None) -> None:
         sys.stdout.buffer.write(content)
         return
     try:
-        out.write_bytes(content)
+        write_file(out, content)
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+        raise ConfigError(f"cannot write {out}: {why(error)}") from None
 
 
 def set_data_root(folder: Path | None) -> None:

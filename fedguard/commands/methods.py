@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError
+from ..files import why
 from .common import DataRoot, print_table, set_data_root
 
 
@@ -95,5 +96,7 @@ def leak(
     if picture is not None:
         try:
             save_picture(result, picture)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ConfigError(f"cannot write {picture}: {why(error)}") from None
+        except ValueError as error:
             raise ConfigError(f"cannot write {picture}: {error}") from None

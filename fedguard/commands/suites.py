@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..interrupts import Terminated, terminating
 from .common import DataRoot, cores, print_table, set_data_root, write
 
 
@@ -83,10 +84,11 @@ def evaluate(
     elif not quiet:
         followers.append(Terminal(count, shown, record is not None))
     try:
-        store = run_followed(plan, folder, count, followers, retry_failed, where, record)
-    except KeyboardInterrupt:
+        with terminating():
+            store = run_followed(plan, folder, count, followers, retry_failed, where, record)
+    except KeyboardInterrupt as end:
         typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None
     if show_failures(store):
         raise typer.Exit(1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +82,8 @@ def export(
     ] = None,
 ) -> None:
     """Write the ledger as CSV (one table) or JSON (everything)."""
-    from ..errors import ConfigError, ParameterError
+    from ..commands.common import write
+    from ..errors import ParameterError
 
     tables = {"clients": _client_rows, "verdicts": _verdict_rows, "actions": _action_rows}
     if what not in tables or format not in ("csv", "json"):
@@ -93,13 +93,7 @@ def export(
         text = json.dumps({name: rows(ledger) for name, rows in tables.items()}, indent=1) + "\n"
     else:
         text = _csv(tables[what](ledger))
-    if out is None:
-        sys.stdout.write(text)
-        return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+    write(text.encode(), out)
 
 
 def _open(path: Path, write: bool = False) -> SQLiteLedger:
@@ -263,10 +257,12 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     import csv
     import io
 
+    from .cells import csv_cell
     from .plain import plain
 
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: plain(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
+    for row in rows:
+        writer.writerow({k: csv_cell(plain(v)) if isinstance(v, str) else v for k, v in row.items()})
     return text.getvalue()

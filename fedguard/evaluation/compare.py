@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
 from rich.table import Table
 
-from ..errors import ResultsError
+from ..errors import ConfigError, ResultsError
 from .frame import BY, run_frame
+from .source import read
 from .store import Store
 from .tables import Column, columns_named, show
 
@@ -155,9 +155,9 @@ def _settings(before: Store, after: Store) -> Iterator[tuple[str, str, str]]:
 
 def _suite(store: Store) -> Any:
     try:
-        return yaml.safe_load((store.folder / "suite.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ResultsError(f"cannot read {store.folder / 'suite.yaml'}: {error}") from None
+        return read(str(store.folder / "suite.yaml")).data
+    except ConfigError as error:
+        raise ResultsError(f"cannot read the suite: {error}") from None
 
 
 def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol
 
-from ..errors import ParameterError
+from ..errors import FedGuardError, ParameterError
 from ..extras import extra_module
 from ..simulation.datasets import Dataset, load_dataset
 from ..simulation.pool import Workers
@@ -27,7 +27,7 @@ Done = tuple[int, list[CellResult]]
 class Executor(Protocol):
     """Runs tasks, in any order, and hands back each as soon as it is finished."""
 
-    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Iterator[Done]:
+    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         """Every task once."""
         ...
 
@@ -45,19 +45,19 @@ class Pool:
         self.workers = workers
         self.parallel = parallel
 
-    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Iterator[Done]:
+    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         """Every task once."""
         if self.parallel == "clients" or self.workers <= 1:
             yield from self._one_by_one(tasks, on_round)
         elif tasks:
             yield from self._side_by_side(tasks, on_round)
 
-    def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Iterator[Done]:
+    def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         with Workers(self.workers, _data(tasks)) as pool:
             for position, task in enumerate(tasks):
                 yield position, pool.here(run_task, task, pool.map, lambda t, p=position: on_round(p, t))
 
-    def _side_by_side(self, tasks: Sequence[Task], on_round: OnRound) -> Iterator[Done]:
+    def _side_by_side(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         queue = get_context("spawn").SimpleQueue()
         listener = Thread(target=_listen, args=(queue, on_round), daemon=True)
         listener.start()
@@ -86,7 +86,7 @@ class Ray:
         self.address = address
         self.workers = workers
 
-    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Iterator[Done]:
+    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         """Every task once."""
         started = not self.ray.is_initialized()
         if started:
@@ -99,12 +99,25 @@ class Ray:
                 ready, _ = self.ray.wait(list(waiting))
                 for reference in ready:
                     position = waiting.pop(reference)
-                    results = self.ray.get(reference)
+                    results = self._get(reference)
                     _report(tasks[position], position, on_round)
                     yield position, results
         finally:
             if started:
                 self.ray.shutdown()
+
+    def _get(self, reference: Any) -> list[CellResult]:
+        try:
+            found: list[CellResult] = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:  # it holds the error of the task
+            cause = error.cause
+            raise (cause if isinstance(cause, FedGuardError) else error) from None
+        except self.ray.exceptions.RayError as error:
+            first = str(error).strip().splitlines()[0]
+            raise FedGuardError(
+                f"a Ray worker died, tried again or not ({first}); the same command resumes"
+            ) from None
+        return found
 
 
 class Slurm:
@@ -127,7 +140,7 @@ class Slurm:
         self.cluster = cluster
         self.settings = {"cpus_per_task": 1, "timeout_min": 24 * 60, **(settings or {})}
 
-    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Iterator[Done]:
+    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         """Every task once."""
         executor = self.submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
         executor.update_parameters(**self.settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from ..console.cells import csv_text, markdown_cell
 from ..errors import ParameterError
 from ..extras import extra_module
 from .layout import Layout, numbers, selected, words
@@ -30,14 +31,13 @@ def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
     layout = layout or Layout()
     frame = selected(store, layout)
     if format == "csv":
-        return _text(numbers(frame, layout).to_csv(index=False))
+        return _text(csv_text(numbers(frame, layout)))
     if format == "json":
         return _text(numbers(frame, layout).to_json(orient="records", indent=2) + "\n")
     if format == "parquet":
         return _parquet(numbers(frame, layout))
     if format == "markdown":
-        table = words(frame, layout, "**{}**".format)
-        return _text(table.to_markdown(index=False, disable_numparse=True) + "\n")
+        return _text(_markdown(words(frame, layout, "**{}**".format), frame))
     if format == "latex":
         return _text(_latex(words(frame, layout, "\\textbf{{{}}}".format), frame))
     raise ParameterError(f"unknown format {format!r}; use {', '.join(FORMATS)}")
@@ -54,9 +54,21 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:
+def _markdown(table: pd.DataFrame, frame: pd.DataFrame) -> str:
+    for name in _left(table, frame):
+        table[name] = table[name].map(markdown_cell)
+    named = table.rename(columns=markdown_cell)
+    return str(named.to_markdown(index=False, disable_numparse=True)) + "\n"
+
+
+def _left(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    """The columns that hold what users call things, not numbers."""
     titles = ["defence" if key == "defense" else key for key in frame.attrs["keys"]]
-    left = [name for name in table if name in [*titles, "basis"]]
+    return [name for name in table if name in [*titles, "basis"]]
+
+
+def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:
+    left = _left(table, frame)
     escaped: Any = {name: (lambda value: _escape(str(value))) for name in left}
     style = table.rename(columns=_escape).style.hide(axis="index")
     style = style.format({_escape(name): function for name, function in escaped.items()})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ParameterError
+from ..files import write_atomically
 from ..leak import Leak, PassiveAttack, measure
 from ..model import flat_parameters
 from ..registry import make_attack
@@ -147,7 +148,11 @@ def save_picture(result: LeakResult, path: Path) -> None:
     width = max(len(row) for row in rows)
     grid = torch.cat([_padded(row, width) for row in rows])
     large = grid.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
-    torchvision.utils.save_image(large, str(path), nrow=width, padding=4, pad_value=0.5)
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+    if path.suffix.lower() not in kinds:
+        raise ValueError(f"use a name that ends in {', '.join(kinds)}")
+    look = {"nrow": width, "padding": 4, "pad_value": 0.5, "format": kinds[path.suffix.lower()]}
+    write_atomically(path, lambda fresh: torchvision.utils.save_image(large, str(fresh), **look))
 
 
 def _padded(images: Tensor, count: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, ParameterError
 from ..extras import extra_module
+from ..files import why, write_atomically
 from ..params import nearest
 from .report.pictures import short
 from .report.results import HEATS, NAMED, HeatMap, Panel, Section, curves, heat_maps, ranks, sections
@@ -60,9 +61,9 @@ def plot(
     part = _only(sections(store, where))
     figure = _heat(_heat_map(part, metric)) if kind == "heatmap" else _panels(store, part, kind)
     try:
-        figure.savefig(out, dpi=150)
+        write_atomically(out, lambda fresh: figure.savefig(fresh, dpi=150, format=out.suffix[1:].lower()))
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror or error}") from None
+        raise ConfigError(f"cannot write {out}: {why(error)}") from None
     return out
 
 

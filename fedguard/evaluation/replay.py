@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from ..console.cells import csv_text
 from ..console.plain import plain, terminal
 from ..errors import ConfigError
+from ..files import why, write_file
 from ..recording import Recording
 from ..simulation.recorded import RecordedFederation, cell_of
 from ..simulation.records import RoundRecord
@@ -266,12 +268,12 @@ def _write(answer: Answer, out: Path) -> None:
     rows = verdicts(answer)
     try:
         if out.suffix == ".csv":
-            pd.DataFrame(rows).to_csv(out, index=False)
+            write_file(out, csv_text(pd.DataFrame(rows)))
             return
         plain = [{name: _json(value) for name, value in row.items()} for row in rows]
-        out.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        write_file(out, json.dumps(plain, indent=1) + "\n")
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}") from None
+        raise ConfigError(f"cannot write {out}: {why(error)}") from None
 
 
 def _json(value: Any) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..errors import ResultsError
+from ..files import why
 from ..simulation.settings import Cell
 from .checkpoint import Checkpoint
 from .executors import Executor, Pool
@@ -62,7 +64,7 @@ def run_suite(
     except Timeout:
         raise ResultsError(f"another process is writing to {folder}; wait for it, or use --out") from None
     except OSError as error:
-        raise ResultsError(f"cannot write to {folder}: {error.strerror}") from None
+        raise ResultsError(f"cannot write to {folder}: {why(error)}") from None
     with lock:
         left = pending(store, suite, retry_failed)
         tasks = tasks_of(
@@ -70,11 +72,13 @@ def run_suite(
         )
         on_start(len(left), sum(task.cells[0].rounds for task in tasks))
         where = executor or Pool(workers, suite.parallel)
-        for position, results in where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index)):
-            store.add(dict(zip(tasks[position].runs, results, strict=True)))
-            Checkpoint(tasks[position].checkpoint).clear()
-            for result in results:
-                on_cell(result)
+        running = where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index))
+        with closing(running):  # an interruption ends the workers now, not when Python collects them
+            for position, results in running:
+                store.add(dict(zip(tasks[position].runs, results, strict=True)))
+                Checkpoint(tasks[position].checkpoint).clear()
+                for result in results:
+                    on_cell(result)
     return store
 
 

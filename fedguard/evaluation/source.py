@@ -9,41 +9,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..console.plain import plain
 from ..errors import ConfigError
+from ..files import is_file
 from ..params import nearest
+from .yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
 
-Path_ = tuple[str | int, ...]
-
-#: A file of settings has no more bytes, and no more values once its aliases are written out.
-MAX_BYTES, MAX_VALUES = 4 * 2**20, 100_000
+_POSITION = re.compile(r"[0-9]{1,9}")
 #: ``module:Class``, wherever a method's name may stand.
 _CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML whose scalars read as people expect: 1e-3 is a number, only true/false are booleans."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)|[0-9]+\.[0-9]*|\.[0-9]+|\.inf|\.nan)$"
-    ),
-    list("-+.0123456789"),
-)
 
 
 @dataclass
@@ -78,7 +52,7 @@ class Source:
             if prefix in self.lines:
                 where = f"{self.name}:{self.lines[prefix]}"
                 break
-        key = ".".join(map(str, path))
+        key = short(plain(".".join(map(str, path))))
         return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
 
     def override(self, assignment: str) -> None:
@@ -90,8 +64,10 @@ class Source:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ConfigError(f"override {assignment!r}: write key.path=value")
-        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
-        value = _parse(text, f"override {assignment!r}").data
+        path = tuple(int(part) if _POSITION.fullmatch(part) else part for part in key.split("."))
+        if len(path) > MAX_DEPTH:
+            raise ConfigError(f"override {assignment[:50]!r}…: nested more than {MAX_DEPTH} levels deep")
+        value, _ = parse(text, f"override {short(assignment)!r}")
         target = self.data
         for depth, part in enumerate(path[:-1]):
             if isinstance(target, dict) and part not in target:
@@ -169,62 +145,21 @@ def read(suite: str) -> Source:
     """
     shipped = shipped_suites()
     path = shipped.get(suite, Path(suite))
-    if not path.is_file():
+    if not is_file(path):
         raise ConfigError(
-            f"no suite {suite!r}{nearest(suite, shipped)}: it is neither a file nor a shipped suite "
+            f"no suite {short(suite)!r}{nearest(suite, shipped)}: it is neither a file nor a shipped suite "
             f"({', '.join(shipped)})"
         )
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: has more than {MAX_BYTES >> 20} MiB; that is no suite")
+            raise ConfigError(f"{path}: has more than {MAX_BYTES >> 10} KiB; that is no suite")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return _parse(text, path.name if suite in shipped else str(path))
+    name = path.name if suite in shipped else str(path)
+    return Source(name, *parse(text, name))
 
 
-def _parse(text: str, name: str) -> Source:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        source = Source(name, None)
-        source.data = None if node is None else _plain(loader, node, (), source)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{name}: nested too deeply, or an alias that holds itself") from None
-    except (ValueError, TypeError) as error:  # 2026-99-99, an integer of 10,000 digits, a mapping as a key
-        raise ConfigError(f"{name}: not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
-    return source
-
-
-def _plain(loader: _Loader, node: yaml.Node, path: Path_, source: Source) -> Any:
-    source.lines[path] = node.start_mark.line + 1
-    if len(source.lines) > MAX_VALUES:  # aliases of aliases grow exponentially
-        raise ConfigError(f"{source.name}: more than {MAX_VALUES:,} values once aliases are written out")
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(loader, item, (*path, i), source) for i, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)
-    _refuse_duplicates(loader, node, path, source)
-    loader.flatten_mapping(node)
-    result: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)
-        result[key] = _plain(loader, value_node, (*path, key), source)
-        source.lines[(*path, key)] = key_node.start_mark.line + 1
-    return result
-
-
-def _refuse_duplicates(loader: _Loader, node: yaml.MappingNode, path: Path_, source: Source) -> None:
-    seen = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            source.lines[(*path, key)] = key_node.start_mark.line + 1
-            raise source.error((*path, key), "this key is given twice; keep one")
-        seen.add(key)
+def short(text: str, limit: int = 200) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from ..errors import ResultsError
+from ..files import is_file, refuse_link, why, write_file
 from ..simulation.records import RoundRecord
 from ..simulation.settings import Cell
 from .code import code_version
@@ -33,6 +34,12 @@ from .suite import Suite, resolved
 
 #: The version of the tables; a store of another version is refused.
 SCHEMA_VERSION = 5
+
+#: What is written in a results folder: a link of one of these names is refused.
+OURS = (
+    *("suite.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
+    *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
+)
 
 _TABLES = f"""
 BEGIN;
@@ -97,7 +104,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "results.sqlite"
-        if not self.path.is_file():
+        if not is_file(self.path):
             raise ResultsError(
                 f"{folder} holds no results.sqlite; give a folder that `fedguard evaluate` wrote"
             )
@@ -119,13 +126,15 @@ class Store:
         path = folder / "results.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for name in OURS:
+                refuse_link(folder / name)
             if _is_empty(path):
                 path.unlink(missing_ok=True)
-                (folder / "suite.yaml").write_text(spelled_out(suite), encoding="utf-8")
+                write_file(folder / "suite.yaml", spelled_out(suite))
                 with closing(sqlite3.connect(path)) as db:
                     db.executescript(_TABLES)
         except (OSError, sqlite3.Error) as error:
-            raise ResultsError(f"cannot write results to {folder}: {error}") from None
+            raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
         store = cls(folder)
         store._sign()
         difference = store.difference(suite)
@@ -180,7 +189,7 @@ class Store:
             with closing(sqlite3.connect(self.path)) as db, db:
                 yield db
         except sqlite3.Error as error:
-            raise ResultsError(f"{self.path}: {error}") from None
+            raise ResultsError(f"{self.path}: {why(error)}") from None
 
     def add(self, results: Mapping[int, CellResult]) -> None:
         """Write runs by their numbers: all of them or none."""
@@ -294,4 +303,4 @@ def folder_for(base: Path, suite: Suite) -> Path:
 
 def in_results_folder(suite: str) -> bool:
     """Whether a suite is the one of a results folder, which somebody else may have written."""
-    return (Path(suite).parent / "results.sqlite").exists() and Path(suite).is_file()
+    return is_file(Path(suite).parent / "results.sqlite") and is_file(Path(suite))

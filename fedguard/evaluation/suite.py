@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,10 +25,8 @@ from ..simulation.settings import (
     Spec,
     TrainingSettings,
 )
-from .source import Source, read
-
-#: The most runs of one suite.
-MAX_RUNS = 1_000_000
+from .limits import MAX_SEEDS, Label, check_size, folder_name
+from .source import Source, read, short
 
 
 def _labelled(value: Any) -> Any:
@@ -65,13 +62,6 @@ def _defense(value: Any) -> Any:
 ShortDefense = Annotated[Defense, BeforeValidator(_defense)]
 
 
-def _folder_name(name: str) -> str:
-    """The results folder lies below ``results``, wherever a suite comes from."""
-    if not name or name.startswith((".", "-")) or not name.isprintable() or set(name) & set("/\\:"):
-        raise ValueError("a suite is called like a folder: no '/', '\\' or ':', no '.' or '-' in front")
-    return name
-
-
 class Suite(Settings):
     """A suite: one federation, attacks × defences × seeds.
 
@@ -96,13 +86,13 @@ class Suite(Settings):
             same bits either way.
     """
 
-    name: Annotated[str, AfterValidator(_folder_name)] = "suite"
+    name: Annotated[str, AfterValidator(folder_name)] = "suite"
     summary: str = ""
-    attacks: Annotated[dict[str, ShortAttack], BeforeValidator(_labelled)] = Field(
+    attacks: Annotated[dict[Label, ShortAttack], BeforeValidator(_labelled)] = Field(
         {"none": AttackSpec(name="none")}
     )
-    defenses: Annotated[dict[str, ShortDefense], BeforeValidator(_labelled)] = Field({"none": Defense()})
-    seeds: list[int] = Field([0], min_length=1)
+    defenses: Annotated[dict[Label, ShortDefense], BeforeValidator(_labelled)] = Field({"none": Defense()})
+    seeds: list[int] = Field([0], min_length=1, max_length=MAX_SEEDS)
     mode: Literal["closed", "shadow", "both", "recorded"] = "closed"
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     only: list[dict[str, Any]] = Field(default_factory=list)
@@ -243,6 +233,9 @@ def load_suite(
         source.data = {}
     if not isinstance(source.data, dict):
         raise source.error((), "a suite is a mapping of settings")
+    for key in source.data:
+        if not isinstance(key, str):
+            raise source.error((key,), "a key is a word; put it in quotes if it is one")
     source.data.setdefault("name", Path(str(suite)).stem)
     for assignment in overrides or []:
         source.override(assignment)
@@ -256,11 +249,7 @@ def load_suite(
         plan = Suite(**source.data)
     except ValidationError as error:
         raise _first_problem(error, source) from None
-    except TypeError as error:
-        raise source.error((), f"keys must be words: {error}") from None
-    size = math.prod(map(len, (*plan.grid.values(), plan.attacks, plan.defenses, plan.seeds)))
-    if size > MAX_RUNS:
-        raise source.error((), f"{size:,} runs, at most {MAX_RUNS:,} can be planned; make the grid smaller")
+    check_size(plan, source)
     _check_points(plan, source)
     return _on_recording(plan, source), source
 
@@ -273,15 +262,16 @@ def _on_recording(plan: Suite, source: Source) -> Suite:
 
 def _check_points(suite: Suite, source: Source) -> None:
     """Refuse a grid that leads nowhere, and patterns that cannot match."""
+    plain = suite.model_dump(exclude={"grid"})
     for path, values in suite.grid.items():
         for value in values:
             try:
-                Suite(**with_values(suite.model_dump(exclude={"grid"}), {path: value}))
+                Suite(**with_values(plain, {path: value}))
             except ParameterError as error:
                 raise source.error(("grid", path), str(error)) from None
             except ValidationError as error:
                 problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-                raise source.error(("grid", path), f"{problem}, got {value!r}") from None
+                raise source.error(("grid", path), f"{problem}, got {short(repr(value))}") from None
     cells = suite.all_cells()
     for key in ("only", "exclude"):
         for i, pattern in enumerate(getattr(suite, key)):
@@ -319,7 +309,9 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
         return source.error(path, "this key is missing")
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
-    return source.error(path, message if isinstance(given, dict | BaseModel) else f"{message}, got {given!r}")
+    if isinstance(given, dict | BaseModel) or path[-1:] == ("[key]",):
+        return source.error(tuple(part for part in path if part != "[key]"), message)
+    return source.error(path, f"{message}, got {short(repr(given))}")
 
 
 def _fields_at(path: tuple[str | int, ...]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flwr.app import MetricRecord
 
+from ..files import open_to_append
 from ..guard import Outcome
 from .arrays import clean
 from .replies import Reply
@@ -114,5 +115,5 @@ def write(path: Path, rows: Sequence[Verdict]) -> None:
         json.dumps({key: plain(value) for key, value in asdict(row).items()}, ensure_ascii=False)
         for row in rows
     ]
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
+    with open_to_append(path) as file:
+        file.write("".join(line + "\n" for line in lines).encode())

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import FedGuardError, ParameterError, ResultsError
+from ..files import save_tensors
 from ..guard import Outcome
 from ..round import Round
 from ..server import Server
@@ -119,7 +119,7 @@ def save_round(
         "training": None if server.training is None else dataclasses.asdict(server.training),
         "remarks": dict(remarks),
     }
-    save_file(tensors, path, metadata={"fedguard": json.dumps(words)})
+    save_tensors(tensors, path, metadata={"fedguard": json.dumps(words)})
 
 
 def _updates(matrix: Tensor, dtype: Precision) -> dict[str, Tensor]:

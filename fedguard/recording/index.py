@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import ResultsError
-from .disk import write_atomically
+from ..files import why, write_file
 
 INDEX, OLD_INDEX = "recording.json", "recording.old.json"
 Precision = Literal["float32", "float16"]
@@ -84,10 +84,10 @@ def write_index(folder: Path, index: Index) -> None:
     try:
         if path.exists():
             before = path.read_bytes()
-            write_atomically(folder / OLD_INDEX, lambda fresh: fresh.write_bytes(before))
-        write_atomically(path, lambda fresh: fresh.write_bytes(text))
+            write_file(folder / OLD_INDEX, before)
+        write_file(path, text)
     except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror}") from None
+        raise ResultsError(f"cannot write {path}: {why(error)}") from None
 
 
 def read_index(path: Path) -> Index:

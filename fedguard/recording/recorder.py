@@ -12,10 +12,10 @@ from typing import Any, get_args
 from filelock import FileLock, Timeout
 
 from ..errors import ParameterError, ResultsError
+from ..files import refuse_link, sha256_of, sync_folder, why, write_atomically
 from ..guard import Outcome
 from ..round import Round
 from .content import kept_columns, save_round
-from .disk import sha256_of, sync_folder, write_atomically
 from .index import INDEX, Entry, Index, Precision, read_index, round_file, write_index
 
 log = logging.getLogger("fedguard")
@@ -67,12 +67,13 @@ class Recorder:
         wanted = Index(dtype=dtype, keep=keep, about=dict(about or {}))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            refuse_link(self.folder / "lock")
             self._lock = FileLock(self.folder / "lock", timeout=0)
             self._lock.acquire()
         except Timeout:
             raise ResultsError(f"another recorder is writing to {self.folder}") from None
         except OSError as error:
-            raise ResultsError(f"cannot record to {self.folder}: {error.strerror}") from None
+            raise ResultsError(f"cannot record to {self.folder}: {why(error)}") from None
         try:
             self._index = self._open(wanted)
         except BaseException:
@@ -117,8 +118,7 @@ class Recorder:
             )
             size, digest = path.stat().st_size, sha256_of(path)
         except OSError as error:
-            path.with_name(f"{path.name}.new").unlink(missing_ok=True)
-            raise ResultsError(f"cannot record round {round.index} to {self.folder}: {error}") from None
+            raise ResultsError(f"cannot record round {round.index} to {self.folder}: {why(error)}") from None
         entry = Entry(index=round.index, file=path.name, sha256=digest, bytes=size, clients=round.n)
         self._add(entry)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ResultsError
+from ..files import sha256_of
 from .content import Recorded, load_round, load_words
-from .disk import sha256_of
 from .index import INDEX, OLD_INDEX, Entry, Index, read_index
 
 

@@ -5,11 +5,9 @@ Results do not depend on the number of workers: every piece runs on one thread, 
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import pickle
-import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ..errors import FedGuardError, ParameterError
+from ..errors import FedGuardError, ParameterError, ResultsError
+from ..files import why
+from ..interrupts import deferred, leave_to_parent
 from ..server import map_in_order
 from ..threads import single_thread, stay_single_threaded
 from .packing import Mapped, pack, unpack
@@ -90,8 +90,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         if self.count > 1:
-            self._folder = tempfile.TemporaryDirectory(prefix="fedguard-")
-            mapped = Mapped.write(self._shared or {}, Path(self._folder.name) / "shared")
+            mapped = self._share()
             self._executor = ProcessPoolExecutor(
                 self.count,
                 multiprocessing.get_context("spawn"),
@@ -103,11 +102,15 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with deferred():  # a second Ctrl-C would leave processes, semaphores or the folder behind
+            self._end(at_once=kind is not None)
+
+    def _end(self, at_once: bool) -> None:
         if self._executor is not None:
             processes = list(self._executor._processes.values())
-            if kind is not None:  # do not wait for work that nobody wants any more
+            if at_once:  # do not wait for work that nobody wants any more
                 for process in processes:
-                    process.terminate()
+                    process.kill()  # workers leave SIGTERM to this process
             self._executor.shutdown(wait=True, cancel_futures=True)
             for process in processes:
                 process.join()
@@ -115,6 +118,18 @@ class Workers:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+
+    def _share(self) -> Mapped:
+        """Write what is shared to a folder that goes with the pool."""
+        place = tempfile.gettempdir()
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="fedguard-")
+            return Mapped.write(self._shared or {}, Path(self._folder.name) / "shared")
+        except OSError as error:
+            if self._folder is not None:
+                self._folder.cleanup()
+            where = f"{place} (TMPDIR names another folder)"
+            raise ResultsError(f"cannot share data with workers in {where}: {why(error)}") from None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """``[function(item) for item in items]``; the first error is raised as it was.
@@ -136,7 +151,7 @@ class Workers:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
         futures: list[Future[bytes]] = []
         try:
-            with _interrupts_deferred():  # this starts workers
+            with deferred():  # this starts workers
                 futures += [self._executor.submit(_call, _Lazy((function, item))) for item in items]
             while futures:
                 yield unpack(futures.pop(0).result())
@@ -160,7 +175,7 @@ class Workers:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
         futures: dict[Future[bytes], int] = {}
         try:
-            with _interrupts_deferred():
+            with deferred():
                 for position, item in enumerate(items):
                     futures[self._executor.submit(_call, _Lazy((function, item)))] = position
             while futures:
@@ -187,19 +202,6 @@ class Workers:
                 _SHARED.reset(token)
 
 
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Handle Ctrl-C after the block; processes started in it never see it: it is the parent's to handle."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 class _Lazy:
     """Arrives in the worker as the packed bytes of its value; packed only when a worker is free."""
 
@@ -212,7 +214,7 @@ class _Lazy:
 
 def _start(mapped: Mapped, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     """Prepare a worker. An error must not kill it, which would hide the error: it is raised later."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as _interrupts_deferred, where that does nothing
+    leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stay_single_threaded()
     try:

@@ -11,6 +11,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from .base import Model
 from .schedule import Schedule
 
+#: The most clients and rounds of a federation, and the most of anything else that is counted: what is larger
+#: is a slip or an attack, and would be found out after hours.
+MAX_CLIENTS, MAX_ROUNDS, MAX_COUNT = 100_000, 1_000_000, 10**9
+
 
 def _spec(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
@@ -78,9 +82,9 @@ class FLCertSettings(Model):
         size: clients per group, with mode "random" only.
     """
 
-    groups: int = Field(ge=1)
+    groups: int = Field(ge=1, le=MAX_CLIENTS)
     mode: Literal["disjoint", "random"] = "disjoint"
-    size: int | None = Field(None, ge=1)
+    size: int | None = Field(None, ge=1, le=MAX_CLIENTS)
 
     @model_validator(mode="after")
     def _size_goes_with_random(self) -> FLCertSettings:
@@ -104,8 +108,8 @@ class ServerSettings(Model):
         tau: keeps the adaptive ones' divisions finite: their degree of adaptivity.
     """
 
-    validation: int = Field(0, ge=0)
-    root: int = Field(0, ge=0)
+    validation: int = Field(0, ge=0, le=MAX_COUNT)
+    root: int = Field(0, ge=0, le=MAX_COUNT)
     lr: float = Field(1.0, gt=0)
     optimizer: Literal["sgd", "momentum", "adagrad", "adam", "yogi"] = "sgd"
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -120,9 +124,9 @@ class TrainingSettings(Model):
     What each setting means is said in :class:`fedguard.training.LocalTraining`.
     """
 
-    epochs: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1)
-    batch_size: int = Field(32, ge=1)
+    epochs: int | None = Field(None, ge=1, le=MAX_COUNT)
+    steps: int | None = Field(None, ge=1, le=MAX_COUNT)
+    batch_size: int = Field(32, ge=1, le=MAX_COUNT)
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
@@ -159,12 +163,12 @@ class Settings(Model):
     data: ShortSpec = Spec(name="digits")
     partition: ShortSpec = Spec(name="iid")
     model: ShortSpec = Spec(name="logistic_regression")
-    clients: int = Field(20, ge=1)
+    clients: int = Field(20, ge=1, le=MAX_CLIENTS)
     malicious: int = Field(0, ge=0)
     assumed_malicious: int | None = Field(None, ge=0)
-    rounds: int = Field(10, ge=1)
+    rounds: int = Field(10, ge=1, le=MAX_ROUNDS)
     participation: float = Field(1.0, gt=0, le=1)
-    test_every: int = Field(1, ge=1)
+    test_every: int = Field(1, ge=1, le=MAX_COUNT)
     training: TrainingSettings = TrainingSettings(epochs=1)
     server: ServerSettings = ServerSettings()
     recording: str | None = None

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..attack import Attack, DataView, Samples
 from ..card import Method
 from ..detector import NEEDS, check_needs
 from ..errors import FedGuardError, ParameterError
+from ..files import save_tensors
 from ..guard import Guard
 from ..metrics import label_skew
 from ..model import batches, flat_parameters, flat_statistics
@@ -216,7 +217,7 @@ def _poisoned(key: str, client: int) -> Labelled:
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}-{client}"
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            save_file(_poison(key, client)._asdict(), path)
+            save_tensors(_poison(key, client)._asdict(), path)
         return Labelled(**load_file(path))
 
 

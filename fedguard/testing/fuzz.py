@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from ..errors import FedGuardError, TooFewClientsError
+from ..files import write_file
 from ..guard import Guard, Outcome
 from ..registry import REGISTRIES, make_policy
 from ..round import ClientId, Round
@@ -256,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(kept)
         text += kept
     if given.out is not None:
-        given.out.write_text(text, encoding="utf-8")
+        write_file(given.out, text)
     return 1 if tally.failures else 0
 
 

@@ -22,9 +22,10 @@ import torch
 from fedguard import cli
 from fedguard.errors import ConfigError, DataError, FedGuardError, ResultsError
 from fedguard.evaluation.checkpoint import Checkpoint
-from fedguard.evaluation.source import MAX_BYTES, read
+from fedguard.evaluation.source import read
 from fedguard.evaluation.store import Store
 from fedguard.evaluation.suite import load_suite
+from fedguard.evaluation.yaml_values import MAX_BYTES
 from fedguard.simulation.datasets import cifar10, mnist
 from fedguard.state import pack, unpack
 
@@ -350,11 +351,11 @@ def test_every_promise_links_to_a_test_that_exists():
 
 def test_security_md_names_limits_as_they_are():
     from fedguard import history
-    from fedguard.evaluation import suite
+    from fedguard.evaluation import limits
     from fedguard.round import MAX_ID
 
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-    for number in (history.MAX_CLIENTS, suite.MAX_RUNS, MAX_ID):
+    for number in (history.MAX_CLIENTS, limits.MAX_RUNS, MAX_ID):
         assert f"{number:,}" in text
     assert np.log2(mnist.MAX_BYTES) == 28
     assert "256 MiB" in text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, FedGuardError
+from ...files import why, write_file
 from ..store import Store
 from ..suite import Suite, load_suite
 from ..tables import SHOWN, best_values, columns_named, defined, is_best, shown
@@ -50,9 +51,9 @@ def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any]
     text = render(Store(folder), where)
     path = out or folder / "report.html"
     try:
-        path.write_text(text, encoding="utf-8")
+        write_file(path, text)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot write {path}: {why(error)}") from None
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ SPLIT_SEED = 0
 TEST_SHARE = 0.2
 
 
+@functools.cache
 def load_digits() -> Dataset:
     """1,797 handwritten digits of 8×8 pixels with 17 grey levels; split 1,437 / 360, stratified."""
     from sklearn import datasets  # here: importing scikit-learn takes longer than reading MNIST

@@ -1,0 +1,151 @@
+"""Files that are either whole or not there, and never written through a link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+#: SQLite reports a limit on a file's size as an I/O error.
+_SQLITE_FULL = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_IOERR_WRITE")
+MAKE_SPACE = "free some space there, then give the same command again"
+
+
+def why(error: OSError | sqlite3.Error) -> str:
+    """What the system says is wrong, for a message; where the disk is full, what to do as well."""
+    if isinstance(error, sqlite3.Error):
+        full = getattr(error, "sqlite_errorname", "") in _SQLITE_FULL
+        return f"{error}; {MAKE_SPACE}" if full else str(error)
+    said = error.strerror or str(error)
+    return f"{said}; {MAKE_SPACE}" if error.errno in _FULL else said
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a link stands: it may point at any file of the user's.
+
+    Raises:
+        OSError: ``path`` is a link.
+    """
+    if path.is_symlink():
+        problem = f"{path.name} is a link, and FedGuard does not write through links; remove it first"
+        raise OSError(errno.ELOOP, problem, str(path))
+
+
+def _refuse_odd(path: Path) -> None:
+    """The same for devices and pipes, which must be neither replaced nor waited for."""
+    refuse_link(path)
+    if path.exists() and not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not a regular file"
+        raise OSError(errno.EINVAL, f"{path.name} {what}; use another name", str(path))
+
+
+def open_fresh(path: Path) -> BinaryIO:
+    """Open a new file; what stands there is removed first, and never written to.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file, new or not, to read it and to add to its end, unbuffered.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    _refuse_odd(path)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a+b", buffering=0)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a new file beside ``path``, bring it to the disk, and put it in place in one step.
+
+    Whatever goes wrong, ``path`` is what it was. A file that is replaced passes its permissions on.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is a link or no regular file.
+    """
+    _refuse_odd(path)
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        with open_fresh(fresh) as file:
+            if path.exists() and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+        write(fresh)
+        with fresh.open("rb+") as file:
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a whole file, text as UTF-8, see :func:`write_atomically`.
+
+    Raises:
+        OSError: it cannot be written, or ``path`` is a link.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    write_atomically(path, lambda fresh: fresh.write_bytes(data))
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name of 300 characters, a NUL
+        return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system allows it."""
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: it cannot be written; the library itself tells that in an error of its own.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from None
