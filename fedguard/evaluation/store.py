@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from ..errors import ResultsError
+from ..recording.index import INDEX, OLD_INDEX
 from ..simulation.records import RoundRecord
 from ..simulation.settings import Cell
 from .code import code_version
@@ -292,6 +293,11 @@ def folder_for(base: Path, suite: Suite) -> Path:
     return last if len(store.finished()) < len(suite.cells()) else candidate
 
 
-def in_results_folder(suite: str) -> bool:
-    """Whether a suite is the one of a results folder, which somebody else may have written."""
-    return (Path(suite).parent / "results.sqlite").exists() and Path(suite).is_file()
+def from_elsewhere(suite: str) -> bool:
+    """Whether a suite lies in a results folder or a recording, which somebody else may have written."""
+    path = Path(suite)
+    if not path.is_file():
+        return False
+    marks = ("results.sqlite", INDEX, OLD_INDEX)
+    parents = {*path.absolute().parents, *path.resolve().parents}
+    return any((parent / mark).exists() for parent in parents for mark in marks)
