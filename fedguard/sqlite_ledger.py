@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ParameterError
-from .ledger import GUARD, Ledger, Record, check_unban, report_room
+from .ledger import GUARD, REASON, Ledger, Record, check_unban, records_of, report_room
 from .ledger_file import (
     COUNT,
     FORGET,
@@ -37,9 +37,6 @@ from .ledger_rows import (
 if TYPE_CHECKING:
     from .round import ClientId
     from .state import State
-
-#: Characters of a reason that are kept.
-REASON = 500
 
 
 class SQLiteLedger(Ledger):
@@ -261,8 +258,8 @@ class SQLiteLedger(Ledger):
                 raise ParameterError(
                     f"the state holds a ledger, and {self.path} holds another; start with a new file"
                 )
-            for client, fields in state["records"]:
-                self._take_over(db, client, Record(**fields))
+            for client, record in records_of(state):
+                self._take_over(db, client, record)
 
     def _take_over(self, db: sqlite3.Connection, client: ClientId, record: Record) -> None:
         number, last = self._open_client(db, client), record.last_score
