@@ -216,7 +216,7 @@ def _checked(record: Record) -> Record:
     strikes = list(record.strikes)
     whole = [record.rounds, record.judged_since_ban, *strikes]
     maybe = [record.banned_since, record.banned_until]
-    wrong = [value for value in whole if type(value) is not int]
+    wrong: list[object] = [value for value in whole if type(value) is not int]
     wrong += [value for value in maybe if value is not None and type(value) is not int]
     wrong += [value for value in [record.last_score] if value is not None and type(value) not in (int, float)]
     wrong += [value for value in [record.ban_reason] if not isinstance(value, str)]

@@ -21,6 +21,8 @@ APPLICATION_ID = 0x46474C44
 SCHEMA_VERSION = 1
 #: The most bytes of a row: an id of 1,000 characters, escaped, twice, and texts of 500.
 _LONGEST = 2**20
+#: Seconds for which an empty file may be on its way to be a ledger.
+_FRESH = 10.0
 
 _TABLES = f"""
 CREATE TABLE clients (
@@ -182,7 +184,8 @@ class LedgerFile:
         if damaged:
             raise self._said(_ADVICE[2][1], damaged)
         if blank and application == 0 and not self.read_only:  # left by a process killed while it began
-            log.warning("ledger %s is empty: it begins without any ban", self.path)
+            if time.time() - self._real.stat().st_mtime > _FRESH:  # else another guard is just making it
+                log.warning("ledger %s is empty: it begins without any ban", self.path)
             self._create()
             application, version = APPLICATION_ID, SCHEMA_VERSION
         if application != APPLICATION_ID:

@@ -77,7 +77,7 @@ def client_id(fail: Fail, text: object) -> ClientId:
         LedgerError: it is none.
     """
     try:
-        client = json.loads(text) if isinstance(text, str) else None
+        client: Any = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         client = None
     if type(client) not in (str, int):

@@ -35,7 +35,7 @@ class Connection(sqlite3.Connection):
         self._allowed = _STEPS + _STEPS_PER_BYTE * size
         self.set_progress_handler(self._tick, _STRIDE)
 
-    def cursor(self, *args: Any, **kwargs: Any) -> sqlite3.Cursor:
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """A cursor; the count begins anew."""
         self._left = self._allowed
         return super().cursor(*args, **kwargs)
@@ -67,8 +67,9 @@ def connect(path: Path, mode: str, longest: int, timeout: float = 30.0, options:
     db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, factory=Connection)
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, longest)
     db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    if hasattr(db, "setconfig"):  # Python 3.12
-        db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+    setconfig = getattr(db, "setconfig", None)
+    if setconfig is not None:  # Python 3.12
+        setconfig(getattr(sqlite3, "SQLITE_DBCONFIG_DEFENSIVE"), True)  # noqa: B009 - the types are 3.11's
     db.bound(_size(path) + _size(path.with_name(f"{path.name}-wal")))
     db.execute("PRAGMA trusted_schema = OFF")
     return db

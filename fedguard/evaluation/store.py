@@ -229,10 +229,10 @@ class Store:
             except pd.errors.DatabaseError as error:  # a damaged file
                 raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
         if name == "runs":
-            for row in frame.itertuples():
-                problem = wrong_text(row.point, row.settings)
+            for run, point, settings in frame[["run", "point", "settings"]].itertuples(index=False):
+                problem = wrong_text(str(point), str(settings))
                 if problem:
-                    raise ResultsError(f"{self.path}: run {row.run}: {problem}; use another copy of it")
+                    raise ResultsError(f"{self.path}: run {run}: {problem}; use another copy of it")
         return frame
 
 

@@ -236,7 +236,7 @@ class Evidence(Policy):
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
         self._clean = {
-            name: [[(client, *numbers([score])) for client, score in pairs(part)] for part in rounds]
+            name: [[(client, numbers([score])[0]) for client, score in pairs(part)] for part in rounds]
             for name, rounds in state["clean"].items()
         }
         self._past = History(

@@ -2,8 +2,11 @@
 
 # ruff: noqa: S608, S311 - the statements and the noise are the attacker's
 
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -184,6 +187,7 @@ def test_a_ledger_cut_at_any_byte(ledger):
 
 def test_an_empty_file_is_a_new_ledger_and_the_log_says_so(ledger, caplog):
     ledger.write_bytes(b"")
+    os.utime(ledger, (0, 0))
     assert SQLiteLedger(ledger).clients() == []
     assert "begins without any ban" in caplog.text
 
@@ -231,6 +235,51 @@ def test_a_ledger_with_somebody_elses_log(ledger, tmp_path):
         wal.write_bytes(data)
         with suppress(LedgerError):
             assert SQLiteLedger(ledger)["a"].rounds == 3
+
+
+ONE_OF_TWO = """
+import sys
+import numpy as np
+from fedguard import Guard, Round, SQLiteLedger, make_detector, make_policy
+
+path, first, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+guard = Guard(make_detector("norm_bound"), make_policy("ban", strikes=5), ledger=SQLiteLedger(path))
+x = np.array([[1.0, 0.5], [1.1, 0.4], [0.9, 0.5], [1.0, 0.6], [40.0, 9.0]])
+for index in range(first, 20, step):
+    outcome = guard.process(Round(x, ("a", "b", "c", "d", "e"), index=index))
+print(outcome.banned.tolist())
+"""
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["the same rounds", "every other round"])
+def test_two_guards_in_processes_on_one_ledger(step, tmp_path):
+    """Rounds that both judge count once; strikes in rounds of either add up, and both see the ban."""
+    path = tmp_path / "ledger.db"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, str(path), str(first if step == 2 else 0), str(step)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 1)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out, err) == (0, "[False, False, False, False, True]\n", "")
+    ledger = SQLiteLedger(path)
+    assert [ledger[client].rounds for client in "abcd"] == [20] * 4
+    assert 5 <= len(ledger["e"].strikes) <= 20
+    assert ledger["e"].strikes == sorted(set(ledger["e"].strikes))
+    assert {action.client for action in ledger.actions()} == {"e"}
+
+
+def test_a_copy_of_a_ledger_is_another_ledger(ledger, tmp_path):
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(ledger.read_bytes())
+    SQLiteLedger(copy).ban("a", 5, None, "why")
+    assert SQLiteLedger(copy).is_banned("a", 6)
+    assert not SQLiteLedger(ledger).is_banned("a", 6)
 
 
 def test_statements_end(tmp_path):
