@@ -357,5 +357,7 @@ def test_security_md_names_limits_as_they_are():
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     for number in (history.MAX_CLIENTS, suite.MAX_RUNS, MAX_ID):
         assert f"{number:,}" in text
+    assert np.log2(history.MAX_BYTES) == 31
+    assert "2 GiB" in text
     assert np.log2(mnist.MAX_BYTES) == 28
     assert "256 MiB" in text
