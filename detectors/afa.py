@@ -13,6 +13,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import count
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
 from fedguard.state import State
@@ -120,7 +121,8 @@ class AFA(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's record."""
-        self._record = History((client, (good, bad)) for client, good, bad in state["record"])
+        counts = [(client, (count(good), count(bad))) for client, good, bad in state["record"]]
+        self._record = History(counts)
 
     def _posterior(self, client: ClientId) -> tuple[float, float]:
         """α and β."""

@@ -13,6 +13,7 @@ from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import vectors
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
@@ -105,7 +106,7 @@ class CrossRound(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's past."""
-        self._past = History(state["past"])
+        self._past = History(vectors(state["past"]))
 
 
 def _cosine(first: Tensor, second: Tensor) -> float:

@@ -15,6 +15,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.nested import DetectorSpec, make, within
 from fedguard.policy import Decision, Vote
+from fedguard.restored import vector
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.seeds import derive
@@ -160,7 +161,7 @@ class Ensemble(Detector):
             )
         for label, member in self.members.items():
             member.load_state_dict(state["members"][label])
-        self._past = {j: [part.cpu().numpy() for part in kept] for j, kept in state["past"].items()}
+        self._past = {j: [vector(part).cpu().numpy() for part in kept] for j, kept in state["past"].items()}
 
 
 def _labelled(members: Iterable[Detector]) -> dict[str, Detector]:

@@ -14,6 +14,7 @@ from fedguard.detector import Detector
 from fedguard.errors import NeedError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import count, pairs, tensor
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
 from fedguard.server import Server
@@ -233,8 +234,8 @@ class FedREDefense(Detector):
     def load_state_dict(self, state: State) -> None:
         """Replace everybody's knowledge."""
         self._memory = History(
-            (client, Memory(Knowledge(kept["images"], kept["labels"], kept["inner_lr"]), kept["refined"]))
-            for client, kept in state["knowledge"]
+            (client, Memory(Knowledge(*(tensor(kept[k]) for k in Knowledge._fields)), count(kept["refined"])))
+            for client, kept in pairs(state["knowledge"])
         )
 
     def _jobs(self, round: Round) -> list[Job]:

@@ -12,6 +12,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import vectors
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
 from fedguard.server import Server
@@ -131,7 +132,7 @@ class FLANDERS(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
-        self._past = [History(rows) for rows in state["past"]]
+        self._past = [History(vectors(rows)) for rows in state["past"]]
 
     def _followed(self, client: ClientId, size: int) -> bool:
         """Whether a client was there, with a model of this size, in every round of the window."""

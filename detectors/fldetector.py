@@ -15,6 +15,7 @@ from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import numbers, pairs, vector, vectors
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Server
@@ -169,6 +170,6 @@ class FLDetector(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
-        self._models = list(state["models"])
-        self._last = History(state["last"])
-        self._distances = History((client, list(values)) for client, values in state["distances"])
+        models, last = [vector(model) for model in state["models"]], vectors(state["last"])
+        distances = [(client, numbers(values)) for client, values in pairs(state["distances"])]
+        self._models, self._last, self._distances = models, History(last), History(distances)

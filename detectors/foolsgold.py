@@ -14,6 +14,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError, RoundError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import vectors
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
@@ -120,7 +121,7 @@ class FoolsGold(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace all histories."""
-        self._history = History(state["history"])
+        self._history = History(vectors(state["history"]))
 
 
 def last_layer(model: nn.Module, d: int) -> slice:

@@ -12,6 +12,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.history import History
 from fedguard.policy import Decision
+from fedguard.restored import numbers, pairs
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Labelled
@@ -150,7 +151,7 @@ class Recommended(Detector):
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
         self._past = History(
-            (client, {k: list(v) for k, v in past.items()}) for client, past in state["past"]
+            (client, {k: numbers(v) for k, v in past.items()}) for client, past in pairs(state["past"])
         )
 
 

@@ -16,6 +16,7 @@ from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError
 from fedguard.policy import Decision
+from fedguard.restored import vector
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
@@ -136,4 +137,4 @@ class ThreeSigma(Detector):
 
     def load_state_dict(self, state: State) -> None:
         """Replace the mean model."""
-        self._average = state.get("average")
+        self._average = vector(state["average"]) if "average" in state else None

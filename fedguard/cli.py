@@ -72,10 +72,6 @@ app.command("list")(methods.list_)
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit status 2."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        # So that module:Class finds a module of the current folder; last, so that a torch.py that lies there
-        # is not taken for PyTorch.
-        sys.path.append(str(Path.cwd()))
     try:
         app()
     except FedGuardError as error:

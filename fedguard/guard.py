@@ -17,6 +17,7 @@ from .ledger import Ledger
 from .observer import Observer, notify
 from .outcome import Outcome as Outcome
 from .policy import Case, Decision, Policy, checked
+from .restored import all_or_nothing
 from .round import ClientId, Round, by_id
 from .scores import Scores, combined, filled
 from .stage import Stage, Staged
@@ -296,16 +297,17 @@ class Guard(Entries):
             keep_ledger: leave the ledger as it is, because it is kept elsewhere and may be ahead.
 
         Raises:
-            ParameterError: the state is of a guard with other detectors.
+            ParameterError: the state is of another guard, or does not fit; nothing has changed.
         """
-        if set(state["detectors"]) != set(self.detectors):
-            raise ParameterError(
-                f"the state is of a guard with detectors {sorted(state['detectors'])}, "
-                f"this one has {sorted(self.detectors)}"
-            )
-        if not keep_ledger:
-            self.ledger.load_state_dict(state["ledger"])
-        self._load_methods(state)
+        with all_or_nothing(*self.detectors.values(), self.policy, self.aggregator, self.ledger):
+            if set(state["detectors"]) != set(self.detectors):
+                raise ParameterError(
+                    f"the state is of a guard with detectors {sorted(state['detectors'])}, "
+                    f"this one has {sorted(self.detectors)}"
+                )
+            self._load_methods(state)
+            if not keep_ledger:
+                self.ledger.load_state_dict(state["ledger"])
 
 
 class _timed:  # noqa: N801 - reads as a statement

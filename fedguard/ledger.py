@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # the ledger of an operator's command line needs no torch
 
 log = logging.getLogger(__name__)
 
+#: Characters of a reason that are kept: clients have a say in it (their ids, their claims).
+REASON = 500
 #: Who bans when nobody else is named.
 GUARD = "guard"
 
@@ -134,7 +136,7 @@ class Ledger:
         if self[client].outlasts(since, until):
             return
         record = self._open(client)
-        record.banned_since, record.banned_until, record.ban_reason = since, until, reason
+        record.banned_since, record.banned_until, record.ban_reason = since, until, reason[:REASON]
         record.judged_since_ban = 0
 
     def unban(self, client: ClientId, by: str, why: str) -> None:
@@ -183,18 +185,44 @@ class Ledger:
         """Replace all records by those of ``state_dict``.
 
         Raises:
-            ParameterError: the state is of a guard whose ledger is a file.
+            ParameterError: the state is of a guard whose ledger is a file, or is none; nothing has changed.
         """
         if "records" not in state:
             raise ParameterError(
                 "the state is of a guard whose ledger is a file; give this guard the same one, "
                 "ledger=SQLiteLedger(path)"
             )
-        self._records = {
-            str(client): (client, Record(**{**fields, "strikes": list(fields["strikes"])}))
-            for client, fields in state["records"]
-        }
+        self._records = {str(client): (client, record) for client, record in records_of(state)}
         self._tidy_at = self.max_clients
+
+
+def records_of(state: State) -> list[tuple[ClientId, Record]]:
+    """The records of a ledger's state.
+
+    Raises:
+        ParameterError: it is none.
+    """
+    from .restored import pairs  # here: it needs torch, as whoever has a state does
+
+    try:
+        records = list(pairs(state["records"]))
+        return [(client, _checked(Record(**fields))) for client, fields in records]
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise ParameterError(f"the state holds no ledger's records: {error}") from None
+
+
+def _checked(record: Record) -> Record:
+    """The record with strikes of its own, if every value is of its type."""
+    strikes = list(record.strikes)
+    whole = [record.rounds, record.judged_since_ban, *strikes]
+    maybe = [record.banned_since, record.banned_until]
+    wrong: list[object] = [value for value in whole if type(value) is not int]
+    wrong += [value for value in maybe if value is not None and type(value) is not int]
+    wrong += [value for value in [record.last_score] if value is not None and type(value) not in (int, float)]
+    wrong += [value for value in [record.ban_reason] if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(f"{str(wrong[0])[:60]!r} is of another type")
+    return replace(record, strikes=strikes, ban_reason=record.ban_reason[:REASON])
 
 
 def check_unban(client: ClientId, record: Record, by: str, why: str) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from .errors import LedgerError
+from .sqlite_file import connect, cut_short, damage, foreign_part
+
+log = logging.getLogger(__name__)
 
 #: Marks the file as a ledger ("FGLD").
 APPLICATION_ID = 0x46474C44
 #: The version of the tables.
 SCHEMA_VERSION = 1
+#: The most bytes of a row: an id of 1,000 characters, escaped, twice, and texts of 500.
+_LONGEST = 2**20
+#: Seconds for which an empty file may be on its way to be a ledger.
+_FRESH = 10.0
 
 _TABLES = f"""
 CREATE TABLE clients (
@@ -90,6 +97,11 @@ _ADVICE = (
         "`sqlite3 FILE .recover`: a new file would start without any ban",
     ),
     (
+        ("SQLITE_INTERRUPT", "SQLITE_TOOBIG"),
+        "is no ledger that FedGuard wrote ({error}: what it holds takes far too long, or too much, to read); "
+        "put a backup in its place",
+    ),
+    (
         ("SQLITE_BUSY", "SQLITE_LOCKED"),
         "has been locked by another process for more than {timeout:g} s; end that process, or wait, and "
         "try again: nothing was written",
@@ -111,6 +123,7 @@ class LedgerFile:
 
     def __init__(self, path: Path, timeout: float, read_only: bool = False) -> None:
         self.path = path
+        self._real = Path(os.path.realpath(path))  # SQLite keeps its log there, not beside a link
         self.timeout = timeout
         self.read_only = read_only
         if not path.parent.is_dir():
@@ -121,6 +134,8 @@ class LedgerFile:
             self._create()
         if not path.is_file():
             raise LedgerError(f"ledger {path} is no file; name another")
+        if cut_short(self._real):
+            raise self._said(_ADVICE[2][1], "it is cut short")
         self._check()
 
     @contextmanager
@@ -132,22 +147,22 @@ class LedgerFile:
         """
         with self._errors(), closing(self._connect()) as db:
             db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            self._refuse_foreign(db)  # every time: another file may have taken its place
             yield db
             db.execute("COMMIT")  # closing without it takes everything back
 
     def _connect(self, mode: str = "rw") -> sqlite3.Connection:
-        options = f"mode={'ro' if self.read_only else mode}"
-        if self.read_only and not self._log().exists() and not _writable(self.path.parent):
-            options += "&immutable=1"  # without it SQLite wants to put its log beside the file
-        uri = f"file:{quote(str(self.path.absolute()))}?{options}"
-        db = sqlite3.connect(uri, uri=True, timeout=self.timeout, isolation_level=None)
+        options = ""
+        if self.read_only and not self._log().exists() and not _writable(self._real.parent):
+            options = "&immutable=1"  # without it SQLite wants to put its log beside the file
+        db = connect(self._real, "ro" if self.read_only else mode, _LONGEST, self.timeout, options)
         db.execute("PRAGMA synchronous = FULL")  # an acknowledged round survives a power cut
         db.execute("PRAGMA foreign_keys = ON")
         return db
 
     def _log(self) -> Path:
         """The write-ahead log; it is there while a process has the file open, and after a crash."""
-        return self.path.with_name(self.path.name + "-wal")
+        return self._real.with_name(self._real.name + "-wal")
 
     def _create(self) -> None:
         """Make an empty file a ledger; several processes may try it at once."""
@@ -165,10 +180,12 @@ class LedgerFile:
             (application,) = db.execute("PRAGMA application_id").fetchone()
             (version,) = db.execute("PRAGMA user_version").fetchone()
             blank = not db.execute("SELECT 1 FROM sqlite_master").fetchone()
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise self._said(_ADVICE[2][1], verdict.splitlines()[-1])
+            damaged = damage(db)
+        if damaged:
+            raise self._said(_ADVICE[2][1], damaged)
         if blank and application == 0 and not self.read_only:  # left by a process killed while it began
+            if time.time() - self._real.stat().st_mtime > _FRESH:  # else another guard is just making it
+                log.warning("ledger %s is empty: it begins without any ban", self.path)
             self._create()
             application, version = APPLICATION_ID, SCHEMA_VERSION
         if application != APPLICATION_ID:
@@ -178,22 +195,34 @@ class LedgerFile:
                 f"has version {version} of the tables, this FedGuard knows {SCHEMA_VERSION}; install the "
                 "FedGuard that wrote it, or a newer one"
             )
-        if not self.read_only:
-            with self.transaction(write=True) as db:
+        with self.transaction(write=not self.read_only) as db:
+            if not self.read_only:
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # finds out that it can be written
+
+    def _refuse_foreign(self, db: sqlite3.Connection) -> None:
+        """Refuse tables that are not ours: they may be views or triggers, which are programs."""
+        foreign = foreign_part(db, _TABLES)
+        if foreign:
+            raise self.wrong(f"it has {foreign}")
+
+    def wrong(self, what: str) -> LedgerError:
+        """The error about a value that FedGuard never writes."""
+        return self._said(f"is no ledger that FedGuard wrote: {what}; put a backup in its place")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """SQLite's errors as errors of the ledger that say what to do."""
         try:
             yield
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
             name = getattr(error, "sqlite_errorname", "")
             advice = [text for names, text in _ADVICE if name.startswith(names)]
             raise self._said(advice[0] if advice else "{error}; nothing was written", str(error)) from error
 
     def _said(self, text: str, error: str = "") -> LedgerError:
-        return LedgerError(f"ledger {self.path} {text.format(error=error, timeout=self.timeout)}")
+        for name, value in (("{error}", error), ("{timeout:g}", f"{self.timeout:g}")):
+            text = text.replace(name, value)  # a text may hold braces of its own
+        return LedgerError(f"ledger {self.path} {text}")
 
 
 def _writable(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from .attack import KNOWLEDGE, Attack
 from .card import Card, Method
 from .detector import NEEDS, Detector
 from .errors import RegistryError
+from .named_code import is_code
 from .params import check_params, nearest, params_model
 from .policy import Policy
 from .stage import Stage
@@ -81,6 +82,8 @@ class Registry(Generic[M]):
             RegistryError: unknown name (the nearest one is suggested), failed import, invalid class.
         """
         if ":" in name:
+            if not is_code(name):  # whoever refuses code looks for exactly this
+                raise RegistryError(f"cannot load {self.kind} {name!r}: write module:Class")
             return self._validate(_import(name, self.kind), None)
         if name in self._added:
             return self._added[name]

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .errors import ParameterError
-from .ledger import GUARD, Ledger, Record, check_unban, report_room
+from .ledger import GUARD, REASON, Ledger, Record, check_unban, records_of, report_room
 from .ledger_file import (
     COUNT,
     FORGET,
@@ -23,53 +23,20 @@ from .ledger_file import (
     STRIKES,
     LedgerFile,
 )
+from .ledger_rows import (
+    WHOLE_OR_NONE,
+    Action,
+    Judgement,
+    action_of,
+    client_id,
+    judgement_of,
+    must,
+    record_of,
+)
 
 if TYPE_CHECKING:
     from .round import ClientId
     from .state import State
-
-#: Characters of a reason that are kept.
-REASON = 500
-
-
-class Judgement(NamedTuple):
-    """A verdict that the ledger still has.
-
-    Attributes:
-        round: the round.
-        score: higher is more suspicious; NaN if nothing scored it, +Inf for an unusable update.
-        suspect: whether it was a suspect, which is a strike.
-        forgiven: whether the strike no longer counts, because of an unban.
-        reason: why, in words.
-    """
-
-    round: int
-    score: float
-    suspect: bool
-    forgiven: bool
-    reason: str
-
-
-class Action(NamedTuple):
-    """A ban or an unban.
-
-    Attributes:
-        time: when, in UTC (ISO 8601).
-        client: whom.
-        what: "ban" or "unban".
-        since: the round of a ban; of an unban, the round after the last that the ledger knows.
-        until: the first round in which it may come back; None for good (and for an unban).
-        by: who decided; "guard" for a guard.
-        why: the reason.
-    """
-
-    time: str
-    client: ClientId
-    what: str
-    since: int
-    until: int | None
-    by: str
-    why: str
 
 
 class SQLiteLedger(Ledger):
@@ -146,13 +113,20 @@ class SQLiteLedger(Ledger):
     def clients(self) -> list[ClientId]:
         """Everyone with a record, in order of appearance."""
         with self._db() as db:
-            return [json.loads(row[0]) for row in db.execute("SELECT id FROM clients ORDER BY client")]
+            return [
+                client_id(self._file.wrong, row[0])
+                for row in db.execute("SELECT id FROM clients ORDER BY client")
+            ]
 
     def view(self, clients: Iterable[ClientId]) -> Ledger:
         """These clients' records as they are at this moment, as a ledger in memory."""
         past = Ledger(self.keep, self.max_clients)
         with self._db() as db:
-            found = [entry for client in clients for entry in self._read(db, "WHERE key = ?", _key(client))]
+            found = [
+                (client, record)
+                for client in clients
+                for _, record in self._read(db, "WHERE key = ?", _key(client))
+            ]
         past._records = {str(client): (client, record) for client, record in found}
         return past
 
@@ -164,10 +138,9 @@ class SQLiteLedger(Ledger):
     def _read(self, db: sqlite3.Connection, which: str, *values: object) -> Iterator[tuple[ClientId, Record]]:
         columns = "rounds, banned_since, banned_until, ban_reason, judged_since_ban"
         query = f"SELECT client, id, last_round, last_score, {columns} FROM clients {which}"  # noqa: S608
-        for number, id_, seen, score, rounds, since, until, reason, served in db.execute(query, values):
-            strikes = [row[0] for row in db.execute(STRIKES, (number, self.keep))]
-            last = None if seen is None else _score(score)
-            yield json.loads(id_), Record(rounds, strikes[::-1], since, until, reason, served, last)
+        for number, id_, *row in db.execute(query, values):
+            strikes = [kept[0] for kept in db.execute(STRIKES, (number, self.keep))]
+            yield client_id(self._file.wrong, id_), record_of(self._file.wrong, row, strikes[::-1])
 
     def judge(
         self, client: ClientId, round_index: int, score: float, suspect: bool, reason: str = ""
@@ -218,6 +191,7 @@ class SQLiteLedger(Ledger):
         """The round after the last one that any client was judged in; 0 if there is none."""
         with self._db() as db:
             (last,) = db.execute("SELECT max(last_round) FROM clients").fetchone()
+            must(self._file.wrong, WHOLE_OR_NONE, last)
         return 0 if last is None else int(last) + 1
 
     def judgements(self, client: ClientId) -> list[Judgement]:
@@ -227,10 +201,8 @@ class SQLiteLedger(Ledger):
             "WHERE key = ? ORDER BY round"
         )
         with self._db() as db:
-            return [
-                Judgement(index, _score(score), bool(suspect), bool(forgiven), reason)
-                for index, score, suspect, forgiven, reason in db.execute(query, (_key(client),))
-            ]
+            rows = db.execute(query, (_key(client),)).fetchall()
+        return [judgement_of(self._file.wrong, row) for row in rows]
 
     def actions(self, client: ClientId | None = None) -> list[Action]:
         """Every ban and unban that is kept, of one client or of all, the latest last."""
@@ -240,7 +212,8 @@ class SQLiteLedger(Ledger):
         )
         key = None if client is None else _key(client)
         with self._db() as db:
-            return [Action(t, json.loads(id_), *rest) for t, id_, *rest in db.execute(query, (key, key))]
+            rows = db.execute(query, (key, key)).fetchall()
+        return [action_of(self._file.wrong, row) for row in rows]
 
     def _open_client(self, db: sqlite3.Connection, client: ClientId) -> int:
         key = _key(client)
@@ -285,8 +258,8 @@ class SQLiteLedger(Ledger):
                 raise ParameterError(
                     f"the state holds a ledger, and {self.path} holds another; start with a new file"
                 )
-            for client, fields in state["records"]:
-                self._take_over(db, client, Record(**fields))
+            for client, record in records_of(state):
+                self._take_over(db, client, record)
 
     def _take_over(self, db: sqlite3.Connection, client: ClientId, record: Record) -> None:
         number, last = self._open_client(db, client), record.last_score
@@ -319,10 +292,6 @@ def _text(text: str) -> str:
     return text[:REASON].encode("utf-8", "backslashreplace").decode()
 
 
-def _score(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _highest(db: sqlite3.Connection) -> int:
-    (number,) = db.execute("SELECT ifnull(max(client), 0) FROM clients").fetchone()
+    (number,) = db.execute("SELECT ifnull(max(client), 0) FROM clients").fetchone()  # the rowid: an integer
     return int(number)

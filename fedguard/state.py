@@ -75,7 +75,15 @@ def unpack(data: bytes) -> State:
         length = int.from_bytes(data[:8], "little")
         tree = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["fedguard"])
         state: State = fill(dict(tree))
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,  # torch's, and nesting too deep
+        OverflowError,
+    ) as error:
         raise ResultsError(f"not a FedGuard state, or cut short: {error}") from None
     return state
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..aggregator import Aggregator
 from ..card import Card
 from ..errors import ParameterError
+from ..restored import vector
 from ..round import Round
 from ..state import State
 
@@ -73,4 +74,4 @@ class CenteredClipping(Aggregator):
 
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
-        self._last = state.get("last")
+        self._last = vector(state["last"]) if "last" in state else None

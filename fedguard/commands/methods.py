@@ -37,10 +37,13 @@ def check(
     """Run the contract checks over a method of yours (or a built-in one), and say what to do."""
     from ..evaluation.checking import check_all, check_one
     from ..evaluation.source import assignments
+    from ..named_code import find_here
 
     if everything == (method is not None):
         raise ConfigError("name one method, or give --all")
-    ok = check_all() if method is None else check_one(method, kind, assignments(params or []))
+    given = assignments(params or [])
+    find_here([method, given])
+    ok = check_all() if method is None else check_one(method, kind, given)
     if not ok:
         raise typer.Exit(1)
 
@@ -86,10 +89,13 @@ def leak(
     """Measure what one client's update (or what a defence makes of it) gives away about its data."""
     from ..evaluation.leak import LeakSettings, leak_of, passive, save_picture
     from ..evaluation.source import assignments
+    from ..named_code import find_here
 
     set_data_root(data_root)
     settings = LeakSettings(data, model, samples, steps, lr, seed)
-    chosen = passive(attack, assignments(params or []))
+    given = assignments(params or [])
+    find_here([attack, start, given])
+    chosen = passive(attack, given)
     result = leak_of(settings, chosen, passive(start, {}) if start else None)
     for name, value in result.metrics.items():
         typer.echo(f"{name:11} {value:8.3f}")

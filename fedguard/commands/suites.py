@@ -59,14 +59,16 @@ def evaluate(
     from ..evaluation.live import Terminal, show_failures
     from ..evaluation.on_recording import check_recordable
     from ..evaluation.source import assignments
-    from ..evaluation.store import folder_for, in_results_folder
+    from ..evaluation.store import folder_for, from_elsewhere
     from ..evaluation.suite import load_suite
     from ..evaluation.tables import SHOWN, columns_named
     from ..evaluation.trackers import make_tracker
+    from ..named_code import find_here
 
     set_data_root(data_root)
     shown = tuple(column.name for column in columns_named(columns.split(","))) if columns else SHOWN
-    plan, source = load_suite(suite, overrides, allow_code or not in_results_folder(suite))
+    plan, source = load_suite(suite, overrides, allow_code or not from_elsewhere(suite))
+    find_here(source.data)  # what may not be imported was refused
     check_suite(plan, source)
     if record is not None:
         check_recordable(plan)
@@ -196,6 +198,9 @@ def replay(
     with_banned: Annotated[
         bool, typer.Option("--with-banned", help="Show it clients that were banned when it was recorded.")
     ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Import the module:Class that the recording names.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write every verdict to this .csv or .json.")
     ] = None,
@@ -204,11 +209,14 @@ def replay(
     """Score the rounds of a recording offline, with any detector."""
     from ..evaluation.replay import Question, show_replay
     from ..evaluation.source import assignments
+    from ..named_code import find_here
 
     set_data_root(data_root)
     chosen = assignments([f"policy={policy}"])["policy"] if policy else None
+    params = assignments(param or [])
+    find_here([detector, params, chosen, model])
     question = Question(
-        recording, detector, assignments(param or []), chosen, assumed, model, validation, root, with_banned
+        recording, detector, params, chosen, assumed, model, validation, root, with_banned, allow_code
     )
     if not show_replay(question, out):
         raise typer.Exit(1)

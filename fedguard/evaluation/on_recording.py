@@ -7,6 +7,7 @@ from typing import Any
 
 from ..detector import NEEDS
 from ..errors import ConfigError, FedGuardError, ResultsError
+from ..named_code import code_in
 from ..recording import Recording
 from ..simulation.build import build_guard, resolve_attack
 from ..simulation.recorded import LIVE, Roster, cell_of
@@ -60,7 +61,7 @@ def facts_of(recording: Recording) -> dict[str, Any]:
     if cell is not None:
         settings = {name: getattr(cell, name) for name in Settings.model_fields}
         told = {"assumed_malicious"} & settings.keys()
-        attacks = {cell.attack_label: resolve_attack(cell.attack, cell)}
+        attacks = {cell.attack_label: _described(cell)}
         free = {name: value for name, value in settings.items() if name not in told}
         return {**free, "attacks": attacks, "seeds": [cell.seed], **common}
     parts = {name: Spec(name=LIVE) for name in ("data", "partition", "model")}
@@ -69,6 +70,12 @@ def facts_of(recording: Recording) -> dict[str, Any]:
     plain = {n: f.get_default(call_default_factory=True) for n, f in Settings.model_fields.items()}
     plain.pop("assumed_malicious")
     return {**plain, **parts, "clients": clients, "attacks": attacks, "seeds": [0], **common}
+
+
+def _described(cell: Cell) -> AttackSpec:
+    """The attack that was recorded. It is not run again, so a class that it names is not imported."""
+    code = any(code_in(cell.attack.model_dump()))
+    return cell.attack if code else resolve_attack(cell.attack, cell)
 
 
 def check_on_recording(cell: Cell) -> None:

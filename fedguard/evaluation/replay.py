@@ -17,7 +17,9 @@ from ..console.cells import csv_text
 from ..console.plain import plain, terminal
 from ..errors import ConfigError
 from ..files import why, write_file
+from ..named_code import find_here, refuse_code
 from ..recording import Recording
+from ..recording.index import INDEX
 from ..simulation.recorded import RecordedFederation, cell_of
 from ..simulation.records import RoundRecord
 from ..simulation.settings import Cell, Defense
@@ -43,6 +45,7 @@ class Question:
         validation: likewise.
         root: likewise.
         banned: show the defence clients that were banned when it was recorded.
+        allow_code: import the classes that the recorded defence names.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class Question:
     validation: Path | None = None
     root: Path | None = None
     banned: bool = False
+    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def ask(question: Question) -> Answer:
 
     Raises:
         ResultsError: it cannot be read, or its first round is damaged.
-        ConfigError: the defence is none, or was not recorded.
+        ConfigError: the defence is none, was not recorded, or names code that may not be imported.
     """
     recording = Recording(question.folder)
     problems = recording.check()
@@ -166,12 +170,21 @@ def _cell(question: Question, recording: Recording) -> Cell:
                 "detector": {"name": question.detector, **(question.params or {})},
                 "policy": question.policy,
             }
-        defense = Defense(**{**{n: getattr(before, n) for n in Defense.model_fields}, **changes})
+        kept = {n: getattr(before, n) for n in Defense.model_fields if n not in changes}
+        _permit(before.model_dump(include=set(kept)), recording, question.allow_code)
+        defense = Defense(**kept, **changes)
         suite = Suite(**{**facts, "assumed_malicious": told, "defenses": {"replay": defense}})
     except ValidationError as error:
         raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     (cell,) = suite.cells()
     return cell
+
+
+def _permit(recorded: dict[str, Any], recording: Recording, allow_code: bool) -> None:
+    """Refuse the code that a recorded defence names, or let it be found in the current folder."""
+    if not allow_code:
+        refuse_code(recorded, recording.folder / INDEX, ("about", "cell", "defense"))
+    find_here(recorded)
 
 
 def _scores(recording: Recording, position: int, records: list[RoundRecord]) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 from ..console.plain import plain
 from ..errors import ConfigError
 from ..files import is_file
+from ..named_code import code_in, refusal
 from ..params import nearest
 from .yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
 
 _POSITION = re.compile(r"[0-9]{1,9}")
-#: ``module:Class``, wherever a method's name may stand.
-_CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
 @dataclass
@@ -92,27 +90,15 @@ class Source:
         Raises:
             ConfigError: with the place of the first ``module:Class``.
         """
-        for path, text in _texts(self.data, ()):
-            if _CODE.fullmatch(text) and not any(path[:k] in self.overrides for k in range(len(path) + 1)):
-                raise self.error(
-                    path,
-                    f"{text} is code, which would be imported and run; give --allow-code if you trust this "
-                    "file and that module, or name the class on the command line",
-                )
+        for path, name in code_in(self.data):
+            if not any(path[:k] in self.overrides for k in range(len(path) + 1)):
+                raise self.error(path, refusal(name))
 
     def _step(self, target: Any, part: str | int, path: Path_, assignment: str) -> Any:
         try:
             return target[part]
         except (KeyError, IndexError, TypeError):
             raise ConfigError(f"override {assignment!r}: there is no {'.'.join(map(str, path))}") from None
-
-
-def _texts(value: Any, path: Path_) -> Iterator[tuple[Path_, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _texts(item, (*path, key))
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

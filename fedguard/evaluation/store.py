@@ -27,9 +27,12 @@ import yaml
 
 from ..errors import ResultsError
 from ..files import is_file, refuse_link, why, write_file
+from ..recording.index import INDEX, OLD_INDEX
 from ..simulation.records import RoundRecord
 from ..simulation.settings import Cell
+from ..sqlite_file import connect
 from .code import code_version
+from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
 from .suite import Suite, resolved
 
 #: The version of the tables; a store of another version is refused.
@@ -108,13 +111,12 @@ class Store:
             raise ResultsError(
                 f"{folder} holds no results.sqlite; give a folder that `fedguard evaluate` wrote"
             )
+        if self.path.is_symlink():
+            raise ResultsError(f"{self.path} is a link; results folders hold their own files")
         with self._connect() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
-            raise ResultsError(
-                f"{self.path} has version {version} of the tables, this FedGuard reads {SCHEMA_VERSION}; "
-                "run the suite again"
-            )
+            problem = wrong_file(self.path, db, _TABLES, SCHEMA_VERSION)
+        if problem:
+            raise ResultsError(f"{self.path} {problem}")
 
     @classmethod
     def create(cls, folder: Path, suite: Suite) -> Store:
@@ -131,7 +133,7 @@ class Store:
             if _is_empty(path):
                 path.unlink(missing_ok=True)
                 write_file(folder / "suite.yaml", spelled_out(suite))
-                with closing(sqlite3.connect(path)) as db:
+                with closing(connect(path, "rwc", LONGEST)) as db:
                     db.executescript(_TABLES)
         except (OSError, sqlite3.Error) as error:
             raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
@@ -159,12 +161,12 @@ class Store:
 
     def finished(self) -> dict[int, str]:
         """The runs that are there, with their status: "done" or "failed"."""
-        with self._connect() as db:
+        with self._checked("runs") as db:
             return dict(db.execute("SELECT run, status FROM runs").fetchall())
 
     def failures(self) -> list[tuple[str, str, int, str]]:
         """Attack, defence, seed and error of the runs that failed."""
-        with self._connect() as db:
+        with self._checked("runs") as db:
             return db.execute(
                 "SELECT attack, defense, seed, error FROM runs WHERE status = 'failed' ORDER BY run"
             ).fetchall()
@@ -185,11 +187,26 @@ class Store:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; statements that take far longer than the file is large are ended."""
         try:
-            with closing(sqlite3.connect(self.path)) as db, db:
+            with closing(connect(self.path, "rw", LONGEST)) as db:
+                db.execute("BEGIN")
                 yield db
-        except sqlite3.Error as error:
+                db.execute("COMMIT")  # closing without it takes everything back
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise ResultsError(f"{self.path}: {why(error)}") from None
+
+    @contextmanager
+    def _checked(self, table: str) -> Iterator[sqlite3.Connection]:
+        """The same, once it is clear that a table holds what we write into it."""
+        with self._connect() as db:
+            column = wrong_column(db, table)
+            if column:
+                raise ResultsError(
+                    f"{self.path} is no results file of `fedguard evaluate`: the column {column} of {table} "
+                    "holds a value that does not belong there; use another copy of it"
+                )
+            yield db
 
     def add(self, results: Mapping[int, CellResult]) -> None:
         """Write runs by their numbers: all of them or none."""
@@ -215,11 +232,17 @@ class Store:
 
         if name not in ("runs", "clients", "rounds", "timings"):
             raise ResultsError(f"no table {name!r}; there are runs, clients, rounds and timings")
-        with self._connect() as db:
+        with self._checked(name) as db:
             try:
-                return pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
+                frame = pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
             except pd.errors.DatabaseError as error:  # a damaged file
                 raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
+        if name == "runs":
+            for run, point, settings in frame[["run", "point", "settings"]].itertuples(index=False):
+                problem = wrong_text(str(point), str(settings))
+                if problem:
+                    raise ResultsError(f"{self.path}: run {run}: {problem}; use another copy of it")
+        return frame
 
 
 def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -278,7 +301,7 @@ def _is_empty(path: Path) -> bool:
     """Whether there is no store yet, or one that was interrupted before its tables were there."""
     if not path.exists():
         return True
-    with closing(sqlite3.connect(path)) as db:
+    with closing(connect(path, "rw", LONGEST)) as db:
         return not db.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
@@ -301,6 +324,11 @@ def folder_for(base: Path, suite: Suite) -> Path:
     return last if len(store.finished()) < len(suite.cells()) else candidate
 
 
-def in_results_folder(suite: str) -> bool:
-    """Whether a suite is the one of a results folder, which somebody else may have written."""
-    return is_file(Path(suite).parent / "results.sqlite") and is_file(Path(suite))
+def from_elsewhere(suite: str) -> bool:
+    """Whether a suite lies in a results folder or a recording, which somebody else may have written."""
+    path = Path(suite)
+    if not is_file(path):
+        return False
+    marks = ("results.sqlite", INDEX, OLD_INDEX)
+    parents = {*path.absolute().parents, *path.resolve().parents}
+    return any((parent / mark).exists() for parent in parents for mark in marks)

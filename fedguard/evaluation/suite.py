@@ -204,12 +204,16 @@ def matches(cell: Cell, pattern: dict[str, Any]) -> bool:
 def resolved(suite: Suite) -> Suite:
     """The same suite with every method's defaults spelled out.
 
-    What defences are told is spelled out too, unless there is a grid, whose points may differ in it.
+    What defences are told is spelled out too, unless there is a grid, whose points may differ in it. The
+    attack of a recording is left as it is.
     """
+    attacks = suite.attacks
+    if suite.recording is None:
+        attacks = {label: resolve_attack(spec, suite) for label, spec in attacks.items()}
     return suite.model_copy(
         update={
             "assumed_malicious": suite.assumed_malicious if suite.grid else suite.assumed,
-            "attacks": {label: resolve_attack(spec, suite) for label, spec in suite.attacks.items()},
+            "attacks": attacks,
             "defenses": {label: resolve_defense(d, suite) for label, d in suite.defenses.items()},
         }
     )

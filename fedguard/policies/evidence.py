@@ -12,11 +12,14 @@ from ..card import Card
 from ..errors import ParameterError
 from ..history import History
 from ..policy import Case, Decision, Policy, Vote
+from ..restored import numbers, pairs
 from ..round import ClientId
 from ..state import State
 
 #: f(p) = κ p^(κ − 1): the smaller κ, the more a single small p counts.
 KAPPAS = (0.1, 0.25, 0.5)
+#: How many bets a client's wealth is in.
+BETS = 2 + len(KAPPAS)
 #: Wealth and scores beyond this count as this: sums and differences stay finite.
 MOST = 1e150
 
@@ -181,8 +184,7 @@ class Evidence(Policy):
         return np.minimum(1.0, many * result), min(1.0, many * least)
 
     def _before(self, client: ClientId) -> Past:
-        count = 2 + len(KAPPAS)
-        return self._past.get(client) or Past([1 / count] * count, {})
+        return self._past.get(client) or Past([1 / BETS] * BETS, {})
 
     def _reference(self, name: str) -> tuple[NDArray[np.float64], dict[ClientId, float]]:
         """The clean scores of a detector, and under "own" every client's level, which is taken off.
@@ -234,8 +236,11 @@ class Evidence(Policy):
     def load_state_dict(self, state: State) -> None:
         """Go back to a state that ``state_dict`` returned."""
         self._clean = {
-            name: [[(client, score) for client, score in part] for part in rounds]
+            name: [[(client, numbers([score])[0]) for client, score in pairs(part)] for part in rounds]
             for name, rounds in state["clean"].items()
         }
-        self._past = History((client, Past(list(w), dict(scores))) for client, w, scores in state["past"])
+        self._past = History(
+            (client, Past(numbers(w, BETS), {name: numbers(v) for name, v in scores.items()}))
+            for client, w, scores in state["past"]
+        )
         super().load_state_dict(state["rule"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,9 +24,24 @@ from ..round import Round
 from ..server import Server
 from ..training import LocalTraining
 from .index import Precision
+from .words import Words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+#: What reading a file that somebody prepared can raise.
+_UNREADABLE = (
+    SafetensorError,
+    FedGuardError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,  # torch's, and nesting too deep
+    OverflowError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +159,47 @@ def load_round(path: Path) -> Recorded:
         ResultsError: cut short, or no round of a recording.
     """
     with _opened(path) as file:
+        words = _words(file)
+        _check_shapes(file, len(words["client_ids"]))
         # clones: aligned as any tensor is, so that sums come out in the same bits as when it was live
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        return _recorded(tensors, json.loads(file.metadata()["fedguard"]))
+        return _recorded(tensors, words)
 
 
 def load_words(path: Path) -> dict[str, Any]:
     """The same without the tensors."""
     with _opened(path) as file:
-        return dict(json.loads(file.metadata()["fedguard"]))
+        return _words(file)
+
+
+def _words(file: Any) -> dict[str, Any]:
+    return Words.model_validate(json.loads(file.metadata()["fedguard"])).plain()
+
+
+#: The types that tensors may have, as safetensors calls them.
+_TYPES = {
+    "updates": ("F32", "F16"),
+    "global_params": ("F32",),
+    **dict.fromkeys(("suspects", "banned", "barred"), ("BOOL",)),
+    **dict.fromkeys(("scores", "weights", "num_examples", "num_steps"), ("F64",)),
+    "scale": ("F32",),
+}
+
+
+def _check_shapes(file: Any, n: int) -> None:
+    """Refuse tensors of other types or shapes than a recorder writes, before any of them is read."""
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    d = slices["updates"].get_shape()[-1]
+    shapes = {"updates": [n, d], "global_params": [d]}
+    for name, part in slices.items():
+        types = ("F64",) if name.startswith("scores/") else _TYPES.get(name)
+        if types is None or part.get_dtype() not in types or part.get_shape() != shapes.get(name, [n]):
+            raise ValueError(
+                f"its tensor {name[:60]!r} is {part.get_dtype()} of shape {part.get_shape()[:9]}"
+            )
+    missing = _TYPES.keys() - slices.keys() - {"global_params", "scale"}
+    if missing or d == 0:
+        raise ValueError(f"it has no {min(missing, default='parameters')}")
 
 
 @contextlib.contextmanager
@@ -161,7 +209,11 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, FedGuardError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ResultsError(f"{path} is no round of a recording: {where} {problem['msg']}") from None
+    except _UNREADABLE as error:
         raise ResultsError(f"{path} is cut short, or no round of a recording: {error}") from None
 
 
@@ -187,8 +239,9 @@ def _recorded(tensors: dict[str, Tensor], words: dict[str, Any]) -> Recorded:
         words["problems"],
     )
     arrays = {name: tensors[name].numpy() for name in ("scores", "weights", "suspects", "banned", "barred")}
-    if any(array.shape != (round.n,) for array in arrays.values()) or len(words["reasons"]) != round.n:
-        raise ValueError("what was decided does not fit the clients")
+    weights = arrays["weights"]
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError("a weight is no finite number from 0")
     by_detector = {
         n.removeprefix("scores/"): t.numpy() for n, t in tensors.items() if n.startswith("scores/")
     }

@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import ResultsError
 from ..files import why, write_file
+from .words import LARGEST
 
+#: The most bytes of an index: that of some 300,000 rounds.
+MAX_BYTES = 64 * 2**20
 INDEX, OLD_INDEX = "recording.json", "recording.old.json"
 Precision = Literal["float32", "float16"]
 
@@ -30,11 +33,11 @@ class Entry(BaseModel):
     """One round: its number, its file, and what that must look like."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    index: int = Field(ge=0)
+    index: int = Field(ge=0, le=LARGEST)
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)
-    clients: int = Field(ge=1)
+    bytes: int = Field(ge=0, le=LARGEST)
+    clients: int = Field(ge=1, le=LARGEST)
 
 
 class Index(BaseModel):
@@ -56,7 +59,7 @@ class Index(BaseModel):
     version: Literal[1] = 1
     dtype: Precision = "float32"
     keep: str | None = None
-    rotated: int = Field(0, ge=0)
+    rotated: int = Field(0, ge=0, le=LARGEST)
     missed: list[int] = Field(default_factory=list)
     about: dict[str, Any] = Field(default_factory=dict)
     rounds: list[Entry] = Field(default_factory=list)
@@ -97,6 +100,8 @@ def read_index(path: Path) -> Index:
         ResultsError: it is missing, cut short, changed, or no index of a recording.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ResultsError(f"{path} has more than {MAX_BYTES >> 20} MiB; that is no index of a recording")
         whole = json.loads(path.read_bytes())
         body, digest = whole["recording"], whole["sha256"]
         if _digest(body) != digest:
@@ -110,7 +115,7 @@ def read_index(path: Path) -> Index:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise ResultsError(f"{path} is no index of a recording: {where} {problem['msg']}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise ResultsError(f"{path} is cut short, or no index of a recording") from None
 
 

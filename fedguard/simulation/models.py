@@ -236,6 +236,9 @@ class BiLstm(nn.Module):
         return self.output(torch.cat((states[0], states[1]), 1))  # type: ignore[no-any-return]
 
 
+#: The most parameters of a model: 1 GiB of them.
+MAX_PARAMETERS = 2**28
+
 MODELS: dict[str, type[nn.Module]] = {
     "logistic_regression": LogisticRegression,
     "mlp": Mlp,
@@ -266,6 +269,7 @@ def build_model(
     if name not in MODELS:
         raise ParameterError(f"unknown model {name!r}{nearest(name, MODELS)} (known: {', '.join(MODELS)})")
     checked = check_params(MODELS[name], params, f"model {name}", skip=2)
+    _check_size(name, input_shape, num_classes, checked)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         model = MODELS[name](tuple(input_shape), num_classes, **checked)
     for layer in model.modules():
@@ -277,6 +281,18 @@ def build_model(
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, generator=generator)
     return model
+
+
+def _check_size(name: str, input_shape: Shape, num_classes: int, params: dict[str, Any]) -> None:
+    """Refuse a model that would not fit into memory, before any of it is allocated."""
+    try:
+        with torch.device("meta"):
+            model = MODELS[name](tuple(input_shape), num_classes, **params)
+        size = sum(parameter.numel() for parameter in model.parameters())
+    except (RuntimeError, OverflowError, TypeError):  # sizes that overflow
+        size = MAX_PARAMETERS + 1
+    if size > MAX_PARAMETERS:
+        raise ParameterError(f"model {name}: more than {MAX_PARAMETERS:,} parameters; make it smaller")
 
 
 @torch.no_grad()

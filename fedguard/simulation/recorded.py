@@ -22,6 +22,8 @@ from .records import ClientRow, RoundRecord
 from .settings import Cell
 from .setup import setup_for
 
+#: A recorded simulation has no more settings than this: so many layers, say, cost little.
+MAX_SETTINGS = 10_000
 #: What the data set, the partition and the model of a recording are called that no suite made.
 LIVE = "recorded"
 
@@ -82,17 +84,26 @@ def cell_of(recording: Recording) -> Cell | None:
     """The settings of the federation that was recorded; None if it was no simulation.
 
     Raises:
-        ResultsError: they are those of another version.
+        ResultsError: they are those of another version, or no settings.
     """
     settings = recording.index.about.get("cell")
+    if settings is None:
+        return None
+    if _values_in(settings) > MAX_SETTINGS:
+        raise ResultsError(f"{recording.folder}: about.cell has more than {MAX_SETTINGS:,} values")
     try:
-        return None if settings is None else Cell.model_validate(settings)
+        return Cell.model_validate(settings)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise ResultsError(
             f"{recording.folder} was recorded with other settings: {where} {problem['msg']}"
         ) from None
+
+
+def _values_in(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_values_in, parts))
 
 
 def server_of(recording: Recording, map: Map = map_in_order) -> Server | None:
@@ -107,24 +118,37 @@ class Roster:
     Attributes:
         names: number → every id that the client has gone by.
         malicious: the numbers of the malicious clients; None if nobody knows.
+
+    Raises:
+        ResultsError: the recording names clients that there are not.
     """
 
     def __init__(self, recording: Recording) -> None:
         known = recording.index.about.get("malicious")
         cell = cell_of(recording)
-        self.malicious: set[int] | None = None if known is None else set(known)
         self.names: dict[int, list[ClientId]] = {}
         if cell is not None:
+            setup_for(cell)  # refuses more clients than there are samples, before they are listed
             self.names = {client: [client] for client in range(cell.clients)}
         numbers: dict[str, int] = {str(client): client for client in self.names}
         for position in range(len(recording)):
             words = recording.words(position)
             ids = words["client_ids"]
-            for name, number in zip(ids, words["remarks"].get("clients") or [None] * len(ids), strict=True):
+            given = words["remarks"].get("clients") or [None] * len(ids)
+            for name, number in zip(ids, given, strict=True):
+                if cell is not None and number is not None and number >= cell.clients:
+                    raise ResultsError(
+                        f"{recording.folder}: a round has client {number}, of only {cell.clients}"
+                    )
                 if str(name) not in numbers:
                     numbers[str(name)] = len(self.names) if number is None else number
                     self.names.setdefault(numbers[str(name)], []).append(name)
         self._numbers = numbers
+        self.malicious: set[int] | None = None
+        if known is not None:
+            if not isinstance(known, list) or any(type(k) is not int or k not in self.names for k in known):
+                raise ResultsError(f"{recording.folder}: about.malicious is no list of its clients' numbers")
+            self.malicious = set(known)
 
     def number(self, name: ClientId) -> int:
         """The client that goes by an id."""

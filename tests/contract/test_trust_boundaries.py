@@ -290,7 +290,8 @@ def test_code_runs_if_allowed_or_named_on_the_command_line(folder, monkeypatch):
 def test_a_module_of_the_current_folder_takes_no_installed_modules_place(folder, monkeypatch):
     (folder / "pandas.py").write_text("raise RuntimeError('not pandas')")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(folder))])
-    run(monkeypatch, "--version")
+    run(monkeypatch, "check", "somebodys_code:Mine", "--kind", "detector")
+    assert (folder / "mark").exists()
     assert sys.path[-1] == str(folder)
     importlib.invalidate_caches()
     found = importlib.machinery.PathFinder.find_spec("pandas", sys.path)
@@ -357,5 +358,7 @@ def test_security_md_names_limits_as_they_are():
     text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     for number in (history.MAX_CLIENTS, limits.MAX_RUNS, MAX_ID):
         assert f"{number:,}" in text
+    assert np.log2(history.MAX_BYTES) == 31
+    assert "2 GiB" in text
     assert np.log2(mnist.MAX_BYTES) == 28
     assert "256 MiB" in text

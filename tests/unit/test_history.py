@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fedguard import Guard, Ledger, Round, history, make_detector, make_policy
 from fedguard.history import History
@@ -29,6 +30,61 @@ def test_the_clients_of_the_round_at_hand_are_kept_however_many_they_are():
     assert list(kept) == list(range(7))
     kept.remember({6: 6})
     assert list(kept) == [3, 4, 5, 6]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Room for a hundred floats, and for many clients."""
+    monkeypatch.setattr(history, "MAX_BYTES", 400)
+    monkeypatch.setattr(history, "MAX_CLIENTS", 1000)
+
+
+def test_bytes_are_bounded_too(small):
+    kept = History()
+    for index in range(9):
+        kept.remember({f"{index} {k}": torch.ones(10) for k in range(2)})
+    assert len(kept) == 10, "400 bytes hold ten vectors of ten floats"
+    assert list(kept)[-1] == "8 1"
+    kept.remember({"long": torch.ones(95)}, seen=["8 0"])
+    assert list(kept) == ["8 0", "long"], "whoever was seen is of the round at hand"
+    kept.remember({"short": torch.ones(1)})
+    assert list(kept) == ["long", "short"]
+
+
+def test_the_round_at_hand_may_take_more_bytes(small):
+    kept = History([("old", torch.ones(1))])
+    kept.remember({k: torch.ones(100) for k in range(5)})
+    assert list(kept) == list(range(5))
+    kept.remember({4: torch.ones(100)})
+    assert list(kept) == [4]
+
+
+def test_what_takes_the_place_of_a_value_is_counted_once(small):
+    kept = History()
+    for _ in range(50):
+        kept.remember({"a": torch.ones(40), "b": torch.ones(40)})
+    assert len(kept) == 2
+    assert kept._bytes == 320
+    restored = History(kept.items())
+    restored.remember({"c": torch.ones(40)})
+    assert list(restored) == ["b", "c"]
+
+
+@pytest.mark.parametrize("name", ["foolsgold", "cross_round", "recommended", "afa", "fldetector"])
+def test_no_detector_takes_more_bytes_than_that(name, monkeypatch):
+    """Sybils with a large model: what is kept of them is bounded by bytes, long before their number is."""
+    monkeypatch.setattr(history, "MAX_CLIENTS", 10**6)
+    monkeypatch.setattr(history, "MAX_BYTES", 20_000)
+    detector = detectors.get(name)()
+    rng = np.random.default_rng(0)
+    sizes = []
+    for index in range(40):
+        updates = rng.normal(size=(5, 200)).astype("float32")
+        part = Round(updates, [f"{index} {k}" for k in range(5)], index=index, global_params=np.ones(200))
+        detector.commit(part, detector(part))
+        sizes.append(len(pack(detector.state_dict())))
+    assert max(sizes) < 60_000
+    assert sizes[-1] < 1.1 * sizes[20] + 200
 
 
 def test_ids_that_read_the_same_are_the_same_client():
