@@ -22,11 +22,13 @@ _SQLITE_FULL = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_IOERR_WRITE")
 MAKE_SPACE = "free some space there, then give the same command again"
 
 
-def why(error: OSError | sqlite3.Error) -> str:
+def why(error: Exception) -> str:
     """What the system says is wrong, for a message; where the disk is full, what to do as well."""
     if isinstance(error, sqlite3.Error):
         full = getattr(error, "sqlite_errorname", "") in _SQLITE_FULL
         return f"{error}; {MAKE_SPACE}" if full else str(error)
+    if not isinstance(error, OSError):
+        return str(error)
     said = error.strerror or str(error)
     return f"{said}; {MAKE_SPACE}" if error.errno in _FULL else said
 
