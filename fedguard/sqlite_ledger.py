@@ -167,7 +167,7 @@ class SQLiteLedger(Ledger):
         for number, id_, seen, score, rounds, since, until, reason, served in db.execute(query, values):
             strikes = [row[0] for row in db.execute(STRIKES, (number, self.keep))]
             last = None if seen is None else _score(score)
-            yield json.loads(id_), Record(rounds, strikes[::-1], since, until, reason, served, last)
+            yield json.loads(id_), Record(rounds, strikes[::-1], since, until, reason, served, last, seen)
 
     def judge(
         self, client: ClientId, round_index: int, score: float, suspect: bool, reason: str = ""
@@ -289,7 +289,7 @@ class SQLiteLedger(Ledger):
                 self._take_over(db, client, Record(**fields))
 
     def _take_over(self, db: sqlite3.Connection, client: ClientId, record: Record) -> None:
-        number, last = self._open_client(db, client), record.last_score
+        number, last, seen = self._open_client(db, client), record.last_score, record.last_round
         strikes = [
             (number, index, None, True, "a strike from a ledger in memory") for index in record.strikes
         ]
@@ -300,7 +300,7 @@ class SQLiteLedger(Ledger):
             (
                 record.rounds,
                 record.judged_since_ban,
-                None if last is None else max(record.strikes, default=0),
+                None if last is None else max(record.strikes, default=0) if seen is None else seen,
                 None if last is None or math.isnan(last) else last,
                 record.banned_since,
                 record.banned_until,
