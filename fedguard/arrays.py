@@ -106,7 +106,7 @@ class Rows:
         self.add(client, None)
         self.faults[-1] = fault
 
-    def round(self, index: int = 0, server: Server | None = None) -> Round:
+    def round(self, index: int | None = None, server: Server | None = None) -> Round:
         """The round of everybody who was added.
 
         Raises:
@@ -187,10 +187,11 @@ def process(
     arrays: Mapping[Any, Any],
     global_arrays: Sequence[NDArray[Any]],
     num_examples: Mapping[Any, Any] | None = None,
-    index: int = 0,
+    index: int | None = None,
     server: Server | None = None,
     deltas: bool = False,
     max_examples: float = MAX_EXAMPLES,
+    repeat: bool = False,
 ) -> tuple[Outcome, list[NDArray[Any]]]:
     """Let a guard judge and aggregate what clients sent.
 
@@ -199,10 +200,11 @@ def process(
         arrays: client id → the trained parameters that it sent, one array for every global array.
         global_arrays: the global model that the clients started from.
         num_examples: client id → claimed sample count; 1 each if absent.
-        index: the number of the round.
+        index: the number of the round; the guard counts if it is absent.
         server: what the server owns, for detectors that need it.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
+        repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:
         The outcome, and the new global arrays in the same shapes and dtypes.
@@ -213,7 +215,7 @@ def process(
     rows = Rows(global_arrays, len(arrays), deltas, max_examples)
     for client, sent in arrays.items():
         rows.add(client, sent, 1 if num_examples is None else num_examples.get(client))
-    outcome = guard.process(rows.round(index, server))
+    outcome = guard.process(rows.round(index, server), repeat)
     return outcome, moved(rows.start, outcome.aggregate)
 
 

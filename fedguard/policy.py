@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 Vote: TypeAlias = Literal["any", "majority", "all"]
 
 
+def _trained(position: int) -> bool:
+    """Where nobody has looked, nobody sent zeros."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """Everything that a policy may look at: no updates, no truth.
@@ -43,7 +48,7 @@ class Case:
     client_ids: tuple[ClientId, ...]
     scores: Mapping[str, Scores]
     ledger: Ledger
-    idle: Callable[[int], bool] = lambda position: False
+    idle: Callable[[int], bool] = _trained
 
 
 @dataclass(frozen=True, eq=False)
