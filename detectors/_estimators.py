@@ -36,6 +36,9 @@ KNOWN = (
     "pyod.models.pca.PCA",
 )
 
+#: Fewer neighbors give no number at all: ABOD takes the variance of the angles between pairs of them.
+LEAST_NEIGHBORS = {"pyod.models.abod.ABOD": 3, "pyod.models.cof.COF": 2}
+
 
 def load(path: str) -> type[Any]:
     """The class at ``package.module.Class``; nothing outside scikit-learn and PyOD is ever imported.
@@ -110,10 +113,17 @@ def check(cls: type[Any], params: Mapping[str, Any]) -> None:
         )
 
 
+def least(cls: type[Any]) -> int:
+    """The fewest clients among whom the class can tell anybody apart."""
+    return 1 + LEAST_NEIGHBORS.get(f"{cls.__module__}.{cls.__name__}", 1)
+
+
 def judge(
     cls: type[Any], params: Mapping[str, Any], columns: NDArray[Any], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Fit on all rows; (n,) how abnormal each is, higher = more, and (n,) whom the estimator flags.
+
+    NaN counts as +Inf; if nobody gets a finite number the estimator has told nobody apart, and all get 0.
 
     Args:
         cls: see :func:`load`.
@@ -138,6 +148,8 @@ def judge(
         raise DetectorError(
             f"sklearn: {cls.__name__} cannot judge {n} clients by {k} features: {error}"
         ) from error
+    if not np.isfinite(values).any():
+        return np.zeros(len(columns)), np.zeros(len(columns), dtype=bool)
     return np.where(np.isnan(values), np.inf, values), flagged
 
 
@@ -162,7 +174,7 @@ def _completed(cls: type[Any], params: Mapping[str, Any], n: int, seed: int) -> 
     if isinstance(given.get("n_neighbors"), int):
         given["n_neighbors"] = min(given["n_neighbors"], n - 1)
     elif isinstance(known.get("n_neighbors"), int):
-        given["n_neighbors"] = min(known["n_neighbors"], n // 2)
+        given["n_neighbors"] = min(known["n_neighbors"], max(n // 2, least(cls) - 1))
     return given
 
 

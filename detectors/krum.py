@@ -17,7 +17,8 @@ from fedguard.scores import Scores
 class Krum(Detector):
     """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest other clients; who is not selected is a suspect.
 
-    n is the number of clients in the round, not in the population. The proof needs n ≥ 2f + 3.
+    n is the number of clients in the round, not in the population. The proof needs n ≥ 2f + 3, and
+    "multi_krum" is refused below that: as NDSS 2021 defines it, it would select nobody.
 
     Args:
         num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
@@ -52,8 +53,9 @@ class Krum(Detector):
         self.m = m
 
     def min_clients(self) -> int:
-        """f + 3, so that at least one neighbour counts."""
-        return (self.num_malicious or 0) + 3
+        """f + 3, so that at least one neighbour counts; 2f + 3 for multi_krum, so that it selects anybody."""
+        f = self.num_malicious or 0
+        return 2 * f + 3 if self.select == "multi_krum" else f + 3
 
     def score(self, round: Round) -> Scores:
         """Score by distance to the neighbours."""

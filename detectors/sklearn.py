@@ -17,7 +17,7 @@ from fedguard.scores import Scores
 from fedguard.seeds import generator
 from fedguard.threads import single_thread
 
-from ._estimators import check, judge, load
+from ._estimators import check, judge, least, load
 from ._features import KINDS, Kind, features
 from ._ranking import by_id
 
@@ -42,10 +42,11 @@ class Sklearn(Detector):
     of them, but in one principal component only. Rows are in the order of client ids, which estimators that
     draw depend on. Features in which all clients agree are left out; if none is left, all scores are 0
     and nobody is a suspect. Identical updates get the highest of their scores. A score that is no number
-    counts as +Inf. ``random_state``, unless set, comes from the server's seed and the round. ``n_neighbors``
-    is at most n − 1, and unless set at most ⌊n/2⌋: with n − 1 neighbours everybody is as far as the outlier.
-    If more than half of the clients coincide in every feature, there is no spread to measure by: the others
-    are infinitely far, and suspects.
+    counts as +Inf, unless nobody gets a finite one: then all scores are 0 and nobody is a suspect.
+    ``random_state``, unless set, comes from the server's seed and the round. ``n_neighbors`` is at most
+    n − 1, and unless set at most ⌊n/2⌋: with n − 1 neighbours everybody is as far as the outlier. ABOD needs
+    at least 3 neighbours and COF 2: rounds of fewer clients are refused. If more than half of the clients
+    coincide in every feature, there is no spread to measure by: the others are infinitely far, and suspects.
 
     A suite can name classes of the packages ``sklearn`` and ``pyod`` only; nothing else is imported.
 
@@ -89,8 +90,8 @@ class Sklearn(Detector):
         self.needs = frozenset({"model"} if features == "last_layer" else ())
 
     def min_clients(self) -> int:
-        """2: an outlier is one among others."""
-        return 2
+        """2, as an outlier is one among others; more where the estimator needs more neighbors."""
+        return least(self.estimator)
 
     def score(self, round: Round) -> Scores:
         """Fit the estimator on the clients of this round, and ask it about them."""

@@ -9,7 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import errors as errors
+    from . import history as history
     from . import metrics as metrics
+    from . import state as state
     from .aggregator import Aggregator as Aggregator
     from .attack import Attack as Attack
     from .attack import DataView as DataView
@@ -76,12 +79,15 @@ _HOME = {
     "Updates": "updates",
 }
 
-__all__ = ["__version__", "metrics", *_HOME]
+#: Modules that are named in full: ``fedguard.state.save(path, state)``.
+_MODULES = ("errors", "history", "metrics", "state")
+
+__all__ = ["__version__", *_MODULES, *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "metrics":
-        return importlib.import_module(".metrics", __name__)
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -141,7 +141,7 @@ class Rows:
             f"{self.clients[0]!r}: {text}). {ADVICE[shared]}. Nothing was remembered of this round"
         )
 
-    def round(self, index: int = 0, server: Server | None = None) -> Round:
+    def round(self, index: int | None = None, server: Server | None = None) -> Round:
         """The round of everybody who was added.
 
         Raises:
@@ -226,11 +226,12 @@ def process(
     arrays: Mapping[Any, Any],
     global_arrays: Iterable[Any],
     num_examples: Mapping[Any, Any] | None = None,
-    index: int = 0,
+    index: int | None = None,
     server: Server | None = None,
     deltas: bool = False,
     max_examples: float = MAX_EXAMPLES,
     roles: Sequence[str] | None = None,
+    repeat: bool = False,
 ) -> tuple[Outcome, list[Any]]:
     """Let a guard judge and aggregate what clients sent.
 
@@ -240,13 +241,14 @@ def process(
             arrays, PyTorch tensors or nested lists, of any floating-point precision.
         global_arrays: the global model that the clients started from, likewise.
         num_examples: client id → claimed sample count; 1 each if absent.
-        index: the number of the round.
+        index: the number of the round; the guard counts if it is absent.
         server: what the server owns, for detectors that need it. Its model tells what each array is.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
         roles: "learned", "statistic", "frozen" or "counter" for every array (see :mod:`fedguard.roles`).
             Without it and without ``server.model``, every floating-point array is learned, BatchNorm
             statistics included, as arrays have no names.
+        repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:
         The outcome, and the new global arrays, each in the form, shape and dtype in which it was given.
@@ -258,7 +260,7 @@ def process(
     replies = mapping_of(arrays)
     model = server.model if server is not None and roles is None else None
     rows = Rows(global_arrays, len(replies), deltas, max_examples, roles, None, model, evaluates_model(guard))
-    return judged(guard, rows, replies, num_examples, index, server)
+    return judged(guard, rows, replies, num_examples, index, server, repeat)
 
 
 def judged(
@@ -266,15 +268,16 @@ def judged(
     rows: Rows,
     replies: Mapping[Any, Any],
     num_examples: Mapping[Any, Any] | None,
-    index: int,
+    index: int | None,
     server: Server | None,
+    repeat: bool,
 ) -> tuple[Outcome, list[Any]]:
     """Add all replies to the rows, and let the guard judge them; returns also the new arrays."""
     _check_keys(replies, num_examples)
     for client, sent in replies.items():
         rows.add(client, sent, 1 if num_examples is None else num_examples.get(client))
     rows.refuse_shared()
-    outcome = guard.process(rows.round(index, server))
+    outcome = guard.process(rows.round(index, server), repeat)
     return outcome, rows.new(outcome)
 
 

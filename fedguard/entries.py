@@ -25,7 +25,8 @@ class Entries:
         NumPy arrays, PyTorch tensors and nested lists, of any floating-point precision. A reply that does
         not fit the model makes its sender a suspect with a reason; the round goes on. Returns the outcome,
         and the new global arrays in the form, shapes and dtypes of the old. ``options`` are those of
-        :func:`fedguard.arrays.process`: ``index``, ``server``, ``deltas``, ``max_examples``, ``roles``.
+        :func:`fedguard.arrays.process`: ``index``, ``repeat``, ``server``, ``deltas``, ``max_examples``,
+        ``roles``.
         """
         from .arrays import process
 
@@ -41,8 +42,8 @@ class Entries:
         """Judge a round of ``state_dict()``s (client id → what it trained); statistics are not scored.
 
         Returns the outcome, and the new ``state_dict()`` with tensors of the same dtype and device.
-        ``options`` are those of :func:`fedguard.state_dicts.process`: ``index``, ``server``, ``deltas``,
-        ``max_examples``, ``roles``.
+        ``options`` are those of :func:`fedguard.state_dicts.process`: ``index``, ``repeat``, ``server``,
+        ``deltas``, ``max_examples``, ``roles``.
         """
         from .state_dicts import process
 

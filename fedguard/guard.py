@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from .aggregator import Aggregator
 from .detector import Detector
 from .entries import Entries
-from .errors import ParameterError
+from .errors import ParameterError, RoundError
+from .judging import Judging, Verdict, case_of
 from .ledger import Ledger
+from .numbering import next_number, numbered
 from .observer import Observer, notify
 from .outcome import Outcome as Outcome
-from .policy import Case, Decision, Policy, checked
-from .restored import all_or_nothing
-from .round import ClientId, Round, by_id
-from .scores import Scores, combined, filled
+from .parts import Spec, built, ledger_of, several
+from .policy import Policy
+from .restored import all_or_nothing, count
+from .round import ClientId, Round
 from .stage import Stage, Staged
 from .state import State
+from .too_few import OnTooFew, checked_choice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class _Verdict(NamedTuple):
-    """A judged round before it is committed."""
-
-    round: Round
-    part: Round | None  # the clients that were scored, None if there are none
-    scores: Mapping[str, Scores]
-    decision: Decision
-    outcome: Outcome
-    bans: Mapping[int, int | None]
-    past: Ledger  # what was known of the round's clients when they were judged
-    aggregated: bool  # whether the aggregate is one: somebody was let through, and it was wanted
-
-
 class Guard(Entries):
     """Scores every update, decides what each client may contribute, and only then aggregates.
+
+    Methods are objects, names, or mappings of a name and parameters: ``Guard("krum", "ban")``.
 
     Args:
         detectors: one detector, several, or none.
@@ -50,42 +41,54 @@ class Guard(Entries):
         ledger: a ledger to go on with; a fresh one in memory if absent.
         stages: what happens to updates before the aggregator and to the aggregate after it, in order.
         observers: told of every round once its state is committed; copies of the guard have none.
+        on_too_few: what happens if fewer clients are left than a method needs, even when it is told of fewer
+            malicious ones (by at most those who are out already: banned, unusable, excluded): "keep_global"
+            lets the global model stay, "mean" or "median" takes the method's place, "error" refuses the
+            round. If absent: "keep_global", but "error" for a round that lost nobody and was too small
+            as it came. Nobody is scored or blamed where a detector has too few; the note says what was done.
 
     Raises:
-        ParameterError: two detectors of the same name, a policy that cannot use a detector, or one that
-            counts more strikes than the ledger keeps.
+        ParameterError: two detectors of the same name, a policy that cannot use a detector, one that counts
+            more strikes than the ledger keeps, or something that is no method.
+        RegistryError: an unknown name.
     """
 
     def __init__(
         self,
-        detectors: Detector | Sequence[Detector] = (),
-        policy: Policy | None = None,
-        aggregator: Aggregator | None = None,
+        detectors: Detector | Spec | Sequence[Detector | Spec] = (),
+        policy: Policy | Spec | None = None,
+        aggregator: Aggregator | Spec | None = None,
         ledger: Ledger | None = None,
-        stages: Stage | Sequence[Stage] = (),
+        stages: Stage | Spec | Sequence[Stage | Spec] = (),
         observers: Sequence[Observer] = (),
+        on_too_few: OnTooFew | None = None,
     ) -> None:
-        from .registry import make_aggregator, make_policy  # here: the registry knows all contracts
-
-        items = [detectors] if isinstance(detectors, Detector) else list(detectors)
+        items = several(detectors, "detectors", "detectors")
         names = [d.name for d in items]
         if len(set(names)) < len(names):
             raise ParameterError(f"two detectors of one guard have the same name: {', '.join(names)}")
         self.detectors: dict[str, Detector] = dict(zip(names, items, strict=True))
-        self.policy = policy or make_policy("exclude" if items else "observe")
+        default = "exclude" if items else "observe"
+        self.policy: Policy = built(default if policy is None else policy, "policies", "policy")
         self.policy.check(self.detectors)
-        self._fedavg = make_aggregator("mean")
-        steps = [stages] if isinstance(stages, Stage) else list(stages)
-        inner = aggregator or self._fedavg
+        self._stages = several(stages, "stages", "stages")
+        #: Plain FedAvg.
+        self.mean: Aggregator = built("mean", "aggregators", "aggregator")
         #: The aggregation rule in use: the aggregator behind what the stages do before it.
-        self.aggregator: Aggregator = Staged(steps, inner) if steps else inner
-        self.ledger = Ledger() if ledger is None else ledger
+        self.aggregator: Aggregator = (
+            self.mean
+            if aggregator is None and not self._stages
+            else self.instead("mean" if aggregator is None else aggregator)
+        )
+        self.ledger = ledger_of(ledger)
         if self.policy.lookback > self.ledger.keep:
             raise ParameterError(
                 f"policy {self.policy.name} counts {self.policy.lookback} strikes of a client, the ledger "
                 f"keeps {self.ledger.keep}; give the ledger keep={self.policy.lookback} or more"
             )
         self.observers = tuple(observers)
+        self.on_too_few = checked_choice(on_too_few)
+        self._last: int | None = None  # the last round that was judged
 
     @classmethod
     def recommended(
@@ -113,137 +116,76 @@ class Guard(Entries):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "observers": ()}  # a copy's rounds are nobody's news
 
+    def instead(self, aggregator: Aggregator | Spec) -> Aggregator:
+        """Another aggregator behind the guard's stages."""
+        inner: Aggregator = built(aggregator, "aggregators", "aggregator")
+        return Staged(self._stages, inner) if self._stages else inner
+
     def aggregation(self) -> list[Stage | Aggregator]:
         """The stages and the aggregator, in order."""
         return self.aggregator.parts() if isinstance(self.aggregator, Staged) else [self.aggregator]
 
-    def banned(self, clients: Iterable[ClientId], round_index: int) -> list[ClientId]:
-        """Those of ``clients`` who should not be asked to take part in this round."""
-        return [c for c in clients if self.ledger.is_banned(c, round_index)]
+    def banned(self, clients: Iterable[ClientId], round_index: int | None = None) -> list[ClientId]:
+        """Those of ``clients`` who should not be asked to take part in this round; the next one if absent."""
+        index = self.next_index if round_index is None else round_index
+        return [c for c in clients if self.ledger.is_banned(c, index)]
 
-    def process(self, round: Round) -> Outcome:
+    @property
+    def next_index(self) -> int:
+        """The number that a round gets whose ``index`` is left out."""
+        return next_number(self._last, self.ledger)
+
+    def process(self, round: Round, repeat: bool = False) -> Outcome:
         """Judge a round and aggregate what is left of it.
 
         Clients with unusable updates (NaN, Inf, absurd sample counts) are suspects, banned clients are
         ignored, and both are invisible to the detectors. The ledger and what the methods remember
-        change only after everything has succeeded.
+        change only after everything has succeeded. A round without a number is the next one: after the last
+        that this guard has judged, or that its ledger knows of if it has judged none. Several guards on one
+        ledger have numbers of their own.
+
+        Args:
+            round: the updates.
+            repeat: the round may have been judged before, as after a restart; its strikes count once.
 
         Raises:
+            RoundError: its number does not follow, and it is no repeat.
             FedGuardError: the round does not fit a detector or the aggregator; nothing has changed. Nor
                 has it after any other error, for example one in a detector's ``commit``.
         """
-        verdict, back = self._judge(round)
-        self._commit(verdict)
-        outcome = verdict.outcome.take(back)
-        notify(self.observers, round, outcome)
-        return outcome
+        return self._judge(round, repeat)
 
-    def watch(self, round: Round) -> Outcome:
+    def watch(self, round: Round, repeat: bool = False) -> Outcome:
         """Judge a round and remember it like :meth:`process`, but aggregate nothing (zeros come out)."""
-        verdict, back = self._judge(round, aggregate=False)
-        self._commit(verdict)
-        outcome = verdict.outcome.take(back)
-        notify(self.observers, round, outcome)
-        return outcome
+        return self._judge(round, repeat, aggregate=False)
+
+    def skip(self, round: Round, why: str, repeat: bool = False) -> Outcome:
+        """Count a round in which nobody is to be scored: the global model stays.
+
+        Whoever sent an unusable update is a suspect all the same, and earns what the policy says.
+
+        Args:
+            round: the updates.
+            why: the reason, for the verdicts.
+            repeat: see :meth:`process`.
+        """
+        return self._judge(round, repeat, aggregate=False, skip=why)
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
         """(n,) whom :meth:`process` would call a suspect; nothing is aggregated or remembered."""
-        order, past = by_id(round.client_ids), self.ledger.view(round.client_ids)
-        round, barred, judged, part = self._split(round.take(order), past)
-        _, decision = self._decide(part, past, {})
-        return _suspects(round, barred, judged, decision)[np.argsort(order)]
+        round = _a_round(round)
+        return Judging(self, numbered(round, self._last, self.ledger, repeat=round.numbered)).suspects()
 
-    def _judge(self, round: Round, aggregate: bool = True) -> tuple[_Verdict, NDArray[np.intp]]:
-        """The verdict on the clients in the order of their ids, and where the caller has each of them.
+    def _judge(self, round: Round, repeat: bool, aggregate: bool = True, skip: str = "") -> Outcome:
+        round = numbered(_a_round(round), self._last, self.ledger, repeat)
+        judging = Judging(self, round)
+        verdict = judging.verdict(aggregate, skip)
+        self._commit(verdict)
+        outcome = verdict.outcome.take(np.argsort(judging.order))
+        notify(self.observers, round, outcome)
+        return outcome
 
-        Sums and ties depend on the order of rows; in which order updates arrive must not.
-        """
-        order, past = by_id(round.client_ids), self.ledger.view(round.client_ids)
-        round, barred, judged, part = self._split(round.take(order), past)
-        seconds = dict.fromkeys((*self.detectors, "policy", "aggregator"), 0.0)
-        scores, decision = self._decide(part, past, seconds)
-        weights = filled(round.n, judged, decision.weights, 0.0)
-        with _timed(seconds, "aggregator"):
-            total = self._aggregate(round, weights if aggregate else 0 * weights, decision.plain)
-        bans, reasons = self._reasons(round, past, barred, judged, decision)
-        banned = barred.copy()
-        banned[list(bans)] = True
-        unscored = np.where(round.usable | barred, np.nan, np.inf)
-        values = {name: scores[name].values if name in scores else np.zeros(0) for name in self.detectors}
-        kept = not (weights > 0).any()
-        outcome = Outcome(
-            aggregate=total,
-            weights=weights,
-            suspects=_suspects(round, barred, judged, decision),
-            banned=banned,
-            reasons=reasons,
-            client_ids=round.client_ids,
-            scores=combined(scores, judged, unscored),
-            by_detector={name: filled(round.n, judged, v, unscored) for name, v in values.items()},
-            info={name: scores[name].info if name in scores else {} for name in self.detectors},
-            kept_global=kept,
-            note="every client was excluded: the global model stays as it is" if kept else "",
-            seconds=seconds,
-            barred=barred,
-        )
-        verdict = _Verdict(round, part, scores, decision, outcome, bans, past, aggregate and not kept)
-        return verdict, np.argsort(order)
-
-    def _split(
-        self, round: Round, past: Ledger
-    ) -> tuple[Round, NDArray[np.bool_], NDArray[np.intp], Round | None]:
-        """The round with the rule in use, who is banned (mask), who can be judged, and a round of those."""
-        round = round.with_server(aggregator=self.aggregator)
-        barred = np.array([past.is_banned(c, round.index) for c in round.client_ids])
-        judged = np.flatnonzero(round.usable & ~barred)
-        return round, barred, judged, round.take(judged) if len(judged) else None
-
-    def _aggregate(self, round: Round, weights: NDArray[np.float64], plain: bool) -> Tensor:
-        """The aggregate of whom the policy lets through, after all stages; FedAvg if ``plain``."""
-        if plain:
-            return self._fedavg(round, weights)
-        aggregate = self.aggregator(round, weights)
-        if isinstance(self.aggregator, Staged):
-            return self.aggregator.finish(round, weights, aggregate)
-        return aggregate
-
-    def _decide(
-        self, part: Round | None, past: Ledger, seconds: dict[str, float]
-    ) -> tuple[dict[str, Scores], Decision]:
-        """Scores and decision for the clients that can be judged, if there are any."""
-        scores: dict[str, Scores] = {}
-        if part is None:
-            return scores, Decision(np.zeros(0), np.zeros(0, dtype=bool), ())
-        for name, detector in self.detectors.items():
-            with _timed(seconds, name):
-                scores[name] = detector(part)
-        with _timed(seconds, "policy"):
-            case = Case(part.index, part.client_ids, scores, past)
-            return scores, checked(self.policy.decide(case), self.policy.name, part.n)
-
-    def _reasons(
-        self,
-        round: Round,
-        past: Ledger,
-        barred: NDArray[np.bool_],
-        judged: NDArray[np.intp],
-        decision: Decision,
-    ) -> tuple[dict[int, int | None], tuple[str, ...]]:
-        """New bans (position → first round back, None: never), and a reason for every client."""
-        bans = {int(judged[k]): until for k, until in decision.bans.items()}
-        reasons = dict(zip(judged.tolist(), decision.reasons, strict=True))
-        for i, (client, problem) in enumerate(zip(round.client_ids, round.problems, strict=True)):
-            if barred[i]:
-                record = past[client]
-                reasons[i] = f"banned since round {record.banned_since}: {record.ban_reason}"
-            elif problem is not None:
-                sentence = self.policy.sentence(client, round.index, past)
-                reasons[i] = f"{sentence.text}: {problem}" if sentence.text else problem
-                if sentence.ban:
-                    bans[i] = sentence.until
-        return bans, tuple(reasons[i] for i in range(round.n))
-
-    def _commit(self, verdict: _Verdict) -> None:
+    def _commit(self, verdict: Verdict) -> None:
         before = self._methods_state()
         try:
             self._commit_methods(verdict)
@@ -252,22 +194,26 @@ class Guard(Entries):
         except BaseException:  # all or nobody
             self._load_methods(before)
             raise
+        self._last = verdict.round.index
 
-    def _write(self, verdict: _Verdict) -> None:
+    def _write(self, verdict: Verdict) -> None:
         index, outcome = verdict.round.index, verdict.outcome
         for i, client in enumerate(outcome.client_ids):
-            if not verdict.past.is_banned(client, index):
-                score, suspect = float(outcome.scores[i]), bool(outcome.suspects[i])
-                self.ledger.judge(client, index, score, suspect, outcome.reasons[i])
+            if verdict.noted[i]:
+                score, strike = float(outcome.scores[i]), bool(verdict.strikes[i])
+                self.ledger.judge(client, index, score, strike, outcome.reasons[i])
         for i, until in verdict.bans.items():
             self.ledger.ban(outcome.client_ids[i], index, until, outcome.reasons[i])
 
-    def _commit_methods(self, verdict: _Verdict) -> None:
+    def _commit_methods(self, verdict: Verdict) -> None:
         round, part, scores, decision, outcome = verdict[:5]
         if part is not None:
             for name, detector in self.detectors.items():
                 detector.commit(part, scores[name], decision)
-            self.policy.commit(Case(part.index, part.client_ids, scores, verdict.past), decision)
+            self.policy.commit(case_of(part, scores, verdict.past), decision)
+        if verdict.unusable.any():
+            useless = [round.client_ids[i] for i in np.flatnonzero(verdict.unusable)]
+            self.policy.commit_unusable(useless, round.index)
         if verdict.aggregated and not decision.plain:
             survivors = round.take(np.flatnonzero(outcome.weights > 0))
             self.aggregator.commit(survivors, outcome.aggregate)
@@ -286,8 +232,8 @@ class Guard(Entries):
         self.aggregator.load_state_dict(state["aggregator"])
 
     def state_dict(self) -> State:
-        """The ledger, and what detectors, policy, stages and aggregator remember."""
-        return {"ledger": self.ledger.state_dict(), **self._methods_state()}
+        """The ledger, the number of the last round, and what all methods remember."""
+        return {"ledger": self.ledger.state_dict(), "last": self._last, **self._methods_state()}
 
     def load_state_dict(self, state: State, keep_ledger: bool = False) -> None:
         """Go back to a state that ``state_dict`` returned.
@@ -308,24 +254,13 @@ class Guard(Entries):
             self._load_methods(state)
             if not keep_ledger:
                 self.ledger.load_state_dict(state["ledger"])
+            last = state.get("last")  # earlier versions kept none
+            self._last = None if last is None else count(last)
 
 
-class _timed:  # noqa: N801 - reads as a statement
-    """Add the wall time of a block to a table."""
-
-    def __init__(self, table: dict[str, float], name: str) -> None:
-        self.table, self.name = table, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table[self.name] = time.perf_counter() - self.start
-
-
-def _suspects(
-    round: Round, barred: NDArray[np.bool_], judged: NDArray[np.intp], decision: Decision
-) -> NDArray[np.bool_]:
-    suspects = barred | ~round.usable
-    suspects[judged] = decision.suspects
-    return suspects
+def _a_round(round: Any) -> Round:
+    """Refuse what is no round (RoundError)."""
+    if isinstance(round, Round):
+        return round
+    what = f"the class {round.__name__}" if inspect.isclass(round) else f"a {type(round).__name__}"
+    raise RoundError(f"a guard judges a Round, got {what}; write guard.process(Round(updates, client_ids))")

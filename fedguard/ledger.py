@@ -34,6 +34,7 @@ class Record:
         ban_reason: why it was banned.
         judged_since_ban: rounds in which it was judged after the last ban.
         last_score: its latest score.
+        last_round: the highest number of a round in which it was judged, None if it never was.
     """
 
     rounds: int = 0
@@ -43,6 +44,7 @@ class Record:
     ban_reason: str = ""
     judged_since_ban: int = 0
     last_score: float | None = None
+    last_round: int | None = None
 
     @property
     def weight(self) -> tuple[int, int]:
@@ -102,6 +104,17 @@ class Ledger:
         """Whether a ban is in force in this round."""
         return self[client].is_banned(round_index)
 
+    def banned(self, round_index: int) -> list[ClientId]:
+        """Everyone whose ban is in force in this round."""
+        past = self.view(self.clients())
+        return [client for client in past.clients() if past.is_banned(client, round_index)]
+
+    def next_round(self) -> int:
+        """The round after the last one that any client was judged in; 0 if there is none."""
+        return 1 + max(
+            (r.last_round for _, r in self._records.values() if r.last_round is not None), default=-1
+        )
+
     def ever_banned(self, client: ClientId) -> bool:
         """Whether the client was ever banned (this is what labels a client at the end of a run)."""
         return self[client].banned_since is not None
@@ -123,13 +136,19 @@ class Ledger:
     def judge(
         self, client: ClientId, round_index: int, score: float, suspect: bool, reason: str = ""
     ) -> None:
-        """Note a verdict; the reason is for ledgers that outlive the server."""
+        """Note a verdict; the reason is for ledgers that outlive the server.
+
+        A round that was judged before (a restarted server plays it again) does not count twice: neither the
+        round nor its strike, which is not undone either.
+        """
         record = self._open(client)
-        record.rounds += 1
-        record.judged_since_ban += 1
+        new = record.last_round is None or round_index > record.last_round
+        record.rounds += new
+        record.judged_since_ban += new
         record.last_score = score
-        if suspect:
-            record.strikes = [*record.strikes, round_index][-self.keep :]
+        record.last_round = round_index if new else record.last_round
+        if suspect and (new or round_index not in record.strikes):
+            record.strikes = sorted([*record.strikes, round_index])[-self.keep :]
 
     def ban(self, client: ClientId, since: int, until: int | None, reason: str, by: str = GUARD) -> None:
         """Put a ban into force, unless one is in force already that lasts as long."""
@@ -215,7 +234,7 @@ def _checked(record: Record) -> Record:
     """The record with strikes of its own, if every value is of its type."""
     strikes = list(record.strikes)
     whole = [record.rounds, record.judged_since_ban, *strikes]
-    maybe = [record.banned_since, record.banned_until]
+    maybe = [record.banned_since, record.banned_until, record.last_round]
     wrong: list[object] = [value for value in whole if type(value) is not int]
     wrong += [value for value in maybe if value is not None and type(value) is not int]
     wrong += [value for value in [record.last_score] if value is not None and type(value) not in (int, float)]

@@ -97,7 +97,7 @@ def record_of(fail: Fail, row: Sequence[Any], strikes: Sequence[Any]) -> Record:
     must(fail, NUMBER_OR_NONE, score)
     must(fail, TEXT, reason)
     last = None if seen is None else _score(score)
-    return Record(rounds, list(strikes), since, until, reason, served, last)
+    return Record(rounds, list(strikes), since, until, reason, served, last, seen)
 
 
 def judgement_of(fail: Fail, row: Sequence[Any]) -> Judgement:

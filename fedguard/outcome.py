@@ -32,9 +32,10 @@ class Outcome:
         by_detector: each detector's scores, by name; +Inf and NaN as in ``scores``.
         info: numbers that the detectors report, by detector.
         kept_global: True if nobody was let through, so that the global model stays.
-        note: the same in words.
+        note: that, and whatever else is unusual about the round, in words; empty if nothing is.
         seconds: wall time of each part: one entry per detector, ``"policy"`` and ``"aggregator"``.
         barred: (n,) bool, whose ban was in force already: they were not looked at.
+        index: the number of the round.
     """
 
     aggregate: Tensor
@@ -50,6 +51,7 @@ class Outcome:
     note: str
     seconds: Mapping[str, float]
     barred: NDArray[np.bool_]
+    index: int = 0
 
     def take(self, order: NDArray[np.intp]) -> Outcome:
         """The same outcome with its clients in another order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 Vote: TypeAlias = Literal["any", "majority", "all"]
 
 
+def _trained(position: int) -> bool:
+    """Where nobody has looked, nobody sent zeros."""
+    return False
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """Everything that a policy may look at: no updates, no truth.
@@ -34,14 +39,16 @@ class Case:
     Attributes:
         index: the number of the round.
         client_ids: the n clients that were scored.
-        scores: what each detector said, by the detector's name.
+        scores: what each detector said, by the detector's name; empty if nobody could be scored.
         ledger: the past of these clients; read only.
+        idle: whether the client at a position sent nothing but zeros, as one does that did not train.
     """
 
     index: int
     client_ids: tuple[ClientId, ...]
     scores: Mapping[str, Scores]
     ledger: Ledger
+    idle: Callable[[int], bool] = _trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +61,8 @@ class Decision:
         reasons: n phrases, one for every client, excluded or not.
         bans: position → first round in which the client may return (None: never).
         plain: True makes this round plain FedAvg: no stages, the mean instead of the aggregator.
+        strikes: (n,) bool, whose suspicion the ledger counts; that of every suspect if absent.
+        note: what the outcome should say about the round, in words.
     """
 
     weights: NDArray[np.float64]
@@ -61,6 +70,8 @@ class Decision:
     reasons: tuple[str, ...]
     bans: dict[int, int | None] = field(default_factory=dict)
     plain: bool = False
+    strikes: NDArray[np.bool_] | None = None
+    note: str = ""
 
 
 def checked(decision: Decision, policy: str, n: int) -> Decision:
@@ -71,18 +82,38 @@ def checked(decision: Decision, policy: str, n: int) -> Decision:
     """
     weights = np.asarray(decision.weights, dtype=np.float64)
     suspects = np.asarray(decision.suspects, dtype=bool)
+    strikes = suspects if decision.strikes is None else np.asarray(decision.strikes, dtype=bool)
     if weights.shape != (n,) or not ((weights >= 0) & (weights <= 1)).all():
         problem = f"weights that are not {n} numbers in [0, 1]"
     elif suspects.shape != (n,):
         problem = f"suspects of shape {suspects.shape} for {n} clients"
+    elif strikes.shape != (n,) or (strikes & ~suspects).any():
+        problem = f"strikes that are not {n} truth values, or are against clients that are no suspects"
     elif len(decision.reasons) != n or not all(decision.reasons):
         problem = "no reason for every client"
     elif not all(0 <= k < n for k in decision.bans):
         problem = f"bans of positions {sorted(decision.bans)}, but there are {n} clients"
     else:
         bans = {int(k): None if until is None else int(until) for k, until in decision.bans.items()}
-        return Decision(weights, suspects, tuple(decision.reasons), bans, bool(decision.plain))
+        words, plain = tuple(decision.reasons), bool(decision.plain)
+        return Decision(weights, suspects, words, bans, plain, strikes, str(decision.note))
     raise ContractError(f"policy {policy} returned {problem}")
+
+
+def against_most(suspects: NDArray[np.bool_], max_share: float = 0.5) -> str:
+    """Says so in words if more than ``max_share`` of the clients are suspects; empty if not."""
+    found, n = int(suspects.sum()), len(suspects)
+    if found <= max_share * n:
+        return ""
+    return (
+        f"{found} of {n} clients are suspects, more than {'half' if max_share == 0.5 else f'{max_share:.0%}'}"
+    )
+
+
+def check_share(policy: str, max_share: float) -> None:
+    """Refuse a ``max_share`` that is no share (ParameterError)."""
+    if not 0 < max_share <= 1:
+        raise ParameterError(f"{policy}: max_share is {max_share}; use a share in (0, 1], say 0.5")
 
 
 class Sentence(NamedTuple):
@@ -132,6 +163,9 @@ class Policy(Method, ABC):
 
     def check(self, detectors: Mapping[str, Detector]) -> None:
         """Refuse detectors that the policy cannot work with (ParameterError); called once, at set-up."""
+
+    def commit_unusable(self, clients: Sequence[ClientId], index: int) -> None:
+        """Remember who has sent an unusable update in a round, where ``sentence`` depends on it."""
 
     def commit(self, case: Case, decision: Decision) -> None:
         """Remember what later rounds need, once a round is decided; the ledger keeps most of it."""

@@ -55,6 +55,14 @@ def numbers(value: Any, size: int | None = None) -> list[float]:
     return list(found)
 
 
+def whole_numbers(value: Any) -> list[int]:
+    """A list of integers (ParameterError if it is another value)."""
+    found = _list(value)
+    if not all(type(number) is int for number in found):
+        raise ParameterError("a state holds another value where a list of integers belongs")
+    return list(found)
+
+
 def count(value: Any) -> int:
     """An integer from 0 (ParameterError if it is another value)."""
     if type(value) is not int or value < 0:

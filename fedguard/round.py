@@ -26,6 +26,10 @@ ClientId: TypeAlias = int | str
 MAX_ID = 1000
 
 
+class _LeftOut(int):
+    """The index of a round whose number was left out: 0 to whoever reads it, until a guard counts."""
+
+
 @dataclass(frozen=True, eq=False, init=False)
 class Round:
     """The updates that n clients sent, and what the server knows about them.
@@ -37,7 +41,8 @@ class Round:
         num_steps: (n,) local steps as claimed by the clients, for FedNova (its ‖a_i‖₁); 1 each if absent.
         faults: (n,) what whoever received the replies found wrong with each (a missing array, say), or None;
             none at all if absent. The row of a faulty client counts for nothing.
-        index: the number of the round, an integer from 0.
+        index: the number of the round, an integer from 0. Left out, a guard counts (see ``Guard.process``),
+            and whoever else reads it finds 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
 
@@ -64,7 +69,7 @@ class Round:
         updates: Any,
         client_ids: Sequence[Any] | None = None,
         num_examples: Any = None,
-        index: int = 0,
+        index: int | None = None,
         global_params: Any = None,
         server: Server | None = None,
         num_steps: Any = None,
@@ -92,6 +97,11 @@ class Round:
     def n(self) -> int:
         """Number of clients in this round."""
         return self.updates.n
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the round has a number of its own; False if ``index`` was left out."""
+        return not isinstance(self.index, _LeftOut)
 
     @cached_property
     def problems(self) -> tuple[str | None, ...]:
@@ -148,6 +158,8 @@ def by_id(client_ids: Sequence[ClientId]) -> list[int]:
 
 
 def _round_index(index: Any) -> int:
+    if index is None or isinstance(index, _LeftOut):  # copies of an unnumbered round are unnumbered, too
+        return _LeftOut()
     try:
         plain = operator.index(index)  # no NumPy integers: the index ends up in saved states
     except TypeError:

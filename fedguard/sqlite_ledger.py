@@ -262,7 +262,7 @@ class SQLiteLedger(Ledger):
                 self._take_over(db, client, record)
 
     def _take_over(self, db: sqlite3.Connection, client: ClientId, record: Record) -> None:
-        number, last = self._open_client(db, client), record.last_score
+        number, last, seen = self._open_client(db, client), record.last_score, record.last_round
         strikes = [
             (number, index, None, True, "a strike from a ledger in memory") for index in record.strikes
         ]
@@ -273,7 +273,7 @@ class SQLiteLedger(Ledger):
             (
                 record.rounds,
                 record.judged_since_ban,
-                None if last is None else max(record.strikes, default=0),
+                None if last is None else max(record.strikes, default=0) if seen is None else seen,
                 None if last is None or math.isnan(last) else last,
                 record.banned_since,
                 record.banned_until,

@@ -88,13 +88,13 @@ def unpack(data: bytes) -> State:
     return state
 
 
-def save(path: Path, state: State) -> None:
+def save(path: Path | str, state: State) -> None:
     """Write a state; a crash at any moment leaves this one or the one before (``.old``, beside it).
 
     Raises:
         ResultsError: it cannot be written.
     """
-    data = pack(state)
+    path, data = Path(path), pack(state)
     fresh = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +109,13 @@ def save(path: Path, state: State) -> None:
         raise ResultsError(f"cannot write the state {path}: {why(error)}") from None
 
 
-def load(path: Path) -> State | None:
+def load(path: Path | str) -> State | None:
     """The latest state that is whole; None if none was ever written.
 
     Raises:
         ResultsError: there is something, but no whole state: it is cut short, changed, or of another version.
     """
+    path = Path(path)
     there = [candidate for candidate in (path, path.with_suffix(".old")) if candidate.exists()]
     for candidate in there:
         try:

@@ -19,11 +19,12 @@ def process(
     state_dicts: Mapping[Any, Any],
     global_state_dict: Mapping[str, Any],
     num_examples: Mapping[Any, Any] | None = None,
-    index: int = 0,
+    index: int | None = None,
     server: Server | None = None,
     deltas: bool = False,
     max_examples: float = MAX_EXAMPLES,
     roles: Mapping[str, str] | None = None,
+    repeat: bool = False,
 ) -> tuple[Outcome, OrderedDict[str, Any]]:
     """Let a guard judge and aggregate the ``state_dict()``s that clients sent.
 
@@ -36,11 +37,12 @@ def process(
         state_dicts: client id → the ``state_dict()`` that it sent, with the global one's keys.
         global_state_dict: the ``state_dict()`` that the clients started from.
         num_examples: client id → claimed sample count; 1 each if absent.
-        index: the number of the round.
+        index: the number of the round; the guard counts if it is absent.
         server: what the server owns, for detectors that need it.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
         roles: name → "learned", "statistic", "frozen" or "counter", for names whose role is another one.
+        repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:
         The outcome, and the new ``state_dict()``: the same keys, tensors of the same dtype and device.
@@ -65,5 +67,5 @@ def process(
         model,
         evaluates_model(guard),
     )
-    outcome, new = judged(guard, rows, replies, num_examples, index, server)
+    outcome, new = judged(guard, rows, replies, num_examples, index, server, repeat)
     return outcome, OrderedDict(zip(names, new, strict=True))

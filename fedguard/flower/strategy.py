@@ -66,8 +66,8 @@ class GuardedStrategy(Strategy):
         aggregate: who aggregates, the "inner" strategy or the "guard"; then the inner strategy gets the
             guard's result from every accepted client, and so returns it. Must be said if the guard has
             stages or another aggregator than the mean.
-        on_refusal: what happens to a round that the guard cannot judge (too few clients for a detector,
-            say): "keep" the global model as it is, "pass" on all usable replies unguarded, or "raise".
+        on_refusal: what happens to a round that the guard refuses in spite of its ``on_too_few`` (a detector
+            fails, say): "keep" the global model as it is, "pass" on all usable replies unguarded, or "raise".
         silent: whether a client whose reply does not come in time is a "suspect" or to "ignore".
         max_examples: the largest number of examples that a client is believed.
         min_clients: bans lower what the inner strategy waits for, but never below so many nodes.
@@ -128,7 +128,8 @@ class GuardedStrategy(Strategy):
         self._whole = needs_model(guard, self.server, self.aggregate == "guard")
         self._keeper = Keeper(Path(state) if state is not None else None, guard, identity)
         #: The guard's number of the next round; it goes on after a restart.
-        self.index = self._keeper.restore()
+        self.index = self._keeper.restore() or guard.next_index
+        self._repeat = True  # the first round of this server may be one that the server before it has judged
         #: The verdicts of the last round.
         self.verdicts: list[Verdict] = []
         self._heard = False
@@ -170,6 +171,7 @@ class GuardedStrategy(Strategy):
         report.tell(self.index, server_round, judged.verdicts, "; ".join(filter(None, notes)))
         self.verdicts = judged.verdicts
         self.index += 1
+        self._repeat = False
         kept = arrays is None or arrays is current.arrays
         record = numbers or MetricRecord()
         record.update(report.metrics(self.verdicts, kept, bool(judged.refusal), self.per_client))
@@ -266,7 +268,8 @@ class GuardedStrategy(Strategy):
         try:
             if shared is not None:
                 raise RoundError(shared)
-            outcome = self.guard.process(round) if self.aggregate == "guard" else self.guard.watch(round)
+            judge = self.guard.process if self.aggregate == "guard" else self.guard.watch
+            outcome = judge(round, repeat=self._repeat)
         except Exception as error:
             if self.on_refusal == "raise":
                 raise
@@ -305,7 +308,7 @@ class GuardedStrategy(Strategy):
         useless = np.flatnonzero(~round.usable)
         if len(useless) and not everybody:
             with suppress(Exception):
-                self.guard.watch(round.take(useless))
+                self.guard.skip(round, "the guard refused the round", repeat=self._repeat)
         weights = [0.0] * len(heard)
         if self.on_refusal == "pass":
             usable = zip(round.usable, names, strict=True)

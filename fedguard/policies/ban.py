@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from ..card import Card
 from ..errors import ParameterError
 from ..ledger import Ledger, Record
-from ..policy import Case, Decision, Policy, Sentence, Vote
+from ..policy import Case, Decision, Policy, Sentence, Vote, against_most, check_share
 from ..round import ClientId
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ class Ban(Policy):
     client is on parole: for ``parole`` rounds of its own it is judged again but contributes nothing, and
     one more suspicion bans it again at once.
 
+    Excluded, but no strike: suspects who are more than ``max_share`` of the clients that were judged (a
+    verdict against most clients says more about the detector than about them), and a suspect that sent
+    nothing but zeros, as an idle client does.
+
     Args:
         strikes: how many suspicions it takes; 1 bans at once, as FedREDefense does.
         window: only strikes of the last so many rounds count, this one included; None counts all.
@@ -32,6 +36,7 @@ class Ban(Policy):
         max_bans: at most so many bans in one round, of those that any detector ranks highest; whoever else
             has earned one is excluded and keeps its strikes. Bounds the damage when honest clients are
             framed or a detector errs. Unusable updates are not counted.
+        max_share: the largest share of suspects among the clients of a round that earns strikes, in (0, 1].
         rule: how scores become suspects, see :mod:`fedguard.rules`.
         vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
 
@@ -56,6 +61,7 @@ class Ban(Policy):
         duration: int | None = None,
         parole: int = 0,
         max_bans: int | None = None,
+        max_share: float = 0.5,
         rule: str | dict[str, Any] = "native",
         vote: Vote = "any",
     ) -> None:
@@ -74,6 +80,8 @@ class Ban(Policy):
             )
         if max_bans is not None and max_bans < 1:
             raise ParameterError(f"max_bans is {max_bans} per round; use at least 1, or null for no limit")
+        check_share("ban", max_share)
+        self.max_share = max_share
         self.max_bans = max_bans
         self.strikes = strikes
         self.lookback = strikes - 1
@@ -84,15 +92,19 @@ class Ban(Policy):
     def decide(self, case: Case) -> Decision:
         """Exclude the suspects and those on parole, and ban those with enough strikes."""
         suspects, phrases = self.suspects(case)
+        most = against_most(suspects, self.max_share)
+        strikes = np.array([s and not most and not case.idle(i) for i, s in enumerate(suspects)], dtype=bool)
         weights = (~suspects).astype(float)
         bans: dict[int, int | None] = {}
         reasons = []
-        spared = self._spared(case, suspects)
-        for i, (client, suspect, phrase) in enumerate(zip(case.client_ids, suspects, phrases, strict=True)):
+        spared = self._spared(case, strikes)
+        for i, (client, phrase) in enumerate(zip(case.client_ids, phrases, strict=True)):
             sentence = Sentence(text="accepted")
             served = self._on_parole(case.ledger[client])
-            if suspect:
+            if strikes[i]:
                 sentence = self.sentence(client, case.index, case.ledger)
+            elif suspects[i]:
+                sentence = Sentence(text=f"excluded, no strike: {most or 'its update is zero'}")
             elif served is not None:
                 weights[i] = 0.0
                 sentence = Sentence(text=f"excluded, on parole: round {served + 1} of {self.parole}")
@@ -101,15 +113,16 @@ class Ban(Policy):
             if sentence.ban:
                 bans[i] = sentence.until
             reasons.append(f"{sentence.text}: {phrase}")
-        return Decision(weights, suspects, tuple(reasons), bans)
+        note = most and f"{most}: they are excluded, nobody gets a strike"
+        return Decision(weights, suspects, tuple(reasons), bans, strikes=strikes, note=note)
 
-    def _spared(self, case: Case, suspects: NDArray[np.bool_]) -> set[int]:
+    def _spared(self, case: Case, strikes: NDArray[np.bool_]) -> set[int]:
         """The positions of those who have earned a ban, but are beyond the limit of a round."""
         if self.max_bans is None:
             return set()
         earned = [
             int(i)
-            for i in np.flatnonzero(suspects)
+            for i in np.flatnonzero(strikes)
             if self.sentence(case.client_ids[i], case.index, case.ledger).ban
         ]
         ranks = [rankdata(scores.values, method="max") for scores in case.scores.values()]
@@ -118,12 +131,15 @@ class Ban(Policy):
         return set(earned[self.max_bans :])
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
-        """One more strike, counted since the last ban and within the window; on parole, one is enough."""
+        """One more strike, counted since the last ban and within the window; on parole, one is enough.
+
+        A strike of the same round, which is judged again, counts once.
+        """
         record = ledger[client]
         since = record.banned_since if record.banned_since is not None else -1
         if self.window is not None:
             since = max(since, index - self.window)
-        count = 1 + sum(strike > since for strike in record.strikes)
+        count = 1 + sum(strike > since and strike != index for strike in record.strikes)
         if count < self.strikes and self._on_parole(record) is None:
             return Sentence(text=f"excluded, strike {count} of {self.strikes}")
         until = None if self.duration is None else index + self.duration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from ..card import Card
 from ..errors import ParameterError
 from ..history import History
-from ..policy import Case, Decision, Policy, Vote
-from ..restored import numbers, pairs
+from ..ledger import Ledger
+from ..policy import Case, Decision, Policy, Sentence, Vote, against_most, check_share
+from ..restored import numbers, pairs, whole_numbers
 from ..round import ClientId
 from ..state import State
 
@@ -25,10 +27,19 @@ MOST = 1e150
 
 
 class Past(NamedTuple):
-    """What is kept of a client: the wealth of every bet, and per detector its scores since calibration."""
+    """What is kept of a client.
+
+    Attributes:
+        wealth: of every bet.
+        scores: per detector, its scores since calibration.
+        unusable: the latest rounds in which its update could not be used.
+        last: the last round that was bet on; a repeat of it is not bet on again.
+    """
 
     wealth: list[float]
     scores: dict[str, list[float]]
+    unusable: tuple[int, ...] = ()
+    last: int = -1
 
 
 def bets(p: float, least: float) -> NDArray[np.float64]:
@@ -37,6 +48,11 @@ def bets(p: float, least: float) -> NDArray[np.float64]:
     Each has an expectation of at most 1 if P(p ≤ u) ≤ u for all u.
     """
     return np.array([1.0, (p <= least) / least, *(k * p ** (k - 1) for k in KAPPAS)])
+
+
+def _rest(unusable: Iterable[int] = (), last: int = -1) -> tuple[tuple[int, ...], int]:
+    """What states of earlier versions lack."""
+    return tuple(whole_numbers(unusable)), whole_numbers([last])[0]
 
 
 def _bounded(score: float) -> float:
@@ -68,8 +84,14 @@ class Evidence(Policy):
     = 0, it is a suspect with P ≤ ``rate`` in every round, whatever happened before. Under ``centre`` "own"
     exchangeable are the differences to the client's own mean in the first rounds: clients may differ in
     level; this holds approximately, and clients unknown by then are compared as they are. Nobody is banned
-    in the first rounds. Unusable updates are excluded and say nothing about p. One round bans only if it can:
-    k + 1 ≥ 5 · clients/α at the first one judged.
+    in the first rounds. One round bans only if it can: k + 1 ≥ 5 · clients/α at the first one judged.
+
+    Nobody's wealth grows in a round with more than ``max_share`` suspects, nor that of a client that sent
+    nothing but zeros: M_t ← min(M_t, M_t−1), still a supermartingale. A repeated round counts once.
+
+    Unusable updates (NaN, say) are excluded, say nothing about p, and are counted apart: who has sent
+    ``max_unusable`` of them, in whichever rounds, is banned for good. The promise is about scores; it does
+    not cover an honest client whose training breaks that often. An operator's unban starts the count anew.
 
     Suspects of the round are excluded, as under ``exclude``, by ``rule``; the promise is about bans alone.
 
@@ -82,6 +104,8 @@ class Evidence(Policy):
         centre: "none" compares scores as they are, "own" less the client's mean in the first rounds.
         share: of the wealth, spread anew every round, in [0, 1).
         memory: own scores kept per client and detector; beyond so many, the promise is approximate.
+        max_unusable: unusable updates, the last one included, for which a client is banned; None never bans.
+        max_share: the largest share of suspects among the clients of a round that is evidence, in (0, 1].
         rule: how scores become suspects, see :mod:`fedguard.rules`.
         vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
 
@@ -110,6 +134,8 @@ class Evidence(Policy):
         centre: Literal["none", "own"] = "none",
         share: float = 0.01,
         memory: int = 1000,
+        max_unusable: int | None = 5,
+        max_share: float = 0.5,
         rule: str | dict[str, Any] = "native",
         vote: Vote = "any",
     ) -> None:
@@ -127,6 +153,13 @@ class Evidence(Policy):
             raise ParameterError(
                 f"evidence: centre is {centre!r}; use 'none', or 'own' with more than 1 round to learn from"
             )
+        if max_unusable is not None and max_unusable < 1:
+            raise ParameterError(
+                f"evidence: max_unusable is {max_unusable}; use 1 or more, or null for no such ban"
+            )
+        check_share("evidence", max_share)
+        self.max_unusable, self.max_share = max_unusable, max_share
+        self.lookback = 0 if max_unusable is None else max_unusable - 1
         self.alpha, self.clients, self.rounds, self.rate = alpha, clients, rounds, rate
         self.centre, self.share, self.memory = centre, share, memory
         self._past: History[Past] = History()
@@ -149,7 +182,20 @@ class Evidence(Policy):
                 reasons.append(f"{'excluded' if suspects[i] else 'accepted'}: {text}: {phrases[i]}")
         guilty = suspects.copy()
         guilty[list(bans)] = True
-        return Decision((~guilty).astype(float), guilty, tuple(reasons), bans)
+        most = against_most(suspects, self.max_share)
+        strikes = np.array([g and not most and not case.idle(i) for i, g in enumerate(guilty)], dtype=bool)
+        note = most and f"{most}: they are excluded, it is evidence against nobody"
+        return Decision((~guilty).astype(float), guilty, tuple(reasons), bans, strikes=strikes, note=note)
+
+    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
+        """One more unusable update; those that an unban has forgiven are no strikes any more."""
+        if self.max_unusable is None:
+            return Sentence()
+        known = set(ledger[client].strikes) - {index}
+        count = 1 + len(known.intersection(self._before(client).unusable))
+        if count < self.max_unusable:
+            return Sentence(text=f"excluded, unusable update {count} of {self.max_unusable}")
+        return Sentence(True, None, f"banned for good: {count} unusable updates")
 
     def _learning(self, case: Case) -> bool:
         return any(len(self._clean.get(name, ())) < self.rounds for name in case.scores)
@@ -164,9 +210,15 @@ class Evidence(Policy):
             p = np.where(suspects, self.rate, 1.0)
         else:
             p, least = self._p_values(case, before)
-        stakes = [mixed(np.array(past.wealth), self.share) for past in before]
-        pairs = zip(stakes, p, strict=True)
-        return [(np.minimum(w * bets(x, least), MOST).tolist(), float(x)) for w, x in pairs]
+        most = bool(against_most(suspects, self.max_share))
+        result = []
+        for i, (past, x) in enumerate(zip(before, p, strict=True)):
+            stake = mixed(np.array(past.wealth), self.share)
+            wealth = np.minimum(stake * bets(x, least), MOST).tolist()
+            grows = sum(wealth) > sum(past.wealth)
+            again = case.index == past.last
+            result.append((past.wealth if again or (grows and (most or case.idle(i))) else wealth, float(x)))
+        return result
 
     def _p_values(self, case: Case, before: list[Past]) -> tuple[NDArray[np.float64], float]:
         """(n,) the smallest p of any detector, times their number; and the smallest that can be."""
@@ -217,19 +269,34 @@ class Evidence(Policy):
             levels = {name: self._reference(name)[1] for name in case.scores if self.rounds}
             for i, (wealth, _) in enumerate(self._wealth(case, suspects)):
                 client = case.client_ids[i]
-                own = dict(self._before(client).scores)
-                for name, level in levels.items():
+                past = self._before(client)
+                own = dict(past.scores)
+                for name, level in levels.items() if past.last != case.index else ():
                     value = _bounded(case.scores[name].values[i]) - level.get(client, 0.0)
                     own[name] = [*own.get(name, []), value][-self.memory :]
-                kept[client] = Past(wealth, own)
+                kept[client] = Past(wealth, own, past.unusable, case.index)
             self._past.remember(kept)
         super().commit(case, decision)
+
+    def commit_unusable(self, clients: Sequence[ClientId], index: int) -> None:
+        """Remember the rounds in which clients sent unusable updates, as many as are counted."""
+        if self.max_unusable is None:
+            return
+        kept = {}
+        for client in clients:
+            past = self._before(client)
+            rounds = sorted({*past.unusable, index})[-self.max_unusable :]
+            kept[client] = past._replace(unusable=tuple(rounds))
+        self._past.remember(kept)
 
     def state_dict(self) -> State:
         """What was learnt, the clients' wealth and scores, and what the rule remembers."""
         return {
             "clean": {n: [[list(pair) for pair in part] for part in r] for n, r in self._clean.items()},
-            "past": [[client, list(past.wealth), dict(past.scores)] for client, past in self._past.items()],
+            "past": [
+                [client, list(past.wealth), dict(past.scores), list(past.unusable), past.last]
+                for client, past in self._past.items()
+            ],
             "rule": super().state_dict(),
         }
 
@@ -240,7 +307,7 @@ class Evidence(Policy):
             for name, rounds in state["clean"].items()
         }
         self._past = History(
-            (client, Past(numbers(w, BETS), {name: numbers(v) for name, v in scores.items()}))
-            for client, w, scores in state["past"]
+            (client, Past(numbers(w, BETS), {name: numbers(v) for name, v in scores.items()}, *_rest(*more)))
+            for client, w, scores, *more in state["past"]
         )
         super().load_state_dict(state["rule"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from ..card import Card
-from ..policy import Case, Decision, Policy
+from ..policy import Case, Decision, Policy, against_most
 
 
 class Exclude(Policy):
     """Weight 0 for suspects, 1 for everybody else; every round is judged afresh.
+
+    Where more than half are suspects the outcome's note says so: rules that select a few clients, as Krum
+    selects one, do that by design; any other verdict against most clients is to be doubted.
 
     Args:
         rule: how scores become suspects, see :mod:`fedguard.rules`.
@@ -22,4 +25,9 @@ class Exclude(Policy):
         reasons = tuple(
             f"excluded: {p}" if s else f"accepted: {p}" for s, p in zip(suspects, phrases, strict=True)
         )
-        return Decision((~suspects).astype(float), suspects, reasons)
+        most = against_most(suspects)
+        note = (
+            most
+            and f"{most}, and excluded by {', '.join(case.scores)}: few are selected by design, or in error"
+        )
+        return Decision((~suspects).astype(float), suspects, reasons, note=note)

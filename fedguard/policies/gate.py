@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Gate(Policy):
 
     def decide(self, case: Case) -> Decision:
         """Let everybody through unless the gate's detector suspects anybody."""
+        if not case.scores:  # nobody could be scored: no question of the gate
+            return self.policy.decide(case)
         name = self._gate(list(case.scores))
         flagged, _ = self.rule(case.scores[name], name)
         if not flagged.any():
@@ -78,11 +81,15 @@ class Gate(Policy):
         decision = self.policy.decide(self._inner(case, name))
         opened = f"{name} sees an attack by {int(flagged.sum())} clients"
         reasons = tuple(f"{reason}; {opened}" for reason in decision.reasons)
-        return Decision(decision.weights, decision.suspects, reasons, decision.bans, decision.plain)
+        return dataclasses.replace(decision, reasons=reasons)
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
         """What the inner policy says: an unusable update is no question of the gate."""
         return self.policy.sentence(client, index, ledger)
+
+    def commit_unusable(self, clients: Sequence[ClientId], index: int) -> None:
+        """The inner policy's business, like ``sentence``."""
+        self.policy.commit_unusable(clients, index)
 
     def commit(self, case: Case, decision: Decision) -> None:
         """The gate's rule and the inner policy remember on their own."""
@@ -104,4 +111,4 @@ class Gate(Policy):
 
     def _inner(self, case: Case, gate: str) -> Case:
         others = {name: scores for name, scores in case.scores.items() if name != gate}
-        return Case(case.index, case.client_ids, others or case.scores, case.ledger)
+        return dataclasses.replace(case, scores=others or case.scores)

@@ -31,6 +31,7 @@ def build_guard(cell: Cell) -> Guard:
         _make("policies", _policy(defense), cell),
         build_aggregator(cell),
         stages=[_make("stages", spec, cell) for spec in defense.stages],
+        on_too_few=defense.on_too_few,
     )
 
 
@@ -48,6 +49,7 @@ def resolve_defense(defense: Defense, settings: Settings) -> Defense:
     """
     told = None if defense.flcert or getattr(settings, "grid", None) else settings.assumed_per_round
     return Defense(
+        on_too_few=defense.on_too_few,
         flcert=defense.flcert,
         detector=[_resolved("detectors", spec, told) for spec in defense.detector],
         policy=_resolved("policies", _policy(defense), told),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from ..too_few import OnTooFew
 from .base import Model
 from .schedule import Schedule
 
@@ -61,6 +62,8 @@ class Defense(Model):
         policy: what follows from the scores; "exclude" if there is a detector, "observe" if not.
         stages: what happens to updates before the aggregator and to the aggregate after it, in order.
         aggregator: the aggregation rule.
+        on_too_few: what happens if fewer clients are left than a method needs: "keep_global", "mean",
+            "median" or "error", see :class:`fedguard.Guard`.
         flcert: train several global models on groups of clients, and let them vote; each group has a
             guard of its own.
     """
@@ -69,6 +72,7 @@ class Defense(Model):
     policy: ShortSpec | None = None
     stages: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
     aggregator: ShortSpec = Spec(name="mean")
+    on_too_few: OnTooFew | None = None
     flcert: FLCertSettings | None = None
 
 

@@ -205,6 +205,7 @@ def sound(round: Round, outcome: Outcome) -> None:
     require(outcome.kept_global == (not outcome.weights.any()), "kept_global does not fit the weights")
     require(not (outcome.kept_global and outcome.aggregate.any()), "nobody was let through, yet it moves")
     scored = usable & ~outcome.banned if outcome.by_detector else np.zeros(n, dtype=bool)
+    scored &= np.array([not reason.startswith("not scored: ") for reason in outcome.reasons])  # too few
     require(not np.isnan(outcome.scores[scored]).any(), "a score is NaN")
 
 

@@ -77,7 +77,7 @@ def test_wealth_is_that_by_hand(share):
                 assert wealth == pytest.approx(expected[c][t - 4][0], rel=6e-3)  # printed with 3 digits
                 assert p == pytest.approx(expected[c][t - 4][1], rel=6e-2)
         policy.commit(situation, decision)
-    for client, wealth, _ in policy.state_dict()["past"]:
+    for client, wealth, *_ in policy.state_dict()["past"]:
         assert math.fsum(wealth) == pytest.approx(expected[client][-1][0], rel=1e-12)
 
 
@@ -88,7 +88,7 @@ def test_levels_of_clients_are_taken_off():
     rounds = [level + rng.normal(size=4) for _ in range(40)]
     own = Evidence(rounds=10, centre="own", alpha=0.05)
     assert run(own, rounds) == {}
-    for _, wealth, _ in own.state_dict()["past"]:
+    for _, wealth, *_ in own.state_dict()["past"]:
         assert sum(wealth) < 20
     # the by-hand p of client 1 in round 10: differences to the mean of its other clean scores
     residuals = [
@@ -127,8 +127,12 @@ def test_a_declared_rate():
 
 def test_limit_is_clients_over_alpha():
     suspects = [[True]] * 3
-    assert run(Evidence(rounds=0, rate=0.01, alpha=0.05), [[1.0]] * 3, suspects=suspects) == {0: 0}
-    assert run(Evidence(rounds=0, rate=0.01, alpha=0.05, clients=2), [[1.0]] * 3, suspects=suspects) == {0: 1}
+    assert run(Evidence(rounds=0, rate=0.01, alpha=0.05, max_share=1), [[1.0]] * 3, suspects=suspects) == {
+        0: 0
+    }
+    assert run(
+        Evidence(rounds=0, rate=0.01, alpha=0.05, clients=2, max_share=1), [[1.0]] * 3, suspects=suspects
+    ) == {0: 1}
 
 
 def test_every_bet_is_fair():
@@ -201,7 +205,7 @@ def test_without_a_share_a_sleeper_is_forgotten_for_longer():
 
 
 def test_a_client_keeps_its_evidence_under_either_form_of_its_id():
-    policy = Evidence(rounds=0, rate=0.02, alpha=0.002)
+    policy = Evidence(rounds=0, rate=0.02, alpha=0.002, max_share=1)
     for t, name in enumerate([7, "7", 7]):
         situation = case(t, [1.0], [True], ids=[name])
         decision = policy.decide(situation)
@@ -213,7 +217,7 @@ def test_a_client_keeps_its_evidence_under_either_form_of_its_id():
 def test_memory_is_bounded():
     policy = Evidence(rounds=1, memory=3)
     run(policy, np.random.default_rng(0).normal(size=(9, 4)))
-    assert {len(scores["one"]) for _, _, scores in policy.state_dict()["past"]} == {3}
+    assert {len(scores["one"]) for _, _, scores, *_ in policy.state_dict()["past"]} == {3}
 
 
 def test_infinite_and_equal_scores_are_defined():
@@ -226,7 +230,7 @@ def test_infinite_and_equal_scores_are_defined():
         assert pack(restored.state_dict()) == pack(policy.state_dict())
         last = case(9, [np.inf, 0.0, 0.0])
         assert restored.decide(last).reasons == policy.decide(last).reasons
-        assert np.isfinite([w for _, wealth, _ in policy.state_dict()["past"] for w in wealth]).all()
+        assert np.isfinite([w for _, wealth, *_ in policy.state_dict()["past"] for w in wealth]).all()
 
 
 def test_two_detectors_share_the_doubt():

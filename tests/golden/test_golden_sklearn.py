@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sklearn
 import torch
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor
@@ -18,6 +19,7 @@ from torch import nn
 
 from fedguard import Round, Server, make_detector
 from fedguard.detectors import _features
+from fedguard.detectors._estimators import judge
 from fedguard.errors import DetectorError, NeedError, ParameterError, TooFewClientsError
 
 FOREST = "sklearn.ensemble.IsolationForest"
@@ -537,3 +539,28 @@ def test_a_detector_of_pyod_that_does_not_fit_the_round_says_so(pyod):
         DetectorError, match="SOD cannot judge 14 clients by 10 features: ref_set is set to 10"
     ):
         detect(updates_of(0), estimator="pyod.models.sod.SOD")
+
+
+@pytest.mark.parametrize(("name", "least"), [("abod.ABOD", 4), ("cof.COF", 3)])
+def test_what_needs_more_neighbors_says_how_many_clients(name, least):
+    pytest.importorskip("pyod")
+    detector = make_detector("sklearn", estimator=f"pyod.models.{name}")
+    rng = np.random.default_rng(0)
+    with pytest.raises(TooFewClientsError, match=f"sklearn needs at least {least} clients"):
+        detector(rng.normal(size=(least - 1, 20)))
+    assert np.isfinite(detector(rng.normal(size=(least, 20))).values).all()
+
+
+def test_nobody_is_told_apart_where_nobody_gets_a_finite_score():
+    class Nothing(BaseEstimator, OutlierMixin):
+        """Gives no number, and calls everybody an outlier."""
+
+        def fit_predict(self, X, y=None):
+            return -np.ones(len(X))
+
+        def score_samples(self, X):
+            return np.full(len(X), np.nan)
+
+    values, flagged = judge(Nothing, {}, np.random.default_rng(0).normal(size=(5, 3)), 0)
+    assert values.tolist() == [0.0] * 5
+    assert not flagged.any()

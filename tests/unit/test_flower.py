@@ -267,7 +267,7 @@ def test_too_few_left_skips_the_round_and_never_hangs(monkeypatch):
     monkeypatch.setattr("fedguard.flower.nodes.time.monotonic", lambda: next(clock))
     monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", lambda seconds: None)
     grid = MemoryGrid({1: moved(1), 2: moved(100), 3: moved(100)})
-    strategy = GuardedStrategy(fedavg(), banning(), patience=30)
+    strategy = GuardedStrategy(fedavg(), banning(max_share=1), patience=30)
     result = play(strategy, grid, 3)
     assert [sorted(asked) for asked in grid.asked[::2]] == [[1, 2, 3], [], []]
     assert steps(result.arrays)["b"] == [1.0], "the model of the first round stays"
@@ -375,7 +375,7 @@ def test_a_refused_round_keeps_the_global_model_and_says_so(bug):
 
 def test_a_refused_round_may_be_passed_on_but_for_what_cannot_be_used():
     broken = lambda arrays, message: reply({"a": arrays["a"] * np.nan, "b": arrays["b"]})  # noqa: E731
-    strategy = GuardedStrategy(fedavg(), Guard(Picky()), on_refusal="pass")
+    strategy = GuardedStrategy(fedavg(), Guard(Picky(), on_too_few="error"), on_refusal="pass")
     result = play(strategy, MemoryGrid({1: moved(1), 2: moved(2), 3: broken}))
     assert steps(result.arrays)["b"] == [1.5]
 

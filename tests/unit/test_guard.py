@@ -214,8 +214,8 @@ def failing(kind):
         "nan": lambda: Guard(
             First(), None, answering(Aggregator, "bad", "aggregate", lambda: torch.full((2,), NAN))
         ),
-        "too few": lambda: Guard(First(), None, Krum(num_malicious=1)),
-        "too few 2": lambda: Guard(First(), None, TrimmedMean(num_malicious=2)),
+        "too few": lambda: Guard(First(), None, Krum(num_malicious=2), on_too_few="error"),
+        "too few 2": lambda: Guard(First(), None, TrimmedMean(num_malicious=3), on_too_few="error"),
         "commit": lambda: Guard([First(), Clumsy()]),
         "commit first": lambda: Guard([Clumsy(), First()]),
         "interrupted": lambda: Guard([First(), type("C", (Clumsy,), {"error": KeyboardInterrupt})()]),

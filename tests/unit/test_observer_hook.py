@@ -52,7 +52,7 @@ def test_observers_are_told_in_order_once_the_state_is_committed():
     first, second = Memo(), Memo()
     guard = guarded(first, second)
     first.guard = guard
-    round = Round(X, IDS)
+    round = Round(X, IDS, index=0)
     outcome = guard.process(round)
     assert first.seen == [(round, outcome, 1)]
     assert first.seen[0][0] is round

@@ -149,13 +149,15 @@ def test_no_more_bans_in_a_round_than_allowed():
     ids = tuple("abcdef")
     one = Scores(np.array([5.0, 9, 1, 7, 7, 0]), np.array([1, 1, 0, 1, 1, 0], dtype=bool), "far")
     two = Scores(np.array([0.0, 0, 8, 0, 0, 0]), np.array([0, 0, 1, 0, 0, 0], dtype=bool), "odd")
-    decision = make_policy("ban", max_bans=2).decide(Case(3, ids, {"one": one, "two": two}, Ledger()))
+    decision = make_policy("ban", max_bans=2, max_share=1).decide(
+        Case(3, ids, {"one": one, "two": two}, Ledger())
+    )
     assert sorted(decision.bans) == [1, 2], "the highest of each detector"
     assert decision.weights.tolist() == [0, 0, 0, 0, 0, 1], "the others stay out of this round"
     assert decision.reasons[0].startswith("excluded, spared a ban: 2 in this round already: one score 5: far")
-    alone = make_policy("ban", max_bans=2).decide(Case(3, ids, {"one": one}, Ledger()))
+    alone = make_policy("ban", max_bans=2, max_share=1).decide(Case(3, ids, {"one": one}, Ledger()))
     assert sorted(alone.bans) == [1, 3], "equal scores: by id"
-    everybody = make_policy("ban", max_bans=5).decide(Case(3, ids, {"one": one}, Ledger()))
+    everybody = make_policy("ban", max_bans=5, max_share=1).decide(Case(3, ids, {"one": one}, Ledger()))
     assert sorted(everybody.bans) == [0, 1, 3, 4]
 
 
@@ -164,6 +166,6 @@ def test_who_has_not_earned_a_ban_takes_no_place_from_those_who_have():
     ledger.judge("c", 1, 1.0, True)
     values = np.array([9.0, 8.0, 1.0])
     scores = {"one": Scores(values, np.array([True, True, True]), "far")}
-    decision = make_policy("ban", strikes=2, max_bans=1).decide(Case(2, IDS, scores, ledger))
+    decision = make_policy("ban", strikes=2, max_bans=1, max_share=1).decide(Case(2, IDS, scores, ledger))
     assert sorted(decision.bans) == [2]
     assert decision.reasons[0].startswith("excluded, strike 1 of 2")

@@ -150,7 +150,7 @@ def test_stages_and_aggregators_remember_accepted_rounds_only_and_survive_packin
     state = unpack(pack(guard.state_dict()))
     guard.detectors["far"].score = lambda round: Scores(np.full(round.n, math.nan))
     with pytest.raises(ContractError):
-        process(guard)
+        process(guard, index=1)
     assert pack(guard.state_dict()) == pack(state)
     other.load_state_dict(state)
     assert process(other, index=1).aggregate.tolist()[0] == (8 + 8) / 2
@@ -279,7 +279,7 @@ def test_parole_is_judged_but_contributes_nothing_until_it_is_served():
 
 
 def test_one_suspicion_on_parole_bans_again():
-    policy = make_policy("ban", strikes=3, duration=2, parole=2)
+    policy = make_policy("ban", strikes=3, duration=2, parole=2, max_share=1)
     decision = judged(policy, ledger_of(0, 1, 2, banned=(2, 4)), 4, suspect=True)
     assert decision.bans == {0: 6}
 
