@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedguard.round import ClientId
-from fedguard.ties import EPSILON, snapped
+from fedguard.ties import EPSILON, snapped, tolerance
 
 from ._ranking import by_id
 
@@ -17,7 +17,7 @@ def hdbscan_labels(
     distances: NDArray[np.float64],
     min_cluster_size: int,
     client_ids: Sequence[ClientId],
-    slack: float,
+    slack: float | None = None,
     scale: float = 0.0,
 ) -> NDArray[np.intp]:
     """(n,) HDBSCAN's cluster of every client, −1 for outliers; a single cluster is allowed.
@@ -29,7 +29,7 @@ def hdbscan_labels(
         distances: (n, n) finite, symmetric.
         min_cluster_size: at least 2, at most n.
         client_ids: the n clients.
-        slack: the relative rounding error of the distances, see :func:`fedguard.ties.tolerance`.
+        slack: the relative rounding error of the distances; None assumes a million parameters.
         scale: see :func:`fedguard.ties.above`.
     """
     n = len(distances)
@@ -38,7 +38,7 @@ def hdbscan_labels(
     from sklearn.cluster import HDBSCAN  # a slow import
 
     order = by_id(client_ids)
-    table = snapped(distances[np.ix_(order, order)], slack, scale)
+    table = snapped(distances[np.ix_(order, order)], tolerance(n) if slack is None else slack, scale)
     size = max(2, min(min_cluster_size, n))
     if 2 * size <= n:  # of clusters without a majority, ties in the order of merging decide
         table = _in_order(table)
