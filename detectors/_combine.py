@@ -35,13 +35,11 @@ def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return z
     part = values[finite]
     part = part / max(np.abs(part).max(), np.finfo(float).tiny)  # scores near 1e308 would overflow
-    middle = np.median(part)
-    slack, part = tolerance(len(part)), part - middle
-    mad = np.median(np.abs(part))
-    spread = (
-        PER_MAD * mad if above(mad, 0.0, slack, abs(middle)) else PER_MEAN_DEVIATION * np.abs(part).mean()
-    )
-    z[finite] = part / spread if above(spread, 0.0, slack, abs(middle)) else 0.0
+    middle, slack = np.median(part), tolerance(len(part))
+    part = part - middle
+    part[~above(np.abs(part), 0.0, slack, abs(middle))] = 0.0  # equal scores differ in their last bits
+    spread = PER_MAD * np.median(np.abs(part)) or PER_MEAN_DEVIATION * np.mean(np.abs(part))
+    z[finite] = part / spread if spread > 0 else 0.0
     return z
 
 

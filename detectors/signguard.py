@@ -86,6 +86,7 @@ class SignGuard(Detector):
         accepted = right_length & cluster
         centre = features[cluster].mean(0)
         away = np.linalg.norm(features - centre, axis=1) + np.abs(np.log(np.clip(ratio, 1e-12, 1e12)))
+        away[~above(away, 0.0, slack, scale=1.0)] = 0.0
         return Scores(
             around_cut(away, ~accepted),
             ~accepted,

@@ -387,7 +387,7 @@ def deepsight_by_hand(x, start, server, bias, tau, seeds, samples, index):
 
 
 def without_ties(distances):
-    """Of equal distances, that of the pair that comes first by id is the shorter: NumPy's sort leaves it open."""
+    """Of equal distances, that of the first pair by id is the shorter; NumPy leaves it open."""
     apart, place = distances.copy(), 0
     for i in range(len(distances)):
         for j in range(i + 1, len(distances)):
