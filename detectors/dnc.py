@@ -124,7 +124,9 @@ class DnC(Detector):
         values = np.zeros(round.n)
         for sample in self._samples(round):
             shares = outlier_scores(sample)
-            rank = ranks(np.sqrt(shares), round.client_ids, tolerance(*sample.shape, DIGITS), scale=1.0)
+            rank = ranks(
+                np.sqrt(shares), round.client_ids, tolerance(*sample.shape, digits=DIGITS), scale=1.0
+            )
             values = np.maximum(values, against_cut(shares, rank, round.n - removed))
         suspects = values > 1
         return Scores(

@@ -139,7 +139,8 @@ def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> N
     centres = np.array([centre for centre, _ in found.values()])
     keys = [-levels(column, slack, scale=1.0) for column in centres.T[::-1]]
     kept: list[NDArray[np.float64]] = []
-    for i in np.lexsort([*keys, [-count for _, count in found.values()]]):
+    most_first = np.array([-count for _, count in found.values()])
+    for i in np.lexsort([*keys, most_first]):
         if not kept or above(cdist(centres[i : i + 1], kept), bandwidth, slack, scale=1.0).all():
             kept.append(centres[i])
     return np.array(kept)

@@ -7,6 +7,7 @@ differs by no more than rounding counts as equal. Scores keep all their bits; on
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,7 +34,7 @@ def tolerance(n: int, d: int = ASSUMED, digits: int | None = None) -> float:
         digits: of numbers rounded to so many decimals; one unit of the last is added, since a number half
             way between two goes either way.
     """
-    return STEPS * EPSILON * (n * d) ** 0.5 + (0.0 if digits is None else 10.0**-digits)
+    return STEPS * EPSILON * math.sqrt(n * d) + (0.0 if digits is None else 10.0**-digits)
 
 
 def above(values: ArrayLike, limit: ArrayLike, slack: float, scale: ArrayLike = 0.0) -> NDArray[np.bool_]:
