@@ -141,6 +141,6 @@ def _unit(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _distinct(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """The columns, rounded to ``DIGITS``, in which clients differ."""
-    slack = tolerance(*columns.shape, digits=DIGITS)
+    slack = tolerance(len(columns), columns.shape[1], DIGITS)
     rounded = np.stack([snapped(column, slack, scale=1.0) for column in columns.round(DIGITS).T], 1)
     return rounded[:, np.ptp(rounded, axis=0) > 0]

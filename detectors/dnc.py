@@ -124,9 +124,8 @@ class DnC(Detector):
         values = np.zeros(round.n)
         for sample in self._samples(round):
             shares = outlier_scores(sample)
-            rank = ranks(
-                np.sqrt(shares), round.client_ids, tolerance(*sample.shape, digits=DIGITS), scale=1.0
-            )
+            slack = tolerance(round.n, sample.shape[1], DIGITS)
+            rank = ranks(np.sqrt(shares), round.client_ids, slack, scale=1.0)
             values = np.maximum(values, against_cut(shares, rank, round.n - removed))
         suspects = values > 1
         return Scores(

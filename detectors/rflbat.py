@@ -77,7 +77,7 @@ class RFLBAT(Detector):
         )
 
     def _near(self, points: NDArray[np.float64], members: NDArray[np.bool_], eps: float) -> NDArray[np.bool_]:
-        sums, slack = _sums(points[members]), tolerance(*points.shape, digits=DIGITS)
+        sums, slack = _sums(points[members]), tolerance(len(points), self.components, DIGITS)
         near = members.copy()
         near[members] = ~above(sums, eps * np.median(sums), slack) if len(sums) else False
         return near
