@@ -64,6 +64,26 @@ def bench(*args: str) -> None:
     call([str(BIN / "python"), "benchmarks/speed.py", *args])
 
 
+def test_cpus(*args: str) -> None:
+    """The golden and contract tests as on other CPUs; takes minutes for each, hence by hand."""
+    call([str(BIN / "python"), "tests/every_cpu.py", *args])
+
+
+def test_oldest(*args: str) -> None:
+    """Tests with the oldest versions that pyproject.toml admits, in an environment of their own."""
+    call([*PIP, "uv"])
+    call([str(BIN / "python"), "tests/oldest.py", *args])
+
+
+def lock() -> None:
+    """Renew constraints.txt: every package of every extra, the newest that constraints.in admits."""
+    call([*PIP, "uv"])
+    command = [str(BIN / "python"), "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"]
+    command += ["--upgrade", "--universal", "--python-version", "3.11", "--constraint", "constraints.in"]
+    command += ["--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet"]
+    call([*command, "--custom-compile-command", "make lock", "--output-file", "constraints.txt"])
+
+
 def test_all(*args: str) -> None:
     """Every test that needs no downloaded data, the slow ones too, with all extras installed."""
     wanted = STAMP.read_text() + EXTRAS
@@ -102,6 +122,7 @@ def audit() -> None:
 def main() -> None:
     """Set up, then do what was asked."""
     jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
+    jobs |= {"test-cpus": test_cpus, "test-oldest": test_oldest, "lock": lock}
     jobs |= {"audit": audit, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedguard.attack import Knowledge, UpdateView
 from fedguard.errors import ParameterError
+from fedguard.ties import above, tolerance
 
 from ._gamma import FarthestStep, Line, Perturbation
 
@@ -127,7 +128,7 @@ def afa_keeps(gram: NDArray[np.float64], xi: float = 2.0, growth: float = 0.5) -
 
     Source: Muñoz-González et al., arXiv 1909.05125, Algorithm 1.
     """
-    kept = np.ones(len(gram), dtype=bool)
+    kept, slack = np.ones(len(gram), dtype=bool), tolerance(len(gram), digits=12)
     while True:
         share = kept / kept.sum()
         along = gram @ share
@@ -135,7 +136,10 @@ def afa_keeps(gram: NDArray[np.float64], xi: float = 2.0, growth: float = 0.5) -
         cosines = np.divide(along, scale, out=np.zeros(len(gram)), where=scale > 0).round(12)  # copies tie
         left = cosines[kept]
         middle, spread = np.median(left), left.std()
-        out = cosines < middle - xi * spread if left.mean() < middle else cosines > middle + xi * spread
+        if above(middle, left.mean(), slack, scale=1.0):
+            out = above(middle - xi * spread, cosines, slack, scale=1.0)
+        else:
+            out = above(cosines, middle + xi * spread, slack, scale=1.0)
         if not (out & kept).any():
             return kept
         kept &= ~out

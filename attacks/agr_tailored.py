@@ -13,6 +13,7 @@ from fedguard.attack import Knowledge, UpdateView
 from fedguard.card import Card
 from fedguard.errors import ParameterError
 from fedguard.round import Round
+from fedguard.ties import lowest, tolerance
 
 from ._agr import TailoredStep, Value, copies_among, passed_by_afa, shifted, taken
 from ._gamma import Line, Perturbation
@@ -108,7 +109,7 @@ def _selection(rule: Rule | None, table: Tensor, m: int) -> list[int]:
     """Positions that a rule of the Krum family selects; f = m, or as much as n clients allow."""
     n = len(table)
     if rule == "krum":
-        return [int(krum_scores(table, min(m, n - 3)).argmin())]
+        return [lowest(krum_scores(table, min(m, n - 3)).cpu().numpy(), tolerance(n))]
     if rule == "multi_krum":
         return multi_krum(table, min(m, (n - 3) // 2))
     return bulyan_selection(table, min(m, (n - 3) // 4))

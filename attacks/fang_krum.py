@@ -12,6 +12,7 @@ from fedguard.aggregators.krum import krum_scores
 from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
 from fedguard.card import Card
 from fedguard.errors import ParameterError
+from fedguard.ties import above, lowest, tolerance
 from fedguard.updates import Updates
 
 from ._checks import require_positive
@@ -129,7 +130,9 @@ class FangKrum(Attack):
         if self.direction == "mean":
             s = self._direction(mean_and_std(updates.matrix)[0])
         else:
-            chosen = krum_scores(updates.sq_distances, f).argmin()
+            chosen = lowest(
+                krum_scores(updates.sq_distances, f).cpu().numpy(), tolerance(updates.n, updates.d)
+            )
             s = self._direction(updates.matrix[chosen].double())
         search = Search(updates.take(range(c, updates.n)), s, self.threshold)
         step, works = search.largest(c, f)
@@ -216,4 +219,4 @@ class Search:
         distances[crafted:, :crafted] = far[:, None]
         distances[crafted:, crafted:] = self.sq_distances
         scores = krum_scores(distances, f)
-        return bool(scores[0] < scores[crafted:].min())
+        return bool(above(scores[crafted:].min().cpu(), scores[0].cpu(), tolerance(n, self.d)))

@@ -12,6 +12,7 @@ from fedguard.card import Card
 from fedguard.eigen import top_eigenvector
 from fedguard.errors import ParameterError
 from fedguard.state import State
+from fedguard.ties import lowest, tolerance
 from fedguard.updates import Updates
 
 from ._statistics import along
@@ -94,7 +95,7 @@ class Mimic(Attack):
         else:
             direction, rounds = known.direction.double(), known.rounds
         products = along(updates, updates.mean, direction) + updates.mean @ direction
-        target = int(products.abs().argmax())
+        target = lowest(-products.abs().cpu().numpy(), tolerance(updates.n, updates.d))
         return Choice(direction.float(), target, updates.n, rounds)
 
 

@@ -8,22 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedguard.round import ClientId
+from fedguard.ties import EPSILON, snapped, tolerance
 
 from ._ranking import by_id
 
 
 def hdbscan_labels(
-    distances: NDArray[np.float64], min_cluster_size: int, client_ids: Sequence[ClientId]
+    distances: NDArray[np.float64],
+    min_cluster_size: int,
+    client_ids: Sequence[ClientId],
+    slack: float | None = None,
+    scale: float = 0.0,
 ) -> NDArray[np.intp]:
     """(n,) HDBSCAN's cluster of every client, −1 for outliers; a single cluster is allowed.
 
-    Clients are ordered by id first, so that ties are not decided by the order of arrival. One client alone
-    is a cluster; so are clients that are all the same.
+    Clients are ordered by id first, so that ties are not decided by the order of arrival; distances that
+    are equal up to rounding are ties. One client alone is a cluster; so are clients that are all the same.
 
     Args:
         distances: (n, n) finite, symmetric.
         min_cluster_size: at least 2, at most n.
         client_ids: the n clients.
+        slack: the relative rounding error of the distances; None assumes a million parameters.
+        scale: see :func:`fedguard.ties.above`.
     """
     n = len(distances)
     if n < 2 or not distances.any():
@@ -31,14 +38,28 @@ def hdbscan_labels(
     from sklearn.cluster import HDBSCAN  # a slow import
 
     order = by_id(client_ids)
-    table = distances[np.ix_(order, order)]
+    table = snapped(distances[np.ix_(order, order)], tolerance(n) if slack is None else slack, scale)
     size = max(2, min(min_cluster_size, n))
+    if 2 * size <= n:  # of clusters without a majority, ties in the order of merging decide
+        table = _in_order(table)
     found = HDBSCAN(
         min_cluster_size=size, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True
     ).fit(table)
     labels = np.empty(n, dtype=np.intp)
     labels[order] = found.labels_
     return labels
+
+
+def _in_order(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances without ties, by some last bits: the first pair is the nearest.
+
+    Scikit-learn sorts ties as NumPy does, which does it differently on every kind of CPU.
+    """
+    pairs = np.triu_indices(len(distances), 1)
+    place = np.zeros_like(distances)
+    place[pairs] = np.arange(len(pairs[0]))
+    apart: NDArray[np.float64] = distances * (1 + 4 * EPSILON * (place + place.T))
+    return apart
 
 
 def largest_cluster(labels: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from fedguard.ties import above, levels, tolerance
+
 #: A standard deviation in units of the median, and of the mean, absolute deviation of a normal sample.
 PER_MAD, PER_MEAN_DEVIATION = 1.4826, 1.2533
 
@@ -15,7 +17,9 @@ PER_MAD, PER_MEAN_DEVIATION = 1.4826, 1.2533
 def mean_ranks(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """(n,) mean over detectors of (rank − 1)/(n − 1), ranks from 1; equal scores share their mean rank."""
     n = len(values[0])
-    shares: NDArray[np.float64] = np.mean([(rankdata(v) - 1) / max(n - 1, 1) for v in values], axis=0)
+    shares: NDArray[np.float64] = np.mean(
+        [(rankdata(levels(v, tolerance(n))) - 1) / max(n - 1, 1) for v in values], axis=0
+    )
     return shares
 
 
@@ -31,7 +35,9 @@ def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return z
     part = values[finite]
     part = part / max(np.abs(part).max(), np.finfo(float).tiny)  # scores near 1e308 would overflow
-    part = part - np.median(part)
+    middle, slack = np.median(part), tolerance(len(part))
+    part = part - middle
+    part[~above(np.abs(part), 0.0, slack, abs(middle))] = 0.0  # equal scores differ in their last bits
     spread = PER_MAD * np.median(np.abs(part)) or PER_MEAN_DEVIATION * np.mean(np.abs(part))
     z[finite] = part / spread if spread > 0 else 0.0
     return z
@@ -43,7 +49,8 @@ def p_values(values: NDArray[np.float64], past: NDArray[np.float64]) -> NDArray[
     Without a past the other n − 1 scores take its place.
     """
     known = np.sort(past if len(past) else values)
-    at_least = len(known) - np.searchsorted(known, values, side="left")
+    lenient = values - tolerance(len(values)) * np.where(np.isfinite(values), np.abs(values), 0.0)
+    at_least = len(known) - np.searchsorted(known, lenient, side="left")
     return (1 + at_least) / (1 + len(known)) if len(past) else at_least / len(known)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedguard.errors import NeedError
 from fedguard.round import Round
 from fedguard.seeds import generator
+from fedguard.ties import lowest, snapped, tolerance
 from fedguard.updates import Updates
 
 from .foolsgold import last_layer
@@ -77,7 +78,9 @@ def principal_components(updates: Updates, components: int) -> Tensor:
     values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
     kept = values > ROUNDING * values[0]
     values, vectors = values[kept], vectors[:, kept]
-    peak = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    slack = tolerance(updates.n, updates.d, DIGITS)  # of entries that are equal but for the sign, the first
+    first = [lowest(-column, slack) for column in vectors.abs().T.cpu().numpy()]
+    peak = vectors.gather(0, torch.tensor([first], device=vectors.device))
     coordinates: Tensor = vectors * peak.sign() * values.sqrt()
     return coordinates
 
@@ -138,5 +141,6 @@ def _unit(columns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _distinct(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """The columns, rounded to ``DIGITS``, in which clients differ."""
-    rounded = columns.round(DIGITS)
+    slack = tolerance(len(columns), columns.shape[1], DIGITS)
+    rounded = np.stack([snapped(column, slack, scale=1.0) for column in columns.round(DIGITS).T], 1)
     return rounded[:, np.ptp(rounded, axis=0) > 0]

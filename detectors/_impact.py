@@ -25,6 +25,10 @@ from ._ranking import ranks
 _KNOWN: WeakKeyDictionary[Round, tuple[NDArray[np.float64], NDArray[np.float64]]] = WeakKeyDictionary()
 
 
+#: The rounding of a loss in float32.
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+
 class LeaveOneOut(Detector):
     """What ERR, LFR and Union have in common: they need the same, and remove c clients."""
 
@@ -93,9 +97,17 @@ def _check_size(n: int, aggregator: Aggregator, name: str) -> None:
         )
 
 
+def impact_ranks(round: Round, impact: NDArray[np.float64]) -> NDArray[np.intp]:
+    """(n,) 0 for the smallest impact; equal ones are ordered by client id.
+
+    Impacts are differences of losses, which the model computes in float32.
+    """
+    return ranks(impact, round.client_ids, ROUNDING, scale=1.0)
+
+
 def removed(round: Round, impact: NDArray[np.float64], num_malicious: int | None) -> NDArray[np.bool_]:
     """(n,) the c clients with the largest impact; of equal impacts, those that come later by id."""
-    return ranks(impact, round.client_ids) >= round.n - count(round.n, num_malicious)
+    return impact_ranks(round, impact) >= round.n - count(round.n, num_malicious)
 
 
 def count(n: int, num_malicious: int | None) -> int:

@@ -9,17 +9,30 @@ from numpy.typing import NDArray
 
 from fedguard.round import ClientId
 from fedguard.round import by_id as by_id
+from fedguard.ties import levels, tolerance
 
 
-def ranks(values: NDArray[np.float64], client_ids: Sequence[ClientId]) -> NDArray[np.intp]:
+def ranks(
+    values: NDArray[np.float64],
+    client_ids: Sequence[ClientId],
+    slack: float | None = None,
+    scale: float = 0.0,
+) -> NDArray[np.intp]:
     """(n,) 0 for the lowest value … n − 1 for the highest, all different.
 
-    Equal values are ordered by client id (integers before strings), so that a tie is not decided by
-    the order in which updates happen to arrive.
+    Values that are equal up to rounding are ordered by client id (integers before strings), so that a tie
+    is decided neither by the order in which updates happen to arrive nor by the machine.
+
+    Args:
+        values: (n,); +Inf allowed.
+        client_ids: the n clients.
+        slack: the relative rounding error of the values; None assumes a million parameters.
+        scale: see :func:`fedguard.ties.above`.
     """
+    level = levels(values, tolerance(len(values)) if slack is None else slack, scale)
     ids = by_id(client_ids)
     place = np.empty(len(ids), dtype=np.intp)
     place[ids] = np.arange(len(ids))
     result = np.empty(len(ids), dtype=np.intp)
-    result[np.lexsort((place, values))] = np.arange(len(ids))
+    result[np.lexsort((place, level))] = np.arange(len(ids))
     return result

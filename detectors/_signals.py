@@ -12,6 +12,7 @@ from fedguard.model import predict
 from fedguard.round import Round
 from fedguard.server import Labelled
 from fedguard.threads import single_thread
+from fedguard.ties import lowest, tolerance
 from fedguard.updates import Updates
 
 #: A standard deviation of a normal sample in units of the half-width of its shortest half.
@@ -34,7 +35,7 @@ def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
         return np.zeros(n)
     order = np.sort(values)
     widths = order[half - 1 :] - order[: n - half + 1]
-    start = int(np.argmin(widths))
+    start = lowest(widths, tolerance(n), scale=float(np.median(np.abs(values))))
     scale = max(PER_HALF_WIDTH * widths[start] / 2, floor)
     z: NDArray[np.float64] = (values - order[start : start + half].mean()) / scale
     return z

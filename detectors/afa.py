@@ -17,9 +17,12 @@ from fedguard.restored import count
 from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
 from fedguard.state import State
+from fedguard.ties import above, tolerance
 
 #: In place of the iteration in which a client was removed.
 STAYS = -1
+#: Decimals of a cosine that count.
+DIGITS = 12
 
 
 class AFA(Detector):
@@ -87,11 +90,12 @@ class AFA(Detector):
         products = round.updates.products.cpu().numpy()
         left = np.where(blocked, 0, STAYS)  # the iteration in which a client was removed
         xi, iteration = self.xi, 0
+        slack = tolerance(round.n, round.updates.d, DIGITS)
         while True:
             iteration += 1
             good = left == STAYS
             cosines = _to_aggregate(products, np.where(good, share, 0.0))
-            out = good & _outliers(cosines, good, xi)
+            out = good & outliers(cosines, good, xi, slack)
             if not out.any():
                 break
             left[out] = iteration
@@ -146,15 +150,18 @@ def _to_aggregate(products: NDArray[np.float64], share: NDArray[np.float64]) -> 
     length = math.sqrt(max(0.0, float(share @ along)))
     scale = np.sqrt(np.clip(table.diagonal(), 0, None)) * length
     cosines = np.divide(along, scale, out=np.zeros(len(along)), where=scale > 0)
-    rounded: NDArray[np.float64] = cosines.clip(-1, 1).round(12)  # identical updates are equally similar
+    rounded: NDArray[np.float64] = cosines.clip(-1, 1).round(DIGITS)  # identical updates are equally similar
     return rounded
 
 
-def _outliers(cosines: NDArray[np.float64], good: NDArray[np.bool_], xi: float) -> NDArray[np.bool_]:
+def outliers(
+    cosines: NDArray[np.float64], good: NDArray[np.bool_], xi: float, slack: float
+) -> NDArray[np.bool_]:
+    """(n,) who is farther than ξ standard deviations from the median of the good, on the mean's side."""
     if not good.any():
         return good
     inside = cosines[good]
     median, spread = float(np.median(inside)), float(inside.std())
-    if inside.mean() < median:
-        return cosines < median - xi * spread
-    return cosines > median + xi * spread
+    if above(median, inside.mean(), slack, scale=1.0):
+        return above(median - xi * spread, cosines, slack, scale=1.0)
+    return above(cosines, median + xi * spread, slack, scale=1.0)

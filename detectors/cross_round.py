@@ -17,6 +17,7 @@ from fedguard.restored import vectors
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
+from fedguard.ties import above, tolerance
 
 from ._layers import Part, of_part
 
@@ -87,7 +88,7 @@ class CrossRound(Detector):
             if past is not None:
                 similar = [_cosine(sent, other) for other in (past.double(), base) if other is not None]
                 values[i] = 1 - min(similar)
-        suspects = values > 1 - self.threshold
+        suspects = above(values, 1 - self.threshold, tolerance(1, updates.d), scale=1.0)
         sent_now = zip(round.client_ids, now, suspects, strict=True)
         return Scores(
             values,

@@ -17,6 +17,7 @@ from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Server
 from fedguard.threads import single_thread
+from fedguard.ties import above, tolerance
 from fedguard.updates import Updates
 
 from ._clusters import around_cut, hdbscan_labels
@@ -98,14 +99,16 @@ class DeepSight(Detector):
         rows = matrix[:, weight].view(round.n, outputs, -1)
         shift = rows.sum(2) if bias is None else matrix[:, bias]
         neups = normalised_energies(rows, None if bias is None else shift)
-        exceeding = (neups > max(0.01, 1 / outputs) * neups.max(1, keepdims=True)).sum(1)
+        slack = tolerance(round.n, round.updates.d)
+        limit = max(0.01, 1 / outputs) * neups.max(1, keepdims=True)
+        exceeding = above(neups, limit, slack).sum(1)
         poisoned = exceeding <= np.median(exceeding) / 2
         distance = self._combined(round, shift, neups)
-        labels = hdbscan_labels(distance, 2, round.client_ids)
+        labels = hdbscan_labels(distance, 2, round.client_ids, slack)
         suspects = poisoned.copy()  # an outlier stands for itself
         for label in np.unique(labels[labels >= 0]):
             members = labels == label
-            suspects[members] = poisoned[members].mean() >= self.tau
+            suspects[members] = not above(self.tau, poisoned[members].mean(), slack)
         fewest = outputs - exceeding.astype(np.float64)
         return Scores(
             around_cut(fewest, suspects),
@@ -118,10 +121,13 @@ class DeepSight(Detector):
         angles = 1 - Updates(shift.float()).cosines.numpy()
         np.fill_diagonal(angles, 0)
         ids, size = round.client_ids, max(2, round.n // 2 + 1)
-        parts = [_apart(hdbscan_labels(_clean(table), size, ids)) for table in (angles, _euclidean(neups))]
-        ratios = [
-            _apart(hdbscan_labels(_clean(_euclidean(table)), size, ids)) for table in self._ratios(round)
-        ]
+        slack = tolerance(round.n, round.updates.d)
+
+        def apart(table: NDArray[np.float64]) -> NDArray[np.float64]:
+            return _apart(hdbscan_labels(_clean(table), size, ids, slack, scale=1.0))
+
+        parts = [apart(table) for table in (angles, _euclidean(neups))]
+        ratios = [apart(_euclidean(table)) for table in self._ratios(round)]
         combined: NDArray[np.float64] = np.mean([*parts, np.mean(ratios, axis=0)], axis=0)
         return combined
 

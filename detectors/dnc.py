@@ -17,6 +17,7 @@ from fedguard.errors import ParameterError, TooFewClientsError
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.seeds import generator
+from fedguard.ties import tolerance
 from fedguard.updates import Updates
 
 from ._ranking import ranks
@@ -123,7 +124,8 @@ class DnC(Detector):
         values = np.zeros(round.n)
         for sample in self._samples(round):
             shares = outlier_scores(sample)
-            rank = ranks(np.sqrt(shares).round(DIGITS), round.client_ids)
+            slack = tolerance(round.n, sample.shape[1], DIGITS)
+            rank = ranks(np.sqrt(shares), round.client_ids, slack, scale=1.0)
             values = np.maximum(values, against_cut(shares, rank, round.n - removed))
         suspects = values > 1
         return Scores(

@@ -11,6 +11,7 @@ from fedguard.detector import Detector
 from fedguard.errors import NeedError
 from fedguard.round import Round
 from fedguard.scores import Scores
+from fedguard.ties import tolerance
 
 from ._clusters import around_cut, hdbscan_labels, mean_to
 
@@ -57,7 +58,9 @@ class FLAME(Detector):
     def score(self, round: Round) -> Scores:
         """Cluster the models."""
         distances = model_cosine_distances(round)
-        labels = hdbscan_labels(distances, round.n // 2 + 1, round.client_ids)
+        labels = hdbscan_labels(
+            distances, round.n // 2 + 1, round.client_ids, tolerance(round.n, round.updates.d)
+        )
         suspects = labels < 0
         norm = float(torch.quantile(round.updates.norms, 0.5))
         return Scores(

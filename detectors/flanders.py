@@ -17,6 +17,7 @@ from fedguard.round import ClientId, Round
 from fedguard.scores import Scores
 from fedguard.server import Server
 from fedguard.state import State
+from fedguard.ties import tolerance
 
 from ._ranking import by_id, ranks
 
@@ -116,7 +117,8 @@ class FLANDERS(Detector):
             values[known] = self._distances(sample, round.client_ids, known)
             rest = np.setdiff1d(np.arange(round.n), known)
             values[rest] = np.median(values[known])
-            suspects = ranks(values, round.client_ids) >= round.n - f
+            slack = tolerance(round.n, sample.shape[1], 12)
+            suspects = ranks(values, round.client_ids, slack, scale=1.0) >= round.n - f
             suspects[rest] = False
         rows = {client: row.clone() for client, row in zip(round.client_ids, sample, strict=True)}
         return Scores(values, suspects, f"among the {f} worst forecasts", memory=rows)

@@ -8,6 +8,7 @@ from fedguard.card import Card
 from fedguard.detector import Detector
 from fedguard.round import Round
 from fedguard.scores import Scores
+from fedguard.ties import above, tolerance
 from fedguard.trust import NEEDED, root_update, trust_scores
 
 
@@ -35,7 +36,7 @@ class FLTrust(Detector):
         cosines, _ = trust_scores(round.updates, root_update(round))
         return Scores(
             1 - cosines,
-            cosines <= 0,
+            ~above(cosines, 0.0, tolerance(round.n, round.updates.d), scale=1.0),
             "does not point the way of the server's own update",
             weights=np.clip(cosines, 0, 1),
         )

@@ -18,6 +18,7 @@ from fedguard.restored import vectors
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
+from fedguard.ties import above, tolerance
 from fedguard.updates import Updates
 
 #: When no client is further than this from its most similar one, all are the same client.
@@ -88,7 +89,7 @@ class FoolsGold(Detector):
         memory = dict(zip(round.client_ids, sums.matrix, strict=True)) if self.memory else None
         return Scores(
             values=1 - weights,
-            suspects=weights < 0.5,
+            suspects=above(0.5, weights, tolerance(round.n, sums.d), scale=1.0),
             why="its updates are too similar to another client's",
             weights=weights,
             memory=memory,

@@ -11,6 +11,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.round import Round
 from fedguard.scores import Scores
+from fedguard.ties import tolerance
 from fedguard.updates import Updates
 
 from ._clusters import around_cut, hdbscan_labels, largest_cluster, mean_to
@@ -50,8 +51,10 @@ class FreqFed(Detector):
         low = np.stack([self._low_frequencies(row) for row in round.updates.matrix.cpu().numpy()])
         distances = 1 - Updates(low).cosines.numpy()
         np.fill_diagonal(distances, 0)
-        distances[distances < 1e-12] = 0  # the rounding of a cosine: equal updates are at distance 0
-        accepted = largest_cluster(hdbscan_labels(distances, round.n // 2 + 1, round.client_ids))
+        slack = tolerance(round.n, low.shape[1])  # of a cosine
+        distances[distances < max(1e-12, slack)] = 0  # equal updates are at distance 0
+        labels = hdbscan_labels(distances, round.n // 2 + 1, round.client_ids, slack, scale=1.0)
+        accepted = largest_cluster(labels)
         return Scores(
             around_cut(mean_to(distances, accepted), ~accepted),
             ~accepted,

@@ -12,6 +12,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.round import Round
 from fedguard.scores import Scores
+from fedguard.ties import levels, tolerance
 
 
 class Krum(Detector):
@@ -62,12 +63,13 @@ class Krum(Detector):
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
         distances = round.updates.sq_distances
         values = krum_scores(distances, f).cpu().numpy()
+        slack = tolerance(round.n, round.updates.d)
         if self.select == "multi_krum":
-            kept = multi_krum(distances, f, self.m)
+            kept = multi_krum(distances, f, self.m, slack)
             why = f"not among the {len(kept)} that Multi-Krum selects"
         else:
             count = 1 if self.select == "krum" else min(self.m or round.n - f, round.n)
-            kept = list(np.argsort(values, kind="stable")[:count])
+            kept = list(np.argsort(levels(values, slack), kind="stable")[:count])
             why = f"not among the {count} lowest scores"
         suspects = np.ones(round.n, dtype=bool)
         suspects[kept] = False

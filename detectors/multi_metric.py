@@ -15,6 +15,7 @@ from fedguard.detector import Detector
 from fedguard.errors import NeedError, ParameterError
 from fedguard.round import Round
 from fedguard.scores import Scores
+from fedguard.ties import tolerance
 
 from ._ranking import ranks
 from .flame import model_cosine_distances
@@ -72,7 +73,7 @@ class MultiMetric(Detector):
         whitening = np.linalg.pinv(covariance, rcond=1e-10, hermitian=True)
         values = np.sqrt(np.clip(np.einsum("ij,jk,ik->i", sums, whitening, sums), 0, None)).round(9)
         count = max(1, int(self.keep * round.n + 1e-9))
-        suspects = ranks(values, round.client_ids) >= count
+        suspects = ranks(values, round.client_ids, tolerance(round.n, round.updates.d, 9), scale=1.0) >= count
         return Scores(values, suspects, f"not among the {count} lowest scores")
 
 

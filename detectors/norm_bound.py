@@ -11,6 +11,7 @@ from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.round import Round
 from fedguard.scores import Scores
+from fedguard.ties import above, tolerance
 
 
 class NormBound(Detector):
@@ -46,4 +47,5 @@ class NormBound(Detector):
         bound = self.factor * float(np.median(norms)) if self.bound is None else self.bound
         if bound == 0:  # more than half of the clients send nothing: whoever sends anything stands out
             return Scores(np.where(norms > 0, np.inf, 0.0), norms > 0, "longer than the median norm of 0")
-        return Scores(norms / bound, norms > bound, f"update longer than {bound:.4g}", info={"bound": bound})
+        longer = above(norms, bound, tolerance(round.n, round.updates.d))
+        return Scores(norms / bound, longer, f"update longer than {bound:.4g}", info={"bound": bound})

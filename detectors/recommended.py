@@ -17,6 +17,7 @@ from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Labelled
 from fedguard.state import State
+from fedguard.ties import above, tolerance
 
 from ._class_cone import unexplained
 from ._signals import copies, direction, gain, lengths, size, standard
@@ -91,13 +92,16 @@ class Recommended(Detector):
         """Every signal against its limit."""
         today = self._today(round)
         signals = {"copies": copies(round.updates), **self._signals(round, today)}
+        slack = tolerance(round.n, round.updates.d)
         shares = {name: values / LIMITS[name][0] for name, values in signals.items()}
         values = np.max(list(shares.values()), axis=0)
         return Scores(
             values=values,
-            suspects=values > 1,
+            suspects=above(values, 1.0, slack),
             why="a signal is above its limit",
-            info={f"{name} suspects": float((share > 1).sum()) for name, share in shares.items()},
+            info={
+                f"{name} suspects": float(above(share, 1.0, slack).sum()) for name, share in shares.items()
+            },
             memory=today,
             reasons=tuple(_reason(signals, i) for i in range(round.n)),
         )
@@ -118,7 +122,7 @@ class Recommended(Detector):
     def _signals(
         self, round: Round, today: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        long = lengths(round.updates) > np.log(LONG)
+        long = above(lengths(round.updates), np.log(LONG), tolerance(round.n, round.updates.d))
         result: dict[str, NDArray[np.float64]] = {}
         for name, values in today.items():
             past = [self._extended(c, name, float(v)) for c, v in zip(round.client_ids, values, strict=True)]

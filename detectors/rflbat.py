@@ -13,12 +13,16 @@ from fedguard.errors import ParameterError
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Server
+from fedguard.ties import above, lowest, tolerance
 
 from ._clusters import around_cut
 from ._ranking import by_id
 
 #: Reference sets of the gap statistic, and the most clusters considered.
 REFERENCES, MOST = 5, 9
+
+#: Decimals of a principal component that count.
+DIGITS = 12
 
 
 class RFLBAT(Detector):
@@ -73,9 +77,9 @@ class RFLBAT(Detector):
         )
 
     def _near(self, points: NDArray[np.float64], members: NDArray[np.bool_], eps: float) -> NDArray[np.bool_]:
-        sums = _sums(points[members])
+        sums, slack = _sums(points[members]), tolerance(len(points), self.components, DIGITS)
         near = members.copy()
-        near[members] = sums <= eps * np.median(sums) if len(sums) else False
+        near[members] = ~above(sums, eps * np.median(sums), slack) if len(sums) else False
         return near
 
     def _least_alike(
@@ -89,8 +93,9 @@ class RFLBAT(Detector):
             return members
         labels = k_means(some, k).labels_
         cosines = round.updates.cosines.cpu().numpy()
-        groups = [np.array(positions)[labels == c] for c in range(k)]
-        best = min(groups, key=lambda group: _similarity(cosines, group))
+        groups = sorted((np.array(positions)[labels == c] for c in range(k)), key=lambda group: list(group))
+        alike = np.array([_similarity(cosines, group) for group in groups])
+        best = groups[lowest(alike, tolerance(round.n, round.updates.d), scale=1.0)]
         kept = np.zeros(round.n, dtype=bool)
         kept[best] = True
         return kept
@@ -100,7 +105,7 @@ def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
     """(n, count) the coordinates of centred rows along their principal components, from their Gram matrix."""
     values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny))
     top = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :count]
-    rounded: NDArray[np.float64] = top.cpu().numpy().round(12)  # identical updates stay identical
+    rounded: NDArray[np.float64] = top.cpu().numpy().round(DIGITS)  # identical updates stay identical
     return rounded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -9,14 +10,19 @@ import torch
 from numpy.typing import NDArray
 
 from fedguard.card import Card
+from fedguard.clusters import bandwidth_of, mean_shift, nearest_centre, same
 from fedguard.detector import Detector
 from fedguard.errors import ParameterError
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.server import Server
+from fedguard.ties import above, tolerance
 
 from ._clusters import around_cut, largest_cluster
 from ._ranking import by_id
+
+#: Decimals of a feature that count; those of a distance between points of a few features are one less.
+DIGITS, SURE = 9, 8
 
 
 class SignGuard(Detector):
@@ -73,12 +79,14 @@ class SignGuard(Detector):
         norms = round.updates.norms.cpu().numpy()
         median = float(np.median(norms))
         ratio = norms / median if median > 0 else np.where(norms > 0, np.inf, 1.0)
-        right_length = (ratio >= self.lower) & (ratio <= self.upper)
+        slack = tolerance(round.n, round.updates.d)
+        right_length = ~above(self.lower, ratio, slack) & ~above(ratio, self.upper, slack)
         features = self._features(round)
-        cluster = largest_cluster(_mean_shift(features, round, self.orphans == "nearest"))
+        cluster = largest_cluster(_clusters(features, round, self.orphans == "nearest"))
         accepted = right_length & cluster
         centre = features[cluster].mean(0)
         away = np.linalg.norm(features - centre, axis=1) + np.abs(np.log(np.clip(ratio, 1e-12, 1e12)))
+        away[~above(away, 0.0, slack, scale=1.0)] = 0.0
         return Scores(
             around_cut(away, ~accepted),
             ~accepted,
@@ -99,22 +107,21 @@ class SignGuard(Detector):
             typical = np.median(np.sqrt(round.updates.sq_distances.cpu().numpy()), axis=1)
             middle = float(np.median(typical))
             columns.append(np.minimum(typical / middle, 1e6) if middle > 0 else np.sign(typical))
-        return np.stack(columns, axis=1).round(9)
+        return np.stack(columns, axis=1).round(DIGITS)
 
 
-def _mean_shift(features: NDArray[np.float64], round: Round, everybody: bool) -> NDArray[np.intp]:
+def _clusters(features: NDArray[np.float64], round: Round, everybody: bool) -> NDArray[np.intp]:
     """(n,) clusters, −1 for orphans unless everybody is to have one; clients are ordered by id first."""
-    from sklearn.cluster import MeanShift, estimate_bandwidth  # a slow import
-
-    order = by_id(round.client_ids)
+    order, slack = by_id(round.client_ids), tolerance(round.n, round.updates.d, SURE)
     table = features[order]
     labels = np.zeros(round.n, dtype=np.intp)
-    if (table == table[0]).all():
+    groups = same(table, slack)
+    if (groups == 0).all():
         return labels
-    bandwidth = estimate_bandwidth(table, quantile=max(0.5, 2 / round.n))
-    if bandwidth > 0:
-        labels[order] = MeanShift(bandwidth=bandwidth, cluster_all=everybody).fit(table).labels_
-    else:  # two equally large groups of clients that are the same
-        _, groups = np.unique(table, axis=0, return_inverse=True)
-        labels[order] = groups.ravel()
+    bandwidth = bandwidth_of(table, max(0.5, 2 / round.n))
+    if above(bandwidth, 0.0, slack, scale=1.0):
+        centres = mean_shift(table, bandwidth, slack)
+        groups = nearest_centre(table, centres, math.inf if everybody else bandwidth, slack)
+    # Otherwise two equally large groups of clients that are the same.
+    labels[order] = groups
     return labels

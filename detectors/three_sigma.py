@@ -20,6 +20,7 @@ from fedguard.restored import vector
 from fedguard.round import Round
 from fedguard.scores import Scores
 from fedguard.state import State
+from fedguard.ties import above, tolerance
 from fedguard.updates import Updates
 
 from ._layers import Part, of_part
@@ -90,7 +91,7 @@ class ThreeSigma(Detector):
         largest = distances.max()
         scaled = distances / largest if largest > 0 else distances  # squares of huge distances overflow
         limit = scaled.mean() + self.sigmas * scaled.std()
-        suspects = scaled > limit * (1 + 1e-9)  # equal distances differ in their last bits
+        suspects = above(scaled, limit, tolerance(round.n, round.updates.d), scale=1.0)
         memory = None
         if self.centre == "accepted" and start is not None and bool(start.isfinite().all()):
             accepted = updates.take(~suspects).mean + start.double()

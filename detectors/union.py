@@ -10,8 +10,7 @@ from fedguard.card import Card
 from fedguard.round import Round
 from fedguard.scores import Scores
 
-from ._impact import LeaveOneOut, count, impacts
-from ._ranking import ranks
+from ._impact import LeaveOneOut, count, impact_ranks, impacts
 
 
 class Union(LeaveOneOut):
@@ -41,7 +40,7 @@ class Union(LeaveOneOut):
 
     def score(self, round: Round) -> Scores:
         """Score by the worse of the two ranks."""
-        worst = np.max([ranks(impact, round.client_ids) for impact in impacts(round, "union")], axis=0)
+        worst = np.max([impact_ranks(round, impact) for impact in impacts(round, "union")], axis=0)
         c = count(round.n, self.num_malicious)
         return Scores(
             worst / max(round.n - 1, 1),

@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 
 from .errors import ParameterError
 from .state import State
+from .ties import above, tolerance
 
 
 def conformal_threshold(clean: NDArray[np.float64], rate: float) -> float:
@@ -54,7 +55,9 @@ class Calibration:
         if len(rounds) < self.rounds:
             return np.zeros(len(values), dtype=bool), "still learning"
         limit = conformal_threshold(np.array([score for part in rounds for score in part]), self.rate)
-        return values > limit, f"score above {limit:.4g}, which 1 clean score in {1 / self.rate:.4g} exceeds"
+        return above(
+            values, limit, tolerance(len(values))
+        ), f"score above {limit:.4g}, which 1 clean score in {1 / self.rate:.4g} exceeds"
 
     def commit(self, values: NDArray[np.float64], detector: str) -> None:
         """Learn from one more round, as long as there are rounds to learn from."""

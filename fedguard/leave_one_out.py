@@ -16,6 +16,7 @@ from .aggregators.median import Median
 from .aggregators.trimmed_mean import TrimmedMean
 from .blocks import Block, joined, narrow, ordered, wide
 from .round import Round
+from .ties import lowest, tolerance
 
 #: Bytes of means that are computed together: the updates are read once for all of them.
 TOGETHER = 256 * 2**20
@@ -88,10 +89,10 @@ def _middle(round: Round, beta: int) -> Iterator[Tensor]:
 
 def _krum(rule: Krum, round: Round) -> Iterator[Tensor]:
     f = tolerated(round.n - 1) if rule.num_malicious is None else rule.num_malicious
-    near = Neighbours(round.updates.sq_distances)
+    near, slack = Neighbours(round.updates.sq_distances), tolerance(round.n, round.updates.d)
     for i in range(round.n):
         others = near.without(i)
-        yield round.updates.row(int(others.left[others.scores(round.n - 1 - f - 2).argmin()]))
+        yield round.updates.row(int(others.left[lowest(others.scores(round.n - 1 - f - 2), slack)]))
 
 
 #: How to aggregate → how to do so for everybody in turn.

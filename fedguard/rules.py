@@ -22,6 +22,7 @@ from .params import check_params, nearest
 from .scores import Scores
 from .seeds import generator
 from .state import State
+from .ties import above, levels, tolerance
 
 #: Who is a suspect, and why.
 Verdict: TypeAlias = tuple[NDArray[np.bool_], str]
@@ -35,21 +36,26 @@ RuleSpec: TypeAlias = str | Mapping[str, Any]
 
 def threshold(values: NDArray[np.float64], value: FiniteFloat) -> Verdict:
     """s_i > value."""
-    return values > value, f"score above {value:g}"
+    return above(values, value, tolerance(len(values))), f"score above {value:g}"
+
+
+def _order(values: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Positions in ascending order of their scores, of equal scores in order."""
+    return np.argsort(levels(values, tolerance(len(values))), kind="stable")
 
 
 def top(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
     """The ``count`` highest scores; of equal scores the later client."""
     suspects = np.zeros(len(values), dtype=bool)
     if count > 0:
-        suspects[np.argsort(values, kind="stable")[-count:]] = True
+        suspects[_order(values)[-count:]] = True
     return suspects, f"among the {count} highest scores"
 
 
 def keep(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
     """All but the ``count`` lowest scores; of equal scores the earlier client is kept."""
     suspects = np.ones(len(values), dtype=bool)
-    suspects[np.argsort(values, kind="stable")[:count]] = False
+    suspects[_order(values)[:count]] = False
     return suspects, f"not among the {count} lowest scores"
 
 
@@ -59,11 +65,13 @@ def mad(values: NDArray[np.float64], k: NonNegativeFloat = 3.5) -> Verdict:
     With MAD = 0 (more than half of the scores equal), every score above the median is a suspect. With a
     median of +Inf nobody is.
     """
-    centre = np.median(values)
+    centre, slack = np.median(values), tolerance(len(values))
+    size = np.median(np.abs(values))
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.median(np.abs(values - centre))
-        z = np.where(values > centre, 0.6745 * (values - centre) / spread, 0.0)
-    return z > k, f"score more than {k:g} robust deviations above the median"
+        spread = spread if above(spread, 0.0, slack, size) else 0.0  # equal scores differ in their last bits
+        z = np.where(above(values, centre, slack, size), 0.6745 * (values - centre) / spread, 0.0)
+    return above(z, k, slack), f"score more than {k:g} robust deviations above the median"
 
 
 def three_sigma(values: NDArray[np.float64], k: NonNegativeFloat = 3.0) -> Verdict:
@@ -77,8 +85,8 @@ def three_sigma(values: NDArray[np.float64], k: NonNegativeFloat = 3.0) -> Verdi
     scale = np.abs(finite).max()
     scaled = finite / scale if scale > 0 else finite  # squares of huge scores overflow
     limit = scaled.mean() + k * scaled.std()
-    above = values > (limit + 1e-9 * abs(limit)) * (scale if scale > 0 else 1.0)
-    return above, f"score more than {k:g} standard deviations above the mean"
+    higher = above(values / (scale if scale > 0 else 1.0), limit, tolerance(len(values)), scale=1.0)
+    return higher, f"score more than {k:g} standard deviations above the mean"
 
 
 def two_means(values: NDArray[np.float64], max_clusters: PositiveInt = 9) -> Verdict:

@@ -14,6 +14,7 @@ from ..blocks import Block, joined, ordered, wide
 from ..card import Card
 from ..errors import ParameterError, TooFewClientsError
 from ..round import Round
+from ..ties import above, lowest, tolerance
 from .krum import Neighbours
 
 
@@ -32,13 +33,13 @@ def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
     """
     n = len(sq_distances)
     total = sq_distances.sum(1).cpu().numpy()
-    near = Neighbours(sq_distances)
+    near, slack = Neighbours(sq_distances), tolerance(n)
     chosen: list[int] = []
     while len(chosen) < n - 2 * num_malicious:
         left = len(near.left)
         scores = near.scores(min(max(1, left - num_malicious - 2), left - 1))
-        ties = np.flatnonzero(scores == scores.min())
-        place = int(ties[total[near.left[ties]].argmin()])
+        ties = np.flatnonzero(~above(scores, scores.min(), slack))
+        place = int(ties[lowest(total[near.left[ties]], slack)])
         chosen.append(int(near.left[place]))
         near = near.without(place)
     return chosen

@@ -14,6 +14,7 @@ from ..blocks import joined, ordered
 from ..card import Card
 from ..errors import ParameterError, TooFewClientsError
 from ..round import Round
+from ..ties import lowest, tolerance
 from ..updates import TILE
 
 
@@ -61,7 +62,7 @@ class Neighbours:
     def __init__(self, sq_distances: Tensor) -> None:
         table = sq_distances.cpu().numpy().copy()
         np.fill_diagonal(table, np.inf)
-        self._order = table.argsort(axis=1)
+        self._order = table.argsort(axis=1, kind="stable")
         self._values = np.take_along_axis(table, self._order, axis=1)
         #: (m,) who is left.
         self.left = np.arange(len(table))
@@ -83,22 +84,26 @@ class Neighbours:
         return part
 
 
-def multi_krum(sq_distances: Tensor, num_malicious: int, count: int | None = None) -> list[int]:
+def multi_krum(
+    sq_distances: Tensor, num_malicious: int, count: int | None = None, slack: float | None = None
+) -> list[int]:
     """Positions that Multi-Krum selects, in order: Krum again and again on the clients that remain.
 
     Args:
         sq_distances: (n, n) squared distances.
         num_malicious: f.
         count: how many to select; None goes on while more than 2f + 2 clients remain.
+        slack: the relative rounding error of the distances; None assumes a million parameters.
 
     Source: Shejwalkar & Houmansadr, NDSS 2021, §II-C2 (n − c > 2m + 2 for c selected).
     """
     n = len(sq_distances)
     near = Neighbours(sq_distances)
     chosen: list[int] = []
+    slack = tolerance(n) if slack is None else slack
     floor = 2 * num_malicious + 2 if count is None else max(num_malicious + 2, n - count)
     while len(near.left) > floor:
-        place = int(near.scores(len(near.left) - num_malicious - 2).argmin())
+        place = lowest(near.scores(len(near.left) - num_malicious - 2), slack)
         chosen.append(int(near.left[place]))
         near = near.without(place)
     return chosen
@@ -132,4 +137,5 @@ class Krum(Aggregator):
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return Krum's choice."""
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
-        return round.updates.row(int(krum_scores(round.updates.sq_distances, f).argmin()))
+        scores = krum_scores(round.updates.sq_distances, f).cpu().numpy()
+        return round.updates.row(lowest(scores, tolerance(round.n, round.updates.d)))

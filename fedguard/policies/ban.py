@@ -12,6 +12,7 @@ from ..errors import ParameterError
 from ..ledger import Ledger, Record
 from ..policy import Case, Decision, Policy, Sentence, Vote, against_most, check_share
 from ..round import ClientId
+from ..ties import levels, tolerance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,7 +126,8 @@ class Ban(Policy):
             for i in np.flatnonzero(strikes)
             if self.sentence(case.client_ids[i], case.index, case.ledger).ban
         ]
-        ranks = [rankdata(scores.values, method="max") for scores in case.scores.values()]
+        slack = tolerance(len(case.client_ids))
+        ranks = [rankdata(levels(scores.values, slack), method="max") for scores in case.scores.values()]
         worst = np.max(ranks, axis=0)
         earned.sort(key=lambda i: (-worst[i], str(case.client_ids[i])))
         return set(earned[self.max_bans :])

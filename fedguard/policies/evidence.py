@@ -17,6 +17,7 @@ from ..policy import Case, Decision, Policy, Sentence, Vote, against_most, check
 from ..restored import numbers, pairs, whole_numbers
 from ..round import ClientId
 from ..state import State
+from ..ties import above, tolerance
 
 #: f(p) = κ p^(κ − 1): the smaller κ, the more a single small p counts.
 KAPPAS = (0.1, 0.25, 0.5)
@@ -223,14 +224,15 @@ class Evidence(Policy):
     def _p_values(self, case: Case, before: list[Past]) -> tuple[NDArray[np.float64], float]:
         """(n,) the smallest p of any detector, times their number; and the smallest that can be."""
         result = np.ones(len(case.client_ids))
-        least = 1.0
+        least, slack = 1.0, tolerance(len(case.client_ids))
         for name in case.scores:
             clean, levels = self._reference(name)
             for i, (client, past) in enumerate(zip(case.client_ids, before, strict=True)):
                 value = _bounded(case.scores[name].values[i]) - levels.get(client, 0.0)
                 own = np.array(past.scores.get(name, []))
-                above = 1 + int((clean >= value).sum()) + int((own >= value).sum())
-                result[i] = min(result[i], above / (1 + len(clean) + len(own)))
+                known = np.concatenate([clean, own])
+                at_least = 1 + int((~above(value, known, slack)).sum())
+                result[i] = min(result[i], at_least / (1 + len(known)))
             least = min(least, 1 / (1 + len(clean)))
         many = len(case.scores)
         return np.minimum(1.0, many * result), min(1.0, many * least)

@@ -10,6 +10,7 @@ from ..card import Card
 from ..errors import ParameterError
 from ..round import Round
 from ..stage import Stage
+from ..ties import levels, tolerance
 from ..updates import Updates
 
 
@@ -44,7 +45,10 @@ class NearestNeighborMixing(Stage):
         """Mix."""
         f = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
         distances = round.updates.sq_distances.clone().fill_diagonal_(-1)  # itself first, whatever the ties
-        nearest = distances.argsort(dim=1, stable=True)[:, : round.n - f]
+        slack = tolerance(round.n, round.updates.d)
+        rank = np.stack([levels(row, slack) for row in distances.cpu().numpy()])
+        chosen = rank.argsort(axis=1, kind="stable")[:, : round.n - f]
+        nearest = torch.from_numpy(chosen).to(distances.device)
         mixing = torch.zeros_like(distances).scatter_(1, nearest, 1 / (round.n - f))
         mixed = torch.cat([(mixing @ block).float() for block in round.updates.blocks()], dim=1)
         return round.with_updates(Updates(mixed)), weights
