@@ -21,8 +21,8 @@ class NormBound(Detector):
         bound: M, the longest update allowed, as in the paper; None takes ``factor`` times the ``typical``
             norm of the round, which the server can compute without knowing who is honest.
         factor: see ``bound``; with 1, half of all clients would be suspects in a clean round.
-        typical: "median", which a minority of long updates cannot move far, or "mean" (FedREDefense, App. A.3,
-            there of the benign updates, which a server does not know).
+        typical: "median", which a minority of long updates cannot move far, or "mean" (FedREDefense, App.
+            A.3, there of the benign updates, which a server does not know).
 
     Raises:
         ParameterError: a parameter out of range.
@@ -58,5 +58,6 @@ class NormBound(Detector):
         typical = float(norms.mean() if self.typical == "mean" else np.median(norms))
         bound = self.factor * typical if self.bound is None else self.bound
         if bound == 0:  # more than half of the clients send nothing: whoever sends anything stands out
-            return Scores(np.where(norms > 0, np.inf, 0.0), norms > 0, f"longer than the {self.typical} norm of 0")
+            why = f"longer than the {self.typical} norm of 0"
+            return Scores(np.where(norms > 0, np.inf, 0.0), norms > 0, why)
         return Scores(norms / bound, norms > bound, f"update longer than {bound:.4g}", info={"bound": bound})

@@ -108,8 +108,8 @@ class UpdateView:
     The rest is there only if the attack declares it in ``knowledge``; reaching for it otherwise raises
     KnowledgeError.
 
-    An attacker uses the finite updates it sees: ``benign_updates``, ``reference`` and ``before_attack`` leave out
-    those with NaN or Inf, which any server leaves out, too.
+    An attacker uses the finite updates it sees: ``benign_updates``, ``reference`` and ``before_attack`` leave
+    out those with NaN or Inf, which any server leaves out, too.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class UpdateView:
         return self._finite_own if known is None or len(self.benign_updates) == 0 else self.benign_updates
 
     def before_attack(self) -> Tensor:
-        """(k, d) all finite updates as they would be without the attack, as far as the attacker knows them."""
+        """(k, d) the finite updates as they would be without the attack, as far as it knows them."""
         known = self._known["benign_updates"]
         return self._finite_own if known is None else torch.cat([self._finite_own, self.benign_updates])
 

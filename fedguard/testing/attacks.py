@@ -109,7 +109,7 @@ def diverged_clients(case: Case) -> None:
     broken._known["benign_updates"] = torch.cat([benign, torch.full_like(benign[:1], torch.nan)])
     crafted = case.make().craft(broken)
     require(crafted.isfinite().all(), "one honest client with NaN makes it send NaN")
-    require(torch.equal(crafted, case.make().craft(without)), "an honest client with NaN changes what it sends")
+    require(torch.equal(crafted, case.make().craft(without)), "a client with NaN changes what it sends")
 
 
 def purity(case: Case) -> None:
