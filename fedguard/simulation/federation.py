@@ -30,7 +30,16 @@ from .build import build_attack, build_guard
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
-from .setup import Setup, cell_of, poisons, setup_for, setup_of, test_batches, training_data
+from .setup import (
+    Setup,
+    cell_of,
+    poisoned_differ,
+    poisons,
+    setup_for,
+    setup_of,
+    test_batches,
+    training_data,
+)
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -139,7 +148,9 @@ class Federation:
             start = time.perf_counter()
             updates = self._train(asked, attacking, index)
             seconds["training"] = time.perf_counter() - start
-            received = self._round(asked, self._craft(asked, attacking, updates, index), index, attacking)
+            sent = self._craft(asked, attacking, updates, index)
+            received = self._round(asked, sent, index, attacking)
+            attacking = self._active(asked, attacking, updates, sent)
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
@@ -213,6 +224,19 @@ class Federation:
         for job, trained in zip(jobs, self._map(train_job, jobs), strict=True):
             updates[[place[client] for client in job[1]]] = torch.from_numpy(trained)
         return updates
+
+    def _active(self, asked: list[int], attacking: set[int], trained: Tensor, sent: Tensor) -> set[int]:
+        """The attackers that sent something else than their honest update.
+
+        Label flips of a class that a client does not have, for example, change nothing.
+        """
+        if self._adjusts:
+            return attacking
+        place = {client: i for i, client in enumerate(asked)}
+        changed = {c for c in attacking if not same_bits(trained[place[c]], sent[place[c]])}
+        if poisons(self.attack):
+            changed |= {client for client in attacking if poisoned_differ(self._settings, client)}
+        return changed
 
     @property
     def _adjusts(self) -> bool:
@@ -291,6 +315,11 @@ class Federation:
             bool(outcome.banned[i]),
             outcome.reasons[i],
         )
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two vectors of the same size hold the same numbers, NaN included."""
+    return bool((one.view(torch.int32) == other.view(torch.int32)).all())
 
 
 #: (cell as JSON, clients, round, (d,) start, attacking, (d,) the global model before that or None)
