@@ -124,8 +124,8 @@ class FangKrum(Attack):
 
     def _full(self, view: UpdateView) -> tuple[Tensor, float] | None:
         updates, c = Updates(view.before_attack()), view.num_malicious
-        f = self._assumed(c)
-        if updates.n == c or updates.n - f < 3:
+        f, own = self._assumed(c), updates.n - len(view.benign_updates)
+        if updates.n == own or updates.n - f < 3:
             return None
         if self.direction == "mean":
             s = self._direction(mean_and_std(updates.matrix)[0])
@@ -134,12 +134,12 @@ class FangKrum(Attack):
                 krum_scores(updates.sq_distances, f).cpu().numpy(), tolerance(updates.n, updates.d)
             )
             s = self._direction(updates.matrix[chosen].double())
-        search = Search(updates.take(range(c, updates.n)), s, self.threshold)
+        search = Search(updates.take(range(own, updates.n)), s, self.threshold)
         step, works = search.largest(c, f)
         return (s, step) if works or self.otherwise == "smallest" else None
 
     def _partial(self, view: UpdateView) -> tuple[Tensor, float] | None:
-        own = Updates(view.own_updates)
+        own = Updates(view.reference())
         if own.n < 3:
             return None
         s = self._direction(mean_and_std(own.matrix)[0])

@@ -109,9 +109,10 @@ class FangTrimmedMean(Attack):
 
     def _extremes(self, view: UpdateView) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Block by block: whether to go below all benign updates, their maximum and their minimum."""
-        m = view.num_malicious
-        for block in Updates(view.before_attack()).blocks():
-            benign = block[m:] if len(block) > m else block
+        m, before_attack = view.num_malicious, view.before_attack()
+        own = len(before_attack) - len(view.benign_updates)
+        for block in Updates(before_attack).blocks():
+            benign = block[own:] if len(block) > own else block
             before = self.aggregate(block.sort(dim=0).values, m)
             top, bottom = benign.amax(0), benign.amin(0)
             if self.aim == "directed":
@@ -125,7 +126,7 @@ class FangTrimmedMean(Attack):
 
 
 def _partial(view: UpdateView, start: Tensor) -> tuple[Tensor, Tensor]:
-    change, std = mean_and_std(view.own_updates)
+    change, std = mean_and_std(view.reference())
     mean = start + change
     grows = change > 0
     low = torch.where(grows, mean - 4 * std, mean + 3 * std)

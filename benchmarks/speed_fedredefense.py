@@ -116,8 +116,11 @@ def agree(ours: Scores, theirs: list[Found]) -> str:
 
 
 def detector(preset: str, **params: object) -> Detector:
-    caps = {"first_iterations": FIRST_CAP, "later_iterations": LATER_CAP} if preset == "paper" else {}
-    return make_detector("fedredefense", preset=preset, **{**caps, **params})  # type: ignore[arg-type]
+    own: dict[str, object] = {}
+    if preset == "paper":  # momentum and noise as in ``plain`` and ``noise``
+        own = {"first_iterations": FIRST_CAP, "later_iterations": LATER_CAP}
+        own |= {"momentum": 0.5, "init": "gaussian"}
+    return make_detector("fedredefense", preset=preset, **{**own, **params})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

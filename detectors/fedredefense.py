@@ -20,6 +20,7 @@ from fedguard.scores import Scores
 from fedguard.server import Server
 from fedguard.state import State
 
+from ._fedredefense_presets import preset as preset_named
 from ._labels import logits_of_bias
 from ._reconstruction import Job, Knowledge, Result, Settings, Task, check_positive, check_word, reconstruct
 from ._unroll import virtual_network
@@ -31,27 +32,6 @@ class Memory(NamedTuple):
     knowledge: Knowledge
     refined: int
 
-
-class Preset(NamedTuple):
-    """Defaults that belong together; :class:`FedREDefense` says what they mean."""
-
-    threshold: float
-    inner_steps: int
-    inner_lr: float
-    optimizer: Literal["sgd", "adam"]
-    lr_images: float
-    lr_labels: float
-    lr_inner_lr: float
-    first_iterations: int
-    later_iterations: int
-    first_labels: Literal["zeros", "bias"]
-    inner_rate: Literal["learnt", "matched"]
-
-
-PRESETS = {
-    "paper": Preset(0.6, 5, 0.1, "sgd", 0.1, 0.05, 5e-5, 5000, 5000, "zeros", "learnt"),
-    "fast": Preset(0.6, 1, 0.5, "adam", 0.1, 0.1, 5e-5, 10, 10, "bias", "matched"),
-}
 
 #: Clients travel to other processes in so many pieces at least, several clients with one copy of the model.
 PIECES = 16
@@ -66,12 +46,15 @@ class FedREDefense(Detector):
     knowledge that is kept. Knowledge persists by client id and is refined in later rounds. e > γ makes a
     suspect; pair it with the policy ``ban``, as the paper expels for good.
 
-    ``preset="paper"`` is the published algorithm. ``preset="fast"`` is the recommended one: a single inner
-    step (N = 1), labels that start from the last layer's bias update, an inner rate matched to the update,
-    and Adam. Honest updates are then reconstructed in a few iterations, and the number of iterations is part
-    of the method: given many more, some crafted updates become reconstructable too (IPM, Min-Max with the
-    unit vector). The budget was chosen on clean rounds of MNIST, see docs/performance.md. A parameter that
-    is given counts in either preset.
+    ``preset="paper"`` is what the paper says, with its settings for Fashion-MNIST; "paper_cifar10" and
+    "paper_cinic" have those of Table 7 for these data. ``"released"`` is what the authors' code does for
+    Fashion-MNIST instead: momentum 0.5, 3000 iterations, and the same Gaussian images for all clients.
+    ``"fast"`` is FedGuard's: a single inner step (N = 1), labels that start from the last layer's bias
+    update, an inner rate matched to the update, and Adam. Honest updates are then reconstructed in a few
+    iterations, and the number of iterations is part of the method: given many more, some crafted updates
+    become reconstructable too (IPM, Min-Max with the unit vector). The budget was chosen on clean rounds of
+    MNIST, see "FedREDefense: the preset fast" in the documentation. A parameter that is given counts in any
+    preset.
 
     What training produces can be reconstructed, whatever was done with it afterwards: updates that are
     scaled, sign-flipped or trained on changed data (label flips, backdoors, model replacement) pass in the
@@ -83,28 +66,30 @@ class FedREDefense(Detector):
     of outer iterations over the clients, and "iterations_max".
 
     Args:
-        preset: the defaults of all parameters that are None: "paper" / "fast".
-        threshold: γ; 0.6 / 0.6.
-        num_images: K.
-        inner_steps: N; 5 / 1.
-        inner_lr: α at first; 0.1 / 0.5, so that N α is the same.
-        optimizer: of the outer loop, "sgd" with momentum or "adam" (β = 0.9, 0.999); sgd / adam.
-        lr_images: outer learning rate of the images; 0.1 / 0.1.
-        lr_labels: outer learning rate of the label logits; 0.05 / 0.1.
-        lr_inner_lr: outer learning rate of α, if it is learnt; 5e-5 / 5e-5.
-        momentum: of sgd; from the released code, the paper has none to say.
-        first_iterations: M when a client takes part for the first time, its budget; 5000 / 10.
-        later_iterations: M afterwards; 5000 / 10.
+        preset: the defaults of all parameters that are None; below in the order paper / released / fast.
+        threshold: γ; 0.6.
+        num_images: K; 10.
+        inner_steps: N; 5 / 5 / 1.
+        inner_lr: α at first; 0.1 / 0.1 / 0.5, so that N α is the same; 0.05 for CIFAR-10 and CINIC.
+        optimizer: of the outer loop, "sgd" with momentum or "adam" (β = 0.9, 0.999); sgd / sgd / adam.
+        lr_images: outer learning rate of the images; 0.1.
+        lr_labels: outer learning rate of the label logits; 0.05 / 0.05 / 0.1.
+        lr_inner_lr: outer learning rate of α, if it is learnt; 5e-5.
+        momentum: of sgd; the paper names none; 0 / 0.5 / 0.
+        first_iterations: M when a client takes part for the first time, its budget; 5000 / 3000 / 10, for
+            CIFAR-10 500, for CINIC 2000.
+        later_iterations: M afterwards; 5000 / 3000 / 10, for CIFAR-10 1500, for CINIC 4000.
         loss_average: "classes" averages the inner loss over batch and classes, as the released code;
             "batch" is plain cross-entropy, C times as large: rescale ``inner_lr`` with it.
-        init: images at first, "gaussian" N(0, 1) as the released code, or "uniform" on [0, 1): the
-            paper says uniform but not where.
+        init: images at first: "uniform" on [0, 1) (the paper says uniform, but not where), "gaussian",
+            N(0, 1), or "shared", the same N(0, 1) for all clients; uniform / shared / gaussian.
         first_labels: label logits at first, "zeros" or "bias": the update of the last layer's bias over its
             standard deviation, alike for all K images. The bias moves by how much more often a label occurs
-            in a client's data than the model predicts it. Zeros if there is no such bias; zeros / bias.
+            in a client's data than the model predicts it. Zeros if there is no such bias; zeros / zeros /
+            bias.
         inner_rate: "learnt" leaves α to the outer optimiser; "matched" scales it in every iteration so that
             the reconstruction, taken as linear in α, comes nearest to the update (for N = 1 it is linear, and
-            e is the error after that; else it takes effect in the next iteration); learnt / matched.
+            e is the error after that; else it takes effect in the next iteration); learnt / learnt / matched.
         inner_loop: "closed" unrolls and differentiates plain stacks of layers in closed form, and anything
             else by ``torch.func``; "func" always by that, "higher" by the package higher. They agree.
         schedule: "dynamic" stops early; "continuous" always does all M iterations; "intermittent" does
@@ -116,9 +101,6 @@ class FedREDefense(Detector):
         spectral_bound: do not search where no K images can succeed: N steps on K images change a fully
             connected layer by a matrix of rank K N, what the update has beyond that is a lower bound on e.
             If it is above γ it is the score.
-
-    The paper's defaults are Table 7's for Fashion-MNIST; for CIFAR-10 inner_lr 0.05 and 500 / 1500
-    iterations, for CINIC 0.05 and 2000 / 4000.
 
     Source: Xie et al., ICML 2024, Algorithms 1 and 2, §4, Table 7, Appendix B.3; the preset "fast" is
     FedGuard's.
@@ -145,20 +127,20 @@ class FedREDefense(Detector):
 
     def __init__(
         self,
-        preset: Literal["paper", "fast"] = "paper",
+        preset: Literal["paper", "paper_cifar10", "paper_cinic", "released", "fast"] = "paper",
         threshold: float | None = None,
-        num_images: int = 10,
+        num_images: int | None = None,
         inner_steps: int | None = None,
         inner_lr: float | None = None,
         optimizer: Literal["sgd", "adam"] | None = None,
         lr_images: float | None = None,
         lr_labels: float | None = None,
         lr_inner_lr: float | None = None,
-        momentum: float = 0.5,
+        momentum: float | None = None,
         first_iterations: int | None = None,
         later_iterations: int | None = None,
         loss_average: Literal["classes", "batch"] = "classes",
-        init: Literal["gaussian", "uniform"] = "gaussian",
+        init: Literal["gaussian", "uniform", "shared"] | None = None,
         first_labels: Literal["zeros", "bias"] | None = None,
         inner_rate: Literal["learnt", "matched"] | None = None,
         inner_loop: Literal["closed", "func", "higher"] = "closed",
@@ -167,34 +149,40 @@ class FedREDefense(Detector):
         give_up_after: int = 0,
         spectral_bound: bool = False,
     ) -> None:
-        check_word("preset", preset, tuple(PRESETS))
-        use = PRESETS[preset]
-        self.settings = Settings(
-            threshold=use.threshold if threshold is None else threshold,
-            inner_steps=use.inner_steps if inner_steps is None else inner_steps,
-            optimizer=optimizer or use.optimizer,
-            lr_images=use.lr_images if lr_images is None else lr_images,
-            lr_labels=use.lr_labels if lr_labels is None else lr_labels,
-            lr_inner_lr=use.lr_inner_lr if lr_inner_lr is None else lr_inner_lr,
+        self.use = preset_named(preset).given(
+            threshold=threshold,
+            num_images=num_images,
+            inner_steps=inner_steps,
+            inner_lr=inner_lr,
+            optimizer=optimizer,
+            lr_images=lr_images,
+            lr_labels=lr_labels,
+            lr_inner_lr=lr_inner_lr,
             momentum=momentum,
+            first_iterations=first_iterations,
+            later_iterations=later_iterations,
+            init=init,
+            first_labels=first_labels,
+            inner_rate=inner_rate,
+        )
+        self.settings = Settings(
+            threshold=self.use.threshold,
+            inner_steps=self.use.inner_steps,
+            optimizer=self.use.optimizer,
+            lr_images=self.use.lr_images,
+            lr_labels=self.use.lr_labels,
+            lr_inner_lr=self.use.lr_inner_lr,
+            momentum=self.use.momentum,
             loss_average=loss_average,
             inner_loop=inner_loop,
             stop_early=schedule == "dynamic",
-            inner_rate=inner_rate or use.inner_rate,
+            inner_rate=self.use.inner_rate,
             give_up_after=give_up_after,
             spectral_bound=spectral_bound,
         )
-        self.num_images, self.schedule, self.interval = num_images, schedule, interval
-        self.inner_lr = use.inner_lr if inner_lr is None else inner_lr
-        self.init, self.first_labels = init, first_labels or use.first_labels
-        self.first_iterations = use.first_iterations if first_iterations is None else first_iterations
-        self.later_iterations = use.later_iterations if later_iterations is None else later_iterations
-        counts = {"num_images": num_images, "interval": interval}
-        counts |= {"first_iterations": self.first_iterations, "later_iterations": self.later_iterations}
-        check_positive(counts | {"inner_lr": self.inner_lr})
-        check_word("init", init, ("gaussian", "uniform"))
-        check_word("first_labels", self.first_labels, ("zeros", "bias"))
+        check_positive({"interval": interval})
         check_word("schedule", schedule, ("dynamic", "continuous", "intermittent"))
+        self.schedule, self.interval = schedule, interval
         self._memory: History[Memory] = History()
 
     def score(self, round: Round) -> Scores:
@@ -259,17 +247,17 @@ class FedREDefense(Detector):
     def _cap(self, memory: Memory | None, index: int) -> int:
         """M for a client in this round."""
         if memory is None:
-            return self.first_iterations
+            return self.use.first_iterations
         if self.schedule == "intermittent" and index - memory.refined < self.interval:
             return 0
-        return self.later_iterations
+        return self.use.later_iterations
 
     def _first(self, server: Server, client: ClientId, update: Tensor) -> Knowledge:
         """Where a client's knowledge starts; the same whoever else takes part, and in whatever order."""
-        draw = server.generator("fedredefense", client)
-        shape = (self.num_images, *(server.input_shape or ()))
-        sample = torch.rand if self.init == "uniform" else torch.randn
-        labels = torch.zeros(self.num_images, server.num_classes or 0)
-        if self.first_labels == "bias" and server.model is not None:
+        draw = server.generator("fedredefense", *(() if self.use.init == "shared" else (client,)))
+        shape = (self.use.num_images, *(server.input_shape or ()))
+        sample = torch.rand if self.use.init == "uniform" else torch.randn
+        labels = torch.zeros(self.use.num_images, server.num_classes or 0)
+        if self.use.first_labels == "bias" and server.model is not None:
             labels += logits_of_bias(server.model, update, server.num_classes or 0)
-        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.inner_lr)))
+        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.use.inner_lr)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -18,14 +19,17 @@ class NormBound(Detector):
     """s_i = ‖u_i‖ / M; above 1 is a suspect.
 
     Args:
-        bound: M, the longest update allowed, as in the paper; None takes ``factor`` times the median norm
-            of the round, which the server can compute without knowing who is honest.
+        bound: M, the longest update allowed, as in the paper; None takes ``factor`` times the ``typical``
+            norm of the round, which the server can compute without knowing who is honest.
         factor: see ``bound``; with 1, half of all clients would be suspects in a clean round.
+        typical: "median", which a minority of long updates cannot move far, or "mean" (FedREDefense, App.
+            A.3, there of the benign updates, which a server does not know).
 
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: Sun et al., Can You Really Backdoor Federated Learning?, 2019, §5.
+    Source: Sun et al., Can You Really Backdoor Federated Learning?, 2019, §5; Xie et al., FedREDefense, ICML
+        2024, App. A.3.
     """
 
     card = Card(
@@ -34,18 +38,28 @@ class NormBound(Detector):
         "Sun et al., Can You Really Backdoor Federated Learning?, 2019",
     )
 
-    def __init__(self, bound: float | None = None, factor: float = 2.0) -> None:
+    def __init__(
+        self,
+        bound: float | None = None,
+        factor: float = 2.0,
+        typical: Literal["median", "mean"] = "median",
+    ) -> None:
         for name, value in (("bound", bound), ("factor", factor)):
             if value is not None and not 0 < value < math.inf:
                 raise ParameterError(f"norm_bound: {name} is {value}; use a finite number above 0")
+        if typical not in ("median", "mean"):
+            raise ParameterError(f"norm_bound: typical is {typical!r}; use 'median' or 'mean'")
         self.bound = bound
+        self.typical = typical
         self.factor = factor
 
     def score(self, round: Round) -> Scores:
         """Score by length."""
         norms = round.updates.norms.cpu().numpy()
-        bound = self.factor * float(np.median(norms)) if self.bound is None else self.bound
+        typical = float(norms.mean() if self.typical == "mean" else np.median(norms))
+        bound = self.factor * typical if self.bound is None else self.bound
         if bound == 0:  # more than half of the clients send nothing: whoever sends anything stands out
-            return Scores(np.where(norms > 0, np.inf, 0.0), norms > 0, "longer than the median norm of 0")
+            why = f"longer than the {self.typical} norm of 0"
+            return Scores(np.where(norms > 0, np.inf, 0.0), norms > 0, why)
         longer = above(norms, bound, tolerance(round.n, round.updates.d))
         return Scores(norms / bound, longer, f"update longer than {bound:.4g}", info={"bound": bound})

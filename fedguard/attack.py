@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from .card import Method
 from .errors import KnowledgeError, ParameterError
 from .state import State
+from .updates import Updates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,6 +107,9 @@ class UpdateView:
 
     The rest is there only if the attack declares it in ``knowledge``; reaching for it otherwise raises
     KnowledgeError.
+
+    An attacker uses the finite updates it sees: ``benign_updates``, ``reference`` and ``before_attack`` leave
+    out those with NaN or Inf, which any server leaves out, too.
     """
 
     def __init__(
@@ -145,8 +150,19 @@ class UpdateView:
 
     @property
     def benign_updates(self) -> Tensor:
-        """(n − m, d) the updates of all benign clients."""
-        return self._get("benign_updates")  # type: ignore[return-value]
+        """(k, d) the finite updates of the benign clients, k ≤ n − m."""
+        self._get("benign_updates")
+        return self._finite_benign
+
+    @cached_property
+    def _finite_benign(self) -> Tensor:
+        return _finite(self._known["benign_updates"])  # type: ignore[arg-type]
+
+    @cached_property
+    def _finite_own(self) -> Tensor:
+        """Its own clients' finite updates; no update at all if none of them is finite."""
+        own = _finite(self.own_updates)
+        return own if len(own) else torch.zeros_like(self.own_updates[:1])
 
     @property
     def aggregator(self) -> Aggregator:
@@ -177,22 +193,28 @@ class UpdateView:
         if self._received is not None:
             return self._received(crafted)
         others = self._known["benign_updates"]  # this far the view knows the round by itself
-        updates = crafted if others is None else torch.cat([crafted, self.benign_updates])
+        updates = crafted if others is None else torch.cat([crafted, others])  # the server gets them all
         bare = Round(updates, index=self.index, global_params=self.global_params)
         return bare, np.arange(len(crafted))
 
     def reference(self) -> Tensor:
-        """(k, d) the honest updates that the attacker can look at, k ≥ 1.
+        """(k, d) the honest finite updates that the attacker can look at, k ≥ 1.
 
         All benign clients' if they are known and there are any, otherwise its own clients'.
         """
         known = self._known["benign_updates"]
-        return self.own_updates if known is None or len(self.benign_updates) == 0 else self.benign_updates
+        return self._finite_own if known is None or len(self.benign_updates) == 0 else self.benign_updates
 
     def before_attack(self) -> Tensor:
-        """(k, d) all updates as they would be without the attack, as far as the attacker knows them."""
+        """(k, d) the finite updates as they would be without the attack, as far as it knows them."""
         known = self._known["benign_updates"]
-        return self.own_updates if known is None else torch.cat([self.own_updates, self.benign_updates])
+        return self._finite_own if known is None else torch.cat([self._finite_own, self.benign_updates])
+
+
+def _finite(updates: Tensor) -> Tensor:
+    """The rows without NaN and Inf; the updates themselves if there is no other."""
+    fine = torch.from_numpy(Updates(updates).finite) if updates.numel() else torch.ones(0, dtype=torch.bool)
+    return updates if bool(fine.all()) else updates[fine]
 
 
 class Attack(Method, ABC):

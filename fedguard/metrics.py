@@ -72,6 +72,91 @@ def detection_metrics(
     return result
 
 
+def active_metrics(
+    malicious: ArrayLike,
+    suspects: ArrayLike,
+    active: ArrayLike,
+    scores: ArrayLike | None = None,
+    participated: ArrayLike | None = None,
+    aggregated: ArrayLike | None = None,
+) -> dict[str, float]:
+    """The same as :func:`detection_metrics` over active attackers: an idle one counts neither way.
+
+    Nobody can tell an attacker that sends its honest update from an honest client, and it does no harm. In a
+    round, a malicious client that is not active is left out as if it were absent; of end-of-run labels, those
+    of the malicious clients that were never active are left out.
+
+    Args:
+        malicious: (n,) bool, the truth.
+        suspects: (n,) or (T, n) bool, see :func:`detection_metrics`.
+        active: (T, n) bool, who sent something else than its honest update.
+        scores: (T, n), adds "auroc_active".
+        participated: (T, n) bool, who took part; everybody if absent.
+        aggregated: (T, n) bool, adds "aar_active": over the clients that were ever active, the mean number of
+            rounds in which they were active and aggregated.
+
+    Returns:
+        "dacc_active", "fnr_active", and where asked for "auroc_active" and "aar_active".
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    acting = np.atleast_2d(np.asarray(active, dtype=bool))
+    if truth.ndim != 1 or acting.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but active has {acting.shape}")
+    counted = _present(participated, acting, "active") & (acting | ~truth)
+    if np.ndim(suspects) == 2:
+        rates = detection_metrics(truth, suspects, participated=counted)
+    else:
+        kept = ~truth | acting.any(0)
+        rates = detection_metrics(truth[kept], np.asarray(suspects, dtype=bool)[kept])
+    result = {"dacc_active": rates["dacc"], "fnr_active": rates["fnr"]}
+    if scores is not None:
+        result["auroc_active"] = mean_auroc(truth, np.where(counted, np.asarray(scores, dtype=float), np.nan))
+    if aggregated is not None:
+        harmful = np.atleast_2d(np.asarray(aggregated, dtype=bool)) & counted
+        result["aar_active"] = aar(truth[truth & acting.any(0)], harmful[:, truth & acting.any(0)])
+    return result
+
+
+def harm(accuracy_lost: float, success_gained: float = float("nan")) -> float:
+    """w = min(1, max(accuracy lost / 10 points, attack success gained)): how much an attack does.
+
+    Args:
+        accuracy_lost: accuracy of the clean run minus that of the attacked one, both without a defense, as a
+            fraction.
+        success_gained: attack success of that attacked run minus the clean run's, as a fraction; NaN if the
+            attack has no target.
+
+    Returns:
+        A weight in [0, 1]; NaN if both are undefined.
+    """
+    parts = [part for part in (accuracy_lost / 0.1, success_gained) if not np.isnan(part)]
+    return float(min(1.0, max(0.0, *parts))) if parts else float("nan")
+
+
+def harm_weighted_fnr(fnr: ArrayLike, weights: ArrayLike) -> float:
+    """Σ w·FNR / Σ w over runs: attackers that are missed count as much as their attack does harm.
+
+    Args:
+        fnr: (runs,) fractions; NaN = undefined, left out.
+        weights: (runs,) see :func:`harm`; NaN = unknown, left out.
+
+    Returns:
+        A fraction; NaN if no run has a weight above 0.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    rates, w = np.asarray(fnr, dtype=float), np.asarray(weights, dtype=float)
+    if rates.shape != w.shape:
+        raise ParameterError(f"fnr has shape {rates.shape} but weights has {w.shape}")
+    known = ~(np.isnan(rates) | np.isnan(w))
+    total = w[known].sum()
+    return float((w[known] * rates[known]).sum() / total) if total > 0 else float("nan")
+
+
 def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
     """P(score of a malicious client > score of a benign one) + ½ P(equal): the Mann-Whitney form.
 

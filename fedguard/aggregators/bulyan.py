@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -48,8 +49,9 @@ def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
 class Bulyan(Aggregator):
     """Per coordinate, the mean of the β = θ − 2f values closest to the median of θ = n − 2f selected clients.
 
-    Selection is repeated Krum (see :func:`bulyan_selection`). Of two windows of values that are equally
-    close to the median, the lower one counts. Weights only say who takes part.
+    Selection is repeated Krum (see :func:`bulyan_selection`). The β closest values are a set: where values
+    are equally far from the median on both sides, any of them completes it, and the lower ones are taken.
+    Weights only say who takes part.
 
     Args:
         num_malicious: f; needs n ≥ 4f + 3. None assumes the most that this allows, ⌊(n − 3)/4⌋.
@@ -86,10 +88,10 @@ class Bulyan(Aggregator):
 
 
 def _around_median(values: Block, count: int) -> Block:
-    """(width,) per ascending column, the mean of the ``count`` values closest to the median; neighbours."""
+    """(width,) per ascending column, the mean of the ``count`` values closest to the median; neighbors."""
+    steps: Block
     larger: Callable[..., Block]
     along: Callable[..., Block]
-    steps: Block
     if isinstance(values, np.ndarray):
         larger, along, steps = np.maximum, np.take_along_axis, np.arange(count)
     else:
@@ -99,4 +101,21 @@ def _around_median(values: Block, count: int) -> Block:
     # The closest value is one in the middle: only windows that hold one are in question.
     first, last = max(0, (theta - 1) // 2 - count + 1), min(theta // 2, theta - count)
     reach = larger(median - values[first : last + 1], values[first + count - 1 : last + count] - median)
-    return along(values, first + reach.argmin(0)[None, :] + steps[:, None], 0).mean(0)
+    best = reach.argmin(0)
+    equal = reach == along(reach, best[None, :], 0)
+    columns = equal.sum(0) > 1
+    if bool(columns.any()):
+        best[columns] = _least_total(values[first:, columns], median[columns], count, equal[:, columns])
+    return along(values, first + best[None, :] + steps[:, None], 0).mean(0)
+
+
+def _least_total(values: Block, median: Block, count: int, equal: Block) -> Block:
+    """(width,) which of the windows of equal reach has the least total distance to the median.
+
+    The others are not the closest values: they hold one that is farther than one they leave out.
+    """
+    distances = abs(values - median)
+    stack: Callable[..., Block] = np.stack if isinstance(values, np.ndarray) else torch.stack
+    totals = stack([distances[window : window + count].sum(0) for window in range(len(equal))])
+    totals[~equal] = math.inf
+    return totals.argmin(0)

@@ -85,7 +85,7 @@ class IRLS(Aggregator):
         slope, intercept = _repeated_median(ranks, values)
         line = intercept + slope * ranks
         residual = values - line
-        spread = 1.4826 * (1 + 5 / (n - 1)) * residual.abs().median(0).values
+        spread = 1.4826 * (1 + 5 / (n - 1)) * _median(residual.abs(), 0)
         e = residual.abs() / spread
         x = torch.arange(n, dtype=torch.float64, device=values.device)
         leverage = 1 / n + (x - x.mean()).square() / (x - x.mean()).square().sum()

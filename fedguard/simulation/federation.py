@@ -32,7 +32,7 @@ from .jobs import TrainJob, test_job, train_job
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
-from .setup import Setup, poisons, setup_for, test_batches
+from .setup import Setup, poisoned_differ, poisons, setup_for, test_batches
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -145,7 +145,9 @@ class Federation:
             start = time.perf_counter()
             updates, statistics = self._train(asked, attacking, index)
             seconds["training"] = time.perf_counter() - start
-            received = self._round(asked, self._craft(asked, attacking, updates, index), index, attacking)
+            sent = self._craft(asked, attacking, updates, index)
+            received = self._round(asked, sent, index, attacking)
+            attacking = self._active(asked, attacking, updates, sent)
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
@@ -237,6 +239,19 @@ class Federation:
             updates[rows], own[rows] = torch.from_numpy(moved), torch.from_numpy(seen)
         return updates, own
 
+    def _active(self, asked: list[int], attacking: set[int], trained: Tensor, sent: Tensor) -> set[int]:
+        """The attackers that sent something else than their honest update.
+
+        Label flips of a class that a client does not have, for example, change nothing.
+        """
+        if self._adjusts:
+            return attacking
+        place = {client: i for i, client in enumerate(asked)}
+        changed = {c for c in attacking if not same_bits(trained[place[c]], sent[place[c]])}
+        if poisons(self.attack):
+            changed |= {client for client in attacking if poisoned_differ(self._settings, client)}
+        return changed
+
     @property
     def _adjusts(self) -> bool:
         return type(self.attack).adjust is not Attack.adjust
@@ -315,3 +330,39 @@ class Federation:
             bool(outcome.banned[i]),
             outcome.reasons[i],
         )
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two vectors of the same size hold the same numbers, NaN included."""
+    return bool((one.view(torch.int32) == other.view(torch.int32)).all())
+
+
+#: (cell as JSON, clients, round, (d,) start, attacking, (d,) the global model before that or None)
+TrainJob = tuple[str, tuple[int, ...], int, "np.ndarray[Any, Any]", bool, "np.ndarray[Any, Any] | None"]
+
+
+def train_job(job: TrainJob) -> np.ndarray[Any, Any]:
+    """The local training of some clients, all of them attacking or none → (clients, d) updates."""
+    settings, clients, index, start, attacking, before = job
+    cell, setup = cell_of(settings), setup_of(settings)
+    params = torch.from_numpy(start.copy())
+    training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
+    data = [training_data(settings, client, attacking) for client in clients]
+    draws = [generator(cell.seed, "batches", index, client) for client in clients]
+    if before is None:
+        return torch.stack(train_clients(setup.model, params, data, training, draws)).numpy()
+    shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
+    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
+    attack = build_attack(cell)
+    updates = [
+        train_client(setup.model, params, own, training, draw, attack.adjust(view))
+        for own, draw in zip(data, draws, strict=True)
+    ]
+    return torch.stack(updates).numpy()
+
+
+def test_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, float]:
+    """One batch of the test set: (cell as JSON, targeted, batch, (d,) parameters) → wrong, summed loss."""
+    settings, targeted, k, params = job
+    model = setup_of(settings).model
+    return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])

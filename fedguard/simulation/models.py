@@ -105,7 +105,7 @@ class FedredefenseFmnistCnn(_Cnn):
 
 
 class FedredefenseCifarCnn(_Cnn):
-    """3×3×32, pool, 3×3×64, pool, 512, L: 1,205,066 parameters on 32×32 colour images.
+    """3×3×32, pool, 3×3×64, pool, 512, L: 1,204,682 parameters on 32×32 colour images.
 
     Source: Xie et al., FedREDefense, ICML 2024, Table 6; no padding, which the table leaves open.
     """

@@ -13,7 +13,8 @@ class ClientRow(NamedTuple):
         client: which client of the federation.
         id: the id it goes by; another one after a banned attacker has come back.
         malicious: whether it is one of the malicious clients; None if nobody knows (a live recording).
-        attacking: whether it attacked in this round (its schedule may let it wait).
+        attacking: whether it attacked in this round: its schedule did not let it wait, and it sent something
+            else than its honest update.
         participated: whether it was asked.
         score: what the guard's detectors said, NaN if nothing.
         suspect: whether it was called malicious in this round.

@@ -203,6 +203,14 @@ def poisons(attack: Attack) -> bool:
     return type(attack).poison_data is not Attack.poison_data
 
 
+@functools.lru_cache(maxsize=512)
+def poisoned_differ(cell_json: str, client: int) -> bool:
+    """Whether the attack changes anything about a client's training data."""
+    setup, poisoned = setup_of(cell_json), training_data(cell_json, client, attacking=True)
+    own = setup.dataset.labelled(setup.client_samples(client))
+    return isinstance(poisoned, Labelled) and not all(map(torch.equal, own, poisoned))
+
+
 @functools.lru_cache(maxsize=64)
 def _poisons(key: str) -> bool:
     return poisons(build_attack(cell_of(key)))

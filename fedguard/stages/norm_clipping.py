@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,19 +14,24 @@ from ..round import Round
 from ..stage import Stage
 from ..updates import Updates
 
+#: Which norm of a round stands for all.
+Typical: TypeAlias = Literal["median", "mean"]
+
 
 class NormClipping(Stage):
     """u_i ← u_i · min(1, M / ‖u_i‖) before the aggregator.
 
     Args:
-        bound: M; None takes the median norm of the round, which the server can compute without knowing
-            who is honest (FLAME's S_t).
+        bound: M; None takes the ``typical`` norm of the round, which the server can compute without knowing
+            who is honest.
+        typical: "median", which a minority of long updates cannot move far (FLAME's S_t), or "mean"
+            (FedREDefense, App. A.3, there of the benign updates, which a server does not know).
 
     Raises:
-        ParameterError: a bound that is not a positive number.
+        ParameterError: a bound that is not a positive number, or another kind of typical norm.
 
     Source: Sun et al., Can You Really Backdoor Federated Learning?, 2019, §5; the adaptive bound: Nguyen
-    et al., FLAME, USENIX Security 2022.
+    et al., FLAME, USENIX Security 2022; Xie et al., FedREDefense, ICML 2024, App. A.3.
     """
 
     card = Card(
@@ -33,15 +40,20 @@ class NormClipping(Stage):
         "Sun et al., Can You Really Backdoor Federated Learning?, 2019",
     )
 
-    def __init__(self, bound: float | None = None) -> None:
+    def __init__(self, bound: float | None = None, typical: Typical = "median") -> None:
         if bound is not None and not 0 < bound < float("inf"):
             raise ParameterError(f"norm_clipping: bound is {bound}; use a finite number above 0, or null")
+        if typical not in ("median", "mean"):
+            raise ParameterError(f"norm_clipping: typical is {typical!r}; use 'median' or 'mean'")
         self.bound = bound
+        self.typical = typical
 
     def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
         """Shorten what is longer than the bound."""
-        bound = float(torch.quantile(round.updates.norms, 0.5)) if self.bound is None else self.bound
-        return clipped(round, bound), weights
+        norms = round.updates.norms
+        if self.bound is not None:
+            return clipped(round, self.bound), weights
+        return clipped(round, float(norms.mean() if self.typical == "mean" else norms.quantile(0.5))), weights
 
 
 def clipped(round: Round, bound: float) -> Round:

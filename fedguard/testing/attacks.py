@@ -99,6 +99,19 @@ def crafts(case: Case) -> None:
         require(crafted.isfinite().all(), f"{m} of {n} malicious: a number is not finite")
 
 
+def diverged_clients(case: Case) -> None:
+    """A benign update with NaN changes nothing. Look at view.benign_updates, which holds the finite ones."""
+    attack = case.make()
+    if "benign_updates" not in attack.knowledge:
+        return
+    broken, without = case.view(attack), case.view(attack)
+    benign = broken._known["benign_updates"]
+    broken._known["benign_updates"] = torch.cat([benign, torch.full_like(benign[:1], torch.nan)])
+    crafted = case.make().craft(broken)
+    require(crafted.isfinite().all(), "one honest client with NaN makes it send NaN")
+    require(torch.equal(crafted, case.make().craft(without)), "a client with NaN changes what it sends")
+
+
 def purity(case: Case) -> None:
     """Crafting changes nothing, neither what it is given nor itself. Remember things in commit() only."""
     attack = case.make()
@@ -177,6 +190,7 @@ def small_images(case: Case) -> None:
 CHECKS: dict[str, Check] = {
     "card and docstring": card,
     "one update per malicious client": crafts,
+    "diverged clients": diverged_clients,
     "crafting is pure": purity,
     "same seed, same bits": seed_purity,
     "declared knowledge": declared_knowledge,

@@ -56,6 +56,27 @@ def test_bulyan(n, f):
     close(make_aggregator("bulyan", num_malicious=f)(x), expected)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_bulyan_takes_the_closest_values_where_coordinates_tie(seed):
+    """The closest values as a set: of equally close ones any, so the mean is between two by hand."""
+    n, f = [(7, 1), (8, 1), (11, 2), (12, 2)][seed % 4]
+    x = RNG(seed).integers(-2, 3, size=(n, 200)).astype(np.float32)
+    chosen = bulyan_selection(Round(x).updates.sq_distances, f)
+    found = make_aggregator("bulyan", num_malicious=f)(x).numpy()
+    for column, value in zip(x[chosen].T, found, strict=True):
+        distances = np.sort(np.abs(column - np.median(column)))[: len(chosen) - 2 * f]
+        inside = column[np.abs(column - np.median(column)) < distances[-1]]
+        edge = np.sort(column[np.abs(column - np.median(column)) == distances[-1]])
+        free = len(distances) - len(inside)
+        low, high = (np.mean([*inside, *part]) for part in (edge[:free], edge[len(edge) - free :]))
+        assert low - 1e-6 <= value <= high + 1e-6
+
+
+def test_bulyan_by_hand_with_two_identical_colluders():
+    x = np.array([[-1], [-1], [0], [0.5], [1], [30], [-30]], dtype=np.float32)
+    assert float(make_aggregator("bulyan", num_malicious=1)(x)) == pytest.approx(-1 / 6)
+
+
 def test_bulyan_needs_4f_plus_3():
     with pytest.raises(TooFewClientsError, match="at least 7"):
         make_aggregator("bulyan", num_malicious=1)(updates(6, 3))
@@ -166,7 +187,7 @@ def irls_by_hand(x, scale=2.0, threshold=0.1):
         )
         line[:, j] = intercept + fit.slope * rank
         residual = x[:, j] - line[:, j]
-        spread = 1.4826 * (1 + 5 / (n - 1)) * np.sort(np.abs(residual))[(n - 1) // 2]
+        spread = 1.4826 * (1 + 5 / (n - 1)) * np.median(np.abs(residual))
         hat = np.column_stack([np.ones(n), rank])
         leverage = np.diag(hat @ np.linalg.inv(hat.T @ hat) @ hat.T)
         for i in range(n):
@@ -259,6 +280,7 @@ def test_clipping_to_a_bound_and_to_the_median_norm():
     for stage, bound in (
         (make_stage("norm_clipping", bound=2.0), 2.0),
         (make_stage("norm_clipping"), np.median(norms)),
+        (make_stage("norm_clipping", typical="mean"), np.mean(norms)),
         (make_stage("weak_dp", noise=0.0, bound=2.0), 2.0),
         (make_stage("clip_and_noise", noise=0.0), np.median(norms)),
     ):
@@ -361,6 +383,7 @@ def test_buckets_depend_on_the_round_and_not_on_the_order_of_arrival():
         (make_aggregator, "irls", {"threshold": 1.5}),
         (make_aggregator, "robust_learning_rate", {"threshold": -1}),
         (make_stage, "norm_clipping", {"bound": 0.0}),
+        (make_stage, "norm_clipping", {"typical": "mode"}),
         (make_stage, "bucketing", {"size": 0}),
         (make_stage, "nearest_neighbor_mixing", {"num_malicious": -1}),
         (make_stage, "clip_and_noise", {"noise": -1.0}),

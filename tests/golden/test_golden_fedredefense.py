@@ -91,16 +91,16 @@ def reconstruct_by_hand(start, g, knowledge, iterations, params):
         gradients = torch.autograd.grad(loss, leaves)
         with torch.no_grad():
             for k in range(3):
-                buffers[k] = gradients[k] + (0.5 * buffers[k] if buffers[k] is not None else 0)
+                buffers[k] = gradients[k] + (params["momentum"] * buffers[k] if buffers[k] is not None else 0)
                 leaves[k] -= rates[k] * buffers[k]
     end = virtual_training(start, *leaves, params["inner_steps"], params["per_class"])
     error = float(((end - start - g).square().sum() / g.square().sum()).detach())
     return error, used, *(leaf.detach() for leaf in leaves)
 
 
-def noise(client, seed, num_images, init="gaussian"):
-    draw = generator(seed, "fedredefense", client)
-    make = torch.randn if init == "gaussian" else torch.rand
+def noise(client, seed, num_images, init):
+    draw = generator(seed, "fedredefense", *(() if init == "shared" else (client,)))
+    make = torch.rand if init == "uniform" else torch.randn
     return make((num_images, *SHAPE), generator=draw), torch.zeros(num_images, CLASSES), torch.tensor(1.0)
 
 
@@ -112,24 +112,25 @@ def kept_of(method):
 @pytest.mark.parametrize(
     ("case", "stops"),
     [
-        ({"first_iterations": 12}, False),
+        ({"first_iterations": 12, "threshold": 0.1}, False),
         ({"first_iterations": 60, "threshold": 0.8}, True),
         (
-            {"first_iterations": 10, "num_images": 4, "inner_steps": 2, "init": "uniform", "threshold": 0.2},
+            {"first_iterations": 10, "num_images": 4, "inner_steps": 2, "init": "gaussian", "threshold": 0.2},
             False,
         ),
+        ({"first_iterations": 12, "momentum": 0.5, "init": "shared"}, False),
         ({"first_iterations": 40, "loss_average": "batch", "inner_lr": 0.1, "threshold": 0.9}, True),
     ],
 )
 def test_agrees_with_the_published_algorithm(federation, case, stops, inner_loop):
     method = detector(**case, inner_loop=inner_loop)
-    params = {"inner_steps": 5, "threshold": 0.6, **QUICK, **case}
+    params = {"inner_steps": 5, "threshold": 0.6, "momentum": 0.0, "init": "uniform", **QUICK, **case}
     params["per_class"] = params.get("loss_average", "classes") == "classes"
     scores = method(federation)
     method.commit(federation, scores)
     kept, used = kept_of(method), []
     for i, client in enumerate(federation.client_ids):
-        images, labels, _ = noise(client, 3, params.get("num_images", 10), params.get("init", "gaussian"))
+        images, labels, _ = noise(client, 3, params.get("num_images", 10), params["init"])
         first = (images, labels, torch.tensor(params["inner_lr"]))
         update = federation.updates.matrix[i]
         error, iterations, *knowledge = reconstruct_by_hand(
@@ -145,13 +146,13 @@ def test_agrees_with_the_published_algorithm(federation, case, stops, inner_loop
 
 
 def test_knowledge_is_refined_in_later_rounds_with_fresh_momentum(federation):
-    method = detector(first_iterations=5, later_iterations=3)
+    method = detector(first_iterations=5, later_iterations=3, momentum=0.5, init="gaussian")
     method.commit(federation, method(federation))
     before = kept_of(method)
     scores = method(federation)
     assert scores.info["iterations_max"] == 3
     method.commit(federation, scores)
-    params = {"inner_steps": 5, "threshold": 0.6, "per_class": True, **QUICK}
+    params = {"inner_steps": 5, "threshold": 0.6, "per_class": True, "momentum": 0.5, **QUICK}
     for i, client in enumerate(federation.client_ids):
         start = [before[client][name] for name in ("images", "labels", "inner_lr")]
         update = federation.updates.matrix[i]
@@ -167,7 +168,7 @@ def test_training_reconstructs_and_crafting_does_not(federation):
     noise_ = torch.randn(trained.shape[1], generator=torch.Generator().manual_seed(1))
     crafted = [mean - 3 * std, noise_ * trained.norm() / noise_.norm(), -std.sqrt()]
     updates = torch.cat([trained, torch.stack(crafted)])
-    scores = detector(first_iterations=200)(
+    scores = detector(first_iterations=200, momentum=0.5, init="gaussian")(
         Round(updates, global_params=federation.global_params, server=federation.server)
     )
     assert scores.suspects.tolist() == [False] * 3 + [True] * 3

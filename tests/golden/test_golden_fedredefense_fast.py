@@ -130,7 +130,7 @@ def fast_by_hand(start, g, client, iterations, *, threshold, bias=True, matched=
         ({"threshold": 0.02, "first_iterations": 4, "first_labels": "zeros"}, {"bias": False}),
         ({"threshold": 0.02, "first_iterations": 4, "inner_rate": "learnt"}, {"matched": False}),
         ({"threshold": 0.02, "first_iterations": 4, "inner_steps": 3}, {"steps": 3}),
-        ({"threshold": 0.02, "first_iterations": 4, "optimizer": "sgd"}, {"adam": False}),
+        ({"threshold": 0.02, "first_iterations": 4, "optimizer": "sgd", "momentum": 0.5}, {"adam": False}),
     ],
 )
 def test_every_option_of_fast_by_hand(federation, params, case):
@@ -165,6 +165,7 @@ def test_a_preset_is_its_parameters_and_what_is_given_counts(federation):
         "lr_labels": 0.1,
         "first_iterations": 10,
         "later_iterations": 10,
+        "init": "gaussian",
         "first_labels": "bias",
         "inner_rate": "matched",
     }
@@ -176,13 +177,29 @@ def test_a_preset_is_its_parameters_and_what_is_given_counts(federation):
         "optimizer": "sgd",
         "lr_images": 0.1,
         "lr_labels": 0.05,
+        "init": "uniform",
         "first_labels": "zeros",
         "inner_rate": "learnt",
         "first_iterations": 3,
     }
     expected = make_detector("fedredefense", first_iterations=3)(federation).values.tolist()
     assert fast(**paper)(federation).values.tolist() == expected
-    assert make_detector("fedredefense").later_iterations == 5000
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("paper", (0.6, 10, 5, 0.1, 0.1, 0.05, 5e-5, 5000, 5000, 0.0, "uniform")),
+        ("paper_cifar10", (0.6, 10, 5, 0.05, 0.1, 0.05, 5e-5, 500, 1500, 0.0, "uniform")),
+        ("paper_cinic", (0.6, 10, 5, 0.05, 0.1, 0.05, 5e-5, 2000, 4000, 0.0, "uniform")),
+        ("released", (0.6, 10, 5, 0.1, 0.1, 0.05, 5e-5, 3000, 3000, 0.5, "shared")),
+    ],
+)
+def test_presets_are_section_5_1_and_table_7_and_the_released_scripts(preset, expected):
+    use = make_detector("fedredefense", preset=preset).use
+    names = ("threshold", "num_images", "inner_steps", "inner_lr", "lr_images", "lr_labels", "lr_inner_lr")
+    names += ("first_iterations", "later_iterations", "momentum", "init")
+    assert tuple(getattr(use, name) for name in names) == expected
 
 
 def test_fast_tells_training_from_crafting_within_its_budget(federation):
@@ -253,6 +270,7 @@ def curve(federation, iterations, **params):
 
 def test_giving_up_follows_the_pace_of_the_last_iterations(federation):
     params = {"inner_lr": 1.0, "lr_images": 1.0, "lr_labels": 0.5, "lr_inner_lr": 1e-3}
+    params |= {"momentum": 0.5, "init": "gaussian"}
     cap, window, threshold = 8, 2, 0.3
     errors, used, stopped = curve(federation, cap, **params), [], 0
     method = make_detector(

@@ -9,11 +9,14 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 from fedguard.errors import ParameterError
 from fedguard.metrics import (
     aar,
+    active_metrics,
     auroc,
     average_precision,
     benign_excluded,
     detection_metrics,
     fpr_by_skew,
+    harm,
+    harm_weighted_fnr,
     label_skew,
     mean_auroc,
     rounds_to_detection,
@@ -218,3 +221,46 @@ def test_false_positives_by_skew_by_hand():
     assert math.isnan(fpr_by_skew([True, False], [1, 0], [0.1, 0.2])[2]), "a third that is empty"
     with pytest.raises(ParameterError, match="skew"):
         fpr_by_skew(truth, suspects, [0.1])
+
+
+def test_active_attackers_by_hand():
+    """Clients 0 and 1 are malicious; 0 sleeps in round 0, 1 always. Round 1: 0 attacks and is caught."""
+    truth = np.array([1, 1, 0, 0], bool)
+    active = np.array([[0, 0, 0, 0], [1, 0, 0, 0]], bool)
+    suspects = np.array([[0, 0, 0, 1], [1, 0, 0, 0]], bool)
+    scores = np.array([[1.0, 1, 1, 9], [9, 1, 1, 1]])
+    found = active_metrics(truth, suspects, active, scores, aggregated=~suspects)
+    assert found == {
+        "dacc_active": (1 / 2 + 1) / 2,
+        "fnr_active": 0.0,
+        "auroc_active": 1.0,
+        "aar_active": 0.0,
+    }
+    labels = active_metrics(truth, suspects.any(0), active)
+    assert labels == {"dacc_active": 2 / 3, "fnr_active": 0.0}
+    missed = active_metrics(truth, np.zeros((2, 4), bool), active, aggregated=np.ones((2, 4), bool))
+    assert (missed["fnr_active"], missed["aar_active"]) == (1.0, 1.0)
+    nobody = active_metrics(truth, suspects, np.zeros((2, 4), bool), scores, aggregated=~suspects)
+    assert all(math.isnan(nobody[key]) for key in ("fnr_active", "auroc_active", "aar_active"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_idle_attackers_nothing_changes(seed):
+    rng = np.random.default_rng(seed)
+    truth, suspects, present = np.arange(9) < 3, rng.random((5, 9)) < 0.4, rng.random((5, 9)) < 0.7
+    scores, active = rng.random((5, 9)), np.tile(truth, (5, 1))
+    plain = detection_metrics(truth, suspects, scores, present, ~suspects)
+    found = active_metrics(truth, suspects, active, scores, present, ~suspects)
+    assert found == {f"{key}_active": plain[key] for key in ("dacc", "fnr", "auroc", "aar")}
+
+
+def test_harm_by_hand():
+    assert harm(0.05) == pytest.approx(0.5)
+    assert harm(0.3) == 1.0
+    assert harm(-0.02, 0.1) == pytest.approx(0.1)
+    assert harm(NAN, 0.7) == pytest.approx(0.7)
+    assert math.isnan(harm(NAN, NAN))
+    assert harm_weighted_fnr([1.0, 0.2, NAN, 0.5], [0.0, 1.0, 1.0, 0.5]) == pytest.approx((0.2 + 0.25) / 1.5)
+    assert math.isnan(harm_weighted_fnr([1.0], [0.0]))
+    with pytest.raises(ParameterError):
+        harm_weighted_fnr([1.0], [0.0, 1.0])

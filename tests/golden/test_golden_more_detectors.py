@@ -159,6 +159,7 @@ def test_norm_bound_by_hand():
         ({}, 2 * np.median(norms)),
         ({"factor": 0.9}, 0.9 * np.median(norms)),
         ({"bound": 2.5}, 2.5),
+        ({"typical": "mean", "factor": 1.0}, np.mean(norms)),
     ):
         scores = make_detector("norm_bound", **params)(x)
         near(scores.values, norms / bound)

@@ -78,13 +78,21 @@ def stamped(images: Tensor) -> Tensor:
     return copies
 
 
+def first_images(init: str, draw: torch.Generator) -> Tensor:
+    """Ten images of noise: N(0, 1), U[0, 1), or U[0, 1) as pixels, which are then normalized."""
+    if init == "gaussian":
+        return torch.randn(10, 1, 28, 28, generator=draw)
+    uniform = torch.rand(10, 1, 28, 28, generator=draw)
+    return uniform if init == "uniform" else (uniform - MEAN) / STD
+
+
 def reconstruct(
-    network: nn.Module, update: Tensor, iterations: int, rate: float, draw: torch.Generator
+    network: nn.Module, update: Tensor, images: Tensor, iterations: int, rate: float, momentum: float
 ) -> tuple[list[float], float]:
     """Algorithm 2 without stopping: the error before each outer step, and the images' length at the end."""
     names = [name for name, _ in network.named_parameters()]
     start = [p.detach().clone() for p in network.parameters()]
-    images = torch.randn(10, 1, 28, 28, generator=draw).requires_grad_()
+    images.requires_grad_()
     labels = torch.zeros(10, 10, requires_grad=True)
     alpha = torch.tensor(rate, requires_grad=True)
     groups = [
@@ -92,7 +100,7 @@ def reconstruct(
         {"params": [labels], "lr": 0.05},
         {"params": [alpha], "lr": 5e-5},
     ]
-    outer = torch.optim.SGD(groups, momentum=0.5)
+    outer = torch.optim.SGD(groups, momentum=momentum)
     errors = []
     for _ in range(iterations):
         now = [p.clone().requires_grad_() for p in start]
@@ -128,6 +136,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--rate", type=float, default=0.1, help="α at first, Table 7's virtual model LR")
+    parser.add_argument("--momentum", type=float, default=0.0, help="the paper names none, its code has 0.5")
+    parser.add_argument("--init", choices=["uniform", "pixels", "gaussian"], default="uniform")
     parser.add_argument("--unequal", action="store_true", help="deal unequal numbers of images")
     parser.add_argument("--show", action="store_true", help="print every client")
     parser.add_argument("--seed", type=int, default=0)
@@ -147,8 +157,10 @@ def main() -> None:
         for client in range(args.clients):
             own = torch.as_tensor(parts[client])
             for kind, update in updates(network, pixels[own], train.labels[own], client).items():
-                draw = torch.Generator().manual_seed(1000 + client)
-                errors, length = reconstruct(network, update, args.iterations, args.rate, draw)
+                first = first_images(args.init, torch.Generator().manual_seed(1000 + client))
+                errors, length = reconstruct(
+                    network, update, first, args.iterations, args.rate, args.momentum
+                )
                 below = next((k for k, e in enumerate(errors) if e < THRESHOLD), np.inf)
                 if args.show:
                     print(f"# {name} {client} ({len(own)}) {kind} {below} {errors[-1]:.3f}", flush=True)

@@ -1,0 +1,72 @@
+"""FedREDefense's presets: the paper's by data set, the released code's, FedGuard's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ._reconstruction import check_positive, check_word
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What :class:`FedREDefense` takes for a parameter that is None; its docstring says what each means.
+
+    Raises:
+        ParameterError: a value is out of range.
+    """
+
+    threshold: float = 0.6
+    num_images: int = 10
+    inner_steps: int = 5
+    inner_lr: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr_images: float = 0.1
+    lr_labels: float = 0.05
+    lr_inner_lr: float = 5e-5
+    momentum: float = 0.0
+    first_iterations: int = 5000
+    later_iterations: int = 5000
+    init: Literal["gaussian", "uniform", "shared"] = "uniform"
+    first_labels: Literal["zeros", "bias"] = "zeros"
+    inner_rate: Literal["learnt", "matched"] = "learnt"
+
+    def __post_init__(self) -> None:
+        counts = {"num_images": self.num_images, "first_iterations": self.first_iterations}
+        check_positive(counts | {"later_iterations": self.later_iterations, "inner_lr": self.inner_lr})
+        check_word("init", self.init, ("gaussian", "uniform", "shared"))
+        check_word("first_labels", self.first_labels, ("zeros", "bias"))
+
+    def given(self, **parameters: Any) -> Preset:
+        """The same with those of the parameters that are not None."""
+        return replace(self, **{name: value for name, value in parameters.items() if value is not None})
+
+
+#: By name. The paper's differ by data set (§5.1 and Table 7).
+PRESETS = {
+    "paper": Preset(),
+    "paper_cifar10": Preset(inner_lr=0.05, first_iterations=500, later_iterations=1500),
+    "paper_cinic": Preset(inner_lr=0.05, first_iterations=2000, later_iterations=4000),
+    "released": Preset(momentum=0.5, first_iterations=3000, later_iterations=3000, init="shared"),
+    "fast": Preset(
+        inner_steps=1,
+        inner_lr=0.5,
+        optimizer="adam",
+        lr_labels=0.1,
+        first_iterations=10,
+        later_iterations=10,
+        init="gaussian",
+        first_labels="bias",
+        inner_rate="matched",
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """A preset by its name.
+
+    Raises:
+        ParameterError: there is none of this name.
+    """
+    check_word("preset", name, tuple(PRESETS))
+    return PRESETS[name]
