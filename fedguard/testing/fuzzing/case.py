@@ -200,11 +200,10 @@ def _watched() -> Iterator[_Watch]:
     """Nothing reaches the screen, every log message is formatted, and imports of the canary are noted."""
     watch, handler, logger = _Watch(), _Formatting(), logging.getLogger("fedguard")
     loud = logging.getLogger("flwr")
-    state = logger.propagate, logger.level, loud.level
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    loud.setLevel(logging.CRITICAL + 1)
+    state = [(log, log.propagate, log.level, log.handlers) for log in (logger, loud)]
+    for log in (logger, loud):
+        log.propagate, log.handlers = False, [handler]
+        log.setLevel(logging.INFO)
     sys.meta_path.insert(0, watch)
     try:
         with (
@@ -216,7 +215,6 @@ def _watched() -> Iterator[_Watch]:
             yield watch
     finally:
         sys.meta_path.remove(watch)
-        logger.removeHandler(handler)
-        logger.propagate = state[0]
-        logger.setLevel(state[1])
-        loud.setLevel(state[2])
+        for log, propagate, level, handlers in state:
+            log.propagate, log.handlers = propagate, handlers
+            log.setLevel(level)

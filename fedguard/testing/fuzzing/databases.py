@@ -22,7 +22,7 @@ CELLS: tuple[Any, ...] = (
 
 def changed_cells(rng: Rng, path: Path) -> str:
     """Put other values into one column: in one row, or in all."""
-    with _writable(path) as db:
+    with Writable(path) as db:
         table = pick(rng, _tables(db))
         columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]  # noqa: S608 - our own
         column = pick(rng, columns)
@@ -44,7 +44,7 @@ def changed_cells(rng: Rng, path: Path) -> str:
 
 def like_cells(rng: Rng, path: Path) -> str:
     """Numbers and texts of the same type as before in one column."""
-    with _writable(path) as db:
+    with Writable(path) as db:
         table = pick(rng, _tables(db))
         info = [row for row in db.execute(f"PRAGMA table_info({table})") if not row[5]]  # noqa: S608
         if not info:
@@ -62,7 +62,7 @@ def like_cells(rng: Rng, path: Path) -> str:
 
 def other_schema(rng: Rng, path: Path) -> str:
     """Views, triggers, indexes, and tables that are not what they were."""
-    with _writable(path) as db:
+    with Writable(path) as db:
         tables = _tables(db)
         table = pick(rng, tables)
         names = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))  # noqa: S608
@@ -108,7 +108,7 @@ def other_schema(rng: Rng, path: Path) -> str:
 
 def written_schema(rng: Rng, path: Path) -> str:
     """Change the text of the schema itself, past SQLite's own checks."""
-    with _writable(path) as db:
+    with Writable(path) as db:
         rows = [row for row in db.execute("SELECT rowid, sql FROM sqlite_master WHERE sql IS NOT NULL")]
         if not rows:
             return "nothing"
@@ -162,11 +162,12 @@ def is_whole(path: Path, tables: Sequence[str], numbers: Sequence[tuple[str, int
         return False
 
 
-class _writable:  # noqa: N801 - used like a function
+class Writable:
     """A connection that keeps no constraint and commits."""
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, timeout=0.5)
+        self.db.set_progress_handler(lambda: 1, 1_000_000)  # what was changed before may have no end
         self.db.execute("PRAGMA foreign_keys = OFF")
         self.db.execute("PRAGMA ignore_check_constraints = ON")
         self.db.execute("PRAGMA synchronous = OFF")
