@@ -100,7 +100,8 @@ def run_case(kind: Kind, name: str, seed: int, bound: float = SECONDS) -> Result
         mutant = kind.make(rng, Path(folder))
         begin, refused, step = time.perf_counter(), False, ""
         try:
-            for step, call in mutant.steps:
+            for name, call in mutant.steps:
+                step = name
                 refused |= not _goes_through(call, bound)
                 watch.look()
             step = "afterwards"

@@ -1,5 +1,7 @@
 """SQLite files that strangers hand over: other values, other schema objects, other files beside them."""
 
+# ruff: noqa: S608 - what is put together here is the hostile input
+
 from __future__ import annotations
 
 import sqlite3
@@ -16,7 +18,7 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 CELLS: tuple[Any, ...] = (
     None, 0, 1, -1, 2**31, 2**63 - 1, -(2**63), 10**12, 0.5, 1e308, -1e308, float("inf"), float("-inf"),
     b"", b"\x00\xff", b"x" * 3000, "", "x", "nan", "1e999", "null", "[]", "{}", '{"a": 1}', "[1, [2]]", '"x"',
-    "[" * 3000, '{"name": "%s"}' % CODE, "NaN", "1" * 6000, '"\\ud800"', '"\\u001b]0;x\\u0007"',
+    "[" * 3000, f'{{"name": "{CODE}"}}', "NaN", "1" * 6000, '"\\ud800"', '"\\u001b]0;x\\u0007"',
 )  # fmt: skip
 
 
@@ -24,21 +26,21 @@ def changed_cells(rng: Rng, path: Path) -> str:
     """Put other values into one column: in one row, or in all."""
     with Writable(path) as db:
         table = pick(rng, _tables(db))
-        columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]  # noqa: S608 - our own
+        columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
         column = pick(rng, columns)
         value = pick(rng, TEXTS) if rng.random() < 0.4 else pick(rng, CELLS)
         value = value.encode(errors="replace").decode() if isinstance(value, str) else value
         which = "" if rng.random() < 0.4 else f" ORDER BY random() LIMIT {int(rng.integers(1, 3))}"
-        keys = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[5]]  # noqa: S608
+        keys = [row[1] for row in db.execute(f"PRAGMA table_info({table})") if row[5]]
         names = ", ".join(keys)
         if which:
-            rows = db.execute(f"SELECT {names} FROM {table}").fetchall()  # noqa: S608
+            rows = db.execute(f"SELECT {names} FROM {table}").fetchall()
             rows = [rows[int(i)] for i in rng.integers(len(rows), size=1)] if rows else []
         else:
             rows = [None]
         for row in rows:
             where = "" if row is None else " WHERE " + " AND ".join(f"{k} IS ?" for k in keys)
-            db.execute(f"UPDATE OR REPLACE {table} SET {column} = ?{where}", (value, *(row or ())))  # noqa: S608
+            db.execute(f"UPDATE OR REPLACE {table} SET {column} = ?{where}", (value, *(row or ())))
     return f"{table}.{column} is {str(value)[:20]!r}" + (" somewhere" if which else " everywhere")
 
 
@@ -46,7 +48,7 @@ def like_cells(rng: Rng, path: Path) -> str:
     """Numbers and texts of the same type as before in one column."""
     with Writable(path) as db:
         table = pick(rng, _tables(db))
-        info = [row for row in db.execute(f"PRAGMA table_info({table})") if not row[5]]  # noqa: S608
+        info = [row for row in db.execute(f"PRAGMA table_info({table})") if not row[5]]
         if not info:
             return "nothing"
         _, column, kind, *_ = pick(rng, info)
@@ -56,7 +58,7 @@ def like_cells(rng: Rng, path: Path) -> str:
             "REAL": (0.0, 1.0, -1.0, 0.5, 1e300, -1e300, float("inf"), 1e-300),
         }.get(kind, [text for text in TEXTS if "\ud800" not in text])
         value = pick(rng, values)
-        db.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (value,))  # noqa: S608 - our own names
+        db.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (value,))
     return f"{table}.{column} is {str(value)[:20]!r}"
 
 
@@ -65,7 +67,7 @@ def other_schema(rng: Rng, path: Path) -> str:
     with Writable(path) as db:
         tables = _tables(db)
         table = pick(rng, tables)
-        names = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))  # noqa: S608
+        names = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
         columns = names.split(", ")
         some = pick(rng, columns)
         view = f"ALTER TABLE {table} RENAME TO kept; CREATE VIEW {table} AS "
@@ -92,7 +94,8 @@ def other_schema(rng: Rng, path: Path) -> str:
             f"ALTER TABLE {table} ADD COLUMN other GENERATED ALWAYS AS (randomblob(9)) VIRTUAL;",
             f"CREATE TABLE more (x); INSERT INTO more {ENDLESS} SELECT i FROM n LIMIT 5000;",
             f"DELETE FROM {table};",
-            f"CREATE TABLE again AS SELECT * FROM {table}; DROP TABLE {table}; ALTER TABLE again RENAME TO {table};",
+            f"CREATE TABLE again AS SELECT * FROM {table}; DROP TABLE {table}; "
+            f"ALTER TABLE again RENAME TO {table};",
             f"PRAGMA user_version = {int(rng.integers(-3, 9))};",
             f"PRAGMA application_id = {int(rng.integers(-3, 9))};",
             "PRAGMA journal_mode = DELETE;",
@@ -109,7 +112,7 @@ def other_schema(rng: Rng, path: Path) -> str:
 def written_schema(rng: Rng, path: Path) -> str:
     """Change the text of the schema itself, past SQLite's own checks."""
     with Writable(path) as db:
-        rows = [row for row in db.execute("SELECT rowid, sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        rows = db.execute("SELECT rowid, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         if not rows:
             return "nothing"
         row, sql = pick(rng, rows)
@@ -168,6 +171,7 @@ class Writable:
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, timeout=0.5)
         self.db.set_progress_handler(lambda: 1, 1_000_000)  # what was changed before may have no end
+        self.db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**20)
         self.db.execute("PRAGMA foreign_keys = OFF")
         self.db.execute("PRAGMA ignore_check_constraints = ON")
         self.db.execute("PRAGMA synchronous = OFF")

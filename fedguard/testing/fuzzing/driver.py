@@ -1,4 +1,4 @@
-"""Any number of cases on all cores: worker processes that may die, and a table of what became of the cases."""
+"""Any number of cases on all cores, in worker processes that may die."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import faulthandler
 import queue
 import tempfile
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -87,6 +88,9 @@ def fuzz_in_workers(
         workers: processes.
         first: the first seed of every kind.
         patience: seconds after which a case that does not come back to Python ends its process.
+
+    Raises:
+        RuntimeError: a mutant cannot be made, which is a fault of ours.
     """
     parts: queue.SimpleQueue[_Part] = queue.SimpleQueue()
     for name, count in cases.items():
@@ -99,11 +103,15 @@ def fuzz_in_workers(
         with lock:
             tallies[part.name].add(seed, result)
 
-    threads = [threading.Thread(target=_Worker(parts, note, patience).run) for _ in range(workers)]
+    crew = [_Worker(parts, note, patience) for _ in range(workers)]
+    threads = [threading.Thread(target=worker.run) for worker in crew]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    broken = [worker.broken for worker in crew if worker.broken]
+    if broken:
+        raise RuntimeError(f"a mutant cannot be made: {broken[0]}")
     return tallies
 
 
@@ -116,13 +124,14 @@ class _Worker:
         self.parts = parts
         self.note = note
         self.patience = patience
+        self.broken = ""
 
     def run(self) -> None:
         """Work until nothing is left."""
         with tempfile.TemporaryDirectory() as folder:
             trace = Path(folder) / "trace"
             left: _Part | None = None
-            while left is not None or not self.parts.empty():
+            while not self.broken and (left is not None or not self.parts.empty()):
                 left = self._with_a_process(left, trace)
 
     def _with_a_process(self, left: _Part | None, trace: Path) -> _Part | None:
@@ -141,7 +150,12 @@ class _Worker:
                 try:
                     here.send(part)
                     for seed in range(part.first, part.end):
-                        self.note(part, seed, here.recv())
+                        result = here.recv()
+                        if isinstance(result, str):
+                            self.broken = result
+                            process.kill()
+                            return None
+                        self.note(part, seed, result)
                 except (EOFError, OSError):
                     process.join()
                     self.note(part, seed, _death(process.exitcode, trace))
@@ -167,7 +181,10 @@ def _work(parts: Connection, trace: str, patience: float) -> None:
                 file.seek(0)
                 file.truncate()
                 faulthandler.dump_traceback_later(patience, exit=True, file=file)
-                result = run_case(kind, part.name, seed)
+                try:
+                    result: Result | str = run_case(kind, part.name, seed)
+                except Exception:  # whatever it is, it is a fault of ours: the mutant could not be made
+                    result = f"{part.name}, seed {seed}: {traceback.format_exc()}"
                 faulthandler.cancel_dump_traceback_later()
                 parts.send(result)
                 if not limited:

@@ -1,4 +1,4 @@
-"""What kinds that consist of files have in common: things that are no plain files, and what must not be written."""
+"""What kinds made of files have in common: what is no plain file, and what must not be written."""
 
 from __future__ import annotations
 

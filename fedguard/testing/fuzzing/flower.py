@@ -1,4 +1,4 @@
-"""A small Flower federation for hostile clients: the global model, honest clients, strategies, what must hold."""
+"""A small Flower federation for hostile clients: model, honest clients, strategies, what must hold."""
 
 from __future__ import annotations
 
@@ -47,6 +47,29 @@ def inner(rng: Rng, evaluate: bool = True) -> Strategy:
     name, share = pick(rng, INNER), 1.0 if evaluate else 0.0
     few = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
     made: Strategy = getattr(strategies, name)(fraction_evaluate=share, **few)
+    return _checking(made)
+
+
+def _checking(made: Strategy) -> Strategy:
+    """Let a strategy look at what it gets: arrays like the ones it has sent, whoever they come from."""
+    sent: dict[str, tuple[Any, ...]] = {}
+    ask, take = made.configure_train, made.aggregate_train
+
+    def configure_train(server_round: int, arrays: Any, config: Any, grid: Any) -> Any:
+        sent.clear()
+        sent.update({name: (array.shape, array.dtype) for name, array in arrays.items()})
+        return ask(server_round, arrays, config, grid)
+
+    def aggregate_train(server_round: int, replies: Any) -> Any:
+        replies = list(replies)
+        for message in replies:
+            ((_, record),) = message.content.array_records.items()
+            got = {name: (array.shape, array.dtype) for name, array in record.items()}
+            if got != sent or list(got) != list(sent):
+                raise Forbidden(f"the strategy gets {got} instead of {sent}")
+        return take(server_round, replies)
+
+    made.configure_train, made.aggregate_train = configure_train, aggregate_train  # type: ignore[method-assign]
     return made
 
 
@@ -82,7 +105,7 @@ def step(rng: Rng, arrays: Arrays) -> dict[str, NDArray[Any]]:
 @contextlib.contextmanager
 def without_waiting() -> Iterator[None]:
     """Flower does not sleep between two looks for nodes, and neither waits long for them."""
-    with mock.patch("flwr.serverapp.strategy.strategy_utils.sleep", lambda seconds: None):
+    with mock.patch("flwr.serverapp.strategy.strategy_utils.sleep", return_value=None):
         yield
 
 
@@ -102,14 +125,13 @@ def played(strategy: GuardedStrategy, grid: Any, rounds: int) -> None:
 
 
 def sound(arrays: Arrays) -> None:
-    """Raise unless these have the names, shapes and floating dtypes of the global model, and are finite."""
+    """Raise unless these have the names and shapes of the global model, and are finite."""
     if list(arrays) != list(GLOBAL):
         raise Forbidden(f"the model has the arrays {list(arrays)}")
     for name, old in GLOBAL.items():
         new = arrays[name]
-        kept = new.dtype == old.dtype or old.dtype.kind != "f"  # strategies average counters, too
-        if new.shape != old.shape or not kept:
-            raise Forbidden(f"{name} of the model has become {new.dtype} of shape {new.shape}")
+        if new.shape != old.shape:
+            raise Forbidden(f"{name} of the model has the shape {new.shape}")
         if not np.isfinite(new).all():
             raise Forbidden(f"{name} of the model is not finite")
 

@@ -1,4 +1,4 @@
-"""Flower replies: arrays, their headers and labels, metrics, other records, errors, and what messages say of themselves."""
+"""Flower replies: arrays, their headers and labels, metrics, other records, errors, metadata."""
 
 from __future__ import annotations
 
@@ -24,21 +24,31 @@ if TYPE_CHECKING:
 HOSTILE = 9
 ROUNDS = 2
 DTYPES = (
-    "f2", "f4", "f8", "f16", ">f4", ">f8", "i1", "i2", "i4", "i8", "u1", "u8", "bool", "c8", "c16", "S4", "U2", "V8",
+    "f2", "f4", "f8", "f16", ">f4", ">f8", "i1", "i2", "i4", "i8", "u1", "u8", "bool", "c8", "c16", "S4",
+    "U2", "V8",
     "M8[s]", "m8[ns]",
 )  # fmt: skip
-SHAPES = ((3, 4), (4, 3), (12,), (1, 3, 4), (), (0,), (3, 0), (3,), (1,), (2**62,), (10**30,), (0, 2**62), (0, 10**30),
-          (1,) * 65, (1,) * 40, (-1,), (3, -4), (2**32, 2**32))  # fmt: skip
+SHAPES = (
+    (3, 4), (4, 3), (12,), (1, 3, 4), (), (0,), (3, 0), (3,), (1,), (2**62,), (10**30,), (0, 2**62),
+    (0, 10**30), (1,) * 65, (1,) * 40, (-1,), (3, -4), (2**32, 2**32),
+)  # fmt: skip
 HEADERS = (
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }", "{'descr': '<f4'}", "{}", "", "(" * 200, "[" * 9000,
-    "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,), }", "{'descr': '|O', 'fortran_order': False, 'shape': (3,)}",
-    "{'descr': '<f4', 'fortran_order': 2, 'shape': (3, 4)}", "{'descr': '<f4', 'fortran_order': False, 'shape': 3}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 3)}", "1" * 6000, "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1," * 900 + ")}",
-    "{'descr': ('<f4', (3, 4)), 'fortran_order': False, 'shape': ()}", "{'descr': '<f4', 'fortran_order': False, 'shape': (3L, 4L)}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (1.5,)}", "{'a': 1, 'a': 2}", "\x00" * 90, "b'x'", "{'descr': ',' * 9}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }", "{'descr': '<f4'}", "{}", "", "(" * 200,
+    "[" * 9000,
+    "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (3,)}",
+    "{'descr': '<f4', 'fortran_order': 2, 'shape': (3, 4)}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': 3}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 3)}", "1" * 6000,
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1," * 900 + ")}",
+    "{'descr': ('<f4', (3, 4)), 'fortran_order': False, 'shape': ()}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (3L, 4L)}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1.5,)}", "{'a': 1, 'a': 2}", "\x00" * 90, "b'x'",
+    "{'descr': ',' * 9}",
 )  # fmt: skip
 NUMBERS: tuple[Any, ...] = (
-    0, -1, 1, 10**9, 2**62, 2**63 - 1, -(2**63), 0.0, -0.0, 1e-320, 1e308, -1e308, math.nan, math.inf, -math.inf, 0.5,
+    0, -1, 1, 10**9, 2**62, 2**63 - 1, -(2**63), 0.0, -0.0, 1e-320, 1e308, -1e308, math.nan, math.inf,
+    -math.inf, 0.5,
     [], [1], [1.0, math.nan], [2**62] * 50,
 )  # fmt: skip
 CONFIGS: tuple[Any, ...] = (1, "x", b"\x00", True, [1], ["\x1b"], [b"x"], [])
@@ -53,7 +63,12 @@ class FlowerReplies:
         state = folder / "state" if rng.random() < 0.1 else None
         refusal, silent = pick(rng, ("keep", "keep", "pass")), pick(rng, ("suspect", "suspect", "ignore"))
         strategy = GuardedStrategy(
-            inner(rng, bool(rng.random() < 0.4)), guard(rng, detector), state=state, on_refusal=refusal, silent=silent, patience=0.0
+            inner(rng, bool(rng.random() < 0.4)),
+            guard(rng, detector),
+            state=state,
+            on_refusal=refusal,
+            silent=silent,
+            patience=0.0,
         )
         changes = [pick(rng, CHANGES) for _ in range(1 + int(rng.random() < 0.4))]
         start, again = int(rng.integers(2**31)), rng.random() < 0.5
@@ -168,7 +183,9 @@ def _dtype(rng: Rng, content: RecordDict, message: Message) -> Answer:
     return content
 
 
-def _as_sent(array: NDArray[Any], shape: Any = None, dtype: str | None = None, stype: str = "numpy.ndarray") -> Array:
+def _as_sent(
+    array: NDArray[Any], shape: Any = None, dtype: str | None = None, stype: str = "numpy.ndarray"
+) -> Array:
     file = io.BytesIO()
     np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
     shape = array.shape if shape is None else shape
@@ -186,7 +203,9 @@ def _shape(rng: Rng, content: RecordDict, message: Message) -> Answer:
 def _headed(text: str, body: bytes, shape: Any, dtype: str, version: tuple[int, int] = (1, 0)) -> Array:
     header = text.encode("latin1", "replace")
     header += b" " * (-(len(header) + 11) % 64) + b"\n"
-    length = len(header).to_bytes(2 if version[0] == 1 else 4, "little") if len(header) < 2**16 else b"\xff\xff"
+    length = (
+        len(header).to_bytes(2 if version[0] == 1 else 4, "little") if len(header) < 2**16 else b"\xff\xff"
+    )
     data = b"\x93NUMPY" + bytes(version) + length + header + body
     return Array(dtype=dtype, shape=shape, stype="numpy.ndarray", data=data)
 
@@ -255,7 +274,9 @@ def _records(rng: Rng, content: RecordDict, message: Message) -> Answer:
     elif how == 1 and records:
         records[name] = records.pop(pick(rng, list(records)))
     elif how == 2:
-        records[name] = pick(rng, (MetricRecord({"x": 1}), arrays_record(GLOBAL), ArrayRecord(), MetricRecord()))
+        records[name] = pick(
+            rng, (MetricRecord({"x": 1}), arrays_record(GLOBAL), ArrayRecord(), MetricRecord())
+        )
     else:
         secure = rng.random() < 0.3
         records["secaggplus_configs" if secure else name] = ConfigRecord({name: pick(rng, CONFIGS)})
@@ -291,6 +312,7 @@ def _metadata(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 CHANGES: tuple[Change, ...] = (
-    _numbers, _numbers, _numbers, _dtype, _dtype, _shape, _header, _label, _bytes, _names, _metrics, _metrics,
+    _numbers, _numbers, _numbers, _dtype, _dtype, _shape, _header, _label, _bytes, _names, _metrics,
+    _metrics,
     _records, _error, _metadata, _metadata,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Flower rounds: who replies, when, how often, under which name, and what that does to detectors that remember."""
+"""Flower rounds: who replies, when, how often, under which name; detectors that remember."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ from .flower import HONEST, guard, honest, inner, played, step, unharmed
 from .values import TEXTS, pick
 
 #: Detectors that remember, and a few that do not.
-DETECTORS = ("", "foolsgold", "foolsgold", "fldetector", "fldetector", "afa", "norm_bound", "krum", "three_sigma")
+DETECTORS = (
+    "",
+    "foolsgold",
+    "foolsgold",
+    "fldetector",
+    "fldetector",
+    "afa",
+    "norm_bound",
+    "krum",
+    "three_sigma",
+)
 ROUNDS = 4
 HOSTILE = (7, 8, 9)
 
@@ -93,7 +103,14 @@ def shuffled(wire: Wire, asked: list[Message], now: list[Message], before: list[
 def other_keys(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
     """Hostile nodes change their keys, or take those of others."""
     for node in HOSTILE:
-        keys = (b"-----BEGIN 1", b"", b"\x00", b"-----BEGIN 1", b"-----BEGIN " + wire.rng.bytes(2000), b"x" * 32)
+        keys = (
+            b"-----BEGIN 1",
+            b"",
+            b"\x00",
+            b"-----BEGIN 1",
+            b"-----BEGIN " + wire.rng.bytes(2000),
+            b"x" * 32,
+        )
         wire.keys[node] = pick(wire.rng, keys)
     return now
 
@@ -115,14 +132,17 @@ EVENTS: tuple[Event, ...] = (duplicates, late, lost, strangers, shuffled, other_
 
 def history(rng: Rng) -> tuple[Client, str]:
     """A client that poisons what detectors remember: round after round the same kind of update."""
-    kind = pick(rng, ("zero", "huge", "nan", "same", "tiny", "growing", "turning", "error", "honest", "silent"))
+    kind = pick(
+        rng, ("zero", "huge", "nan", "same", "tiny", "growing", "turning", "error", "honest", "silent")
+    )
     draw, fixed = np.random.default_rng(int(rng.integers(2**31))), float(rng.normal())
     turns = iter(range(10**9))
 
     def client(arrays: Arrays, message: Message) -> Answer:
         turn = next(turns)
         scale = {
-            "zero": 0.0, "huge": 1e38, "nan": np.nan, "same": fixed, "tiny": 1e-42, "growing": 10.0 ** (9 * turn),
+            "zero": 0.0, "huge": 1e38, "nan": np.nan, "same": fixed, "tiny": 1e-42,
+            "growing": 10.0 ** (9 * turn),
             "turning": (-1.0) ** turn,
         }.get(kind)  # fmt: skip
         if kind == "error" or (kind == "silent" and draw.random() < 0.5):
@@ -130,7 +150,9 @@ def history(rng: Rng) -> tuple[Client, str]:
         if scale is None:
             return reply(step(draw, arrays))
         with np.errstate(all="ignore"):
-            sent = {n: (a + np.asarray(scale, a.dtype) if a.dtype.kind == "f" else a) for n, a in arrays.items()}
+            sent = {
+                n: (a + np.asarray(scale, a.dtype) if a.dtype.kind == "f" else a) for n, a in arrays.items()
+            }
         return reply(sent)
 
     return client, kind
@@ -145,7 +167,9 @@ class FlowerRounds:
         events = [EVENTS[i] for i in rng.choice(len(EVENTS), size=int(rng.integers(1, 4)), replace=False)]
         sent = [history(rng) for _ in HOSTILE]
         clients = {node: honest(rng, node) for node in HONEST}
-        wire = Wire(rng, {**clients, **{n: client for n, (client, _) in zip(HOSTILE, sent, strict=True)}}, events)
+        wire = Wire(
+            rng, {**clients, **{n: client for n, (client, _) in zip(HOSTILE, sent, strict=True)}}, events
+        )
         kept, ledger = rng.random() < 0.4, folder / "ledger.db" if rng.random() < 0.3 else None
         state, identity = folder / "state" if kept else None, pick(rng, ("auto", "auto", "node"))
         seed = int(rng.integers(2**31))
@@ -176,7 +200,9 @@ class FlowerRounds:
             steps.append(("restart", again))
         if ledger is not None:
             steps.append(("two guards on one ledger", lambda: _side_by_side(guarded, wire, state)))
-        words = [event.__name__ for event in events] + [kind for _, kind in sent] + [detector or "no detector"]
+        words = (
+            [event.__name__ for event in events] + [kind for _, kind in sent] + [detector or "no detector"]
+        )
         refused = lambda: any(r.weight == 0 for s in strategies for r in s.verdicts)  # noqa: E731
         return Mutant(steps, words, True, check, refused)
 
@@ -197,5 +223,3 @@ def _side_by_side(guarded: Callable[[], GuardedStrategy], wire: Wire, state: Pat
     for _ in range(2):
         played(one, wire, 1)
         played(two, wire, 1)
-
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -141,6 +140,3 @@ def _process(path: Path) -> None:
     guard = _guard(path)
     for index in range(6, 8):
         guard.process(_round(index))
-
-
-_Files = Iterator[Path]

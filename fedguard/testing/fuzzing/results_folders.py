@@ -150,11 +150,10 @@ def _steps(rng: Rng, home: Path, original: Path, victim: Path) -> list[Step]:
 def _evaluated(home: Path) -> None:
     """What ``fedguard evaluate`` does before it runs what is left."""
     from ...evaluation.check import check_suite
-    from ...evaluation.store import Store, in_results_folder
+    from ...evaluation.store import Store
     from ...evaluation.suite import load_suite
 
-    path = str(home / "suite.yaml")
-    plan, source = load_suite(path, ["rounds=2"], not in_results_folder(path))
+    plan, source = load_suite(home / "suite.yaml", ["rounds=2"], allow_code=False)
     if len(plan.cells()) <= 50:  # each of them may be set up
         check_suite(plan, source)
     Store.create(home, plan).failures()

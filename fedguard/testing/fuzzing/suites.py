@@ -47,11 +47,16 @@ exclude: [{defense: both, seed: 1}]
 #: Runs that a mutant may plan for all of them to be checked; each is set up once.
 CHECKED = 40
 _SCALARS = (
-    "0x" + "f" * 6000, "1:" * 200 + "1", "1:2", "0b" + "1" * 9000, "1_000", "0o17", "017", "190:20:30.15", "1" * 9000,
-    "+" * 500, "-" * 3000 + "1", "1e" + "9" * 2000, "1." + "0" * 50_000 + "x", "~", "!!python/object/apply:os.system [x]",
-    "!!binary AAAA", "!!set {a}", "!!float x", "!!int x", "!!timestamp 2026-99-99", "2026-01-01", "2026-99-99", "!x y",
-    "&a [*a]", "*nowhere", "<<", "? [a]\n: b", "|\n  x", '"\\0"', '"\\ud800"', "'a\u2028b'", "{a: 1, a: 2}", ".nan", "-.inf",
-    "[" * 900 + "]" * 900, "=", "yes", "NO", "0x", "- - - -", "%TAG", "@x", "`x`", "\t", ": :", "1.5.5", "_", "1__0",
+    "0x" + "f" * 6000, "1:" * 200 + "1", "1:2", "0b" + "1" * 9000, "1_000", "0o17", "017", "190:20:30.15",
+    "1" * 9000,
+    "+" * 500, "-" * 3000 + "1", "1e" + "9" * 2000, "1." + "0" * 50_000 + "x", "~",
+    "!!python/object/apply:os.system [x]",
+    "!!binary AAAA", "!!set {a}", "!!float x", "!!int x", "!!timestamp 2026-99-99", "2026-01-01",
+    "2026-99-99", "!x y",
+    "&a [*a]", "*nowhere", "<<", "? [a]\n: b", "|\n  x", '"\\0"', '"\\ud800"', "'a\u2028b'",
+    "{a: 1, a: 2}", ".nan", "-.inf",
+    "[" * 900 + "]" * 900, "=", "yes", "NO", "0x", "- - - -", "%TAG", "@x", "`x`", "\t", ": :", "1.5.5",
+    "_", "1__0",
 )  # fmt: skip
 
 
@@ -155,7 +160,9 @@ def _method(rng: Rng, tree: Any) -> tuple[Any, str]:
     name = pick(rng, REGISTRIES[kind].names())
     spec: dict[str, Any] = {"name": name}
     if rng.random() < 0.6:
-        parameter = pick(rng, ("num_malicious", "threshold", "bound", "window", "select", "rule", "seed", "x"))
+        parameter = pick(
+            rng, ("num_malicious", "threshold", "bound", "window", "select", "rule", "seed", "x")
+        )
         spec[parameter] = any_value(rng)
     if home == "defenses":
         key = {"detectors": "detector", "policies": "policy", "stages": "stages", "aggregators": "aggregator"}
@@ -176,15 +183,20 @@ def _code(rng: Rng, tree: Any) -> tuple[Any, str]:
 
 
 def _recording(rng: Rng, tree: Any) -> tuple[Any, str]:
-    return {**tree, "recording": pick(rng, (".", "/dev/zero", "x\x00y", "~nobody/x", *TEXTS))}, "on a recording"
+    return {
+        **tree,
+        "recording": pick(rng, (".", "/dev/zero", "x\x00y", "~nobody/x", *TEXTS)),
+    }, "on a recording"
 
 
 def _grid(rng: Rng, tree: Any) -> tuple[Any, str]:
     tree = json.loads(json.dumps(tree))
     path = ".".join(map(str, pick(rng, list(ways(tree)))))
     values = [any_value(rng) for _ in range(int(rng.integers(4)))]
-    tree["grid"] = {pick(rng, (path, path, "x.y", ".", "", "attacks..x", "defenses.krum.detector.0.x")): values}
-    return tree, f"grid {list(tree['grid'])[0]}"
+    tree["grid"] = {
+        pick(rng, (path, path, "x.y", ".", "", "attacks..x", "defenses.krum.detector.0.x")): values
+    }
+    return tree, f"grid {next(iter(tree['grid']))}"
 
 
 _TREES: tuple[Callable[[Rng, Any], tuple[Any, str]], ...] = (
@@ -197,11 +209,13 @@ _TREES: tuple[Callable[[Rng, Any], tuple[Any, str]], ...] = (
 
 def _scalar(rng: Rng, text: str) -> tuple[str, str]:
     """A scalar that YAML reads in a way of its own in the place of a value."""
-    scalar, spots = pick(rng, _SCALARS), [m for m in re.finditer(r": ([^\s{\[].*)$", text, re.MULTILINE)]
+    scalar, spots = pick(rng, _SCALARS), list(re.finditer(r": ([^\s{\[].*)$", text, re.MULTILINE))
     if not spots:
         return scalar, "a scalar alone"
     spot = pick(rng, spots)
-    return text[: spot.start(1)] + scalar + text[spot.end(1) :], f"{text[spot.start() - 12 : spot.start()]!r}: {scalar[:20]}"
+    return text[: spot.start(1)] + scalar + text[
+        spot.end(1) :
+    ], f"{text[spot.start() - 12 : spot.start()]!r}: {scalar[:20]}"
 
 
 def _merge(rng: Rng, text: str) -> tuple[str, str]:
@@ -227,10 +241,14 @@ def _frame(rng: Rng, text: str) -> tuple[str, str]:
     before, after = pick(
         rng,
         (
-            ("\ufeff", ""), ("---\n", "\n---\nx: 1\n"), ("%YAML 9.9\n---\n", ""), ("\x00", ""), ("", "\x00"), ("\t", ""),
-            ("# " + "x" * 100_000 + "\n", ""), ("", "\n" * 200_000), ("", "x: " + "y" * 500_000), ("[", "]"),
-            ("", f"anchors: {json.dumps(deep(rng))}\n"), ("", '? {a: b}\n: c\n'), ("", "\x85\u2028\x0c"), ("- ", ""),
-            ("", "anchors: '" + "a''" * 50_000 + "'\n"), ("", "anchors: {" + "a: {" * 2000 + "}" * 2001 + "\n"),
+            ("\ufeff", ""), ("---\n", "\n---\nx: 1\n"), ("%YAML 9.9\n---\n", ""), ("\x00", ""), ("",
+            "\x00"), ("\t", ""),
+            ("# " + "x" * 100_000 + "\n", ""), ("", "\n" * 200_000), ("", "x: " + "y" * 500_000), ("[",
+            "]"),
+            ("", f"anchors: {json.dumps(deep(rng))}\n"), ("", '? {a: b}\n: c\n'), ("", "\x85\u2028\x0c"),
+            ("- ", ""),
+            ("", "anchors: '" + "a''" * 50_000 + "'\n"), ("",
+            "anchors: {" + "a: {" * 2000 + "}" * 2001 + "\n"),
         ),
     )  # fmt: skip
     return before + text + after, f"between {before[:10]!r} and {after[:20]!r}"

@@ -19,7 +19,8 @@ FLOATS = (0.0, -0.0, 0.5, -1.5, 1e-320, 1e-3, 1e308, -1e308, float("nan"), float
 TEXTS = (
     "", " ", "0", "-1", "null", "x", "a" * 300, "b" * 20_000, "\x00", "a\x00b", "\x1b]0;own\x07", "\x1b[2J",
     "\ud800", "\u202etxt", "\u00e9\u4e2d\U0001f600", "a|b", "*x* _y_", "=1+1", "+1", "@x", "\t=1", "-1+1",
-    "<script>x</script>", "{{ 7*7 }}", "%s%n", "\\write18{x}", "$x$", "../../x", "/etc/passwd", "a\nb", "a\r\nb",
+    "<script>x</script>", "{{ 7*7 }}", "%s%n", "\\write18{x}", "$x$", "../../x", "/etc/passwd", "a\nb",
+    "a\r\nb",
     "nan", "inf", "1e400", "[" * 50, CODE, "1" * 5000, "node-1", "7",
 )  # fmt: skip
 
