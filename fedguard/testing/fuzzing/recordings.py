@@ -143,7 +143,7 @@ def _asked(home: Path, detector: str | None, out: Path) -> None:
 
     question = Question(home, detector, policy="ban" if detector else None, assumed=1)
     error = ask(question).watcher.error.strip().splitlines()
-    if error and not error[-1].startswith("fedguard.errors."):  # the watcher keeps what its guard raises
+    if error and error[0].startswith("Traceback"):  # the watcher keeps what its guard raises
         raise Forbidden(f"a guard on it fails with {error[-1]} ({' '.join(error[-4:-1])})")
     show_replay(question, out)
     if out.suffix == ".csv" and out.exists():
