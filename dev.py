@@ -101,8 +101,9 @@ def lint() -> None:
 
 
 def fuzz(*args: str) -> None:
-    """A hundred thousand hostile rounds, and ten thousand rounds of ever new ids, on all cores."""
-    sizes = ["--rounds", "100000", "--soak", "10000", "--out", "benchmarks/results/fuzz.md"]
+    """Hostile rounds, rounds of ever new ids, and hostile replies and files of every kind, on all cores."""
+    sizes = ["--rounds", "100000", "--soak", "10000", "--cases", "10000"]
+    sizes += ["--out", "benchmarks/results/fuzz.md"]
     call([str(BIN / "python"), "-m", "fedguard.testing.fuzz", *sizes, *args], OMP_NUM_THREADS="1")
 
 

@@ -1,9 +1,10 @@
 """Guards against hostile rounds: every detector × policy × aggregator, and what must hold whatever arrives.
 
-    python -m fedguard.testing.fuzz --rounds 100000 --out fuzz.md
+    python -m fedguard.testing.fuzz --rounds 100000 --cases 10000 --out fuzz.md
 
 A federation is one guard and a few rounds in a row; its number determines everything about it, so that a
-failure is repeated by ``--federation``.
+failure is repeated by ``--federation``. Replies and files from strangers are mutated case by case (see
+``fedguard.testing.fuzzing``); a case is repeated by ``--kind`` and ``--seed``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,6 +36,7 @@ from ..round import ClientId, Round
 from ..state import pack, unpack
 from ..threads import single_thread
 from .core import require, variants
+from .fuzzing import KINDS as INPUTS
 from .hostile_rounds import CHEAP, CLIENTS_MAY_SEND, KINDS, Draft, draft
 from .soak import Growth, keeping, soak
 from .soak import table as soak_table
@@ -242,8 +245,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=None, help="processes; one per core if absent")
     parser.add_argument("--federation", type=int, default=None, help="repeat this one only")
     parser.add_argument("--soak", type=int, default=0, help="also so many rounds of new ids per detector")
+    parser.add_argument("--cases", type=int, default=0, help="also so many mutants of every kind of input")
+    parser.add_argument("--kind", choices=INPUTS, default=None, help="mutants of this kind only")
+    parser.add_argument("--seed", type=int, default=None, help="of these, repeat this one only")
     parser.add_argument("--out", type=Path, default=None, help="write the table here as well")
     given = parser.parse_args(arguments)
+    if given.kind is not None:
+        one = given.seed is not None
+        found = mutated([given.kind], 1 if one else given.cases or 1000, given.seed or 0, given.workers)
+        return 1 if found[1] else 0
     start = time.perf_counter()
     if given.federation is not None:
         tally = fuzz(ROUNDS, given.federation)
@@ -257,9 +267,26 @@ def main(arguments: list[str] | None = None) -> int:
         kept = "\n## Memory\n\n" + soak_table(grown)
         print(kept)
         text += kept
+    if given.cases:
+        mutants, failed = mutated(INPUTS, given.cases, 0, given.workers)
+        tally.failures += failed
+        text += "\n" + mutants
     if given.out is not None:
         write_file(given.out, text)
     return 1 if tally.failures else 0
+
+
+def mutated(
+    kinds: Sequence[str], cases: int, first: int = 0, workers: int | None = None
+) -> tuple[str, list[str]]:
+    """Mutants of replies and files: the table, which is printed, and the failures."""
+    from ..commands.common import cores
+    from .fuzzing.driver import fuzz_in_workers
+    from .fuzzing.table import failures_of, table
+
+    found = fuzz_in_workers(dict.fromkeys(kinds, cases), workers or cores(), first)
+    print(table(found))
+    return table(found), failures_of(found)
 
 
 def in_parallel(rounds: int, workers: int | None) -> Tally:

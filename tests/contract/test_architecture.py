@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"fedguard": "fedguard", "detectors": "fedguard.detectors", "attacks": "fedguard.attacks"}
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 #: Parts that know who is malicious.
-TRUTH = ("fedguard.simulation", "fedguard.evaluation")
+TRUTH = ("fedguard.simulation", "fedguard.evaluation", "fedguard.testing.fuzzing")
 #: What runs in a live federation as well: nothing that knows the truth may be in its reach.
 SURFACES = (
     "fedguard.simulation",
@@ -19,6 +19,8 @@ SURFACES = (
     "fedguard.commands",
     "fedguard.__main__",
     "fedguard.configs",
+    "fedguard.testing.fuzz",  # shows hostile files to all of them
+    "fedguard.testing.fuzzing",
 )
 #: What they pickle goes to and from their own worker processes, as multiprocessing itself does it.
 OWN_PROCESSES = ("fedguard.simulation.pool", "fedguard.simulation.packing")

@@ -1,0 +1,159 @@
+"""Results folders: the store, and the suite beside it, before they are read, exported, compared and drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from . import databases
+from .case import CODE, Mutant, Rng, Step
+from .files import Victim, damage, no_formulas, unplain
+from .values import at, changed, pick, ways
+
+SUITE = """
+data: digits
+model: logistic_regression
+clients: 5
+malicious: 1
+rounds: 2
+seeds: [0, 1]
+mode: both
+training: {steps: 1, batch_size: 8, lr: 0.1}
+attacks: [none, {name: byzantine, mode: random}]
+defenses: {nothing: none, krum: {detector: krum, policy: ban}, median: {aggregator: median}}
+"""
+TABLES = ("meta", "runs", "clients", "rounds", "timings")
+#: JSON in the table of runs.
+JSON = ("point", "settings")
+
+
+class ResultsFolders:
+    """Mutants of the results of a small suite."""
+
+    @cached_property
+    def original(self) -> Path:
+        """The folder; it lives as long as this process."""
+        self._home = TemporaryDirectory(ignore_cleanup_errors=True)
+        from ...evaluation.runner import run_suite
+        from ...evaluation.suite import load_suite
+
+        folder = Path(self._home.name)
+        (folder / "s.yaml").write_text(SUITE, encoding="utf-8")
+        run_suite(load_suite(folder / "s.yaml")[0], folder / "out", 1)
+        return folder / "out"
+
+    def make(self, rng: Rng, folder: Path) -> Mutant:
+        """Change it."""
+        from ...evaluation.store import SCHEMA_VERSION
+
+        victim, home, words = Victim(folder), folder / "home", list[str]()
+        shutil.copytree(self.original, home)
+        path = home / "results.sqlite"
+        kind = rng.random()
+        if kind < 0.85:
+            for _ in range(int(rng.integers(1, 4))):
+                change = _json if rng.random() < 0.3 else pick(rng, databases.CHANGES)
+                with contextlib.suppress(sqlite3.Error, OverflowError, ValueError):
+                    words.append(change(rng, path))
+        if kind > 0.7:
+            words.append(pick(rng, (_suite, _suite, _on_disk))(rng, home, victim.path))
+        numbers = [("user_version", SCHEMA_VERSION)]
+        whole = path.is_file() and not path.is_symlink() and databases.is_whole(path, TABLES, numbers)
+        return Mutant(_steps(rng, home, self.original, victim.path), words, whole, victim.unharmed)
+
+
+def _json(rng: Rng, path: Path) -> str:
+    """Change a value inside the JSON of a run, or of all runs."""
+    with databases.Writable(path) as db:
+        column = pick(rng, JSON)
+        rows = db.execute(f"SELECT run, {column} FROM runs ORDER BY run").fetchall()  # noqa: S608 - our own
+        rows = rows if rng.random() < 0.5 else [pick(rng, rows)]
+        tree, words = changed(rng, json.loads(rows[0][1]) or {"x": 1})
+        text = json.dumps(tree)
+        for run, _ in rows:
+            db.execute(f"UPDATE runs SET {column} = ? WHERE run = ?", (text, run))  # noqa: S608 - our own
+    return f"{column}: {words}"
+
+
+def _suite(rng: Rng, home: Path, victim: Path) -> str:
+    """Change the suite that the folder says it holds."""
+    path = home / "suite.yaml"
+    tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if rng.random() < 0.4:
+        way = pick(rng, [way for way in ways(tree) if isinstance(at(tree, way), str) and len(way) > 1])
+        at(tree, way[:-1])[way[-1]] = CODE
+        words = f"{'.'.join(map(str, way))} names code"
+    else:
+        tree, words = changed(rng, tree)
+    path.write_text(json.dumps(tree), encoding="utf-8")  # which is YAML
+    return f"suite: {words}"
+
+
+def _on_disk(rng: Rng, home: Path, victim: Path) -> str:
+    path = home / pick(rng, ("results.sqlite", "results.sqlite", "suite.yaml", "lock"))
+    how = int(rng.integers(4))
+    if how == 0:
+        return unplain(rng, path, victim)
+    if how == 1:
+        return databases.beside(rng, home / "results.sqlite")
+    if how == 2 and path.exists():
+        return damage(rng, path)
+    target = home / pick(rng, ("report.html", "out.csv", "out.png"))
+    target.symlink_to(victim)
+    return f"{target.name} is a link"
+
+
+def _steps(rng: Rng, home: Path, original: Path, victim: Path) -> list[Step]:
+    from ...commands import common
+    from ...evaluation.compare import compare, show_comparison
+    from ...evaluation.export import FORMATS, export
+    from ...evaluation.frame import read_results
+    from ...evaluation.layout import PRESETS, Layout
+    from ...evaluation.plot import KINDS, plot
+    from ...evaluation.report.page import write_report
+    from ...evaluation.store import Store
+    from ...evaluation.tables import SHOWN
+
+    layout = pick(rng, (Layout(), *PRESETS.values(), Layout(rows=("attack",), columns=("defense",))))
+    form = pick(rng, FORMATS[:4])
+
+    def exported() -> None:
+        out = home / "out.csv"
+        common.write(export(Store(home), form, layout), out)
+        if form == "csv":
+            no_formulas(out.read_text(encoding="utf-8"))
+
+    def compared() -> None:
+        pair = (Store(home), Store(original)) if rng.random() < 0.5 else (Store(original), Store(home))
+        for part in show_comparison(compare(*pair, [n for n in SHOWN if n != "detector_share"]), True):
+            common.print_table(part)
+
+    more: list[Step] = [
+        ("read_results", lambda: read_results(home)),
+        (f"export {form}", exported),
+        ("compare", compared),
+        ("plot", lambda: plot(home, pick(rng, KINDS), home / "out.png")),
+        ("evaluate", lambda: _evaluated(home)),
+    ]
+    chosen = [more[i] for i in sorted(rng.choice(len(more), size=2, replace=False))]
+    return [*chosen, ("report", lambda: write_report(home))] if rng.random() < 0.5 else chosen
+
+
+def _evaluated(home: Path) -> None:
+    """What ``fedguard evaluate`` does before it runs what is left."""
+    from ...evaluation.check import check_suite
+    from ...evaluation.store import Store
+    from ...evaluation.suite import load_suite
+
+    plan, source = load_suite(home / "suite.yaml", ["rounds=2"], allow_code=False)
+    if len(plan.cells()) <= 50:  # each of them may be set up
+        check_suite(plan, source)
+    Store.create(home, plan).failures()
