@@ -92,6 +92,7 @@ def _around_median(values: Block, count: int) -> Block:
     steps: Block
     larger: Callable[..., Block]
     along: Callable[..., Block]
+    steps: Block
     if isinstance(values, np.ndarray):
         larger, along, steps = np.maximum, np.take_along_axis, np.arange(count)
     else:

@@ -335,34 +335,3 @@ class Federation:
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Whether two vectors of the same size hold the same numbers, NaN included."""
     return bool((one.view(torch.int32) == other.view(torch.int32)).all())
-
-
-#: (cell as JSON, clients, round, (d,) start, attacking, (d,) the global model before that or None)
-TrainJob = tuple[str, tuple[int, ...], int, "np.ndarray[Any, Any]", bool, "np.ndarray[Any, Any] | None"]
-
-
-def train_job(job: TrainJob) -> np.ndarray[Any, Any]:
-    """The local training of some clients, all of them attacking or none → (clients, d) updates."""
-    settings, clients, index, start, attacking, before = job
-    cell, setup = cell_of(settings), setup_of(settings)
-    params = torch.from_numpy(start.copy())
-    training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
-    data = [training_data(settings, client, attacking) for client in clients]
-    draws = [generator(cell.seed, "batches", index, client) for client in clients]
-    if before is None:
-        return torch.stack(train_clients(setup.model, params, data, training, draws)).numpy()
-    shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
-    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
-    attack = build_attack(cell)
-    updates = [
-        train_client(setup.model, params, own, training, draw, attack.adjust(view))
-        for own, draw in zip(data, draws, strict=True)
-    ]
-    return torch.stack(updates).numpy()
-
-
-def test_job(job: tuple[str, bool, int, np.ndarray[Any, Any]]) -> tuple[int, float]:
-    """One batch of the test set: (cell as JSON, targeted, batch, (d,) parameters) → wrong, summed loss."""
-    settings, targeted, k, params = job
-    model = setup_of(settings).model
-    return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])

@@ -105,8 +105,7 @@ def diverged_clients(case: Case) -> None:
     if "benign_updates" not in attack.knowledge:
         return
     broken, without = case.view(attack), case.view(attack)
-    benign = broken._known["benign_updates"]
-    broken._known["benign_updates"] = torch.cat([benign, torch.full_like(benign[:1], torch.nan)])
+    broken._known["benign_updates"] = torch.cat([without.benign_updates, torch.full((1, D), torch.nan)])
     crafted = case.make().craft(broken)
     require(crafted.isfinite().all(), "one honest client with NaN makes it send NaN")
     require(torch.equal(crafted, case.make().craft(without)), "a client with NaN changes what it sends")
