@@ -87,10 +87,13 @@ def cut_short(path: Path) -> bool:
         return size > 0
     try:
         with path.open("rb") as file:
-            page = int.from_bytes(file.read(18)[16:], "big")
+            header = file.read(18)
     except OSError:
         return False
-    return size % (2**16 if page == 1 else page or 1) > 0  # SQLite writes 65,536 as 1
+    page = int.from_bytes(header[16:], "big")
+    return (
+        header.startswith(b"SQLite format 3\0") and size % (2**16 if page == 1 else page or 1) > 0
+    )  # SQLite writes 65,536 as 1
 
 
 def _size(path: Path) -> int:

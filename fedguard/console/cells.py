@@ -31,7 +31,7 @@ def csv_text(frame: pd.DataFrame) -> str:
     safe = frame.rename(columns=csv_cell)
     for place, kind in enumerate(safe.dtypes):
         if kind.kind not in "biufc":
-            safe.isetitem(place, safe.iloc[:, place].map(csv_cell))
+            safe.isetitem(place, [csv_cell(value) for value in safe.iloc[:, place]])
     return str(safe.to_csv(index=False))
 
 

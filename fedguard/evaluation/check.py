@@ -10,8 +10,9 @@ from ..simulation.build import build_attack, build_guard
 from ..simulation.settings import Cell
 from ..simulation.setup import Setup, setup_for
 from .on_recording import check_on_recording
-from .source import Path_, Source
+from .source import Source
 from .suite import Suite
+from .yaml_values import Path_
 
 
 def check_suite(suite: Suite, source: Source) -> None:

@@ -64,7 +64,7 @@ def _markdown(table: pd.DataFrame, frame: pd.DataFrame) -> str:
 def _left(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     """The columns that hold what users call things, not numbers."""
     titles = ["defence" if key == "defense" else key for key in frame.attrs["keys"]]
-    return [name for name in table if name in [*titles, "basis"]]
+    return [str(name) for name in table if name in [*titles, "basis"]]
 
 
 def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:

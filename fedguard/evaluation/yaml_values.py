@@ -36,7 +36,7 @@ _FORMS: dict[str, tuple[re.Pattern[str], str]] = {
     f"{_TAG}null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), "~nN\0"),
     _MERGE: (re.compile(r"<<\Z"), "<"),
 }
-_KINDS = {yaml.SequenceNode: f"{_TAG}seq", yaml.MappingNode: f"{_TAG}map"}
+_KINDS: dict[type[yaml.Node], str] = {yaml.SequenceNode: f"{_TAG}seq", yaml.MappingNode: f"{_TAG}map"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """A node, if there are not too many already."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self.depth, self.nodes = self.depth + 1, self.nodes + 1
         if self.depth > MAX_DEPTH:
             _stop(event, f"nested more than {MAX_DEPTH} levels deep")
@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
             _stop(event, f"more than {MAX_NODES:,} values")
         if len(getattr(event, "value", None) or "") > MAX_TEXT:
             _stop(event, f"a text of more than {MAX_TEXT:,} characters")
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
@@ -100,7 +100,7 @@ def parse(text: str, name: str) -> tuple[Any, dict[Path_, int]]:
             values = _Values()
             value = None if node is None else values.plain(node, ())
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         character = f"#x{ord(text[error.position]):04x}"
@@ -109,7 +109,8 @@ def parse(text: str, name: str) -> tuple[Any, dict[Path_, int]]:
         ) from None
     except _Refused as error:
         key = ".".join(map(str, error.path or ()))
-        where = f"{name}:{error.problem_mark.line + 1}" + (f": {key}" if key else "")
+        mark = error.problem_mark
+        where = (f"{name}:{mark.line + 1}" if mark else name) + (f": {key}" if key else "")
         raise ConfigError(f"{where}: {error.problem}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
