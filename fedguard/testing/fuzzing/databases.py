@@ -106,7 +106,7 @@ def other_schema(rng: Rng, path: Path) -> str:
             db.executescript(script)
         except sqlite3.Error:  # does not go with what was done before
             return "nothing"
-    return script[:110]
+    return str(script[:110])
 
 
 def written_schema(rng: Rng, path: Path) -> str:

@@ -261,4 +261,4 @@ def _override(rng: Rng, tree: Any) -> str:
     keys = [".".join(map(str, way)) for way in ways(tree)]
     key = pick(rng, (*(["x", "", ".", "a..b", "attacks.0.x", "1"] if rng.random() < 0.3 else keys), "rounds"))
     value = pick(rng, (*_SCALARS, "1", "[1, 2]", "{a: 1}", "null", CODE)) if rng.random() < 0.5 else "2"
-    return pick(rng, (f"{key}={value}", f"{key}={value}", key, f"={value}"))
+    return str(pick(rng, (f"{key}={value}", f"{key}={value}", key, f"={value}")))

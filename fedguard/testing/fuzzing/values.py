@@ -72,7 +72,7 @@ def _list_like(rng: Rng, value: list[Any]) -> list[Any]:
     if not value:
         return value
     some = int(rng.integers(len(value)))
-    return pick(
+    other: list[Any] = pick(
         rng,
         (
             value[:some],
@@ -84,6 +84,7 @@ def _list_like(rng: Rng, value: list[Any]) -> list[Any]:
             [*value[:some], like(rng, value[some]), *value[some + 1 :]],
         ),
     )  # fmt: skip
+    return other
 
 
 def ways(tree: Any, way: Way = ()) -> Iterator[Way]:
