@@ -193,7 +193,7 @@ class UpdateView:
         if self._received is not None:
             return self._received(crafted)
         others = self._known["benign_updates"]  # this far the view knows the round by itself
-        updates = crafted if others is None else torch.cat([crafted, others])  # the server gets them all
+        updates = crafted if others is None else torch.cat([crafted, others])  # type: ignore[list-item]  # the server gets them all
         bare = Round(updates, index=self.index, global_params=self.global_params)
         return bare, np.arange(len(crafted))
 

@@ -89,7 +89,6 @@ class Bulyan(Aggregator):
 
 def _around_median(values: Block, count: int) -> Block:
     """(width,) per ascending column, the mean of the ``count`` values closest to the median; neighbors."""
-    steps: Block
     larger: Callable[..., Block]
     along: Callable[..., Block]
     steps: Block
@@ -102,8 +101,8 @@ def _around_median(values: Block, count: int) -> Block:
     # The closest value is one in the middle: only windows that hold one are in question.
     first, last = max(0, (theta - 1) // 2 - count + 1), min(theta // 2, theta - count)
     reach = larger(median - values[first : last + 1], values[first + count - 1 : last + count] - median)
-    best = reach.argmin(0)
-    equal = reach == along(reach, best[None, :], 0)
+    best: Block = reach.argmin(0)
+    equal: Block = reach == along(reach, best[None, :], 0)
     columns = equal.sum(0) > 1
     if bool(columns.any()):
         best[columns] = _least_total(values[first:, columns], median[columns], count, equal[:, columns])
