@@ -102,7 +102,6 @@ def test_no_command_writes_through_a_link(store, tmp_path, monkeypatch, capsys):
 def test_an_exported_ledger_holds_no_formula(tmp_path, monkeypatch, capsys):
     ledger = SQLiteLedger(tmp_path / "l.db")
     ledger.judge(FORMULA, 0, -2.0, True)
-    ledger.close()
     monkeypatch.setattr(sys, "argv", ["fedguard", "ledger", "export", str(tmp_path / "l.db")])
     with pytest.raises(SystemExit) as stop:
         main()
