@@ -105,7 +105,8 @@ def write_file(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: it cannot be written, or ``path`` is a link.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # Half a character (a surrogate out of a stranger's JSON) is no UTF-8: it is written as its number.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     write_atomically(path, lambda fresh: fresh.write_bytes(data))
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import FedGuardError, ParameterError, ResultsError
-from ..files import save_tensors
+from ..files import is_file, save_tensors
 from ..guard import Outcome
 from ..round import Round
 from ..server import Server
@@ -204,6 +204,8 @@ def _check_shapes(file: Any, n: int) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if path.is_symlink() or not is_file(path):  # a pipe, say, would never end
+        raise ResultsError(f"{path} is no file of a recording, or is missing")
     try:
         with safe_open(path, "pt") as file:
             yield file

@@ -126,6 +126,11 @@ def test_every_writer_gives_a_typed_error_on_a_full_disk(writer, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_half_a_character_is_written_as_its_number(tmp_path):
+    write_file(tmp_path / "out.csv", "id\ud800")
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "id\\ud800"
+
+
 def test_tensors_report_the_systems_own_error(tmp_path):
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is what counts
         save_tensors({"a": torch.zeros(3)}, tmp_path / "no" / "such" / "folder")

@@ -1,6 +1,7 @@
 """Recordings whose checksums are right and whose content is not: a typed error that names the file."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -15,8 +16,9 @@ from fedguard import Guard, Round, make_detector
 from fedguard.errors import FedGuardError, ResultsError
 from fedguard.evaluation.replay import Question, ask
 from fedguard.evaluation.suite import load_suite
+from fedguard.files import sha256_of
 from fedguard.recording import Recorder, Recording, replay
-from fedguard.recording.disk import sha256_of
+from fedguard.recording.content import load_round, load_words
 from fedguard.recording.index import Index, read_index, write_index
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.recorded import recording_to
@@ -332,3 +334,10 @@ def test_a_round_twice(folder):
     write_index(folder, index.model_copy(update={"rounds": [index.rounds[0], *index.rounds]}))
     (folder / "recording.old.json").unlink()
     assert "not in ascending order" in refused(folder)
+
+
+def test_a_round_whose_place_a_pipe_takes_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "round.safetensors")
+    for load in (load_words, load_round):
+        with pytest.raises(ResultsError, match="is no file of a recording"):
+            load(tmp_path / "round.safetensors")
