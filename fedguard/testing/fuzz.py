@@ -174,7 +174,7 @@ def tried(guard: Guard, made: Draft, tally: Tally, again: bool) -> tuple[ClientI
     try:
         round = made.build()
         kept = round.updates.matrix.clone()
-        outcome = guard.process(round)
+        outcome = guard.process(round, repeat=True)  # hostile numbers must not end a federation of the fuzzer
     except FedGuardError as error:
         tally.refusals[type(error).__name__] += 1
         sent = all(kind in CLIENTS_MAY_SEND for kind in made.kinds)
@@ -216,7 +216,7 @@ def moved(guard: Guard, before: bytes, round: Round, outcome: Outcome, order: An
     """The same round with its clients in another order: the same verdicts and state to the bit, by id."""
     after = pack(guard.state_dict())
     guard.load_state_dict(unpack(before))
-    other = guard.process(round.with_updates(round.updates.matrix.clone()).take(order))
+    other = guard.process(round.with_updates(round.updates.matrix.clone()).take(order), repeat=True)
     for name in ("suspects", "banned", "weights", "scores"):
         here, there = getattr(outcome, name)[order], getattr(other, name)
         near = (here == there) | ((here != here) & (there != there))

@@ -3,7 +3,6 @@
 Three thousand rounds here; ``make fuzz`` drives a hundred thousand (benchmarks/results/fuzz.md).
 """
 
-import contextlib
 import dataclasses
 import math
 
@@ -14,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 
 from fedguard import Guard, Round, history, make_aggregator, make_detector, make_policy
 from fedguard.detectors.fldetector import hessian_product
-from fedguard.errors import ContractError, RoundError, TooFewClientsError
+from fedguard.errors import ContractError, RoundError
 from fedguard.registry import REGISTRIES
-from fedguard.state import pack
 from fedguard.testing import fuzz
 from fedguard.testing.hostile_rounds import CLIENTS_MAY_SEND, KINDS, draft, strategy
 from fedguard.testing.soak import keeping, soak, table
@@ -73,7 +71,7 @@ def trial(change, kinds=("ordinary",)):
     guard = Guard(make_detector("norm_bound"), make_policy("ban", strikes=2), make_aggregator("median"))
     process = guard.process
 
-    def wrong(round):
+    def wrong(round, repeat=False):
         return change(guard, round, process)
 
     guard.process = wrong
@@ -260,15 +258,10 @@ def test_curvature_that_is_no_number_says_nothing():
 @pytest.mark.parametrize("kind", sorted(CLIENTS_MAY_SEND))
 def test_no_client_gets_a_round_of_the_default_guard_refused(kind):
     guard = Guard(make_detector("krum"), make_policy("ban"), make_aggregator("median"))
-    before = pack(guard.state_dict())
     for seed in range(4):
-        made = draft([kind], seed=seed)
-        if made.updates.shape[0] < 4:
-            continue
-        with contextlib.suppress(TooFewClientsError):  # hardly anybody's update was usable
-            guard.process(made.build())
-            before = pack(guard.state_dict())
-        assert pack(guard.state_dict()) == before
+        made = draft([kind], seed=seed, index=seed)
+        if made.updates.shape[0] >= 4:
+            assert guard.process(made.build()).index == seed, "even if hardly anybody's update is usable"
 
 
 # --- memory
