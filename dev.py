@@ -60,7 +60,7 @@ def test(*args: str) -> None:
 
 
 def bench(*args: str) -> None:
-    """Speed beside that of the peers (pip install -e ".[bench]"); see docs/performance.md."""
+    """Speed beside that of the peers (pip install -e ".[bench]"); see docs/results/performance.md."""
     call([str(BIN / "python"), "benchmarks/speed.py", *args])
 
 

@@ -69,8 +69,8 @@ class FedREDefense(Detector):
     step (N = 1), labels that start from the last layer's bias update, an inner rate matched to the update,
     and Adam. Honest updates are then reconstructed in a few iterations, and the number of iterations is part
     of the method: given many more, some crafted updates become reconstructable too (IPM, Min-Max with the
-    unit vector). The budget was chosen on clean rounds of MNIST, see docs/performance.md. A parameter that
-    is given counts in either preset.
+    unit vector). The budget was chosen on clean rounds of MNIST, see docs/explanation/fedredefense-fast.md.
+    A parameter that is given counts in either preset.
 
     What training produces can be reconstructed, whatever was done with it afterwards: updates that are
     scaled, sign-flipped or trained on changed data (label flips, backdoors, model replacement) pass in the
