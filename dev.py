@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "fedguard-setup"
+DOCS_STAMP = VENV / "fedguard-setup-docs"
 ALL_STAMP = VENV / "fedguard-setup-all"
 #: What `test-all` installs on top of the usual set-up.
 EXTRAS = "dev,flower,parquet,plot,prometheus,pyod,ray,slurm,tensorboard"
@@ -80,6 +81,17 @@ def lint() -> None:
     call([str(BIN / "mypy")])
 
 
+def docs(*args: str) -> None:
+    """The site, into build/docs/html; warnings are errors, and every tutorial is run."""
+    wanted = STAMP.read_text()
+    if not DOCS_STAMP.exists() or DOCS_STAMP.read_text() != wanted:
+        call([*PIP, "-e", ".[docs]"])
+        DOCS_STAMP.write_text(wanted)
+    sphinx = [str(BIN / "python"), "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    call([*sphinx, "-d", "build/docs/cache", *args, "docs", "build/docs/html"], OMP_NUM_THREADS="1")
+    call([str(BIN / "python"), "docs/_ext/dead_links.py", "build/docs/html"])
+
+
 def fuzz(*args: str) -> None:
     """A hundred thousand hostile rounds, and ten thousand rounds of ever new ids, on all cores."""
     sizes = ["--rounds", "100000", "--soak", "10000", "--out", "benchmarks/results/fuzz.md"]
@@ -102,7 +114,7 @@ def audit() -> None:
 def main() -> None:
     """Set up, then do what was asked."""
     jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
-    jobs |= {"audit": audit, "setup": lambda: None}
+    jobs |= {"audit": audit, "docs": docs, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,26 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
         lines[i] = "".join(p if k % 2 else MARKUP.sub(r"\\\1", p) for k, p in enumerate(parts))
 
 
+def known(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """A name of ours that exists but has no page is shown without a link; one that does not exist is a warning."""
+    name = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not name.startswith("fedguard."):
+        return None
+    return content if _exists(name) else None
+
+
+def _exists(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
 def setup(app: Any) -> dict[str, Any]:
     """What Sphinx calls."""
     app.connect("builder-inited", write)
     app.connect("source-read", links)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads sections
+    app.connect("missing-reference", known)
     return {"parallel_read_safe": True}
