@@ -29,7 +29,9 @@ def fragments(folder: Path) -> dict[str, list[Path]]:
             continue
         parts = path.name.split(".")
         if len(parts) != 3 or parts[1] not in KINDS:
-            raise ValueError(f"{path.name}: call it <short-name>.<kind>.md, with a kind of {', '.join(KINDS)}")
+            raise ValueError(
+                f"{path.name}: call it <short-name>.<kind>.md, with a kind of {', '.join(KINDS)}"
+            )
         if not path.read_text(encoding="utf-8").strip():
             raise ValueError(f"{path.name} is empty: say what is different for the reader")
         found[parts[1]].append(path)

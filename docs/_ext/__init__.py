@@ -1,1 +1,1 @@
-"""What Sphinx needs to build FedGuard's site: pages from the registry, docstrings, links into the checkout."""
+"""What Sphinx needs for this site: pages from the registry, docstrings, links into the checkout."""

@@ -1,4 +1,4 @@
-"""Every internal link of the built site, and every anchor, leads somewhere: ``python dead_links.py FOLDER``."""
+"""Internal links and anchors of the built site all lead somewhere: ``python dead_links.py FOLDER``."""
 
 from __future__ import annotations
 

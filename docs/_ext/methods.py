@@ -10,11 +10,12 @@ import yaml
 
 import fedguard
 
-PAPERS: dict[str, str] = yaml.safe_load((Path(__file__).parents[1] / "papers.yaml").read_text(encoding="utf-8"))
+_LINKS = Path(__file__).parents[1] / "papers.yaml"
+PAPERS: dict[str, str] = yaml.safe_load(_LINKS.read_text(encoding="utf-8"))
 
 #: kind → its function in the public API (a registry's bound method), and what its page says first.
 KINDS = {
-    "detectors": (fedguard.make_detector, "Each gives one number per client and round; higher is more suspicious."),
+    "detectors": (fedguard.make_detector, "Each gives one number per client; higher is more suspicious."),
     "attacks": (fedguard.make_attack, "Each acts for all malicious clients of a simulated federation."),
     "policies": (fedguard.make_policy, "Each turns scores and the ledger into weights, exclusions and bans."),
     "aggregators": (fedguard.make_aggregator, "Each turns the admitted updates into one."),
@@ -24,11 +25,11 @@ KINDS = {
 
 def registry(kind: str) -> Any:
     """The registry behind ``make_<kind>``."""
-    return KINDS[kind][0].__self__  # type: ignore[attr-defined]
+    return KINDS[kind][0].__self__
 
 
 def links(paper: str) -> list[tuple[str, str | None]]:
-    """The papers that a card names, each with its address; None for FedGuard's own methods and unknown ones."""
+    """The papers that a card names, each with its address; None where there is no paper."""
     parts = paper.split("; ")
     return [(part, next((url for key, url in PAPERS.items() if key in part), None)) for part in parts]
 
@@ -36,11 +37,12 @@ def links(paper: str) -> list[tuple[str, str | None]]:
 def pages() -> dict[str, str]:
     """File name → reStructuredText: one page per method, and an index per kind."""
     result = {}
-    for kind, (make, lead) in KINDS.items():
-        classes = {name: registry(kind).get(name) for name in registry(kind).names()}
-        result[f"{kind}/index.rst"] = _index(kind, make.__self__.kind, lead, classes)  # type: ignore[attr-defined]
+    for kind, (_, lead) in KINDS.items():
+        methods = registry(kind)
+        classes = {name: methods.get(name) for name in methods.names()}
+        result[f"{kind}/index.rst"] = _index(kind, methods.kind, lead, classes)
         for name, cls in classes.items():
-            result[f"{kind}/{name}.rst"] = _method(kind, make.__self__.kind, name, cls)  # type: ignore[attr-defined]
+            result[f"{kind}/{name}.rst"] = _method(kind, methods.kind, name, cls)
     return result
 
 
@@ -70,7 +72,8 @@ def _method(kind: str, word: str, name: str, cls: Any) -> str:
     facts.append(("Build it", f"``fedguard.make_{word}({call})``"))
     lines = [_title(name, "="), _text(cls.card.summary[0].upper() + cls.card.summary[1:]) + ".", ""]
     lines += [f":{title}: {text}" for title, text in facts]
-    lines += ["", f".. autoclass:: {cls.__module__}.{cls.__qualname__}", "   :no-index-entry:", "", _defaults(cls)]
+    lines += ["", f".. autoclass:: {cls.__module__}.{cls.__qualname__}", "   :no-index-entry:", ""]
+    lines.append(_defaults(cls))
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Reference pages of the public API, of the command line and of a suite's keys, written when the site is built."""
+"""Reference pages of the public API and of the command line, written when the site is built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 import typer.main
 
 import fedguard
-import fedguard.errors
 
 from .methods import _text, _title
 
@@ -23,7 +22,11 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "What an integration needs: rounds in, outcomes out.",
         ("Guard", "Round", "Outcome", "Updates", "StreamedUpdates", "Server", "Labelled", "LabeledData"),
     ),
-    "ledger": ("Ledgers and observers", "What outlives a round.", ("Ledger", "SQLiteLedger", "Observer", "EventLog")),
+    "ledger": (
+        "Ledgers and observers",
+        "What outlives a round.",
+        ("Ledger", "SQLiteLedger", "Observer", "EventLog"),
+    ),
     "making": (
         "Methods by name",
         "Parameters are checked against the method's signature.",
@@ -36,7 +39,9 @@ MODULES = ("fedguard.recording", "fedguard.testing", "fedguard.flower")
 def pages() -> dict[str, str]:
     """File name → reStructuredText."""
     named = {name for _, _, names in GROUPS.values() for name in names}
-    public = [n for n in fedguard.__all__ if not n.startswith("__") and not inspect.ismodule(getattr(fedguard, n))]
+    public = [
+        n for n in fedguard.__all__ if not n.startswith("__") and not inspect.ismodule(getattr(fedguard, n))
+    ]
     rest = tuple(n for n in public if n not in named and n != "FedGuardError")
     contracts = ("Contracts", "What a method of your own inherits from, receives and returns.", rest)
     groups = {**GROUPS, "contracts": contracts}
@@ -44,7 +49,7 @@ def pages() -> dict[str, str]:
         f"api/{page}.rst": _page(title, lead, [f"fedguard.{n}" for n in names if n in public])
         for page, (title, lead, names) in groups.items()
     }
-    result["api/metrics.rst"] = _module("fedguard.metrics", "Metrics", _functions(fedguard.metrics))
+    result["api/metrics.rst"] = _module(fedguard.metrics.__name__, "Metrics", _functions(fedguard.metrics))
     for module in MODULES:
         names = importlib.import_module(module).__all__
         result[f"api/{module.rpartition('.')[2]}.rst"] = _module(module, f"``{module}``", names)
@@ -87,7 +92,9 @@ def _entry(name: str) -> str:
 
 
 def _contents(title: str, pages: list[str]) -> str:
-    return "\n".join([_title(title, "="), ".. toctree::", "   :maxdepth: 2", "", *(f"   {p}" for p in pages), ""])
+    return "\n".join(
+        [_title(title, "="), ".. toctree::", "   :maxdepth: 2", "", *(f"   {p}" for p in pages), ""]
+    )
 
 
 def command() -> click.Command:
@@ -97,7 +104,11 @@ def command() -> click.Command:
 
 
 def _cli() -> str:
-    lines = [_title("Command line", "="), "Written from the commands themselves; ``--help`` says the same.", ""]
+    lines = [
+        _title("Command line", "="),
+        "Written from the commands themselves; ``--help`` says the same.",
+        "",
+    ]
     for path, found in sorted(_commands(command(), "fedguard")):
         lines += [_title(path, "-"), _prose(found.help or ""), ""]
         arguments = [p for p in found.params if p.param_type_name == "argument"]

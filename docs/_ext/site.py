@@ -15,8 +15,9 @@ MARKUP = re.compile(r"([|*]|(?<=\w)_(?=\W|$))")
 
 
 def write(app: Any) -> None:
-    """Write all generated pages; files that stay the same keep their time, so that builds are incremental."""
-    pages = {f"reference/generated/{name}": text for name, text in {**methods.pages(), **public.pages()}.items()}
+    """Write all generated pages; what stays the same keeps its time, so that builds are incremental."""
+    written = {**methods.pages(), **public.pages()}
+    pages = {f"reference/generated/{name}": text for name, text in written.items()}
     pages["reference/generated/suite.rst"] = suite.page()
     pages |= checkout.copies()
     checkout.copy_pictures()
@@ -42,7 +43,7 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
 
 
 def known(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """A name of ours that exists but has no page is shown without a link; one that does not exist is a warning."""
+    """A name of ours that has no page is shown without a link; one that does not exist is a warning."""
     name = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not name.startswith("fedguard."):
         return None

@@ -36,7 +36,10 @@ def page() -> str:
     known = [name for name in whole["$defs"] if name in PLACES]
     lines = [_title("Keys of a suite", "=")]
     lines += ["A suite is a YAML file. Editors complete and check it with what ``fedguard schema`` prints;"]
-    lines += ["this page is written from the same schema. An unknown key is an error that names file and line.", ""]
+    lines += [
+        "this page is written from the same schema. An unknown key is an error that names file and line.",
+        "",
+    ]
     lines += _table("Top level", whole)
     for name in known:
         lines += _table(f"{PLACES[name]}", whole["$defs"][name])
@@ -57,7 +60,12 @@ def _table(title: str, part: dict[str, Any]) -> list[str]:
     for key, value in part["properties"].items():
         default = f"``{json.dumps(value['default'], ensure_ascii=False)}``" if "default" in value else ""
         meaning = said.get(key) or value.get("description", "")
-        lines += [f"   * - ``{key}``", f"     - {_kind(value)}", f"     - {default}", f"     - {_quoted(meaning)}"]
+        lines += [
+            f"   * - ``{key}``",
+            f"     - {_kind(value)}",
+            f"     - {default}",
+            f"     - {_quoted(meaning)}",
+        ]
     return [*lines, ""]
 
 

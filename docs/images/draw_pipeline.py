@@ -42,7 +42,9 @@ def picture() -> str:
     wide, high = 20 + len(STEPS) * WIDE + (len(STEPS) - 1) * GAP, HIGH + 20
     alt = "Clients' updates go to a detector, a policy, an aggregator, and become the new model."
     boxes = "\n".join(box(i) for i in range(len(STEPS)))
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img" aria-label="{alt}">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img" aria-label="{alt}">'
+    )
     paper = f'<rect class="paper" width="{wide}" height="{high}"/>'
     return f"{head}\n<style>{STYLE}</style>\n{paper}\n{boxes}\n</svg>\n"
 

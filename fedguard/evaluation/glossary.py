@@ -1,4 +1,4 @@
-"""What the metrics mean, in one sentence each: ``fedguard list metrics`` and docs/glossary.md show the same."""
+"""What the metrics mean, in a sentence each; ``fedguard list metrics`` and docs/glossary.md show the same."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ GLOSSARY = {
     "dacc": "Detection accuracy: the share of clients that are labeled rightly, (TP + TN) / n.",
     "fpr": "False positive rate: the share of benign clients that are labeled malicious, FP / (FP + TN).",
     "fnr": "False negative rate: the share of malicious clients that are labeled benign, FN / (FN + TP).",
-    "aar": "Attacker aggregation rounds: in how many rounds a malicious client was aggregated while it attacked, "
-    "mean over malicious clients.",
+    "aar": "Rounds in which a malicious client was aggregated while it attacked; mean over malicious clients.",
     "tacc": "Test accuracy of the final model.",
     "asr": "Attack success rate: the share of test samples with the trigger that the final model gives the "
     "attacker's label.",
-    "auroc": "The chance that a malicious client's score is above a benign one's in the same round; 0.5 is guessing.",
+    "auroc": "The chance that a malicious client scores above a benign one in a round; 0.5 is guessing.",
     "detector_share": "The detectors' share of the time of training, detection and aggregation.",
     "accuracy_lost": "TACC of the undefended federation that nobody attacks, minus TACC of this run.",
     "adacc": "DACC of each round's suspects, averaged over rounds.",
@@ -26,8 +25,8 @@ GLOSSARY = {
     "tn": "Benign clients that are labeled benign.",
     "fn": "Malicious clients that are labeled benign.",
     "ap": "Average precision of the scores, averaged over rounds.",
-    "tpr_at_1": "The share of malicious clients found by a threshold that flags at most 1 % of the benign ones.",
-    "rounds_to_detection": "Rounds of attack until a malicious client is first suspected, mean over those that were.",
+    "tpr_at_1": "The share of malicious clients above a threshold that flags at most 1 % of the benign ones.",
+    "rounds_to_detection": "Rounds of attack until a malicious client is suspected; mean over those that were.",
     "caught": "The share of malicious clients that were suspected at least once while they attacked.",
     "benign_excluded": "Benign clients that took part in a round and were left out, mean over rounds.",
     "fpr_low_skew": "FPR of the third of the benign clients whose labels are most like everybody's.",
