@@ -29,6 +29,8 @@ FENCE = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 def place(path: Path) -> str | None:
     """Where a file of the checkout (relative to it) lies in the site; None if it is not there."""
     if path.parts[0] == "docs":
+        if path.is_relative_to("docs/examples") and path.suffix == ".md":
+            return None  # a bare table, not a page
         return path.relative_to("docs").as_posix()
     if path.is_relative_to(RESULTS) and (ROOT / path).is_file():
         return f"results/measured/{path.relative_to(RESULTS).as_posix()}"

@@ -7,7 +7,7 @@ GLOSSARY = {
     "dacc": "Detection accuracy: the share of clients that are labeled rightly, (TP + TN) / n.",
     "fpr": "False positive rate: the share of benign clients that are labeled malicious, FP / (FP + TN).",
     "fnr": "False negative rate: the share of malicious clients that are labeled benign, FN / (FN + TP).",
-    "aar": "Rounds in which a malicious client was aggregated while it attacked; mean over malicious clients.",
+    "aar": "Rounds in which a malicious client was aggregated while it attacked; mean over those clients.",
     "tacc": "Test accuracy of the final model.",
     "asr": "Attack success rate: the share of test samples with the trigger that the final model gives the "
     "attacker's label.",
@@ -26,7 +26,7 @@ GLOSSARY = {
     "fn": "Malicious clients that are labeled benign.",
     "ap": "Average precision of the scores, averaged over rounds.",
     "tpr_at_1": "The share of malicious clients above a threshold that flags at most 1 % of the benign ones.",
-    "rounds_to_detection": "Rounds of attack until a malicious client is suspected; mean over those that were.",
+    "rounds_to_detection": "Rounds of attack until a malicious client is suspected; mean over those caught.",
     "caught": "The share of malicious clients that were suspected at least once while they attacked.",
     "benign_excluded": "Benign clients that took part in a round and were left out, mean over rounds.",
     "fpr_low_skew": "FPR of the third of the benign clients whose labels are most like everybody's.",
