@@ -12,6 +12,7 @@ import fedguard  # noqa: E402
 
 project = "FedGuard"
 author = "The FedGuard authors"
+copyright = author
 release = version = fedguard.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "_ext.site"]
 exclude_patterns = ["_ext", "examples", "images", "**/changes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import typing
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -115,7 +116,8 @@ def _cli() -> str:
         usage = " ".join([path, *(p.make_metavar(click.Context(found)) for p in arguments)])
         lines += [".. code-block:: text", "", f"   {usage} [OPTIONS]", ""]
         shown = [p for p in found.params if not getattr(p, "hidden", False) and p.name != "help"]
-        lines += [line for p in shown for line in _parameter(p)] + [""]
+        hints = typing.get_type_hints(inspect.unwrap(found.callback), include_extras=True)
+        lines += [line for p in shown for line in _parameter(p, hints[p.name])] + [""]
     return "\n".join(lines)
 
 
@@ -125,13 +127,14 @@ def _commands(found: Any, path: str) -> list[tuple[str, Any]]:
     return [pair for name, sub in found.commands.items() for pair in _commands(sub, f"{path} {name}")]
 
 
-def _parameter(p: Any) -> list[str]:
+def _parameter(p: Any, hint: Any) -> list[str]:
+    said = next((m.help for m in getattr(hint, "__metadata__", ()) if getattr(m, "help", None)), p.help)
     names = ", ".join(f"``{n}``" for n in [*p.opts, *p.secondary_opts])
     names = f"``{p.human_readable_name}``" if p.param_type_name == "argument" else names
     default = p.default
     plain = isinstance(default, str | int | float) and not isinstance(default, bool)
     note = f" Default: ``{default}``." if plain and default != "" else ""
-    return [f"{names}", f"   {_prose(p.help or '')}{note}", ""]
+    return [f"{names}", f"   {_prose(said or '')}{note}", ""]
 
 
 def _prose(text: str) -> str:

@@ -37,6 +37,8 @@ def links(app: Any, docname: str, source: list[str]) -> None:
 
 def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are formulas and prose: | * and a trailing _ outside of literals are just that."""
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
     for i, line in enumerate(lines):
         parts = LITERAL.split(line)
         lines[i] = "".join(p if k % 2 else MARKUP.sub(r"\\\1", p) for k, p in enumerate(parts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import json
 import re
@@ -46,24 +45,17 @@ def page() -> str:
     return "\n".join(lines)
 
 
-def meanings(description: str) -> dict[str, str]:
-    """Key → its sentence, from the section "Attributes" of a docstring."""
-    _, _, section = inspect.cleandoc(description).partition("Attributes:\n")
-    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
-
-
 def _table(title: str, part: dict[str, Any]) -> list[str]:
-    said = meanings(part.get("description", ""))
     lines = [_title(title, "-"), ".. list-table::", "   :header-rows: 1", "   :class: keys", ""]
     lines += ["   * - Key", "     - Type", "     - Default", "     - Meaning"]
     for key, value in part["properties"].items():
-        default = f"``{json.dumps(value['default'], ensure_ascii=False)}``" if "default" in value else ""
-        meaning = said.get(key) or value.get("description", "")
+        default = value.get("default", {})  # what a mapping holds has a table of its own
+        shown = "" if isinstance(default, dict) else f"``{json.dumps(default, ensure_ascii=False)}``"
+        meaning = value.get("description", "")
         lines += [
             f"   * - ``{key}``",
             f"     - {_kind(value)}",
-            f"     - {default}",
+            f"     - {shown}",
             f"     - {_quoted(meaning)}",
         ]
     return [*lines, ""]
@@ -83,5 +75,6 @@ def _kind(value: dict[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
+    text = re.sub(r":\w+:`~?([^`]+)`", r"``\1``", text)  # roles, as docstrings have them
     parts = re.split(r"(``[^`]+``)", text)
     return "".join(part if part.startswith("``") else _text(part) for part in parts)

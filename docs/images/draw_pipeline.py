@@ -9,7 +9,7 @@ STEPS = [
     ("Aggregator", "admitted clients only", "stages clip, mix, add noise"),
     ("New model", "and an outcome", "who counted, and why"),
 ]
-WIDE, HIGH, GAP = 168, 92, 34
+WIDE, HIGH, GAP = 196, 92, 34
 STYLE = """
 text { font: 13px system-ui, sans-serif; text-anchor: middle; fill: #4a5560 }
 .name { font-weight: 600; font-size: 16px; fill: #14304f }
