@@ -89,7 +89,8 @@ def docs(*args: str) -> None:
         DOCS_STAMP.write_text(wanted)
     sphinx = [str(BIN / "python"), "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
     call([*sphinx, "-d", "build/docs/cache", *args, "docs", "build/docs/html"], OMP_NUM_THREADS="1")
-    call([str(BIN / "python"), "docs/_ext/dead_links.py", "build/docs/html"])
+    pytest = [str(BIN / "python"), "-m", "pytest", "-q", "tests/docs/test_built_site.py"]
+    call(pytest, FEDGUARD_SITE="build/docs/html", OMP_NUM_THREADS="1")
 
 
 def fuzz(*args: str) -> None:

@@ -1,8 +1,7 @@
-"""Internal links and anchors of the built site all lead somewhere: ``python dead_links.py FOLDER``."""
+"""Which internal links and anchors of the built site lead nowhere."""
 
 from __future__ import annotations
 
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -43,8 +42,3 @@ def dead(folder: Path) -> list[str]:
                 if there is not None and unquote(parts.fragment) not in there.anchors:
                     found.append(f"{path.relative_to(folder)}: {link} has no such anchor")
     return found
-
-
-if __name__ == "__main__":
-    problems = dead(Path(sys.argv[1]))
-    sys.exit("\n".join(problems) if problems else 0)
