@@ -87,7 +87,7 @@ def docs(*args: str) -> None:
     if not DOCS_STAMP.exists() or DOCS_STAMP.read_text() != wanted:
         call([*PIP, "-e", ".[docs]"])
         DOCS_STAMP.write_text(wanted)
-    sphinx = [str(BIN / "python"), "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q"]
+    sphinx = [str(BIN / "python"), "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-E", "-q"]
     call([*sphinx, "-d", "build/docs/cache", *args, "docs", "build/docs/html"], OMP_NUM_THREADS="1")
     pytest = [str(BIN / "python"), "-m", "pytest", "-q", "tests/docs/test_built_site.py"]
     call(pytest, FEDGUARD_SITE="build/docs/html", OMP_NUM_THREADS="1")

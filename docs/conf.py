@@ -33,7 +33,6 @@ myst_heading_anchors = 4
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
-nb_merge_streams = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 napoleon_google_docstring = True
