@@ -51,7 +51,9 @@ def test_nothing_generated_is_in_it(sdist):
 
 def test_metadata(sdist):
     with tarfile.open(sdist) as archive:
-        member = next(m for m in archive.getmembers() if m.name.count("/") == 1 and m.name.endswith("PKG-INFO"))
+        member = next(
+            m for m in archive.getmembers() if m.name.count("/") == 1 and m.name.endswith("PKG-INFO")
+        )
         text = archive.extractfile(member).read().decode()
     head, _, body = text.partition("\n\n")
     assert "Description-Content-Type: text/markdown" in head
