@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 STAMP = VENV / "fedguard-setup"
+DOCS_STAMP = VENV / "fedguard-setup-docs"
 ALL_STAMP = VENV / "fedguard-setup-all"
 #: What `test-all` installs on top of the usual set-up.
 EXTRAS = "dev,flower,parquet,plot,prometheus,pyod,ray,slurm,tensorboard"
@@ -60,7 +61,7 @@ def test(*args: str) -> None:
 
 
 def bench(*args: str) -> None:
-    """Speed beside that of the peers (pip install -e ".[bench]"); see docs/performance.md."""
+    """Speed beside that of the peers (pip install -e ".[bench]"); see docs/results/performance.md."""
     call([str(BIN / "python"), "benchmarks/speed.py", *args])
 
 
@@ -100,6 +101,18 @@ def lint() -> None:
     call([str(BIN / "mypy")])
 
 
+def docs(*args: str) -> None:
+    """The site, into build/docs/html; warnings are errors, and every tutorial is run."""
+    wanted = STAMP.read_text()
+    if not DOCS_STAMP.exists() or DOCS_STAMP.read_text() != wanted:
+        call([*PIP, "-e", ".[docs]"])
+        DOCS_STAMP.write_text(wanted)
+    sphinx = [str(BIN / "python"), "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-E", "-q"]
+    call([*sphinx, "-d", "build/docs/cache", *args, "docs", "build/docs/html"], OMP_NUM_THREADS="1")
+    pytest = [str(BIN / "python"), "-m", "pytest", "-q", "tests/docs/test_built_site.py"]
+    call(pytest, FEDGUARD_SITE="build/docs/html", OMP_NUM_THREADS="1")
+
+
 def fuzz(*args: str) -> None:
     """Hostile rounds, rounds of ever new ids, and hostile replies and files of every kind, on all cores."""
     sizes = ["--rounds", "100000", "--soak", "10000", "--cases", "10000"]
@@ -124,7 +137,7 @@ def main() -> None:
     """Set up, then do what was asked."""
     jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
     jobs |= {"test-cpus": test_cpus, "test-oldest": test_oldest, "lock": lock}
-    jobs |= {"audit": audit, "setup": lambda: None}
+    jobs |= {"audit": audit, "docs": docs, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is

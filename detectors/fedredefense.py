@@ -53,7 +53,7 @@ class FedREDefense(Detector):
     update, an inner rate matched to the update, and Adam. Honest updates are then reconstructed in a few
     iterations, and the number of iterations is part of the method: given many more, some crafted updates
     become reconstructable too (IPM, Min-Max with the unit vector). The budget was chosen on clean rounds of
-    MNIST, see "FedREDefense: the preset fast" in the documentation. A parameter that is given counts in any
+    MNIST, see docs/explanation/fedredefense-fast.md. A parameter that is given counts in any
     preset.
 
     What training produces can be reconstructed, whatever was done with it afterwards: updates that are

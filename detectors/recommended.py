@@ -28,7 +28,8 @@ FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2, "reconstruction": 0.1}
 LONG = 1.3
 #: How often a client must have been seen before its mean over rounds counts.
 LEAST = 3
-#: Signal → its limit, and what it means to be above it. See docs/recommended-guard.md for how they were set.
+#: Signal → its limit, and what it means to be above it. docs/explanation/recommended-guard.md says how they
+#: were set.
 LIMITS = {
     "copies": (4.0, "times closer to another client than usual"),
     "size": (6.0, "deviations longer than its samples explain"),
@@ -59,7 +60,8 @@ class Recommended(Detector):
     and 0.1. "Over rounds": the same of the client's mean over its last ``window`` rounds, this one included,
     each less its median (the scale at least half as large), once it was seen three times.
 
-    The limits are fixed: chosen on digits with some attacks, then left alone (docs/recommended-guard.md).
+    The limits are fixed: chosen on digits with some attacks, then left alone
+    (docs/explanation/recommended-guard.md).
     The round needs an honest majority. Claimed sample counts are believed within the bounds of a line.
     Without model, global model or at least ``validation`` labelled samples, gain and reconstruction are left
     out; so is reconstruction while one of the model's outputs has no sample.

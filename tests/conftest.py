@@ -3,6 +3,10 @@
 ``--hypothesis-profile=explore`` looks for new examples instead.
 """
 
+import importlib.util
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -18,3 +22,17 @@ settings.load_profile("steady")
 def one_thread():
     """The arrays are tiny, and several test processes share the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; tests that want one are skipped where there is none."""
+    spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    program = next(filter(None, map(shutil.which, module.BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium here")
+    browser = module.Browser(program)
+    yield browser
+    browser.close()

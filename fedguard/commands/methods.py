@@ -15,7 +15,10 @@ from .common import DataRoot, print_table, set_data_root
 
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="detectors, attacks, aggregators, policies, datasets or suites.")
+        str,
+        typer.Argument(
+            help="detectors, attacks, aggregators, stages, policies, datasets, suites or metrics."
+        ),
     ],
 ) -> None:
     """Show what there is: name, one line, paper, needs."""

@@ -12,7 +12,7 @@ from ..params import nearest
 from ..registry import REGISTRIES
 from .source import read, shipped_suites
 
-KINDS = (*REGISTRIES, "datasets", "suites")
+KINDS = (*REGISTRIES, "datasets", "suites", "metrics")
 
 
 def listing(kind: str) -> Table:
@@ -30,6 +30,12 @@ def listing(kind: str) -> Table:
     if kind == "suites":
         suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]
         return _table(("name", "what it runs"), suites)
+    if kind == "metrics":
+        from .glossary import GLOSSARY
+        from .tables import COLUMNS
+
+        rows = [(name, column.title, GLOSSARY[name]) for name, column in COLUMNS.items()]
+        return _table(("name", "heading", "what it is"), rows)
     raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
 
 

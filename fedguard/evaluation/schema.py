@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from ..registry import REGISTRIES
 from ..simulation.datasets import DATASETS
 from ..simulation.models import MODELS
 from ..simulation.partitions import PARTITIONS
+from ..training import LocalTraining
 from .suite import Suite
 
 
@@ -32,7 +35,20 @@ def suite_schema() -> dict[str, Any]:
     defense["policy"] = _ref("policies")
     defense["aggregator"] = _ref("aggregators")
     defense["label"] = {"type": "string"}
+    for part in (schema, *definitions.values()):
+        _describe(part, part.get("description", ""))
+    _describe(definitions["TrainingSettings"], inspect.getdoc(LocalTraining) or "")
+    for base in Suite.__mro__:
+        _describe(schema, inspect.getdoc(base) or "")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "FedGuard suite", **schema}
+
+
+def _describe(part: dict[str, Any], docstring: str) -> None:
+    """Give keys without a description what the section "Attributes" of a docstring says of them."""
+    _, _, section = docstring.partition("Attributes:\n")
+    for name, text in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+        if name in part.get("properties", {}):
+            part["properties"][name].setdefault("description", " ".join(text.split()))
 
 
 def _methods(kind: str) -> dict[str, Any]:

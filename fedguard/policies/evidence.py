@@ -100,7 +100,7 @@ class Evidence(Policy):
         alpha: α, in (0, 1).
         clients: how many honest clients the promise covers together; 1 makes it one for each.
         rounds: rounds to learn clean scores from; 0 trusts ``rate`` instead: scores of a model in training
-            drift (docs/recommended-guard.md says how often the promise failed for that reason).
+            drift (docs/explanation/recommended-guard.md says how often the promise failed for that reason).
         rate: with ``rounds`` = 0, an honest client's chance to be a suspect in a round, in (0, 1).
         centre: "none" compares scores as they are, "own" less the client's mean in the first rounds.
         share: of the wealth, spread anew every round, in [0, 1).

@@ -76,6 +76,7 @@ def test_list(monkeypatch, capsys, kind):
         "policies": "ban",
         "datasets": "cifar10",
         "suites": "fashion_mnist_smoke",
+        "metrics": "False negative rate",
     }
     assert known[kind] in out
 

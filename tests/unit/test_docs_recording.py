@@ -1,4 +1,4 @@
-"""docs/recording.md: all of it runs, in order and in an empty folder, and prints what it says."""
+"""docs/how-to/recording.md: all of it runs, in order and in an empty folder, and prints what it says."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "recording.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "recording.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""docs/flower.md and docs/other-engines.md: their Python runs, and does what they say."""
+"""docs/how-to/flower.md and docs/how-to/other-engines.md: their Python runs, and does what they say."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

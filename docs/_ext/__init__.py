@@ -1,0 +1,1 @@
+"""What Sphinx needs for this site: pages from the registry, docstrings, links into the checkout."""

@@ -1,0 +1,69 @@
+"""The Sphinx extension: generated pages before reading, links and docstrings while reading."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+from . import checkout, methods, public, suite
+
+#: Of a docstring, what is not literal text; and what reStructuredText would take for markup in it.
+LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]+`)")
+MARKUP = re.compile(r"([|*]|(?<=\w)_(?=\W|$))")
+
+
+def write(app: Any) -> None:
+    """Write all generated pages; what stays the same keeps its time, so that builds are incremental."""
+    written = {**methods.pages(), **public.pages()}
+    pages = {f"reference/generated/{name}": text for name, text in written.items()}
+    pages["reference/generated/suite.rst"] = suite.page()
+    pages |= checkout.copies()
+    checkout.copy_pictures()
+    for name, text in pages.items():
+        path = Path(app.srcdir, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def links(app: Any, docname: str, source: list[str]) -> None:
+    """Links out of ``docs/``."""
+    path = Path(app.env.doc2path(docname))
+    if path.suffix == ".md":
+        source[0] = checkout.rewritten(source[0], Path("docs", path.relative_to(app.srcdir)))
+
+
+def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are formulas and prose: | * and a trailing _ outside of literals are just that."""
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
+    for i, line in enumerate(lines):
+        parts = LITERAL.split(line)
+        lines[i] = "".join(p if k % 2 else MARKUP.sub(r"\\\1", p) for k, p in enumerate(parts))
+
+
+def known(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """A name of ours that has no page is shown without a link; one that does not exist is a warning."""
+    name = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not name.startswith("fedguard."):
+        return None
+    return content if _exists(name) else None
+
+
+def _exists(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """What Sphinx calls."""
+    app.connect("builder-inited", write)
+    app.connect("source-read", links)
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads sections
+    app.connect("missing-reference", known)
+    return {"parallel_read_safe": True}
