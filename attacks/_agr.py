@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.attack import Knowledge, UpdateView
-from fedguard.errors import ParameterError
-from fedguard.ties import above, tolerance
+from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import above, tolerance
 
 from ._gamma import FarthestStep, Line, Perturbation
 
@@ -36,7 +36,7 @@ def best_step(value: Value, unit: float, reach: float, tolerance: float, density
     that is worth more than all before. 0 if none is worth more than γ = 0.
 
     Args:
-        value: what to maximise.
+        value: what to maximize.
         unit: the natural size of γ.
         reach: how far to look; values that still grow at unit·reach have no maximum.
         tolerance: relative, of γ where the bisection ends and of the value while γ doubles.
@@ -73,7 +73,7 @@ def copies_among(view: UpdateView, full: bool) -> int:
 def distances(line: Line, copies: int, gamma: float) -> Tensor:
     """(k + m, k + m) squared distances of the k honest updates and the m copies of g − γ·p."""
     k = line.updates.n
-    far = line.updates.gram.diagonal() + 2 * gamma * line.along + gamma**2 * line.length
+    far = line.updates.centered_gram.diagonal() + 2 * gamma * line.along + gamma**2 * line.length
     far = far.clamp(min=0) * (1 + ROUNDING)
     table = far.new_zeros(k + copies, k + copies)
     table[:k, :k] = line.updates.sq_distances

@@ -7,8 +7,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, DataView, Samples, Trial, UpdateView
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, DataView, Trial, UpdateView
+from fedguard.contracts.data import Samples
+from fedguard.core.errors import ParameterError
 
 from ._checks import require_positive
 
@@ -96,7 +97,7 @@ def square(pixels: Tensor, side: int) -> Tensor:
 
 
 class SquareBackdoor(Backdoor):
-    """A backdoor whose trigger is a white square in the bottom-right corner, put on before normalisation.
+    """A backdoor whose trigger is a white square in the bottom-right corner, put on before normalization.
 
     Args:
         target: the label that the trigger should cause.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedguard.errors import ParameterError
+from fedguard.core.errors import ParameterError
 
 
 def require_positive(attack: str, parameter: str, value: float) -> None:

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
-from fedguard.errors import ParameterError
-from fedguard.updates import Updates
+from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.core.errors import ParameterError
+from fedguard.geometry.updates import Updates
 
 from ._checks import require_spread
 from ._statistics import along, by_all, mean_and_std

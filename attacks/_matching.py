@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedguard.errors import ParameterError
-from fedguard.leak import Leak
-from fedguard.model import predict, split_parameters
+from fedguard.core.errors import ParameterError
+from fedguard.passive import Leak
+from fedguard.training.parameters import predict, split_parameters
 
 #: Random inputs from which the model's preferences are estimated.
 NOISE = 256

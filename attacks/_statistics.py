@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedguard.attack import UpdateView
-from fedguard.updates import Updates
+from fedguard.contracts.attack import UpdateView
+from fedguard.geometry.updates import Updates
 
 
 def mean_and_std(updates: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.attack import Adjust, Attack, DataView, Samples, TrainView, Trial, UpdateView
-from fedguard.errors import ParameterError
-from fedguard.nested import AttackSpec, make
-from fedguard.state import State
+from fedguard.contracts.attack import Adjust, Attack, DataView, TrainView, Trial, UpdateView
+from fedguard.contracts.data import Samples
+from fedguard.contracts.nested import AttackSpec, make
+from fedguard.core.errors import ParameterError
+from fedguard.core.state import State
 
 
 class Wrapped(Attack):

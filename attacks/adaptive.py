@@ -1,4 +1,4 @@
-"""Adaptive scaling: as much of any attack as the defence lets through."""
+"""Adaptive scaling: as much of any attack as the defense lets through."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedguard.attack import Knowledge, UpdateView, limit_knowledge
-from fedguard.card import Card
-from fedguard.errors import ParameterError, TooFewClientsError
-from fedguard.nested import AttackSpec
+from fedguard.contracts.attack import Knowledge, UpdateView, limit_knowledge
+from fedguard.contracts.card import Card
+from fedguard.contracts.nested import AttackSpec
+from fedguard.core.errors import ParameterError, TooFewClientsError
 
 from ._checks import require_positive
 from ._wrapped import Wrapped
@@ -21,9 +21,9 @@ from ._wrapped import Wrapped
 class Adaptive(Wrapped):
     """λ_i · g_i with g_i what another attack sends, and λ_i the largest factor that is not suspected.
 
-    Per malicious client, λ starts at ``start`` and δ at ``step``: λ ← λ + δ; if the defence then suspects
+    Per malicious client, λ starts at ``start`` and δ at ``step``: λ ← λ + δ; if the defense then suspects
     the client, λ ← λ − δ; δ ← δ / 2, as long as δ ≥ ``precision``. All malicious clients search side by
-    side, so each question to the defence is one round with everybody's candidate. As in the paper, the
+    side, so each question to the defense is one round with everybody's candidate. As in the paper, the
     starting factor itself is never questioned: with start 1, an attack that is caught as it is stays as
     it is; start 0 also shrinks.
 
@@ -47,14 +47,14 @@ class Adaptive(Wrapped):
 
     card = Card(
         "adaptive",
-        "scale another attack as far as the defence lets it through",
+        "scale another attack as far as the defense lets it through",
         "Xie et al., FedREDefense, ICML 2024",
     )
     knowledge = frozenset({"benign_updates", "defense"})
     exempt = MappingProxyType(
         {
             "what it overrides fits its kind": "it does whatever the attack inside does",
-            "more knowledge is used": "the defence alone decides on the factor",
+            "more knowledge is used": "the defense alone decides on the factor",
             "what is there is used": "the round to ask about holds whatever updates are known",
         }
     )

@@ -1,10 +1,10 @@
-"""FedREDefense's adaptive label flips: flipped labels, scaled as far as the defence lets them through."""
+"""FedREDefense's adaptive label flips: flipped labels, scaled as far as the defense lets them through."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from fedguard.card import Card
+from fedguard.contracts.card import Card
 
 from .adaptive import Adaptive
 
@@ -26,7 +26,7 @@ class AdaptiveLabelFlip(Adaptive):
 
     card = Card(
         "adaptive_label_flip",
-        "flipped labels, scaled as far as the defence lets them through",
+        "flipped labels, scaled as far as the defense lets them through",
         "Xie et al., FedREDefense, ICML 2024",
     )
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from fedguard.aggregators.bulyan import bulyan_selection
 from fedguard.aggregators.krum import krum_scores, multi_krum
-from fedguard.attack import Knowledge, UpdateView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.ties import lowest, tolerance
+from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.contracts.card import Card
+from fedguard.contracts.round import Round
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import lowest, tolerance
 
 from ._agr import TailoredStep, Value, copies_among, passed_by_afa, shifted, taken
 from ._gamma import Line, Perturbation
@@ -28,7 +28,7 @@ class AGRTailored(TailoredStep):
     - krum: the largest γ with which Krum selects u';
     - multi_krum, bulyan: the largest γ with which the selection holds all m of them (or nobody else, if
       it is smaller than m);
-    - trimmed_mean, median: γ that maximises ‖rule(u', …, u', u_1, …, u_k) − g‖, the smallest of those
+    - trimmed_mean, median: γ that maximizes ‖rule(u', …, u', u_1, …, u_k) − g‖, the smallest of those
       that are equally good up to ``tolerance`` and a factor of two;
     - afa: the largest γ with which AFA keeps all m of them. Near γ = 0, too, it often does not: the mean
       itself is more like the aggregate than any client. What passes is a narrow band where u' resembles
@@ -47,7 +47,7 @@ class AGRTailored(TailoredStep):
     numbers in the released code.
 
     Args:
-        aggregator: the rule. None takes the one that the server has in use, whatever it is, and maximises
+        aggregator: the rule. None takes the one that the server has in use, whatever it is, and maximizes
             the shift ⟨g − rule(…), p⟩ by trying it out. (The norm of the shift would also reward a γ that
             the rule refuses, by the scatter of the honest updates that are left.) That needs knowledge of
             the aggregator, and some 40 runs of it in every round.

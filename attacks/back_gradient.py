@@ -1,4 +1,4 @@
-"""Back-gradient poisoning: training samples optimised for the damage that they do to the trained model."""
+"""Back-gradient poisoning: training samples optimized for the damage that they do to the trained model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from fedguard.attack import Attack, DataView, Samples
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, DataView
+from fedguard.contracts.card import Card
+from fedguard.contracts.data import Samples
+from fedguard.core.errors import ParameterError
 
 from ._checks import require_positive
 
@@ -53,7 +54,7 @@ class BackGradient(Attack):
 
     card = Card(
         "back_gradient",
-        "add samples optimised for the damage to the trained model",
+        "add samples optimized for the damage to the trained model",
         "Muñoz-González et al., Back-gradient Optimization, AISec 2017",
     )
     kind = "data"
@@ -104,7 +105,7 @@ class BackGradient(Attack):
             raise ParameterError("back_gradient: with one class there is no wrong label; use more classes")
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
-        """The local data, followed by the optimised points."""
+        """The local data, followed by the optimized points."""
         single = self.distribution == "single"
         if len(samples.labels) < 2 or (single and view.rank > 0):
             return samples
@@ -117,10 +118,10 @@ class BackGradient(Attack):
         shift = torch.randint(1, view.num_classes, (count,), generator=view.generator).to(device)
         points = train.take(chosen)
         wrong = ((points.labels + shift) % view.num_classes).to(points.labels.dtype)
-        points = self.optimise(Samples(points.pixels, wrong), train, held_out, view.num_classes)
+        points = self.optimize(Samples(points.pixels, wrong), train, held_out, view.num_classes)
         return Samples(torch.cat([samples.pixels, points.pixels]), torch.cat([samples.labels, points.labels]))
 
-    def optimise(self, points: Samples, train: Samples, held_out: Samples, num_classes: int) -> Samples:
+    def optimize(self, points: Samples, train: Samples, held_out: Samples, num_classes: int) -> Samples:
         """Climb the loss on the held-out samples from these points; the best points seen."""
 
         wanted = F.one_hot(torch.cat([train.labels, points.labels]).long(), num_classes).double()

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, UpdateView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, UpdateView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
 
 from ._checks import require_positive
 

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
 
 from ._backdoor import Backdoor
 
@@ -20,7 +20,7 @@ class DBA(Backdoor):
 
     A local trigger is a horizontal white bar, one pixel high and ``size`` wide; the four stand two by two
     with ``gap`` pixels between them, ``shift`` pixels from the top left corner. They are put on the pixels
-    before normalisation. The paper's multi-shot attack does not scale; its single-shot attack scales by
+    before normalization. The paper's multi-shot attack does not scale; its single-shot attack scales by
     100 in one round per local trigger (here: ``scale`` and the attack's schedule).
 
     Args:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedguard.card import Card
-from fedguard.leak import Leak, PassiveAttack, Reconstruction
-from fedguard.registry import make_detector
-from fedguard.round import Round
-from fedguard.server import Server
+from fedguard.contracts.card import Card
+from fedguard.contracts.registry import make_detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.server import Server
+from fedguard.passive import Leak, PassiveAttack, Reconstruction
 
 
 class DistilledKnowledge(PassiveAttack):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.leak import Leak, PassiveAttack, Reconstruction, loss_gradient
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.passive import Leak, PassiveAttack, Reconstruction, loss_gradient
 
 from ._checks import require_positive
 

@@ -1,13 +1,14 @@
-"""The edge-case backdoor: rare samples, wrongly labelled."""
+"""The edge-case backdoor: rare samples, wrongly labeled."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, DataView, Samples, Trial, UpdateView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, DataView, Trial, UpdateView
+from fedguard.contracts.card import Card
+from fedguard.contracts.data import Samples
+from fedguard.core.errors import ParameterError
 
 from ._checks import require_positive
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from fedguard.aggregators.krum import krum_scores
-from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.ties import above, lowest, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import above, lowest, tolerance
+from fedguard.geometry.updates import Updates
 
 from ._checks import require_positive
 from ._statistics import by_all, mean_and_std
@@ -40,7 +40,7 @@ class FangKrum(Attack):
 
     Left open by the paper, and how it is here. Krum's f is the number of crafted models (c with full
     knowledge). A tie does not count as selected, since the order of clients would decide it. Where
-    n − 2c − 1 < 1 there is no bound (the copies need no benign neighbour), and 1 takes its place. In a
+    n − 2c − 1 < 1 there is no bound (the copies need no benign neighbor), and 1 takes its place. In a
     round where Krum is undefined (n − f − 2 < 1, or c < 3 with partial knowledge) or that has no benign
     client, the attackers send what they honestly trained. The same attack is the paper's on Bulyan.
 
@@ -105,7 +105,7 @@ class FangKrum(Attack):
         f = self._assumed(m)
         if m > 0 and self.knowledge and n - f < 3:
             raise ParameterError(
-                f"fang_krum: Krum sums over n - f - 2 neighbours, which is {n - f - 2} for n = {n} and "
+                f"fang_krum: Krum sums over n - f - 2 neighbors, which is {n - f - 2} for n = {n} and "
                 f"f = {f}; use more clients or fewer malicious ones"
             )
         if m > 0 and not self.knowledge and m < 3:
@@ -203,11 +203,11 @@ class Search:
         return step, False
 
     def bound(self, crafted: int, f: int) -> float:
-        """Theorem 1 with n − f − 2 neighbours, of which crafted − 1 are copies."""
+        """Theorem 1 with n − f − 2 neighbors, of which crafted − 1 are copies."""
         k = len(self.sq_distances)
-        neighbours = k + crafted - f - 2
+        neighbors = k + crafted - f - 2
         others = self.sq_distances.clone().fill_diagonal_(torch.inf).sort(dim=1).values
-        spread = others[:, : min(neighbours, k - 1)].sum(1).min() / max(1, neighbours - crafted + 1)
+        spread = others[:, : min(neighbors, k - 1)].sum(1).min() / max(1, neighbors - crafted + 1)
         return min(MAX, float((spread.sqrt() + self.sq_norms.max().sqrt()) / math.sqrt(self.d)))
 
     def selects(self, step: float, crafted: int, f: int) -> bool:

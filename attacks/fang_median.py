@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedguard.card import Card
+from fedguard.contracts.card import Card
 
 from .fang_trimmed_mean import FangTrimmedMean
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
-from fedguard.card import Card
+from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.contracts.card import Card
 
 from ._checks import require_spread
 from ._statistics import mean_and_std

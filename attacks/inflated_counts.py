@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.nested import AttackSpec
+from fedguard.contracts.card import Card
+from fedguard.contracts.nested import AttackSpec
+from fedguard.core.errors import ParameterError
 
 from ._wrapped import Wrapped
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.leak import Leak, PassiveAttack, Reconstruction, loss_gradient
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.passive import Leak, PassiveAttack, Reconstruction, loss_gradient
 
 from ._checks import require_positive
 from ._matching import count_labels
@@ -17,12 +17,12 @@ class InvertingGradients(PassiveAttack):
     """min_x 1 − cos(∇ℓ(x, y), ∇ℓ) + α · TV(x) by Adam on the signs of the gradient, x kept in its bounds.
 
     Labels y come first, from the gradient of the last layer. TV is the mean absolute difference of
-    neighbouring pixels. The step size falls by ten after 3/8, 5/8 and 7/8 of the iterations, as in the
+    neighboring pixels. The step size falls by ten after 3/8, 5/8 and 7/8 of the iterations, as in the
     authors' code.
 
     Args:
         iterations: steps; 4,800 by default and up to 24,000 in the paper.
-        lr: step size, in units of the normalised input; 0.1 in the paper.
+        lr: step size, in units of the normalized input; 0.1 in the paper.
         tv: α, the weight of the total variation; the paper tunes it per data set (1e-6 … 1e-1).
         restarts: the best of so many starts.
 
@@ -82,7 +82,7 @@ class InvertingGradients(PassiveAttack):
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of vertical plus that of horizontal neighbours; 0 for other inputs."""
+    """Mean absolute difference of vertical plus that of horizontal neighbors; 0 for other inputs."""
     if images.ndim != 4:
         return images.new_zeros(())
     rows, columns = images.diff(dim=2).abs().mean(), images.diff(dim=3).abs().mean()

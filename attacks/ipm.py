@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
-from fedguard.card import Card
+from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.contracts.card import Card
 
 from ._checks import require_positive
 from ._statistics import by_all, mean_and_std

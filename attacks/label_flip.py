@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 
-from fedguard.attack import Attack, DataView, Samples, Trial
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, DataView, Trial
+from fedguard.contracts.card import Card
+from fedguard.contracts.data import Samples
+from fedguard.core.errors import ParameterError
 
 
 class LabelFlip(Attack):

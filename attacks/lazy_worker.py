@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, UpdateView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.state import State
+from fedguard.contracts.attack import Attack, UpdateView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.core.state import State
 
 from ._checks import require_positive
 from ._statistics import by_all

@@ -5,9 +5,9 @@ from __future__ import annotations
 from scipy.special import ndtri
 from torch import Tensor
 
-from fedguard.attack import Attack, Knowledge, UpdateView, limit_knowledge
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowledge
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
 
 from ._checks import require_positive, require_spread
 from ._statistics import by_all, mean_and_std

@@ -1,4 +1,4 @@
-"""Mimic: all malicious clients copy one benign client, and so overemphasise it."""
+"""Mimic: all malicious clients copy one benign client, and so overemphasize it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, UpdateView
-from fedguard.card import Card
-from fedguard.eigen import top_eigenvector
-from fedguard.errors import ParameterError
-from fedguard.state import State
-from fedguard.ties import lowest, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.attack import Attack, UpdateView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.core.state import State
+from fedguard.core.ties import lowest, tolerance
+from fedguard.geometry.eigen import top_eigenvector
+from fedguard.geometry.updates import Updates
 
 from ._statistics import along
 
@@ -32,8 +32,8 @@ class Mimic(Attack):
 
     z is the direction in which benign updates vary most, argmax zᵀ (Σ_t Σ_i (u_i − μ)(u_i − μ)ᵀ) z over
     the first ``warmup`` rounds of the attack, μ the benign mean of the round. In the first of them z is the
-    top right singular vector of the round's centred updates; later ones turn it by Oja's rule,
-    z ← t/(t+1)·z + 1/(t+1)·S z/‖S z‖ with S the scatter of round t = 1, 2, …, normalised. The sign of z is
+    top right singular vector of the round's centerd updates; later ones turn it by Oja's rule,
+    z ← t/(t+1)·z + 1/(t+1)·S z/‖S z‖ with S the scatter of round t = 1, 2, …, normalized. The sign of z is
     arbitrary, hence |⟨z, u_i⟩| (the released code takes ⟨z, u_i⟩ as it comes). The attack copies from the
     first round on, choosing i* anew with each new z. Nothing in a copy is conspicuous in itself: it is the
     attack for label-skewed data, where robust rules then lose the other clients' classes.
@@ -101,14 +101,14 @@ class Mimic(Attack):
 
 def combined(updates: Updates, shares: Tensor) -> Tensor:
     """(d,) Σ_i share_i (u_i − μ), scaled to length 1 unless it is 0."""
-    centred = shares - shares.mean()
-    total = torch.cat([centred @ block for block in updates.blocks()])
+    centerd = shares - shares.mean()
+    total = torch.cat([centerd @ block for block in updates.blocks()])
     return total / total.norm() if total.norm() > 0 else total
 
 
 def leading_direction(updates: Updates) -> Tensor:
-    """(d,) the top right singular vector of the centred updates; 0 if they are all the same."""
-    return combined(updates, top_eigenvector(updates.gram))
+    """(d,) the top right singular vector of the centerd updates; 0 if they are all the same."""
+    return combined(updates, top_eigenvector(updates.centered_gram))
 
 
 def turned(direction: Tensor, updates: Updates, rounds: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedguard.attack import Knowledge, UpdateView
-from fedguard.card import Card
+from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.contracts.card import Card
 
 from ._gamma import FarthestStep, Line, Perturbation, largest_step
 
@@ -36,4 +36,6 @@ class MinMax(FarthestStep):
     def step(self, line: Line, view: UpdateView) -> float:
         """Every single distance counts."""
         updates = line.updates
-        return largest_step(updates.gram.diagonal(), line.along, line.length, updates.sq_distances.max())
+        return largest_step(
+            updates.centered_gram.diagonal(), line.along, line.length, updates.sq_distances.max()
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedguard.attack import Knowledge, UpdateView
-from fedguard.card import Card
+from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.contracts.card import Card
 
 from ._gamma import FarthestStep, Line, Perturbation, largest_step
 
@@ -35,6 +35,6 @@ class MinSum(FarthestStep):
 
     def step(self, line: Line, view: UpdateView) -> float:
         """Only the sum of the distances counts."""
-        total = line.updates.gram.diagonal().sum()
+        total = line.updates.centered_gram.diagonal().sum()
         bound = line.updates.sq_distances.sum(1).max()
         return largest_step(total[None], line.along.sum()[None], line.updates.n * line.length, bound)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedguard.attack import UpdateView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import UpdateView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
 
 from ._backdoor import SquareBackdoor
 from ._checks import require_positive
@@ -15,7 +15,7 @@ class ModelReplacement(SquareBackdoor):
 
     With equal sample counts and converged benign clients, FedAvg then gives the mean of the attackers'
     backdoored models: the global model is replaced. γ is shared by the m attackers of the round. The
-    trigger is a white square in the bottom-right corner, put on the pixels before normalisation.
+    trigger is a white square in the bottom-right corner, put on the pixels before normalization.
 
     Args:
         target: the label that the trigger should cause.

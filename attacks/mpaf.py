@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedguard.attack import Attack, UpdateView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.seeds import generator
+from fedguard.contracts.attack import Attack, UpdateView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.core.seeds import generator
 
 from ._checks import require_positive
 from ._statistics import by_all

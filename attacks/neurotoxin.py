@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from fedguard.attack import Adjust, TrainView
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Adjust, TrainView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
 
 from ._backdoor import SquareBackdoor
 
@@ -20,7 +20,7 @@ class Neurotoxin(SquareBackdoor):
     The attacker sees the last change of the global model, w_{t−1} − w_{t−2}, takes it for what honest
     clients will do again, and sets its gradients to zero on the k largest coordinates (by magnitude, of
     all parameters together): what it plants elsewhere is overwritten later. Nothing is projected in the
-    first round. The trigger is a white square in the bottom-right corner, put on before normalisation.
+    first round. The trigger is a white square in the bottom-right corner, put on before normalization.
 
     Args:
         target: the label that the trigger should cause.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedguard.attack import Attack
-from fedguard.card import Card
+from fedguard.contracts.attack import Attack
+from fedguard.contracts.card import Card
 
 
 class NoAttack(Attack):

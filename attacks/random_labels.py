@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fedguard.attack import Attack, DataView, Samples
-from fedguard.card import Card
-from fedguard.errors import ParameterError
+from fedguard.contracts.attack import Attack, DataView
+from fedguard.contracts.card import Card
+from fedguard.contracts.data import Samples
+from fedguard.core.errors import ParameterError
 
 
 class RandomLabels(Attack):

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from fedguard.card import Card
-from fedguard.errors import ParameterError
-from fedguard.leak import Leak, PassiveAttack, Reconstruction
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+from fedguard.passive import Leak, PassiveAttack, Reconstruction
 
 from ._matching import last_linear
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedguard.card import Card
+from fedguard.contracts.card import Card
 
 from ._backdoor import SquareBackdoor
 
@@ -10,7 +10,7 @@ from ._backdoor import SquareBackdoor
 class ScalingBackdoor(SquareBackdoor):
     """Train on D ∪ {(x with trigger, target) : x ∈ R ⊆ D}, then send scale · u_i.
 
-    The trigger is a white square in the bottom-right corner, put on the pixels before normalisation. ASR
+    The trigger is a white square in the bottom-right corner, put on the pixels before normalization. ASR
     is measured on test images with the trigger that are not of the target class anyway.
 
     Args:

@@ -1,4 +1,4 @@
-"""Accuracy per round, one small panel per attack and one line per defence.
+"""Accuracy per round, one small panel per attack and one line per defense.
 
     python benchmarks/accuracy_by_round.py RESULTS_FOLDER PICTURE.png
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib
 
-from fedguard.evaluation.store import Store
+from fedguard.evaluation.results.store import Store
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -93,8 +93,8 @@ def compare(
 ) -> Row:
     """Run both sides once for memory and agreement, then ``repeats`` times each in turn for time.
 
-    The ratio is the median of the ratios of neighbouring runs, so that a machine that gets slower or
-    faster meanwhile does not favour a side. ``threads`` limits both sides; None leaves all cores to both.
+    The ratio is the median of the ratios of neighboring runs, so that a machine that gets slower or
+    faster meanwhile does not favor a side. ``threads`` limits both sides; None leaves all cores to both.
     Where the peer's work is so many times the same, ``theirs`` may do a part of it once: its seconds count
     ``scale`` times.
     """
@@ -182,7 +182,7 @@ def by_speed(sides: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]
 
 def peer(name: str) -> ModuleType | None:
     """An importable package or module, or None."""
-    importlib.import_module("fedguard.vision")  # byzfl imports torchvision, which may need help
+    importlib.import_module("fedguard.simulation.vision")  # byzfl imports torchvision, which may need help
     try:
         return importlib.import_module(name)
     except ImportError:

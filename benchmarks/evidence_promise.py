@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fedguard import Case, Ledger, Scores, make_policy
-from fedguard.evaluation.runner import run_suite
-from fedguard.evaluation.suite import Suite
+from fedguard import Ledger, PolicyInput, Scores, make_policy
+from fedguard.evaluation.running.runner import run_suite
+from fedguard.evaluation.suites.suite import Suite
 
 ROUNDS, CLIENTS, SEEDS = 40, 20, [20, 21, 22, 23, 24]
 BETAS = [1000.0, 0.5, 0.1]
 SETTINGS = {
     "suspicions, rate 0.05": {"rounds": 0, "rate": 0.05},
     "10 rounds": {"rounds": 10},
-    "10 rounds, own level": {"rounds": 10, "centre": "own"},
+    "10 rounds, own level": {"rounds": 10, "center": "own"},
 }
 Table = dict[int, list[tuple[int, float, bool]]]
 
@@ -69,7 +69,7 @@ def banned(table: Table, alpha: float, params: dict[str, object]) -> int:
         rows = [row for row in rows if row[0] not in out]
         ids, values, flags = zip(*rows, strict=True)
         scores = Scores(np.array(values), np.array(flags), "above a limit")
-        case = Case(index, ids, {"recommended": scores}, Ledger())
+        case = PolicyInput(index, ids, {"recommended": scores}, Ledger())
         decision = policy.decide(case)
         policy.commit(case, decision)
         out |= {ids[k] for k in decision.bans}

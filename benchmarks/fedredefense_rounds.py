@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedguard import Round, Server
-from fedguard.attack import Attack
+from fedguard.contracts.attack import Attack
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.pool import Workers
 from fedguard.simulation.settings import AttackSpec, Cell, Defense, Spec, TrainingSettings

@@ -19,11 +19,11 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from fedguard.evaluation.frame import read_results
-from fedguard.evaluation.plot import plot
-from fedguard.evaluation.runner import run_suite
-from fedguard.evaluation.suite import Suite
-from fedguard.registry import attacks, detectors
+from fedguard.contracts.registry import attacks, detectors
+from fedguard.evaluation.results.frame import read_results
+from fedguard.evaluation.results.plot import plot
+from fedguard.evaluation.running.runner import run_suite
+from fedguard.evaluation.suites.suite import Suite
 
 #: What does not fit a leaderboard of short runs with everybody's defaults, and why.
 LEFT_OUT = {"ensemble": "made of others"}
@@ -118,7 +118,7 @@ def by_point(frame: pd.DataFrame, metric: str, order: list[str]) -> str:
 
 
 def smaller(picture: Path) -> None:
-    """A fifth of the bytes: a heat map needs no more than 64 colours."""
+    """A fifth of the bytes: a heat map needs no more than 64 colors."""
     Image.open(picture).convert("RGB").quantize(64).save(picture, optimize=True)
 
 

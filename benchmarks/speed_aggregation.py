@@ -29,7 +29,7 @@ from bench import (
 )
 
 from fedguard import Round, make_aggregator
-from fedguard.blocks import in_order
+from fedguard.geometry.blocks import in_order
 
 N, F = 100, 20
 
@@ -98,7 +98,7 @@ def against(
 
 def krum(X: torch.Tensor) -> list[Row]:
     work, ours = f"Krum scores and choice {size(X)}", aggregate("krum", X, num_malicious=F)
-    note = "it sums over n − f − 1 neighbours, the paper over n − f − 2"
+    note = "it sums over n − f − 1 neighbors, the paper over n − f − 2"
     peers = byzfl("Krum", X, 4.0, note, f=F) + flower("aggregate_krum", X, 12.0, num_malicious=F, to_keep=0)
     found = against(work, ours, peers, same)
     limit = compare(

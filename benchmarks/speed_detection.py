@@ -15,7 +15,7 @@ from bench import Row, compare, normal_updates, same, show
 from speed_aggregation import size
 
 from fedguard import Round, Scores, make_detector
-from fedguard.seeds import generator
+from fedguard.core.seeds import generator
 
 N, F = 100, 20
 #: Detectors that live on the clients' distances to each other.
@@ -24,7 +24,7 @@ FIVE: list[tuple[str, dict[str, Any]]] = [
     ("krum", {"select": "m_krum", "num_malicious": F}),
     ("krum", {"select": "multi_krum", "num_malicious": F}),
     ("flame", {}),
-    ("three_sigma", {"centre": "krum"}),
+    ("three_sigma", {"center": "krum"}),
 ]
 
 
@@ -53,9 +53,9 @@ def svd_suspects(X: torch.Tensor, f: int, iterations: int = 5, b: int = 10_000) 
     for _ in range(iterations):
         chosen = torch.randperm(X.shape[1], generator=draw)[:b]
         sample = X[:, chosen].double()
-        centred = sample - sample.mean(0)
-        direction = torch.linalg.svd(centred, full_matrices=False).Vh[0]
-        scores = (centred @ direction).square()
+        centerd = sample - sample.mean(0)
+        direction = torch.linalg.svd(centerd, full_matrices=False).Vh[0]
+        scores = (centerd @ direction).square()
         good[scores.argsort()[len(X) - math.ceil(f) :]] = False
     return ~good
 

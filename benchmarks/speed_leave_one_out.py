@@ -18,10 +18,10 @@ import torch
 from bench import Row, compare, show
 from sklearn.datasets import load_digits
 
-from fedguard import Aggregator, Labelled, Round, Server, make_aggregator, make_detector
-from fedguard.leave_one_out import leave_one_out
-from fedguard.model import error_and_loss, flat_parameters, load_parameters
+from fedguard import Aggregator, LabeledData, Round, Server, make_aggregator, make_detector
+from fedguard.aggregators._leave_one_out import leave_one_out
 from fedguard.simulation.models import build_model
+from fedguard.training.parameters import error_and_loss, flat_parameters, load_parameters
 
 N, F, TIMED = 100, 20, 5
 
@@ -66,7 +66,7 @@ def digits_round(samples: int) -> Round:
     model = build_model("fedredefense_fmnist_cnn", (1, 28, 28), 10, draw)
     start = flat_parameters(model)
     updates = torch.stack([gradient(model, start, images, labels, client, draw) for client in range(N)])
-    server = Server(model=model, validation=Labelled(images[-samples:], labels[-samples:]))
+    server = Server(model=model, validation=LabeledData(images[-samples:], labels[-samples:]))
     counts = np.random.default_rng(0).integers(10, 60, N)
     return Round(updates, num_examples=counts, global_params=start, server=server)
 
@@ -116,8 +116,8 @@ def plain_trimmed_mean(X: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def plain_krum(X: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    centred = X - X.mean(0, dtype=np.float64)
-    products = centred @ centred.T
+    centerd = X - X.mean(0, dtype=np.float64)
+    products = centerd @ centerd.T
     squares = products.diagonal()
     distances = squares[:, None] + squares[None, :] - 2 * products
     np.fill_diagonal(distances, np.inf)

@@ -3,7 +3,7 @@
     python benchmarks/speed_local_training.py [--quick] [--workers 4] [--threads 4]
 
 Ours is what a simulated federation does in a round: a pool of single-thread workers that is there already,
-one normalised data set mapped by all of them, clients of small networks side by side. Theirs is the usual
+one normalized data set mapped by all of them, clients of small networks side by side. Theirs is the usual
 loop, one client after the other, with ``torch.optim.SGD`` and all cores (or ``--threads``) for torch. Both
 see the same batches.
 
@@ -23,8 +23,8 @@ from bench import Row, compare, largest_difference, show
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from fedguard.attack import Samples
-from fedguard.seeds import generator
+from fedguard.contracts.data import Samples
+from fedguard.core.seeds import generator
 from fedguard.simulation.datasets import Dataset, load_dataset
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.pool import Workers

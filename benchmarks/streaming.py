@@ -27,7 +27,7 @@ from bench import Row, extra_memory, limited, table
 from safetensors.torch import load_file
 
 from fedguard import StreamedUpdates, Updates
-from fedguard.blocks import joined, ordered, ranges
+from fedguard.geometry.blocks import joined, ordered, ranges
 
 SAMPLE = 10_000
 THREADS = 4
@@ -97,7 +97,7 @@ class _Whole(StreamedUpdates):
 WORK: dict[str, tuple[str, Callable[[Updates, Path], object]]] = {
     "finite": ("whose update is finite", lambda updates, _: updates.finite),
     "norms": ("norms", lambda updates, _: updates.norms),
-    "gram": ("centred Gram matrix", lambda updates, _: updates.gram),
+    "gram": ("centerd Gram matrix", lambda updates, _: updates.centered_gram),
     "sq_distances": ("squared distances", lambda updates, _: updates.sq_distances),
     "cosines": ("cosines", lambda updates, _: updates.cosines),
     "columns": (f"{SAMPLE:,} random columns", _columns),

@@ -1,4 +1,4 @@
-"""How much of an update some mix of correctly labelled classes explains."""
+"""How much of an update some mix of correctly labeled classes explains."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from fedguard.model import split_parameters
-from fedguard.round import Round
-from fedguard.server import Labelled
-from fedguard.threads import single_thread
-from fedguard.updates import Updates
+from fedguard.contracts.data import LabeledData
+from fedguard.contracts.round import Round
+from fedguard.core.threads import single_thread
+from fedguard.geometry.updates import Updates
+from fedguard.training.parameters import split_parameters
 
 #: Directions of the cone with a smaller share of its largest eigenvalue are rounding.
 LEAST_EIGENVALUE = 1e-9
 
 
 def unexplained(
-    round: Round, model: torch.nn.Module, start: Tensor, data: Labelled
+    round: Round, model: torch.nn.Module, start: Tensor, data: LabeledData
 ) -> NDArray[np.float64] | None:
     """(n,) −cos(u_i, {Σ_c a_c g_c : a ≥ 0}), g_c = −∇L_c(w), L_c the mean cross-entropy on class c.
 
@@ -40,7 +40,7 @@ def unexplained(
     updates = round.updates
     if len(directions) == 0:
         return np.zeros(round.n)
-    gram = Updates(directions).products.cpu().numpy()
+    gram = Updates(directions).inner_products.cpu().numpy()
     along = torch.stack([updates.along(direction) for direction in directions], dim=1).cpu().numpy()
     norms = updates.norms.cpu().numpy()
     scaled = np.divide(along, norms[:, None], out=np.zeros_like(along), where=norms[:, None] > 0)
@@ -63,7 +63,7 @@ def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArr
     return np.array([min(float(np.linalg.norm(factor @ mix)), 1.0) for mix in nearest])
 
 
-def _class_gradients(model: torch.nn.Module, start: Tensor, data: Labelled) -> Tensor | None:
+def _class_gradients(model: torch.nn.Module, start: Tensor, data: LabeledData) -> Tensor | None:
     """(C, d) −∇L_c(w) for every output of the model; None if one of them has no sample."""
     network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
     named = split_parameters(network, start).items()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedguard.round import ClientId
-from fedguard.ties import EPSILON, snapped, tolerance
+from fedguard.core.ids import ClientId
+from fedguard.core.ties import EPSILON, snapped, tolerance
 
 from ._ranking import by_id
 
@@ -30,7 +30,7 @@ def hdbscan_labels(
         min_cluster_size: at least 2, at most n.
         client_ids: the n clients.
         slack: the relative rounding error of the distances; None assumes a million parameters.
-        scale: see :func:`fedguard.ties.above`.
+        scale: see :func:`fedguard.core.ties.above`.
     """
     n = len(distances)
     if n < 2 or not distances.any():

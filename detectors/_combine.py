@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from fedguard.ties import above, levels, tolerance
+from fedguard.core.ties import above, levels, tolerance
 
 #: A standard deviation in units of the median, and of the mean, absolute deviation of a normal sample.
 PER_MAD, PER_MEAN_DEVIATION = 1.4826, 1.2533

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OutlierMixin
 
-from fedguard.errors import DetectorError, ParameterError
-from fedguard.params import nearest
+from fedguard.core.errors import DetectorError, ParameterError
+from fedguard.core.params import nearest
 
 #: Class paths to suggest for a misspelt one.
 KNOWN = (
@@ -167,7 +167,7 @@ def _own_chance(seed: int) -> Iterator[None]:
 
 
 def _completed(cls: type[Any], params: Mapping[str, Any], n: int, seed: int) -> dict[str, Any]:
-    """The parameters, with a seed if it takes one, and no more neighbours than n clients have."""
+    """The parameters, with a seed if it takes one, and no more neighbors than n clients have."""
     known, given = parameters(cls), dict(params)
     if "random_state" in known and given.get("random_state") is None:
         given["random_state"] = seed

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.errors import NeedError
-from fedguard.round import Round
-from fedguard.seeds import generator
-from fedguard.ties import lowest, snapped, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.round import Round
+from fedguard.core.errors import NeedError
+from fedguard.core.seeds import generator
+from fedguard.core.ties import lowest, snapped, tolerance
+from fedguard.geometry.updates import Updates
 
 from .foolsgold import last_layer
 
@@ -43,7 +43,7 @@ def features(round: Round, kind: Kind, components: int) -> NDArray[np.floating[A
             raise NeedError("features 'last_layer' need model: give the round a Server(model=…)")
         updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
     if kind == "statistics":
-        return _distinct(_standardised(statistics(updates)))
+        return _distinct(_standardized(statistics(updates)))
     spread = _spread(updates)
     if spread <= ROUNDING * float(updates.norms.square().sum().sqrt()):
         return np.empty((round.n, 0))
@@ -74,7 +74,7 @@ def principal_components(updates: Updates, components: int) -> Tensor:
     G = V Λ Vᵀ, coordinates V √Λ, the largest entry of every column of V being positive. Directions with
     less than ``ROUNDING`` of the variance of the first are rounding and left out.
     """
-    values, vectors = torch.linalg.eigh(updates.gram)
+    values, vectors = torch.linalg.eigh(updates.centered_gram)
     values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
     kept = values > ROUNDING * values[0]
     values, vectors = values[kept], vectors[:, kept]
@@ -114,20 +114,20 @@ def statistics(updates: Updates) -> NDArray[np.float64]:
         variance += (block - mean[:, None]).square().sum(1) / d
         ordered = block.sort(0).values
         to_median += (block - (ordered[(n - 1) // 2] + ordered[n // 2]) / 2).square().sum(1)
-    scale = norms * updates.products.mean().clamp(min=0).sqrt()
-    cosine = torch.where(scale > 0, updates.products.mean(1) / scale, 0.0).clamp(-1, 1)
+    scale = norms * updates.inner_products.mean().clamp(min=0).sqrt()
+    cosine = torch.where(scale > 0, updates.inner_products.mean(1) / scale, 0.0).clamp(-1, 1)
     others = updates.sq_distances.clone().fill_diagonal_(math.inf)
     nearest = others.amin(1).sqrt()
     columns = [norms, mean, variance.sqrt(), largest, positive / d, zero / d, cosine]
     return torch.stack([*columns, to_median.sqrt(), nearest], 1).cpu().numpy()
 
 
-def _standardised(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _standardized(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Every column with mean 0 and standard deviation 1; one that varies by rounding only becomes 0."""
-    centred = columns - columns.mean(0)
-    spread = np.sqrt(np.mean(centred**2, axis=0))
+    centerd = columns - columns.mean(0)
+    spread = np.sqrt(np.mean(centerd**2, axis=0))
     varies = spread > ROUNDING * np.abs(columns).max(0)
-    return np.where(varies, centred / np.where(varies, spread, 1.0), 0.0)
+    return np.where(varies, centerd / np.where(varies, spread, 1.0), 0.0)
 
 
 def _unit(columns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,14 +10,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from fedguard.aggregator import Aggregator
-from fedguard.detector import Detector
-from fedguard.errors import NeedError, ParameterError, TooFewClientsError
-from fedguard.leave_one_out import leave_one_out, shares_work
-from fedguard.model import error_and_loss
-from fedguard.registry import make_aggregator
-from fedguard.round import Round
-from fedguard.threads import single_thread
+from fedguard.aggregators._leave_one_out import leave_one_out, shares_work
+from fedguard.contracts.aggregator import Aggregator
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.registry import make_aggregator
+from fedguard.contracts.round import Round
+from fedguard.core.errors import NeedError, ParameterError, TooFewClientsError
+from fedguard.core.threads import single_thread
+from fedguard.training.parameters import error_and_loss
 
 from ._ranking import ranks
 

@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from fedguard.errors import NeedError
-from fedguard.round import Round
-from fedguard.updates import Updates
+from fedguard.contracts.round import Round
+from fedguard.core.errors import NeedError
+from fedguard.geometry.updates import Updates
 
 from .foolsgold import last_layer
 

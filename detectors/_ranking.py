@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedguard.round import ClientId
-from fedguard.round import by_id as by_id
-from fedguard.ties import levels, tolerance
+from fedguard.core.ids import ClientId
+from fedguard.core.ids import by_id as by_id
+from fedguard.core.ties import levels, tolerance
 
 
 def ranks(
@@ -27,7 +27,7 @@ def ranks(
         values: (n,); +Inf allowed.
         client_ids: the n clients.
         slack: the relative rounding error of the values; None assumes a million parameters.
-        scale: see :func:`fedguard.ties.above`.
+        scale: see :func:`fedguard.core.ties.above`.
     """
     level = levels(values, tolerance(len(values)) if slack is None else slack, scale)
     ids = by_id(client_ids)

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fedguard.errors import ParameterError
-from fedguard.threads import single_thread
+from fedguard.core.errors import ParameterError
+from fedguard.core.threads import single_thread
 
 from ._spectrum import least_error
 from ._unroll import INNER_LOOPS, Average, InnerLoop
@@ -106,7 +106,7 @@ class Result(NamedTuple):
 
 
 def reconstruct(job: Job) -> list[Result]:
-    """Algorithm 2: e = ‖ŵ_N − w_0 − g‖² / ‖g‖², minimised from fresh buffers, client by client.
+    """Algorithm 2: e = ‖ŵ_N − w_0 − g‖² / ‖g‖², minimized from fresh buffers, client by client.
 
     One torch thread, so that the result does not depend on where it runs.
     """

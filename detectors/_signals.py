@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.aggregators.median import Median
-from fedguard.model import predict
-from fedguard.round import Round
-from fedguard.server import Labelled
-from fedguard.threads import single_thread
-from fedguard.ties import lowest, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.data import LabeledData
+from fedguard.contracts.round import Round
+from fedguard.core.threads import single_thread
+from fedguard.core.ties import lowest, tolerance
+from fedguard.geometry.updates import Updates
+from fedguard.training.parameters import predict
 
 #: A standard deviation of a normal sample in units of the half-width of its shortest half.
 PER_HALF_WIDTH = 1 / 0.6745
@@ -79,13 +79,13 @@ def size(lengths: NDArray[np.float64], num_examples: NDArray[np.float64]) -> NDA
 
 def direction(round: Round) -> NDArray[np.float64]:
     """(n,) −cos(u_i, the median update): against the others. 0 where one of them is zero."""
-    centre = Median().aggregate(round, np.ones(round.n)).double()
-    scale = round.updates.norms * centre.norm()
-    along = round.updates.along(centre)
+    center = Median().aggregate(round, np.ones(round.n)).double()
+    scale = round.updates.norms * center.norm()
+    along = round.updates.along(center)
     return -torch.where(scale > 0, along / scale, 0.0).clamp(-1, 1).cpu().numpy()
 
 
-def gain(round: Round, model: torch.nn.Module, start: torch.Tensor, data: Labelled) -> NDArray[np.float64]:
+def gain(round: Round, model: torch.nn.Module, start: torch.Tensor, data: LabeledData) -> NDArray[np.float64]:
     """(n,) 1 − G_i / median G in [−10, 1]; G_i = Σ_c max(0, L_c(w) − L_c(w + u'_i)) over the classes c.
 
     L_c is the mean cross-entropy on the validation samples of class c; u' is the update, shortened to the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedguard.model import split_parameters
+from fedguard.training.parameters import split_parameters
 
 from ._stack import closed_form
 from ._stack_layers import Dense

@@ -107,9 +107,9 @@ class Stack:
                 r = layer.forwards(r, tape.seen[i])
         assert r is not None  # noqa: S101 - there is an affine layer
         p = tape.probabilities
-        centred = r - (p * r).sum(1, keepdim=True)
+        centerd = r - (p * r).sum(1, keepdim=True)
         scale = self._scale(targets)
-        to_targets, g = -scale * centred, scale * p * centred
+        to_targets, g = -scale * centerd, scale * p * centerd
         product: list[list[Tensor]] = [[] for _ in self.layers]
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]

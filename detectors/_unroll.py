@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from fedguard.model import load_parameters, split_parameters
+from fedguard.training.parameters import load_parameters, split_parameters
 
 from ._stack import closed_form, unroll
 
@@ -22,7 +22,7 @@ InnerLoop: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 def virtual_network(model: nn.Module) -> nn.Module:
     """A copy of the model whose training depends on parameters only, and not on chance.
 
-    Batch norm normalises by the batch, as in training, but neither uses nor keeps running statistics;
+    Batch norm normalizes by the batch, as in training, but neither uses nor keeps running statistics;
     everything else is in eval mode, so that dropout does not make the reconstruction error random.
     """
     network = copy.deepcopy(model).eval()

@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import count
-from fedguard.round import ClientId, Round
-from fedguard.scores import Scores
-from fedguard.state import State
-from fedguard.ties import above, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.history import History
+from fedguard.core.ids import ClientId
+from fedguard.core.restored import count
+from fedguard.core.state import State
+from fedguard.core.ties import above, tolerance
 
 #: In place of the iteration in which a client was removed.
 STAYS = -1
@@ -87,7 +88,7 @@ class AFA(Detector):
         trust = np.array([self._reputation(client) for client in round.client_ids])
         blocked = np.array([self._blocked(client) for client in round.client_ids])
         share = trust * round.num_examples / round.num_examples.max()
-        products = round.updates.products.cpu().numpy()
+        products = round.updates.inner_products.cpu().numpy()
         left = np.where(blocked, 0, STAYS)  # the iteration in which a client was removed
         xi, iteration = self.xi, 0
         slack = tolerance(round.n, round.updates.d, DIGITS)

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import NeedError, ParameterError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import vectors
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.state import State
-from fedguard.ties import above, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import NeedError, ParameterError
+from fedguard.core.history import History
+from fedguard.core.restored import vectors
+from fedguard.core.state import State
+from fedguard.core.ties import above, tolerance
 
 from ._layers import Part, of_part
 

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import NeedError, ParameterError, RoundError
-from fedguard.model import predict
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.server import Server
-from fedguard.threads import single_thread
-from fedguard.ties import above, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.contracts.server import Server
+from fedguard.core.errors import NeedError, ParameterError, RoundError
+from fedguard.core.threads import single_thread
+from fedguard.core.ties import above, tolerance
+from fedguard.geometry.updates import Updates
+from fedguard.training.parameters import predict
 
 from ._clusters import around_cut, hdbscan_labels
 
@@ -48,7 +48,7 @@ def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
 class DeepSight(Detector):
     """Clusters of clients that trained on alike data are rejected if a third or more of them look poisoned.
 
-    Of the output layer's update: the energy of neuron c is |Δb_c| + Σ_h |Δw_ch|, its square normalised over c
+    Of the output layer's update: the energy of neuron c is |Δb_c| + Σ_h |Δw_ch|, its square normalized over c
     the NEUP. A client looks poisoned if at most half of the median number of NEUPs exceed max(0.01, 1/C) of
     its largest one: its data are too uniform. Three distances, cosine of the bias updates, NEUPs, and DDifs
     (mean ratio of the local to the global model's outputs on random inputs, for several seeds), are
@@ -98,7 +98,7 @@ class DeepSight(Detector):
         matrix = round.updates.matrix.double().cpu()
         rows = matrix[:, weight].view(round.n, outputs, -1)
         shift = rows.sum(2) if bias is None else matrix[:, bias]
-        neups = normalised_energies(rows, None if bias is None else shift)
+        neups = normalized_energies(rows, None if bias is None else shift)
         slack = tolerance(round.n, round.updates.d)
         limit = max(0.01, 1 / outputs) * neups.max(1, keepdims=True)
         exceeding = above(neups, limit, slack).sum(1)
@@ -151,7 +151,7 @@ class DeepSight(Detector):
         return found
 
 
-def normalised_energies(rows: Tensor, bias: Tensor | None) -> NDArray[np.float64]:
+def normalized_energies(rows: Tensor, bias: Tensor | None) -> NDArray[np.float64]:
     """(n, outputs) squared energies of the output neurons as shares of their sum; equal if all are zero."""
     energy = rows.abs().sum(2) + (0 if bias is None else bias.abs())
     square = (energy / energy.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)).square()

@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.eigen import top_eigenvector
-from fedguard.errors import ParameterError, TooFewClientsError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.seeds import generator
-from fedguard.ties import tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError, TooFewClientsError
+from fedguard.core.seeds import generator
+from fedguard.core.ties import tolerance
+from fedguard.geometry.eigen import top_eigenvector
+from fedguard.geometry.updates import Updates
 
 from ._ranking import ranks
 
-#: Below this share of the squared norms, what is left after centring is the rounding of the mean.
+#: Below this share of the squared norms, what is left after centering is the rounding of the mean.
 ROUNDING = 1e-24
 #: Projections that agree to so many digits of the largest are equal: identical updates must tie.
 DIGITS = 12
@@ -32,20 +32,20 @@ ABOVE_ONE = float(np.nextafter(1, 2))
 
 
 def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
-    """(n,) s_i = ⟨x_i − x̄, v⟩², v the top right singular vector of the centred rows, as shares of max s.
+    """(n,) s_i = ⟨x_i − x̄, v⟩², v the top right singular vector of the centerd rows, as shares of max s.
 
-    From the smaller Gram matrix: with C = centred rows and C Cᵀ a = λ a, s = λ a². If all rows are the
+    From the smaller Gram matrix: with C = centerd rows and C Cᵀ a = λ a, s = λ a². If all rows are the
     same, all scores are 0.
     """
     updates = Updates(sample)
-    gram, (n, b) = updates.gram, sample.shape
+    gram, (n, b) = updates.centered_gram, sample.shape
     if gram.diagonal().sum() <= ROUNDING * updates.norms.square().sum():
         return np.zeros(n)
     if n <= b:
         projections = top_eigenvector(gram)
     else:
-        centred = sample.double() - updates.mean
-        projections = centred @ top_eigenvector(centred.T @ centred)
+        centerd = sample.double() - updates.mean
+        projections = centerd @ top_eigenvector(centerd.T @ centerd)
     squares = projections.square()
     shares: NDArray[np.float64] = (squares / squares.max()).cpu().numpy()
     return shares
@@ -64,7 +64,7 @@ def against_cut(scores: NDArray[np.float64], rank: NDArray[np.intp], keep: int) 
 class DnC(Detector):
     """max over iterations of s_i / cut; suspects are all but the good set, the value is above 1 for them.
 
-    Each iteration samples b coordinates without replacement, centres them, takes the top right singular
+    Each iteration samples b coordinates without replacement, centers them, takes the top right singular
     vector v, s_i = ⟨u_i − μ, v⟩², and keeps the n − ⌈c·f⌉ lowest. The good set is the intersection of
     what the iterations keep; the cut of an iteration lies midway between its kept and its removed
     scores. Exactly ⌈c·f⌉ are removed per iteration: equal scores are ordered by client id, those that

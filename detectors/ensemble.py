@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.nested import DetectorSpec, make, within
-from fedguard.policy import Decision, Vote
-from fedguard.restored import vector
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.seeds import derive
-from fedguard.state import State
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.nested import DetectorSpec, make, within
+from fedguard.contracts.policy import Vote
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.restored import vector
+from fedguard.core.seeds import derive
+from fedguard.core.state import State
 
 from ._combine import fisher, mean_ranks, p_values, robust_z
 
@@ -76,7 +77,7 @@ class Ensemble(Detector):
             raise ParameterError(f"ensemble: vote is {vote!r}; use 'any', 'majority' or 'all'")
         if window < 1:
             raise ParameterError(f"ensemble: window is {window} rounds; use at least 1")
-        self.members = _labelled(make(spec, "detectors", "ensemble: member") for spec in members)
+        self.members = _labeled(make(spec, "detectors", "ensemble: member") for spec in members)
         self.combine = combine
         self.vote = vote
         self.window = window
@@ -106,7 +107,7 @@ class Ensemble(Detector):
         return Scores(
             values=self._combined({label: part.values for label, part in said.items()}),
             suspects=np.sum(votes, axis=0) >= needed if votes else None,
-            why=f"suspected by {HOW_MANY[self.vote]} of {', '.join(self.members)}",
+            reason=f"suspected by {HOW_MANY[self.vote]} of {', '.join(self.members)}",
             info=_info(said),
             memory=said,
             reasons=tuple(_reason(said, i) for i in range(round.n)),
@@ -164,7 +165,7 @@ class Ensemble(Detector):
         self._past = {j: [vector(part).cpu().numpy() for part in kept] for j, kept in state["past"].items()}
 
 
-def _labelled(members: Iterable[Detector]) -> dict[str, Detector]:
+def _labeled(members: Iterable[Detector]) -> dict[str, Detector]:
     """The members by name; a name that is taken already gets a number."""
     result: dict[str, Detector] = {}
     for member in members:
@@ -179,7 +180,7 @@ def _labelled(members: Iterable[Detector]) -> dict[str, Detector]:
 def _reason(said: dict[str, Scores], i: int) -> str:
     """Which members suspect client i, and why."""
     return "; ".join(
-        f"{label}: {(part.reasons and part.reasons[i]) or part.why or 'by its own rule'}"
+        f"{label}: {(part.reasons and part.reasons[i]) or part.reason or 'by its own rule'}"
         for label, part in said.items()
         if part.suspects is not None and part.suspects[i]
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedguard.card import Card
-from fedguard.round import Round
-from fedguard.scores import Scores
+from fedguard.contracts.card import Card
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
 
 from ._impact import LeaveOneOut, count, impacts, removed
 

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import NeedError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import count, pairs, tensor
-from fedguard.round import ClientId, Round
-from fedguard.scores import Scores
-from fedguard.server import Server
-from fedguard.state import State
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.contracts.server import Server
+from fedguard.core.errors import NeedError
+from fedguard.core.history import History
+from fedguard.core.ids import ClientId
+from fedguard.core.restored import count, pairs, tensor
+from fedguard.core.state import State
 
 from ._fedredefense_presets import preset as preset_named
 from ._labels import logits_of_bias
@@ -27,7 +28,7 @@ from ._unroll import virtual_network
 
 
 class Memory(NamedTuple):
-    """What is kept of a client: its knowledge, and the round in which it was last optimised."""
+    """What is kept of a client: its knowledge, and the round in which it was last optimized."""
 
     knowledge: Knowledge
     refined: int
@@ -41,7 +42,7 @@ class FedREDefense(Detector):
     """e = ‖ŵ_N − w_0 − g‖² / ‖g‖², the error of the best reconstruction of g from a few learnt images.
 
     ŵ_{k+1} = ŵ_k − α ∇f(K, ŵ_k) for N steps from the global model w_0 on the client's knowledge K:
-    images, label logits (targets are their softmax) and inner rate α. An outer optimiser minimises e over all
+    images, label logits (targets are their softmax) and inner rate α. An outer optimizer minimizes e over all
     three and stops as soon as e < γ, which is checked before each step; e is always the error of the
     knowledge that is kept. Knowledge persists by client id and is refined in later rounds. e > γ makes a
     suspect; pair it with the policy ``ban``, as the paper expels for good.
@@ -87,7 +88,7 @@ class FedREDefense(Detector):
             standard deviation, alike for all K images. The bias moves by how much more often a label occurs
             in a client's data than the model predicts it. Zeros if there is no such bias; zeros / zeros /
             bias.
-        inner_rate: "learnt" leaves α to the outer optimiser; "matched" scales it in every iteration so that
+        inner_rate: "learnt" leaves α to the outer optimizer; "matched" scales it in every iteration so that
             the reconstruction, taken as linear in α, comes nearest to the update (for N = 1 it is linear, and
             e is the error after that; else it takes effect in the next iteration); learnt / learnt / matched.
         inner_loop: "closed" unrolls and differentiates plain stacks of layers in closed form, and anything

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import NeedError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.ties import tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import NeedError
+from fedguard.core.ties import tolerance
 
 from ._clusters import around_cut, hdbscan_labels, mean_to
 

@@ -7,17 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import vectors
-from fedguard.round import ClientId, Round
-from fedguard.scores import Scores
-from fedguard.server import Server
-from fedguard.state import State
-from fedguard.ties import tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.contracts.server import Server
+from fedguard.core.errors import ParameterError
+from fedguard.core.history import History
+from fedguard.core.ids import ClientId
+from fedguard.core.restored import vectors
+from fedguard.core.state import State
+from fedguard.core.ties import tolerance
 
 from ._ranking import by_id, ranks
 

@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.clusters import gap_statistic, two_means
-from fedguard.detector import Detector
-from fedguard.errors import NeedError, ParameterError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import numbers, pairs, vector, vectors
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.server import Server
-from fedguard.state import State
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.contracts.server import Server
+from fedguard.core.errors import NeedError, ParameterError
+from fedguard.core.history import History
+from fedguard.core.restored import numbers, pairs, vector, vectors
+from fedguard.core.state import State
+from fedguard.geometry.clusters import gap_statistic, two_means
 
 #: Reference sets of the gap statistic, and the most clusters considered.
 REFERENCES, MOST = 10, 9
@@ -106,7 +106,7 @@ class FLDetector(Detector):
         model = round.global_params.cpu()
         same = bool(self._models) and self._models[-1].shape == model.shape  # else history begins anew
         models = [*self._models, model] if same else [model]
-        now = self._normalised(round, models)
+        now = self._normalized(round, models)
         history = [
             [*self._distances.get(client, []), *([] if np.isnan(value) else [value])][-self.window :]
             for client, value in zip(round.client_ids, now, strict=True)
@@ -130,7 +130,7 @@ class FLDetector(Detector):
             memory=(models[-self.window - 2 :], now),
         )
 
-    def _normalised(self, round: Round, models: list[Tensor]) -> NDArray[np.float64]:
+    def _normalized(self, round: Round, models: list[Tensor]) -> NDArray[np.float64]:
         """(n,) distances to the predictions as shares of their sum; NaN where there is no prediction."""
         result = np.full(round.n, np.nan)
         if len(models) < 3:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.ties import above, tolerance
-from fedguard.trust import NEEDED, root_update, trust_scores
+from fedguard.aggregators._trust import NEEDED, root_update, trust_scores
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.ties import above, tolerance
 
 
 class FLTrust(Detector):

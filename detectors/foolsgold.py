@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError, RoundError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import vectors
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.state import State
-from fedguard.ties import above, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError, RoundError
+from fedguard.core.history import History
+from fedguard.core.restored import vectors
+from fedguard.core.state import State
+from fedguard.core.ties import above, tolerance
+from fedguard.geometry.updates import Updates
 
 #: When no client is further than this from its most similar one, all are the same client.
 SAME = 1e-12
@@ -90,7 +90,7 @@ class FoolsGold(Detector):
         return Scores(
             values=1 - weights,
             suspects=above(0.5, weights, tolerance(round.n, sums.d), scale=1.0),
-            why="its updates are too similar to another client's",
+            reason="its updates are too similar to another client's",
             weights=weights,
             memory=memory,
         )

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.ties import tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import tolerance
+from fedguard.geometry.updates import Updates
 
 from ._clusters import around_cut, hdbscan_labels, largest_cluster, mean_to
 

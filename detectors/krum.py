@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 
 from fedguard.aggregators.krum import krum_scores, multi_krum, tolerated
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.ties import levels, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import levels, tolerance
 
 
 class Krum(Detector):
@@ -54,12 +54,12 @@ class Krum(Detector):
         self.m = m
 
     def min_clients(self) -> int:
-        """f + 3, so that at least one neighbour counts; 2f + 3 for multi_krum, so that it selects anybody."""
+        """f + 3, so that at least one neighbor counts; 2f + 3 for multi_krum, so that it selects anybody."""
         f = self.num_malicious or 0
         return 2 * f + 3 if self.select == "multi_krum" else f + 3
 
     def score(self, round: Round) -> Scores:
-        """Score by distance to the neighbours."""
+        """Score by distance to the neighbors."""
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
         distances = round.updates.sq_distances
         values = krum_scores(distances, f).cpu().numpy()

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import NeedError, ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.ties import tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import NeedError, ParameterError
+from fedguard.core.ties import tolerance
 
 from ._ranking import ranks
 from .flame import model_cosine_distances

@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.ties import above, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import above, tolerance
 
 
 class NormBound(Detector):

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.history import History
-from fedguard.policy import Decision
-from fedguard.restored import numbers, pairs
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.server import Labelled
-from fedguard.state import State
-from fedguard.ties import above, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.data import LabeledData
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.history import History
+from fedguard.core.restored import numbers, pairs
+from fedguard.core.state import State
+from fedguard.core.ties import above, tolerance
 
 from ._class_cone import unexplained
 from ._signals import copies, direction, gain, lengths, size, standard
@@ -56,14 +56,14 @@ class Recommended(Detector):
     through ln m_i (only of who is 1.3 times longer than the median). direction: −cos(u_i, median update).
     gain: 1 − G_i / median G, G_i = Σ_c max(0, L_c(w) − L_c(w + u_i)) on validation data. reconstruction:
     −cos(u_i, cone{−∇L_c(w)}), the best approximation of u_i by a mix of classes with correct labels. All
-    but copies become z = (v − centre) / scale by the round's shortest half, the scale at least 0.2, 0.1, 0.2
+    but copies become z = (v − center) / scale by the round's shortest half, the scale at least 0.2, 0.1, 0.2
     and 0.1. "Over rounds": the same of the client's mean over its last ``window`` rounds, this one included,
     each less its median (the scale at least half as large), once it was seen three times.
 
     The limits are fixed: chosen on digits with some attacks, then left alone
     (docs/explanation/recommended-guard.md).
     The round needs an honest majority. Claimed sample counts are believed within the bounds of a line.
-    Without model, global model or at least ``validation`` labelled samples, gain and reconstruction are left
+    Without model, global model or at least ``validation`` labeled samples, gain and reconstruction are left
     out; so is reconstruction while one of the model's outputs has no sample.
 
     Args:
@@ -100,7 +100,7 @@ class Recommended(Detector):
         return Scores(
             values=values,
             suspects=above(values, 1.0, slack),
-            why="a signal is above its limit",
+            reason="a signal is above its limit",
             info={
                 f"{name} suspects": float(above(share, 1.0, slack).sum()) for name, share in shares.items()
             },
@@ -115,7 +115,7 @@ class Recommended(Detector):
         data = server.validation if server else None
         enough = data is not None and len(data.labels) >= self.validation
         if server and server.model is not None and start is not None and data is not None and enough:
-            part = Labelled(data.inputs[: self.samples], data.labels[: self.samples])
+            part = LabeledData(data.inputs[: self.samples], data.labels[: self.samples])
             raw["gain"] = gain(round, server.model, start, part)
             beyond = unexplained(round, server.model, start, part)
             raw |= {} if beyond is None else {"reconstruction": beyond}

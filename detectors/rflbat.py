@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.clusters import gap_statistic, k_means
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.server import Server
-from fedguard.ties import above, lowest, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.contracts.server import Server
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import above, lowest, tolerance
+from fedguard.geometry.clusters import gap_statistic, k_means
 
 from ._clusters import around_cut
 from ._ranking import by_id
@@ -64,7 +64,7 @@ class RFLBAT(Detector):
 
     def score(self, round: Round) -> Scores:
         """Filter, cluster, filter."""
-        points = principal_components(round.updates.gram, self.components)
+        points = principal_components(round.updates.centered_gram, self.components)
         kept = self._near(points, np.ones(round.n, dtype=bool), self.eps1)
         kept = self._least_alike(round, points, kept)
         kept = self._near(points, kept, self.eps2)
@@ -102,7 +102,7 @@ class RFLBAT(Detector):
 
 
 def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
-    """(n, count) the coordinates of centred rows along their principal components, from their Gram matrix."""
+    """(n, count) the coordinates of centerd rows along their principal components, from their Gram matrix."""
     values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny))
     top = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :count]
     rounded: NDArray[np.float64] = top.cpu().numpy().round(DIGITS)  # identical updates stay identical

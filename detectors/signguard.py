@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.clusters import bandwidth_of, mean_shift, nearest_centre, same
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.server import Server
-from fedguard.ties import above, tolerance
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.contracts.server import Server
+from fedguard.core.errors import ParameterError
+from fedguard.core.ties import above, tolerance
+from fedguard.geometry.clusters import bandwidth_of, mean_shift, nearest_center, same
 
 from ._clusters import around_cut, largest_cluster
 from ._ranking import by_id
@@ -33,7 +33,7 @@ class SignGuard(Detector):
     clients: the median over j (i included) of cos(u_i, u_j), or of the distance, relative to the median of
     those. Clusters by mean shift from every client, with the bandwidth that scikit-learn estimates from half
     of the clients (two at least); of equally large clusters the denser. The score is above 1 for suspects
-    and grows with the distance to the cluster's centre and with |log| of the relative length. The paper then
+    and grows with the distance to the cluster's center and with |log| of the relative length. The paper then
     clips what is left to the median norm: stage ``norm_clipping``.
 
     Args:
@@ -41,7 +41,7 @@ class SignGuard(Detector):
         upper: R; 3.
         fraction: the share of coordinates sampled; 0.1.
         similarity: "none" is SignGuard, "cosine" SignGuard-Sim, "distance" SignGuard-Dist.
-        orphans: who is farther than the bandwidth from every cluster's centre is a suspect ("suspects", as
+        orphans: who is farther than the bandwidth from every cluster's center is a suspect ("suspects", as
             in the authors' own code) or belongs to the nearest cluster ("nearest").
 
     Raises:
@@ -84,8 +84,8 @@ class SignGuard(Detector):
         features = self._features(round)
         cluster = largest_cluster(_clusters(features, round, self.orphans == "nearest"))
         accepted = right_length & cluster
-        centre = features[cluster].mean(0)
-        away = np.linalg.norm(features - centre, axis=1) + np.abs(np.log(np.clip(ratio, 1e-12, 1e12)))
+        center = features[cluster].mean(0)
+        away = np.linalg.norm(features - center, axis=1) + np.abs(np.log(np.clip(ratio, 1e-12, 1e12)))
         away[~above(away, 0.0, slack, scale=1.0)] = 0.0
         return Scores(
             around_cut(away, ~accepted),
@@ -120,8 +120,8 @@ def _clusters(features: NDArray[np.float64], round: Round, everybody: bool) -> N
         return labels
     bandwidth = bandwidth_of(table, max(0.5, 2 / round.n))
     if above(bandwidth, 0.0, slack, scale=1.0):
-        centres = mean_shift(table, bandwidth, slack)
-        groups = nearest_centre(table, centres, math.inf if everybody else bandwidth, slack)
+        centers = mean_shift(table, bandwidth, slack)
+        groups = nearest_center(table, centers, math.inf if everybody else bandwidth, slack)
     # Otherwise two equally large groups of clients that are the same.
     labels[order] = groups
     return labels

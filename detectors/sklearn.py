@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import ParameterError
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.seeds import generator
-from fedguard.threads import single_thread
+from fedguard.contracts.card import Card
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import ParameterError
+from fedguard.core.seeds import generator
+from fedguard.core.threads import single_thread
 
 from ._estimators import check, judge, least, load
 from ._features import KINDS, Kind, features
@@ -28,7 +28,7 @@ class Sklearn(Detector):
     LocalOutlierFactor: −negative_outlier_factor_; PyOD: decision_scores_ and labels_ (its ``contamination``,
     0.1 unless set, is the share that it flags, clean rounds included).
 
-    Features of an update, centred on the round's mean:
+    Features of an update, centerd on the round's mean:
     "random_projection": its products with ``components`` random directions, the same in every round.
     "pca": its coordinates on the ``components`` main directions of the round.
     "raw": all parameters. "last_layer": those of the model's last layer. These four are divided by one
@@ -44,8 +44,8 @@ class Sklearn(Detector):
     and nobody is a suspect. Identical updates get the highest of their scores. A score that is no number
     counts as +Inf, unless nobody gets a finite one: then all scores are 0 and nobody is a suspect.
     ``random_state``, unless set, comes from the server's seed and the round. ``n_neighbors`` is at most
-    n − 1, and unless set at most ⌊n/2⌋: with n − 1 neighbours everybody is as far as the outlier. ABOD needs
-    at least 3 neighbours and COF 2: rounds of fewer clients are refused. If more than half of the clients
+    n − 1, and unless set at most ⌊n/2⌋: with n − 1 neighbors everybody is as far as the outlier. ABOD needs
+    at least 3 neighbors and COF 2: rounds of fewer clients are refused. If more than half of the clients
     coincide in every feature, there is no spread to measure by: the others are infinitely far, and suspects.
 
     A suite can name classes of the packages ``sklearn`` and ``pyod`` only; nothing else is imported.

@@ -1,4 +1,4 @@
-"""Three sigma: clients that are farther from the centre than the others' distances explain."""
+"""Three sigma: clients that are farther from the center than the others' distances explain."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch import Tensor
 
 from fedguard.aggregators.krum import krum_scores, tolerated
 from fedguard.aggregators.median import Median
-from fedguard.card import Card
-from fedguard.detector import Detector
-from fedguard.errors import NeedError, ParameterError
-from fedguard.policy import Decision
-from fedguard.restored import vector
-from fedguard.round import Round
-from fedguard.scores import Scores
-from fedguard.state import State
-from fedguard.ties import above, tolerance
-from fedguard.updates import Updates
+from fedguard.contracts.card import Card
+from fedguard.contracts.decision import Decision
+from fedguard.contracts.detector import Detector
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
+from fedguard.core.errors import NeedError, ParameterError
+from fedguard.core.restored import vector
+from fedguard.core.state import State
+from fedguard.core.ties import above, tolerance
+from fedguard.geometry.updates import Updates
 
 from ._layers import Part, of_part
 from ._ranking import ranks
 
-CENTRES = ("accepted", "mean", "median", "krum")
+CENTERS = ("accepted", "mean", "median", "krum")
 LARGEST = torch.finfo(torch.float32).max
 
 
@@ -40,7 +40,7 @@ class ThreeSigma(Detector):
 
     Args:
         sigmas: k; 3 as the name says, 1 in the authors' own code.
-        centre: c: "accepted" as above, or of this round the "mean" of all models, their coordinate-wise
+        center: c: "accepted" as above, or of this round the "mean" of all models, their coordinate-wise
             "median", or Krum's choice ("krum", with the most malicious clients that its proof tolerates).
             "accepted" needs the global model, "krum" three clients; the first time, fewer than three clients
             are all in the mean.
@@ -56,7 +56,7 @@ class ThreeSigma(Detector):
 
     card = Card(
         "three_sigma",
-        "distance to the centre, more than three deviations out",
+        "distance to the center, more than three deviations out",
         "Han et al., Kick Bad Guys Out!, arXiv 2023",
     )
     check_plant_with = MappingProxyType({"sigmas": 2.0})  # of eight clients, none can be 3 out
@@ -64,28 +64,28 @@ class ThreeSigma(Detector):
     def __init__(
         self,
         sigmas: float = 3.0,
-        centre: Literal["accepted", "mean", "median", "krum"] = "accepted",
+        center: Literal["accepted", "mean", "median", "krum"] = "accepted",
         features: Part = "all",
     ) -> None:
         if not 0 <= sigmas < math.inf:
             raise ParameterError(f"three_sigma: sigmas is {sigmas}; use a finite number from 0")
-        if centre not in CENTRES:
-            raise ParameterError(f"three_sigma: centre is {centre!r}; use one of {', '.join(CENTRES)}")
+        if center not in CENTERS:
+            raise ParameterError(f"three_sigma: center is {center!r}; use one of {', '.join(CENTERS)}")
         if features not in ("all", "last_layer"):
             raise ParameterError(f"three_sigma: features is {features!r}; use 'all' or 'last_layer'")
         self.sigmas = sigmas
-        self.centre = centre
+        self.center = center
         self.features = features
-        needs = {"global_params"} if centre == "accepted" else set()
+        needs = {"global_params"} if center == "accepted" else set()
         self.needs = frozenset(needs | ({"model"} if features == "last_layer" else set()))
         self._average: Tensor | None = None
 
     def min_clients(self) -> int:
         """Three for Krum's choice, otherwise one."""
-        return 3 if self.centre == "krum" else 1
+        return 3 if self.center == "krum" else 1
 
     def score(self, round: Round) -> Scores:
-        """Score by the distance to the centre."""
+        """Score by the distance to the center."""
         updates, start = of_part(round, self.features)
         distances = self._distances(round, updates, start).cpu().numpy()
         largest = distances.max()
@@ -93,29 +93,29 @@ class ThreeSigma(Detector):
         limit = scaled.mean() + self.sigmas * scaled.std()
         suspects = above(scaled, limit, tolerance(round.n, round.updates.d), scale=1.0)
         memory = None
-        if self.centre == "accepted" and start is not None and bool(start.isfinite().all()):
+        if self.center == "accepted" and start is not None and bool(start.isfinite().all()):
             accepted = updates.take(~suspects).mean + start.double()
             memory = accepted.clamp(-LARGEST, LARGEST).float().cpu()
         return Scores(
             distances,
             suspects,
-            f"more than {self.sigmas:g} deviations farther from the centre ({self.centre}) than the mean",
+            f"more than {self.sigmas:g} deviations farther from the center ({self.center}) than the mean",
             info={"limit": float(limit * (largest if largest > 0 else 1))},
             memory=memory,
         )
 
     def _distances(self, round: Round, updates: Updates, start: Tensor | None) -> Tensor:
         """(n,) ‖u_i − (c − w)‖, float64."""
-        if self.centre == "krum":
+        if self.center == "krum":
             scores = krum_scores(updates.sq_distances, tolerated(updates.n)).cpu().numpy()
             return updates.sq_distances[int(ranks(scores, round.client_ids).argmin())].sqrt()
-        return updates.distances_to(self._centre(round, updates, start))
+        return updates.distances_to(self._center(round, updates, start))
 
-    def _centre(self, round: Round, updates: Updates, start: Tensor | None) -> Tensor:
+    def _center(self, round: Round, updates: Updates, start: Tensor | None) -> Tensor:
         """(d,) c − w, float64."""
-        if self.centre == "mean":
+        if self.center == "mean":
             return updates.mean
-        if self.centre == "median":
+        if self.center == "median":
             return Median().aggregate(Round(updates), np.ones(updates.n)).double()
         if start is None:
             raise NeedError("three_sigma needs global_params: give the round its global_params")
@@ -128,7 +128,7 @@ class ThreeSigma(Detector):
         return updates.take(ranks(scores, round.client_ids) < (updates.n + 1) // 2 - 1).mean
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """The mean of those that were no suspects becomes the centre."""
+        """The mean of those that were no suspects becomes the center."""
         if scores.memory is not None:
             self._average = scores.memory
 

@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fedguard.card import Card
-from fedguard.round import Round
-from fedguard.scores import Scores
+from fedguard.contracts.card import Card
+from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
 
 from ._impact import LeaveOneOut, count, impact_ranks, impacts
 

@@ -9,77 +9,77 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import errors as errors
-    from . import history as history
-    from . import metrics as metrics
-    from . import state as state
-    from .aggregator import Aggregator as Aggregator
-    from .attack import Attack as Attack
-    from .attack import DataView as DataView
-    from .attack import Samples as Samples
-    from .attack import Trial as Trial
-    from .attack import UpdateView as UpdateView
-    from .card import Card as Card
-    from .detector import Detector as Detector
-    from .errors import FedGuardError as FedGuardError
-    from .events import EventLog as EventLog
+    from .contracts.aggregator import Aggregator as Aggregator
+    from .contracts.attack import Attack as Attack
+    from .contracts.attack import DataView as DataView
+    from .contracts.attack import Trial as Trial
+    from .contracts.attack import UpdateView as UpdateView
+    from .contracts.card import Card as Card
+    from .contracts.data import LabeledData as LabeledData
+    from .contracts.data import Samples as Samples
+    from .contracts.decision import Decision as Decision
+    from .contracts.decision import PolicyInput as PolicyInput
+    from .contracts.detector import Detector as Detector
+    from .contracts.observer import Observer as Observer
+    from .contracts.outcome import Outcome as Outcome
+    from .contracts.policy import Policy as Policy
+    from .contracts.registry import make_aggregator as make_aggregator
+    from .contracts.registry import make_attack as make_attack
+    from .contracts.registry import make_detector as make_detector
+    from .contracts.registry import make_policy as make_policy
+    from .contracts.registry import make_stage as make_stage
+    from .contracts.round import Round as Round
+    from .contracts.scores import Scores as Scores
+    from .contracts.server import Server as Server
+    from .contracts.stage import Stage as Stage
+    from .core import errors as errors
+    from .core import history as history
+    from .core import state as state
+    from .core.errors import FedGuardError as FedGuardError
+    from .evaluation import metrics as metrics
+    from .geometry.streamed import StreamedUpdates as StreamedUpdates
+    from .geometry.updates import Updates as Updates
     from .guard import Guard as Guard
-    from .guard import Outcome as Outcome
-    from .ledger import Ledger as Ledger
-    from .observer import Observer as Observer
-    from .policy import Case as Case
-    from .policy import Decision as Decision
-    from .policy import Policy as Policy
-    from .registry import make_aggregator as make_aggregator
-    from .registry import make_attack as make_attack
-    from .registry import make_detector as make_detector
-    from .registry import make_policy as make_policy
-    from .registry import make_stage as make_stage
-    from .round import Round as Round
-    from .scores import Scores as Scores
-    from .server import Labelled as Labelled
-    from .server import Server as Server
-    from .sqlite_ledger import SQLiteLedger as SQLiteLedger
-    from .stage import Stage as Stage
-    from .streamed import StreamedUpdates as StreamedUpdates
-    from .updates import Updates as Updates
+    from .ledger.memory import Ledger as Ledger
+    from .ledger.sqlite import SQLiteLedger as SQLiteLedger
+    from .observers.events import EventLog as EventLog
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Aggregator": "aggregator",
-    "Attack": "attack",
-    "DataView": "attack",
-    "Samples": "attack",
-    "Trial": "attack",
-    "UpdateView": "attack",
-    "Card": "card",
-    "Detector": "detector",
-    "FedGuardError": "errors",
+    "Aggregator": "contracts.aggregator",
+    "Attack": "contracts.attack",
+    "DataView": "contracts.attack",
+    "Samples": "contracts.data",
+    "Trial": "contracts.attack",
+    "UpdateView": "contracts.attack",
+    "Card": "contracts.card",
+    "Detector": "contracts.detector",
+    "FedGuardError": "core.errors",
     "Guard": "guard",
-    "Outcome": "guard",
-    "EventLog": "events",
-    "Ledger": "ledger",
-    "Observer": "observer",
-    "Case": "policy",
-    "Decision": "policy",
-    "Policy": "policy",
-    "make_aggregator": "registry",
-    "make_attack": "registry",
-    "make_detector": "registry",
-    "make_policy": "registry",
-    "make_stage": "registry",
-    "Round": "round",
-    "Scores": "scores",
-    "Labelled": "server",
-    "Server": "server",
-    "SQLiteLedger": "sqlite_ledger",
-    "Stage": "stage",
-    "StreamedUpdates": "streamed",
-    "Updates": "updates",
+    "Outcome": "contracts.outcome",
+    "EventLog": "observers.events",
+    "Ledger": "ledger.memory",
+    "Observer": "contracts.observer",
+    "PolicyInput": "contracts.decision",
+    "Decision": "contracts.decision",
+    "Policy": "contracts.policy",
+    "make_aggregator": "contracts.registry",
+    "make_attack": "contracts.registry",
+    "make_detector": "contracts.registry",
+    "make_policy": "contracts.registry",
+    "make_stage": "contracts.registry",
+    "Round": "contracts.round",
+    "Scores": "contracts.scores",
+    "LabeledData": "contracts.data",
+    "Server": "contracts.server",
+    "SQLiteLedger": "ledger.sqlite",
+    "Stage": "contracts.stage",
+    "StreamedUpdates": "geometry.streamed",
+    "Updates": "geometry.updates",
 }
 
-#: Modules that are named in full: ``fedguard.state.save(path, state)``.
+#: Modules that are named in full: ``fedguard.core.state.save(path, state)``.
 _MODULES = ("errors", "history", "metrics", "state")
 
 __all__ = ["__version__", *_MODULES, *_HOME]

@@ -1,7 +1,7 @@
 """Between the arrays that FL engines exchange and the rows of a round.
 
 Learned arrays are flattened into one row per client, in order. Statistics are aggregated by their median, the
-server's frozen arrays and counters stay; :mod:`fedguard.roles` says what is which.
+server's frozen arrays and counters stay; :mod:`fedguard.exchange.roles` says what is which.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .array_like import Misfit, by_key, check_count, listed, number, numbers, taken, tied
-from .errors import RoundError
-from .roles import Plan, by_choice, by_dtype, by_model, by_name
-from .round import ClientId, Round
-from .server import Server
-from .template import Template
+from .contracts.round import Round
+from .contracts.server import Server
+from .core.errors import RoundError
+from .core.ids import ClientId
+from .exchange.array_like import Misfit, by_key, check_count, listed, number, numbers, taken, tied
+from .exchange.roles import Plan, by_choice, by_dtype, by_model, by_name
+from .exchange.template import Template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .guard import Guard, Outcome
+    from .contracts.outcome import Outcome
+    from .guard import Guard
 
 #: More examples than any client has; who claims more would own every weighted mean.
 MAX_EXAMPLES = 1e9
@@ -42,7 +44,7 @@ class Rows:
         capacity: the largest number of clients that will be added.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
-        roles: what each array is (see :mod:`fedguard.roles`), or a dictionary for some of the names. Where it
+        roles: what each array is (see :mod:`fedguard.exchange.roles`), or a dictionary for some of the names. Where it
             says nothing, ``model`` does, or else the names; without any of them, every floating-point array
             is learned.
         names: the arrays' names; replies are then dictionaries with these keys, else lists.
@@ -245,7 +247,7 @@ def process(
         server: what the server owns, for detectors that need it. Its model tells what each array is.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
-        roles: "learned", "statistic", "frozen" or "counter" for every array (see :mod:`fedguard.roles`).
+        roles: "learned", "statistic", "frozen" or "counter" for every array (see :mod:`fedguard.exchange.roles`).
             Without it and without ``server.model``, every floating-point array is learned, BatchNorm
             statistics included, as arrays have no names.
         repeat: the round may have been judged before, see :meth:`Guard.process`.

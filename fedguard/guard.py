@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .aggregator import Aggregator
-from .detector import Detector
-from .entries import Entries
-from .errors import ParameterError, RoundError
-from .judging import Judging, Verdict, case_of
-from .ledger import Ledger
-from .numbering import next_number, numbered
-from .observer import Observer, notify
-from .outcome import Outcome as Outcome
-from .parts import Spec, built, ledger_of, several
-from .policy import Policy
-from .restored import all_or_nothing, count
-from .round import ClientId, Round
-from .stage import Stage, Staged
-from .state import State
-from .too_few import OnTooFew, checked_choice
+from .contracts.aggregator import Aggregator
+from .contracts.detector import Detector
+from .contracts.observer import Observer, notify
+from .contracts.outcome import Outcome as Outcome
+from .contracts.policy import Policy
+from .contracts.round import Round
+from .contracts.stage import Stage, Staged
+from .core.errors import ParameterError, RoundError
+from .core.ids import ClientId
+from .core.restored import all_or_nothing, count
+from .core.state import State
+from .exchange.entries import Entries
+from .judging.numbering import next_number, numbered
+from .judging.parts import Spec, built, ledger_of, several
+from .judging.too_few import OnTooFew, checked_choice
+from .judging.verdict import Judging, Verdict, case_of
+from .ledger.memory import Ledger
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +109,7 @@ class Guard(Entries):
             ledger: a ledger to go on with; a fresh one in memory if absent.
             observers: told of every round once its state is committed.
         """
-        from .registry import make_detector, make_policy
+        from .contracts.registry import make_detector, make_policy
 
         policy = make_policy("evidence", rounds=rounds, alpha=alpha, clients=clients, rate=0.05)
         return cls(make_detector("recommended"), policy, ledger=ledger, observers=observers)

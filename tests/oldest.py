@@ -15,8 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / ".venv-oldest"
 PYTHON = PLACE / "bin" / "python"
-SUBSET = ["tests/golden", "tests/contract", "tests/unit/test_suite.py", "tests/unit/test_results.py"]
-SUBSET += ["tests/unit/test_report.py", "tests/unit/test_cli.py", "tests/unit/test_flower.py"]
+SUBSET = [
+    "tests/golden",
+    "tests/contract",
+    "tests/evaluation/test_suite.py",
+    "tests/evaluation/test_results.py",
+]
+SUBSET += ["tests/evaluation/test_report.py", "tests/cli/test_cli.py", "tests/flower/test_flower.py"]
 #: These only run or check the tests, and need to be no older than they are.
 TOOLS = ("ruff", "mypy", "build", "types-", "pandas-stubs", "scipy-stubs")
 

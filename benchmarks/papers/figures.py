@@ -14,8 +14,8 @@ from typing import Any
 from measure import Measured
 from reproduce import read_published
 
-from fedguard.evaluation.plot import COLOURS, STYLES
-from fedguard.evaluation.store import Store
+from fedguard.evaluation.results.plot import COLORS, STYLES
+from fedguard.evaluation.results.store import Store
 
 
 def draw(figure: dict[str, Any], measured: Measured) -> Any:
@@ -28,8 +28,8 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
     axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, title in zip(axes, panels, strict=True):
         curves = measured.curves(figure, title)
-        for (label, curve), colour, style in zip(curves.items(), COLOURS, STYLES, strict=False):
-            _line(axis, curve, label, colour, style)
+        for (label, curve), color, style in zip(curves.items(), COLORS, STYLES, strict=False):
+            _line(axis, curve, label, color, style)
         axis.set_title(title)
         axis.set_xlabel(figure["xlabel"])
         axis.set_xscale(figure.get("scale", "linear"))
@@ -40,12 +40,12 @@ def draw(figure: dict[str, Any], measured: Measured) -> Any:
     return picture
 
 
-def _line(axis: Any, curve: dict[Any, Any], label: str, colour: str, style: str) -> None:
+def _line(axis: Any, curve: dict[Any, Any], label: str, color: str, style: str) -> None:
     if curve:
         means, bars = [v.mean for v in curve.values()], [v.interval for v in curve.values()]
         marker = "o" if len(curve) <= 20 else ""
         axis.errorbar(
-            list(curve), means, bars, label=label, color=colour, linestyle=style, marker=marker, markersize=4
+            list(curve), means, bars, label=label, color=color, linestyle=style, marker=marker, markersize=4
         )
 
 

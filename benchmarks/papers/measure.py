@@ -1,7 +1,7 @@
 """What the papers' tables and figures show, taken from a results folder.
 
 Beside the columns of FedGuard's own table a paper may want: the best model of a run instead of the last, the
-accuracy lost to an attack under the same defence, and the scores of honest and malicious clients.
+accuracy lost to an attack under the same defense, and the scores of honest and malicious clients.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from fedguard.evaluation.frame import MEANS, intervals, run_frame
-from fedguard.evaluation.store import Store
+from fedguard.evaluation.results.frame import MEANS, intervals, run_frame
+from fedguard.evaluation.results.store import Store
 
 #: Metrics of the papers: column of the frame, factor, offset, decimals.
 METRICS = {
@@ -80,7 +80,7 @@ class Value(NamedTuple):
 
 
 class Measured:
-    """Means over seeds by point of the grid, attack and defence.
+    """Means over seeds by point of the grid, attack and defense.
 
     Args:
         stores: of a results folder, or of several with different runs.
@@ -193,7 +193,7 @@ def entries(published: dict[str, Any], measured: Measured) -> Iterator[Entry]:
 
 
 def table_cells(table: dict[str, Any]) -> Iterator[tuple[str, str, Any, str, str, float | None]]:
-    """(row, column, attack or attacks, defence, metric, published) for every number of a table.
+    """(row, column, attack or attacks, defense, metric, published) for every number of a table.
 
     A list of attacks in the place of one asks for the largest value over them.
     """

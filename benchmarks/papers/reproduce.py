@@ -29,12 +29,13 @@ from typing import Any
 import yaml
 from measure import Entry, Measured, entries
 
-from fedguard.evaluation.check import check_suite
-from fedguard.evaluation.follow import run_followed
-from fedguard.evaluation.live import Terminal, show_failures
-from fedguard.evaluation.source import Source
-from fedguard.evaluation.store import Store
-from fedguard.evaluation.suite import Suite, load_suite
+from fedguard.evaluation.results.store import Store
+from fedguard.evaluation.running.follow import run_followed
+from fedguard.evaluation.running.live import Terminal, show_failures
+from fedguard.evaluation.suites.check import check_suite
+from fedguard.evaluation.suites.load import load_suite
+from fedguard.evaluation.suites.source import Source
+from fedguard.evaluation.suites.suite import Suite
 from fedguard.simulation.federation import Federation
 
 HERE = Path(__file__).resolve().parent
@@ -117,7 +118,7 @@ def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[st
 
 
 def estimate(suite: Suite) -> str:
-    """Processor time of a suite in words: two rounds of every attack × defence, the second for the rest."""
+    """Processor time of a suite in words: two rounds of every attack × defense, the second for the rest."""
     timed: dict[tuple[str, str], tuple[float, float]] = {}
     cells = suite.cells()
     for cell in cells:

@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "guard": (
         "The guard",
         "What an integration needs: rounds in, outcomes out.",
-        ("Guard", "Round", "Outcome", "Updates", "StreamedUpdates", "Server", "Labelled", "LabeledData"),
+        ("Guard", "Round", "Outcome", "Updates", "StreamedUpdates", "Server", "Labeled", "LabeledData"),
     ),
     "ledger": (
         "Ledgers and observers",
@@ -50,7 +50,9 @@ def pages() -> dict[str, str]:
         f"api/{page}.rst": _page(title, lead, [f"fedguard.{n}" for n in names if n in public])
         for page, (title, lead, names) in groups.items()
     }
-    result["api/metrics.rst"] = _module(fedguard.metrics.__name__, "Metrics", _functions(fedguard.metrics))
+    result["api/metrics.rst"] = _module(
+        fedguard.evaluation.metrics.__name__, "Metrics", _functions(fedguard.evaluation.metrics)
+    )
     for module in MODULES:
         names = importlib.import_module(module).__all__
         result[f"api/{module.rpartition('.')[2]}.rst"] = _module(module, f"``{module}``", names)

@@ -10,20 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..blocks import Block, joined, ordered, wide
-from ..card import Card
-from ..errors import ParameterError, TooFewClientsError
-from ..round import Round
-from ..ties import above, lowest, tolerance
-from .krum import Neighbours
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError, TooFewClientsError
+from ..core.ties import above, lowest, tolerance
+from ..geometry.blocks import Block, joined, ordered, wide
+from .krum import Neighbors
 
 
 def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
     """Positions of the θ = n − 2f clients that Krum picks one after the other, re-scored on those left.
 
-    Krum sums over m − f − 2 neighbours among the m clients that are left. For f ≤ 1 the last picks would
-    be left without a neighbour; the nearest one then counts. Equal scores are decided by the sum of the
+    Krum sums over m − f − 2 neighbors among the m clients that are left. For f ≤ 1 the last picks would
+    be left without a neighbor; the nearest one then counts. Equal scores are decided by the sum of the
     squared distances to all n.
 
     Args:
@@ -34,7 +34,7 @@ def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
     """
     n = len(sq_distances)
     total = sq_distances.sum(1).cpu().numpy()
-    near, slack = Neighbours(sq_distances), tolerance(n)
+    near, slack = Neighbors(sq_distances), tolerance(n)
     chosen: list[int] = []
     while len(chosen) < n - 2 * num_malicious:
         left = len(near.left)

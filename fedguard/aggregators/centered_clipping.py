@@ -1,4 +1,4 @@
-"""Centred clipping: move from the last aggregate by what clients differ from it, clipped."""
+"""Centerd clipping: move from the last aggregate by what clients differ from it, clipped."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..card import Card
-from ..errors import ParameterError
-from ..restored import vector
-from ..round import Round
-from ..state import State
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError
+from ..core.restored import vector
+from ..core.state import State
 
 
 class CenteredClipping(Aggregator):
@@ -51,18 +51,18 @@ class CenteredClipping(Aggregator):
         self._last: Tensor | None = None
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Clip around the centre, L times."""
+        """Clip around the center, L times."""
         device = round.updates.device
         share = torch.from_numpy(weights / weights.sum()).to(device)
-        centre = torch.zeros(round.updates.d, dtype=torch.float64, device=device)
-        if self._last is not None and len(self._last) == len(centre):
-            centre += self._last.to(device)
+        center = torch.zeros(round.updates.d, dtype=torch.float64, device=device)
+        if self._last is not None and len(self._last) == len(center):
+            center += self._last.to(device)
         for _ in range(self.iterations):
-            lengths = round.updates.distances_to(centre)
+            lengths = round.updates.distances_to(center)
             factor = share * torch.where(lengths > self.tau, self.tau / lengths, 1.0)
             pulled = round.updates.weighted_sum(factor.cpu().numpy())
-            centre = centre * (1 - factor.sum()) + pulled
-        return centre.float()
+            center = center * (1 - factor.sum()) + pulled
+        return center.float()
 
     def commit(self, round: Round, update: Tensor) -> None:
         """The next round starts from this update."""

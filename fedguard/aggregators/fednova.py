@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..card import Card
-from ..round import Round
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
 from .mean import weighted_mean
 
 LARGEST = torch.finfo(torch.float32).max
@@ -31,7 +31,7 @@ class FedNova(Aggregator):
     )
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Normalise, average, and go as far as clients went on average."""
+        """Normalize, average, and go as far as clients went on average."""
         share = weights * (round.num_examples / round.num_examples.max())
         share = share / share.sum()
         steps = np.maximum(round.num_steps / round.num_steps.max(), np.finfo(np.float64).tiny)

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..card import Card
-from ..round import Round
-from ..trust import NEEDED, root_update, trust_scores
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ._trust import NEEDED, root_update, trust_scores
 from .mean import weighted_mean
 
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..updates import NEAR_DUPLICATE, Updates
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError
+from ..geometry.updates import NEAR_DUPLICATE, Updates
 from .mean import weighted_mean
 
 
@@ -75,6 +75,6 @@ def _gram_about(updates: Updates, client: int) -> Tensor:
     """(n, n) inner products about a client; the known ones about the mean if nobody is far out or near."""
     others = updates.sq_distances[client].clone()
     others[client] = math.inf
-    if others.min() >= NEAR_DUPLICATE * updates.gram.diagonal().max():
-        return updates.gram
+    if others.min() >= NEAR_DUPLICATE * updates.centered_gram.diagonal().max():
+        return updates.centered_gram
     return updates.gram_about(client)

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError
 from .mean import weighted_mean
 
 #: Columns worked on at a time: the slopes are (n, n, columns).
@@ -25,7 +25,7 @@ class IRLS(Aggregator):
 
     Per parameter, the n values are regressed on their ranks x by the repeated median (slope: the median
     over i of the median over j ≠ i of (y_j − y_i)/(x_j − x_i); the intercept likewise). The residual of
-    each is standardised by 1.4826 (1 + 5/(n − 1)) · median |residual|, e_i, and its confidence is
+    each is standardized by 1.4826 (1 + 5/(n − 1)) · median |residual|, e_i, and its confidence is
     w_i = √(1 − h_i)/|e_i| · min(|e_i|/√(1 − h_i), λ √(2/n)), at most 1, with h_i the leverage of rank i. A
     value with a confidence below δ is replaced by the line. W_i sums w_i over parameters, each weighted by
     the standard deviation of its confidences; without any such spread, all W_i are equal. The policy's

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..blocks import joined, ordered
-from ..card import Card
-from ..errors import ParameterError, TooFewClientsError
-from ..round import Round
-from ..ties import lowest, tolerance
-from ..updates import TILE
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError, TooFewClientsError
+from ..core.ties import lowest, tolerance
+from ..geometry.blocks import joined, ordered
+from ..geometry.updates import TILE
 
 
 def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
@@ -36,10 +36,10 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
     Source: Blanchard et al., NeurIPS 2017, §4.
     """
     n = len(sq_distances)
-    neighbours = n - num_malicious - 2
-    if neighbours < 1:
+    neighbors = n - num_malicious - 2
+    if neighbors < 1:
         raise TooFewClientsError(
-            f"krum sums over n - f - 2 neighbours, which is {neighbours} for "
+            f"krum sums over n - f - 2 neighbors, which is {neighbors} for "
             f"n = {n} and f = {num_malicious}; "
             f"at least {num_malicious + 3} clients are needed"
         )
@@ -48,11 +48,11 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
         rows = sq_distances[start : start + TILE].clone()
         rows.diagonal(start).fill_(torch.inf)
         columns = rows.T if rows.is_cuda else rows.numpy().T
-        parts.append(ordered(columns)[:neighbours].sum(0))
+        parts.append(ordered(columns)[:neighbors].sum(0))
     return joined(parts)
 
 
-class Neighbours:
+class Neighbors:
     """Everybody's squared distances to the others in ascending order, also after clients have left.
 
     Args:
@@ -72,7 +72,7 @@ class Neighbours:
         sums: NDArray[np.float64] = self._values[:, :count].sum(1)
         return sums
 
-    def without(self, place: int) -> Neighbours:
+    def without(self, place: int) -> Neighbors:
         """The same when ``left[place]`` has left, too."""
         rows = np.delete(np.arange(len(self.left)), place)
         part = copy.copy(self)
@@ -98,7 +98,7 @@ def multi_krum(
     Source: Shejwalkar & Houmansadr, NDSS 2021, §II-C2 (n − c > 2m + 2 for c selected).
     """
     n = len(sq_distances)
-    near = Neighbours(sq_distances)
+    near = Neighbors(sq_distances)
     chosen: list[int] = []
     slack = tolerance(n) if slack is None else slack
     floor = 2 * num_malicious + 2 if count is None else max(num_malicious + 2, n - count)
@@ -123,7 +123,7 @@ class Krum(Aggregator):
     Source: Blanchard et al., NeurIPS 2017, §4.
     """
 
-    card = Card("krum", "the one update closest to its neighbours", "Blanchard et al., Krum, NeurIPS 2017")
+    card = Card("krum", "the one update closest to its neighbors", "Blanchard et al., Krum, NeurIPS 2017")
 
     def __init__(self, num_malicious: int | None = None) -> None:
         if num_malicious is not None and num_malicious < 0:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..card import Card
-from ..round import Round
+from ..contracts.card import Card
+from ..contracts.round import Round
 from .geometric_median import GeometricMedian
 
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError
 from .mean import Mean
 
 

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..blocks import joined, ordered, wide
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
+from ..contracts.aggregator import Aggregator
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..core.errors import ParameterError
+from ..geometry.blocks import joined, ordered, wide
 
 
 class TrimmedMean(Aggregator):

@@ -1,1 +1,1 @@
-"""Evaluate defences against attacks: suites, the runner, the results store, tables and exports."""
+"""Evaluate defenses against attacks: suites, the runner, the results store, tables and exports."""

@@ -12,10 +12,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
-from ..array_like import Misfit, fits
-from ..errors import ParameterError, RoundError
-from ..roles import by_model, by_name
-from ..template import Template
+from ..core.errors import ParameterError, RoundError
+from ..exchange.array_like import Misfit, fits
+from ..exchange.roles import by_model, by_name
+from ..exchange.template import Template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +54,7 @@ def read(array: Array, own: NDArray[Any] | None = None) -> NDArray[Any]:
 
 def _read(array: Array, own: NDArray[Any] | None) -> NDArray[Any]:
     if array.stype != "numpy.ndarray":
-        raise Malformed(f"is serialised as {clean(array.stype)}, not as a NumPy array")
+        raise Malformed(f"is serialized as {clean(array.stype)}, not as a NumPy array")
     announced = tuple(array.shape)
     if own is not None and announced != own.shape:
         raise Malformed(f"has shape {clean(announced)}, not {own.shape}", "shape")
@@ -83,7 +83,7 @@ def clean(text: object, length: int = 120) -> str:
 
 
 class Layout:
-    """The arrays of the global model of one round, and what each of them is (see :mod:`fedguard.roles`).
+    """The arrays of the global model of one round, and what each of them is (see :mod:`fedguard.exchange.roles`).
 
     Args:
         record: the global model.

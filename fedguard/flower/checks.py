@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ..detector import check_needs
-from ..errors import ParameterError
+from ..contracts.detector import check_needs
+from ..contracts.server import Server
+from ..core.errors import ParameterError
 from ..guard import Guard
-from ..server import Server
 
 #: What a server may have that detectors need, beside the global model.
 PARTS = ("model", "validation", "root", "training")

@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
-from ..errors import ParameterError, SecureAggregationError
+from ..core.errors import ParameterError, SecureAggregationError
 from .replies import SECURE_AGGREGATION
 
 #: Strategies that take order statistics or distances: the number of examples does not weaken an update there.
@@ -71,7 +71,7 @@ def weight_key(inner: Strategy) -> str | None:
     return next((s.weighted_by_key for s in chain(inner) if hasattr(s, "weighted_by_key")), None)
 
 
-def honoured(inner: Strategy) -> Literal["examples", "delta"]:
+def honored(inner: Strategy) -> Literal["examples", "delta"]:
     """What weakens an update here: fewer examples where the strategy averages by them, else a shorter way."""
     weighted = isinstance(inner, flower.FedAvg) and not isinstance(inner, _ORDER)
     known = type(inner).aggregate_train.__module__.startswith("flwr.")  # else: who knows how it aggregates

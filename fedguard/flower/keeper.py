@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import FedGuardError, ParameterError
+from ..core.errors import FedGuardError, ParameterError
+from ..core.state import load, save
 from ..guard import Guard
-from ..ledger import Ledger
-from ..state import load, save
+from ..ledger.memory import Ledger
 from .nodes import Identity
 from .report import Verdict, log, write
 

@@ -11,7 +11,7 @@ from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
-from ..errors import FedGuardError
+from ..core.errors import FedGuardError
 
 #: How clients are told apart.
 Identity = Literal["auto", "key", "node"]

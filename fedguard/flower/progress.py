@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from ..guard import Outcome
+from ..contracts.outcome import Outcome
 from .arrays import Layout
 from .report import Verdict
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from ..array_like import Misfit
+from ..exchange.array_like import Misfit
 from .arrays import Layout, Malformed, clean
 
 if TYPE_CHECKING:

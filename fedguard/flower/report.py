@@ -12,8 +12,8 @@ from typing import Any
 
 from flwr.app import MetricRecord
 
-from ..files import open_to_append
-from ..guard import Outcome
+from ..contracts.outcome import Outcome
+from ..core.files import open_to_append
 from .arrays import clean
 from .replies import Reply
 

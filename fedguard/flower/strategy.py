@@ -13,15 +13,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ..errors import FedGuardError, ParameterError, RoundError, SecureAggregationError
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..core.errors import FedGuardError, ParameterError, RoundError, SecureAggregationError
 from ..guard import Guard
-from ..round import Round
-from ..server import Server
 from . import report
 from .arrays import Layout, Malformed, clean
 from .checks import at_least, needs_model, one_of, who_aggregates
 from .forward import handed_on, restored
-from .inner import HIDDEN, check_inner, check_messages, honoured, lowered, weight_key
+from .inner import HIDDEN, check_inner, check_messages, honored, lowered, weight_key
 from .keeper import Keeper
 from .nodes import EVADABLE, GuardedGrid, Identity, TooFewNodesError
 from .progress import Judged, Open
@@ -62,7 +62,7 @@ class GuardedStrategy(Strategy):
             authenticates SuperNodes; nodes without a key are not asked); "node", the same node id; "auto",
             the key where there is one, else the node id, with a warning that bans can be evaded.
         reweight: how a weight between 0 and 1 takes effect: as fewer "examples", as a shorter "delta" to the
-            global model, or "auto": whichever the inner strategy honours.
+            global model, or "auto": whichever the inner strategy honors.
         aggregate: who aggregates, the "inner" strategy or the "guard"; then the inner strategy gets the
             guard's result from every accepted client, and so returns it. Must be said if the guard has
             stages or another aggregator than the mean.
@@ -113,7 +113,7 @@ class GuardedStrategy(Strategy):
         self.server = server or Server()
         self.parameters = [parameters] if isinstance(parameters, str) else parameters
         self.identity: Identity = identity
-        self.reweight = honoured(inner) if reweight == "auto" else reweight
+        self.reweight = honored(inner) if reweight == "auto" else reweight
         self.aggregate = who_aggregates(guard, aggregate)
         self.on_refusal = on_refusal
         self.silent = silent

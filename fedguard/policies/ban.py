@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
-from ..card import Card
-from ..errors import ParameterError
-from ..ledger import Ledger, Record
-from ..policy import Case, Decision, Policy, Sentence, Vote, against_most, check_share
-from ..round import ClientId
-from ..ties import levels, tolerance
+from ..contracts.card import Card
+from ..contracts.decision import Decision, PolicyInput, Sanction
+from ..contracts.policy import Policy, Vote, against_most, check_share
+from ..core.errors import ParameterError
+from ..core.ids import ClientId
+from ..core.ties import levels, tolerance
+from ..ledger.memory import Ledger, Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,8 +39,8 @@ class Ban(Policy):
             has earned one is excluded and keeps its strikes. Bounds the damage when honest clients are
             framed or a detector errs. Unusable updates are not counted.
         max_share: the largest share of suspects among the clients of a round that earns strikes, in (0, 1].
-        rule: how scores become suspects, see :mod:`fedguard.rules`.
-        vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
+        rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.
+        vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -90,7 +91,7 @@ class Ban(Policy):
         self.duration = duration
         self.parole = parole
 
-    def decide(self, case: Case) -> Decision:
+    def decide(self, case: PolicyInput) -> Decision:
         """Exclude the suspects and those on parole, and ban those with enough strikes."""
         suspects, phrases = self.suspects(case)
         most = against_most(suspects, self.max_share)
@@ -100,24 +101,24 @@ class Ban(Policy):
         reasons = []
         spared = self._spared(case, strikes)
         for i, (client, phrase) in enumerate(zip(case.client_ids, phrases, strict=True)):
-            sentence = Sentence(text="accepted")
+            sentence = Sanction(text="accepted")
             served = self._on_parole(case.ledger[client])
             if strikes[i]:
                 sentence = self.sentence(client, case.index, case.ledger)
             elif suspects[i]:
-                sentence = Sentence(text=f"excluded, no strike: {most or 'its update is zero'}")
+                sentence = Sanction(text=f"excluded, no strike: {most or 'its update is zero'}")
             elif served is not None:
                 weights[i] = 0.0
-                sentence = Sentence(text=f"excluded, on parole: round {served + 1} of {self.parole}")
+                sentence = Sanction(text=f"excluded, on parole: round {served + 1} of {self.parole}")
             if sentence.ban and i in spared:
-                sentence = Sentence(text=f"excluded, spared a ban: {self.max_bans} in this round already")
+                sentence = Sanction(text=f"excluded, spared a ban: {self.max_bans} in this round already")
             if sentence.ban:
                 bans[i] = sentence.until
             reasons.append(f"{sentence.text}: {phrase}")
         note = most and f"{most}: they are excluded, nobody gets a strike"
         return Decision(weights, suspects, tuple(reasons), bans, strikes=strikes, note=note)
 
-    def _spared(self, case: Case, strikes: NDArray[np.bool_]) -> set[int]:
+    def _spared(self, case: PolicyInput, strikes: NDArray[np.bool_]) -> set[int]:
         """The positions of those who have earned a ban, but are beyond the limit of a round."""
         if self.max_bans is None:
             return set()
@@ -132,7 +133,7 @@ class Ban(Policy):
         earned.sort(key=lambda i: (-worst[i], str(case.client_ids[i])))
         return set(earned[self.max_bans :])
 
-    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
+    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
         """One more strike, counted since the last ban and within the window; on parole, one is enough.
 
         A strike of the same round, which is judged again, counts once.
@@ -143,9 +144,9 @@ class Ban(Policy):
             since = max(since, index - self.window)
         count = 1 + sum(strike > since and strike != index for strike in record.strikes)
         if count < self.strikes and self._on_parole(record) is None:
-            return Sentence(text=f"excluded, strike {count} of {self.strikes}")
+            return Sanction(text=f"excluded, strike {count} of {self.strikes}")
         until = None if self.duration is None else index + self.duration
-        return Sentence(True, until, "banned for good" if until is None else f"banned until round {until}")
+        return Sanction(True, until, "banned for good" if until is None else f"banned until round {until}")
 
     def _on_parole(self, record: Record) -> int | None:
         """How many rounds of its parole a client has served; None if it is not on parole."""

@@ -9,15 +9,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..card import Card
-from ..errors import ParameterError
-from ..history import History
-from ..ledger import Ledger
-from ..policy import Case, Decision, Policy, Sentence, Vote, against_most, check_share
-from ..restored import numbers, pairs, whole_numbers
-from ..round import ClientId
-from ..state import State
-from ..ties import above, tolerance
+from ..contracts.card import Card
+from ..contracts.decision import Decision, PolicyInput, Sanction
+from ..contracts.policy import Policy, Vote, against_most, check_share
+from ..core.errors import ParameterError
+from ..core.history import History
+from ..core.ids import ClientId
+from ..core.restored import numbers, pairs, whole_numbers
+from ..core.state import State
+from ..core.ties import above, tolerance
+from ..ledger.memory import Ledger
 
 #: f(p) = κ p^(κ − 1): the smaller κ, the more a single small p counts.
 KAPPAS = (0.1, 0.25, 0.5)
@@ -82,7 +83,7 @@ class Evidence(Policy):
     The promise: an honest client is ever banned, in however many rounds, with P ≤ α / ``clients``, and any
     of at most ``clients`` honest ones with P ≤ α (a union bound), if, with ``rounds`` > 0, its scores and
     those of the first rounds are exchangeable (clean rounds, clients alike, no drift), or, with ``rounds``
-    = 0, it is a suspect with P ≤ ``rate`` in every round, whatever happened before. Under ``centre`` "own"
+    = 0, it is a suspect with P ≤ ``rate`` in every round, whatever happened before. Under ``center`` "own"
     exchangeable are the differences to the client's own mean in the first rounds: clients may differ in
     level; this holds approximately, and clients unknown by then are compared as they are. Nobody is banned
     in the first rounds. One round bans only if it can: k + 1 ≥ 5 · clients/α at the first one judged.
@@ -102,13 +103,13 @@ class Evidence(Policy):
         rounds: rounds to learn clean scores from; 0 trusts ``rate`` instead: scores of a model in training
             drift (docs/explanation/recommended-guard.md says how often the promise failed for that reason).
         rate: with ``rounds`` = 0, an honest client's chance to be a suspect in a round, in (0, 1).
-        centre: "none" compares scores as they are, "own" less the client's mean in the first rounds.
+        center: "none" compares scores as they are, "own" less the client's mean in the first rounds.
         share: of the wealth, spread anew every round, in [0, 1).
         memory: own scores kept per client and detector; beyond so many, the promise is approximate.
         max_unusable: unusable updates, the last one included, for which a client is banned; None never bans.
         max_share: the largest share of suspects among the clients of a round that is evidence, in (0, 1].
-        rule: how scores become suspects, see :mod:`fedguard.rules`.
-        vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
+        rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.
+        vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -132,7 +133,7 @@ class Evidence(Policy):
         clients: int = 1,
         rounds: int = 0,
         rate: float = 0.05,
-        centre: Literal["none", "own"] = "none",
+        center: Literal["none", "own"] = "none",
         share: float = 0.01,
         memory: int = 1000,
         max_unusable: int | None = 5,
@@ -150,9 +151,9 @@ class Evidence(Policy):
             raise ParameterError(
                 f"evidence: rounds is {rounds}, clients {clients}, memory {memory}; use 0, 1 and 1 or more"
             )
-        if centre not in ("none", "own") or (centre == "own" and rounds == 1):
+        if center not in ("none", "own") or (center == "own" and rounds == 1):
             raise ParameterError(
-                f"evidence: centre is {centre!r}; use 'none', or 'own' with more than 1 round to learn from"
+                f"evidence: center is {center!r}; use 'none', or 'own' with more than 1 round to learn from"
             )
         if max_unusable is not None and max_unusable < 1:
             raise ParameterError(
@@ -162,12 +163,12 @@ class Evidence(Policy):
         self.max_unusable, self.max_share = max_unusable, max_share
         self.lookback = 0 if max_unusable is None else max_unusable - 1
         self.alpha, self.clients, self.rounds, self.rate = alpha, clients, rounds, rate
-        self.centre, self.share, self.memory = centre, share, memory
+        self.center, self.share, self.memory = center, share, memory
         self._past: History[Past] = History()
         #: Per detector and round learnt from, pairs of client and score.
         self._clean: dict[str, list[list[tuple[ClientId, float]]]] = {}
 
-    def decide(self, case: Case) -> Decision:
+    def decide(self, case: PolicyInput) -> Decision:
         """Exclude the suspects, and ban those with too much evidence against them."""
         suspects, phrases = self.suspects(case)
         bans: dict[int, int | None] = {}
@@ -188,20 +189,20 @@ class Evidence(Policy):
         note = most and f"{most}: they are excluded, it is evidence against nobody"
         return Decision((~guilty).astype(float), guilty, tuple(reasons), bans, strikes=strikes, note=note)
 
-    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
+    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
         """One more unusable update; those that an unban has forgiven are no strikes any more."""
         if self.max_unusable is None:
-            return Sentence()
+            return Sanction()
         known = set(ledger[client].strikes) - {index}
         count = 1 + len(known.intersection(self._before(client).unusable))
         if count < self.max_unusable:
-            return Sentence(text=f"excluded, unusable update {count} of {self.max_unusable}")
-        return Sentence(True, None, f"banned for good: {count} unusable updates")
+            return Sanction(text=f"excluded, unusable update {count} of {self.max_unusable}")
+        return Sanction(True, None, f"banned for good: {count} unusable updates")
 
-    def _learning(self, case: Case) -> bool:
+    def _learning(self, case: PolicyInput) -> bool:
         return any(len(self._clean.get(name, ())) < self.rounds for name in case.scores)
 
-    def _wealth(self, case: Case, suspects: NDArray[np.bool_]) -> list[tuple[list[float], float]]:
+    def _wealth(self, case: PolicyInput, suspects: NDArray[np.bool_]) -> list[tuple[list[float], float]]:
         """Every client's bets after this round, and its p."""
         before = [self._before(client) for client in case.client_ids]
         if not case.scores or self._learning(case):
@@ -221,7 +222,7 @@ class Evidence(Policy):
             result.append((past.wealth if again or (grows and (most or case.idle(i))) else wealth, float(x)))
         return result
 
-    def _p_values(self, case: Case, before: list[Past]) -> tuple[NDArray[np.float64], float]:
+    def _p_values(self, case: PolicyInput, before: list[Past]) -> tuple[NDArray[np.float64], float]:
         """(n,) the smallest p of any detector, times their number; and the smallest that can be."""
         result = np.ones(len(case.client_ids))
         least, slack = 1.0, tolerance(len(case.client_ids))
@@ -249,7 +250,7 @@ class Evidence(Policy):
         for part in self._clean[name]:
             for client, score in part:
                 own.setdefault(client, []).append(score)
-        if self.centre == "none":
+        if self.center == "none":
             return np.array([score for scores in own.values() for score in scores]), {}
         several = {client: scores for client, scores in own.items() if len(scores) > 1}
         apart = [
@@ -259,7 +260,7 @@ class Evidence(Policy):
         ]
         return np.array(apart), {client: float(np.mean(scores)) for client, scores in several.items()}
 
-    def commit(self, case: Case, decision: Decision) -> None:
+    def commit(self, case: PolicyInput, decision: Decision) -> None:
         """Learn from one more clean round; after that, keep wealth and scores by client."""
         suspects, _ = self.suspects(case)
         if self._learning(case):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..card import Card
-from ..policy import Case, Decision, Policy, against_most
+from ..contracts.card import Card
+from ..contracts.decision import Decision, PolicyInput
+from ..contracts.policy import Policy, against_most
 
 
 class Exclude(Policy):
@@ -13,13 +14,13 @@ class Exclude(Policy):
     selects one, do that by design; any other verdict against most clients is to be doubted.
 
     Args:
-        rule: how scores become suspects, see :mod:`fedguard.rules`.
-        vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
+        rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.
+        vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
     """
 
     card = Card("exclude", "leave suspects out of this round", "FedGuard")
 
-    def decide(self, case: Case) -> Decision:
+    def decide(self, case: PolicyInput) -> Decision:
         """Exclude the suspects."""
         suspects, phrases = self.suspects(case)
         reasons = tuple(

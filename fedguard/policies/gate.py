@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..card import Card
-from ..detector import Detector
-from ..errors import ParameterError
-from ..ledger import Ledger
-from ..nested import PolicySpec, make
-from ..policy import Case, Decision, Policy, Sentence
-from ..round import ClientId
-from ..rules import Rule
-from ..state import State
+from ..contracts.card import Card
+from ..contracts.decision import Decision, PolicyInput, Sanction
+from ..contracts.detector import Detector
+from ..contracts.nested import PolicySpec, make
+from ..contracts.policy import Policy
+from ..contracts.rules import Rule
+from ..core.errors import ParameterError
+from ..core.ids import ClientId
+from ..core.state import State
+from ..ledger.memory import Ledger
 
 
 class Gate(Policy):
@@ -29,7 +30,7 @@ class Gate(Policy):
     Args:
         detector: the name of the guard's detector that opens the gate; the first one if absent.
         policy: what acts while the gate is open: a name, or a mapping with name and parameters.
-        rule: how the gate's own scores become suspects, see :mod:`fedguard.rules`.
+        rule: how the gate's own scores become suspects, see :mod:`fedguard.contracts.rules`.
 
     Raises:
         ParameterError: the inner policy cannot be built or is a gate itself.
@@ -68,7 +69,7 @@ class Gate(Policy):
         gate = self._gate(list(detectors))
         self.policy.check({n: d for n, d in detectors.items() if n != gate} or dict(detectors))
 
-    def decide(self, case: Case) -> Decision:
+    def decide(self, case: PolicyInput) -> Decision:
         """Let everybody through unless the gate's detector suspects anybody."""
         if not case.scores:  # nobody could be scored: no question of the gate
             return self.policy.decide(case)
@@ -83,7 +84,7 @@ class Gate(Policy):
         reasons = tuple(f"{reason}; {opened}" for reason in decision.reasons)
         return dataclasses.replace(decision, reasons=reasons)
 
-    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sentence:
+    def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
         """What the inner policy says: an unusable update is no question of the gate."""
         return self.policy.sentence(client, index, ledger)
 
@@ -91,7 +92,7 @@ class Gate(Policy):
         """The inner policy's business, like ``sentence``."""
         self.policy.commit_unusable(clients, index)
 
-    def commit(self, case: Case, decision: Decision) -> None:
+    def commit(self, case: PolicyInput, decision: Decision) -> None:
         """The gate's rule and the inner policy remember on their own."""
         name = self._gate(list(case.scores))
         self.rule.commit({name: case.scores[name]})
@@ -109,6 +110,6 @@ class Gate(Policy):
     def _gate(self, detectors: list[str]) -> str:
         return self.detector or detectors[0]
 
-    def _inner(self, case: Case, gate: str) -> Case:
+    def _inner(self, case: PolicyInput, gate: str) -> PolicyInput:
         others = {name: scores for name, scores in case.scores.items() if name != gate}
         return dataclasses.replace(case, scores=others or case.scores)

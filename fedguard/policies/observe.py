@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..card import Card
-from ..policy import Case, Decision, Policy
+from ..contracts.card import Card
+from ..contracts.decision import Decision, PolicyInput
+from ..contracts.policy import Policy
 
 
 class Observe(Policy):
     """Everybody contributes in full; suspects are reported only.
 
     Args:
-        rule: how scores become suspects, see :mod:`fedguard.rules`.
-        vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
+        rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.
+        vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
     """
 
     card = Card("observe", "report suspects, let everybody contribute", "FedGuard")
 
-    def decide(self, case: Case) -> Decision:
+    def decide(self, case: PolicyInput) -> Decision:
         """Weight 1 for everybody."""
         suspects, phrases = self.suspects(case)
         reasons = tuple(f"observed: {p}" for p in phrases)

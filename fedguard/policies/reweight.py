@@ -6,18 +6,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..card import Card
-from ..detector import Detector
-from ..errors import ParameterError
-from ..policy import Case, Decision, Policy
+from ..contracts.card import Card
+from ..contracts.decision import Decision, PolicyInput
+from ..contracts.detector import Detector
+from ..contracts.policy import Policy
+from ..core.errors import ParameterError
 
 
 class Reweight(Policy):
     """weight_i = the product of the detectors' own weights, as FoolsGold and FLTrust define them.
 
     Args:
-        rule: how scores become suspects, which are reported only, see :mod:`fedguard.rules`.
-        vote: how several detectors agree on a suspect, see :class:`fedguard.policy.Policy`.
+        rule: how scores become suspects, which are reported only, see :mod:`fedguard.contracts.rules`.
+        vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
 
     Source: Fung et al., FoolsGold, RAID 2020; Cao et al., FLTrust, NDSS 2021.
     """
@@ -33,7 +34,7 @@ class Reweight(Policy):
                 "does not; use policy exclude or ban"
             )
 
-    def decide(self, case: Case) -> Decision:
+    def decide(self, case: PolicyInput) -> Decision:
         """Multiply the detectors' weights."""
         suspects, phrases = self.suspects(case)
         weights = np.ones(len(phrases))

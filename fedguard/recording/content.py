@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import FedGuardError, ParameterError, ResultsError
-from ..files import is_file, save_tensors
-from ..guard import Outcome
-from ..round import Round
-from ..server import Server
-from ..training import LocalTraining
+from ..contracts.local_training import LocalTraining
+from ..contracts.outcome import Outcome
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..core.errors import FedGuardError, ParameterError, ResultsError
+from ..core.files import is_file, save_tensors
 from .index import Precision
 from .words import Words
 

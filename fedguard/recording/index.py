@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import ResultsError
-from ..files import why, write_file
+from ..core.errors import ResultsError
+from ..core.files import why, write_file
 from .words import LARGEST
 
 #: The most bytes of an index: that of some 300,000 rounds.

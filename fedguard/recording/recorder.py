@@ -11,10 +11,10 @@ from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 
-from ..errors import ParameterError, ResultsError
-from ..files import refuse_link, sha256_of, sync_folder, why, write_atomically
-from ..guard import Outcome
-from ..round import Round
+from ..contracts.outcome import Outcome
+from ..contracts.round import Round
+from ..core.errors import ParameterError, ResultsError
+from ..core.files import refuse_link, sha256_of, sync_folder, why, write_atomically
 from .content import kept_columns, save_round
 from .index import INDEX, Entry, Index, Precision, read_index, round_file, write_index
 

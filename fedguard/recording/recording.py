@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import ResultsError
-from ..files import sha256_of
+from ..core.errors import ResultsError
+from ..core.files import sha256_of
 from .content import Recorded, load_round, load_words
 from .index import INDEX, OLD_INDEX, Entry, Index, read_index
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..errors import ResultsError
-from ..guard import Guard, Outcome
-from ..round import Round
-from ..server import Server
-from ..threads import single_thread
+from ..contracts.outcome import Outcome
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..core.errors import ResultsError
+from ..core.threads import single_thread
+from ..guard import Guard
 from .content import Recorded
 from .recording import Recording
 

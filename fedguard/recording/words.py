@@ -32,7 +32,7 @@ Id = Annotated[Any, AfterValidator(_id)]
 
 
 class Training(BaseModel):
-    """The fields of :class:`fedguard.training.LocalTraining`."""
+    """The fields of :class:`fedguard.contracts.local_training.LocalTraining`."""
 
     model_config = ConfigDict(extra="forbid")
     epochs: Positive | None

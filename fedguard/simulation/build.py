@@ -6,11 +6,11 @@ import functools
 import inspect
 from typing import Any
 
-from ..aggregator import Aggregator
-from ..attack import Attack
+from ..contracts.aggregator import Aggregator
+from ..contracts.attack import Attack
+from ..contracts.nested import change_nested
+from ..contracts.registry import REGISTRIES
 from ..guard import Guard
-from ..nested import change_nested
-from ..registry import REGISTRIES
 from .settings import AttackSpec, Cell, Defense, Settings, Spec
 
 #: The kinds of methods that are told how many clients are assumed to be malicious; attackers know.
@@ -18,13 +18,13 @@ TOLD = ("detectors", "stages", "aggregators")
 
 
 def build_attack(cell: Cell) -> Attack:
-    """The cell's attack. Defences that it is given as parameters are told the cell's assumption."""
+    """The cell's attack. Defenses that it is given as parameters are told the cell's assumption."""
     attack: Attack = _make("attacks", cell.attack, cell)
     return attack
 
 
 def build_guard(cell: Cell) -> Guard:
-    """The cell's defence. Methods that take ``num_malicious`` are told the cell's assumption."""
+    """The cell's defense. Methods that take ``num_malicious`` are told the cell's assumption."""
     defense = cell.defense
     return Guard(
         [_make("detectors", spec, cell) for spec in defense.detector],
@@ -42,7 +42,7 @@ def build_aggregator(cell: Cell) -> Aggregator:
 
 
 def resolve_defense(defense: Defense, settings: Settings) -> Defense:
-    """The same defence with every default, and what its methods are told, spelled out.
+    """The same defense with every default, and what its methods are told, spelled out.
 
     Under FLCert each group is told its own share, which no single number can spell out: it stays open.
     So it does in a suite with a grid, whose points may differ in it.

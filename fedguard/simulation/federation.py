@@ -17,16 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attack import Attack, Received, UpdateView
-from ..errors import ParameterError
-from ..guard import Guard, Outcome
-from ..model import mean_of, with_statistics
-from ..round import ClientId, Round
-from ..seeds import generator
-from ..server import Server, map_in_order
-from ..state import State
-from ..template import weighted_median
-from ..training import side_by_side
+from ..contracts.attack import Attack, Received, UpdateView
+from ..contracts.outcome import Outcome
+from ..contracts.round import Round
+from ..contracts.server import Server, map_in_order
+from ..core.errors import ParameterError
+from ..core.ids import ClientId
+from ..core.seeds import generator
+from ..core.state import State
+from ..exchange.template import weighted_median
+from ..guard import Guard
+from ..training.local import side_by_side
+from ..training.parameters import mean_of, with_statistics
 from .build import build_attack, build_guard
 from .jobs import TrainJob, test_job, train_job
 from .records import ClientRow, RoundRecord
@@ -57,7 +59,7 @@ class Progress:
 
 
 class Federation:
-    """One simulated federation under one attack and one defence.
+    """One simulated federation under one attack and one defense.
 
     Args:
         cell: all settings.

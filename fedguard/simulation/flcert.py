@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from ..contracts.server import map_in_order
+from ..core.seeds import numpy_generator
+from ..core.state import State
 from ..guard import Guard
-from ..model import predict, with_statistics
-from ..seeds import numpy_generator
-from ..server import map_in_order
-from ..state import State
+from ..training.parameters import predict, with_statistics
 from .federation import NOBODY, Federation, Map
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
@@ -53,7 +53,7 @@ def certified(votes: Tensor, labels: Tensor) -> Tensor:
 
 
 class FLCert:
-    """N federations side by side; the test set is labelled by majority vote, ties to the smaller label.
+    """N federations side by side; the test set is labeled by majority vote, ties to the smaller label.
 
     Each group has its own guard, told the group's share of the assumed attackers. The attacker sees one
     group at a time. Reports the certified accuracy: the share of test samples that as many malicious

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from ..attack import TrainView
-from ..model import with_statistics, wrong_and_loss
-from ..seeds import generator
-from ..training import Trained, trained
+from ..contracts.attack import TrainView
+from ..core.seeds import generator
+from ..training.local import Trained, trained
+from ..training.parameters import with_statistics, wrong_and_loss
 from .build import build_attack
 from .setup import cell_of, setup_of, test_batches, training_data
 

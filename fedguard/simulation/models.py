@@ -1,4 +1,4 @@
-"""Models by name, initialised from a generator of their own."""
+"""Models by name, initialized from a generator of their own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import ParameterError
-from ..params import check_params, nearest
+from ..core.errors import ParameterError
+from ..core.params import check_params, nearest
 
 Shape = tuple[int, ...]
 Norm = Literal["group", "batch"]
-#: Groups of channels that resnet20 normalises together.
+#: Groups of channels that resnet20 normalizes together.
 GROUPS = 8
 
 
@@ -94,7 +94,7 @@ class _Cnn(nn.Sequential):
 
 
 class FedredefenseFmnistCnn(_Cnn):
-    """3×3×30, pool, 3×3×50, pool, 100, L: 139,960 parameters on 28×28 grey images.
+    """3×3×30, pool, 3×3×50, pool, 100, L: 139,960 parameters on 28×28 gray images.
 
     Source: Xie et al., FedREDefense, ICML 2024, Table 5; no padding, which the table leaves open.
     """
@@ -105,7 +105,7 @@ class FedredefenseFmnistCnn(_Cnn):
 
 
 class FedredefenseCifarCnn(_Cnn):
-    """3×3×32, pool, 3×3×64, pool, 512, L: 1,204,682 parameters on 32×32 colour images.
+    """3×3×32, pool, 3×3×64, pool, 512, L: 1,204,682 parameters on 32×32 color images.
 
     Source: Xie et al., FedREDefense, ICML 2024, Table 6; no padding, which the table leaves open.
     """
@@ -254,7 +254,7 @@ MODELS: dict[str, type[nn.Module]] = {
 def build_model(
     name: str, input_shape: Shape, num_classes: int, generator: torch.Generator, **params: Any
 ) -> nn.Module:
-    """A model of :data:`MODELS`, initialised as torch does by default but from ``generator`` only.
+    """A model of :data:`MODELS`, initialized as torch does by default but from ``generator`` only.
 
     Args:
         name: its name.
@@ -274,7 +274,7 @@ def build_model(
         model = MODELS[name](tuple(input_shape), num_classes, **checked)
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            _initialise(layer, generator)
+            _initialize(layer, generator)
         elif isinstance(layer, nn.LSTM):
             for weights in layer.parameters():
                 nn.init.uniform_(weights, -(layer.hidden_size**-0.5), layer.hidden_size**-0.5, generator)
@@ -296,7 +296,7 @@ def _check_size(name: str, input_shape: Shape, num_classes: int, params: dict[st
 
 
 @torch.no_grad()
-def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
+def _initialize(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
     """Weights and bias ~ U(−1/√fan_in, 1/√fan_in): Kaiming with a = √5, then torch's rule for the bias."""
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     if layer.bias is not None:

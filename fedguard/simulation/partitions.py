@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ParameterError
-from ..params import check_params, nearest
+from ..core.errors import ParameterError
+from ..core.params import check_params, nearest
 
 #: The samples of each client.
 Partition = list[NDArray[np.int64]]

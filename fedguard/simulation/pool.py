@@ -18,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ..errors import FedGuardError, ParameterError, ResultsError
-from ..files import why
-from ..interrupts import deferred, leave_to_parent
-from ..server import map_in_order
-from ..threads import single_thread, stay_single_threaded
+from ..contracts.server import map_in_order
+from ..core.errors import FedGuardError, ParameterError, ResultsError
+from ..core.files import why
+from ..core.interrupts import deferred, leave_to_parent
+from ..core.threads import single_thread, stay_single_threaded
 from .packing import Mapped, pack, unpack
 
 T = TypeVar("T")

@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..errors import ParameterError, ResultsError
-from ..guard import Outcome
+from ..contracts.outcome import Outcome
+from ..contracts.round import Round
+from ..contracts.server import Server, map_in_order
+from ..core.errors import ParameterError, ResultsError
+from ..core.ids import ClientId
+from ..core.state import State
 from ..recording import Recorder, Recording
 from ..recording.replay import seen
-from ..round import ClientId, Round
-from ..server import Server, map_in_order
-from ..state import State
 from .federation import Federation, Map, Progress
 from .records import ClientRow, RoundRecord
 from .settings import Cell
@@ -160,7 +161,7 @@ class Roster:
 
 
 class RecordedFederation:
-    """A recording in the place of an undefended federation: defences can watch it (see ``Shadow``).
+    """A recording in the place of an undefended federation: defenses can watch it (see ``Shadow``).
 
     They see what the detectors saw when it was recorded: clients that were banned then are not there.
 

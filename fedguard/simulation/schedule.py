@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
-from ..seeds import numpy_generator
+from ..core.seeds import numpy_generator
 from .base import Model
 
 

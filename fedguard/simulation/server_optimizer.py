@@ -1,11 +1,11 @@
-"""Server optimisers: how the global model moves along the aggregate."""
+"""Server optimizers: how the global model moves along the aggregate."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..state import State
+from ..core.state import State
 from .settings import ServerSettings
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from ..too_few import OnTooFew
+from ..judging.too_few import OnTooFew
 from .base import Model
 from .schedule import Schedule
 
@@ -125,7 +125,7 @@ class TrainingSettings(Model):
     """Local training: SGD for some epochs, or for some steps.
 
     ``steps: 1`` with a batch as large as a client's data is FedSGD: the update is −lr times the gradient.
-    What each setting means is said in :class:`fedguard.training.LocalTraining`.
+    What each setting means is said in :class:`fedguard.contracts.local_training.LocalTraining`.
     """
 
     epochs: int | None = Field(None, ge=1, le=MAX_COUNT)
@@ -145,7 +145,7 @@ class TrainingSettings(Model):
 
 
 class Settings(Model):
-    """Everything about a federation but the attack, the defence and the seed.
+    """Everything about a federation but the attack, the defense and the seed.
 
     Attributes:
         data: data set, see ``fedguard list datasets``.
@@ -154,7 +154,7 @@ class Settings(Model):
             resnet20, bilstm.
         clients: how many there are.
         malicious: how many of them are malicious; the truth, known to metrics and the attacker only.
-        assumed_malicious: what a defence is told; ``malicious`` if absent.
+        assumed_malicious: what a defense is told; ``malicious`` if absent.
         rounds: rounds of training.
         participation: the share of clients asked in each round.
         test_every: the global model is tested after every so many rounds, and after the last one; in between
@@ -187,7 +187,7 @@ class Settings(Model):
 
     @property
     def assumed(self) -> int:
-        """The number of malicious clients that defences are told."""
+        """The number of malicious clients that defenses are told."""
         return self.malicious if self.assumed_malicious is None else self.assumed_malicious
 
     @property
@@ -205,20 +205,20 @@ class Settings(Model):
         return (index + 1) % self.test_every == 0 or index == self.rounds - 1
 
 
-#: "closed": the defence acts. "shadow": it watches a federation in which nobody does. "recorded": it watches
+#: "closed": the defense acts. "shadow": it watches a federation in which nobody does. "recorded": it watches
 #: a recording.
 Mode = Literal["closed", "shadow", "recorded"]
 
 
 class Cell(Settings):
-    """One run: a federation with one attack, one defence and one seed.
+    """One run: a federation with one attack, one defense and one seed.
 
     Attributes:
         attack_label: what the suite calls the attack.
         attack: the attack and its schedule.
-        defense_label: what the suite calls the defence.
-        defense: the defence.
-        mode: whether the defence acts or only watches.
+        defense_label: what the suite calls the defense.
+        defense: the defense.
+        mode: whether the defense acts or only watches.
         seed: of everything random.
         point: where in the suite's grid it lies: key path → value.
     """

@@ -15,27 +15,28 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..attack import Attack, DataView, Samples
-from ..card import Method
-from ..detector import NEEDS, check_needs
-from ..errors import FedGuardError, ParameterError
-from ..files import save_tensors
+from ..contracts.attack import Attack, DataView
+from ..contracts.card import Method
+from ..contracts.data import LabeledData, Samples, Share
+from ..contracts.detector import NEEDS, check_needs
+from ..contracts.local_training import LocalTraining
+from ..contracts.server import Server, map_in_order
+from ..core.errors import FedGuardError, ParameterError
+from ..core.files import save_tensors
+from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
-from ..metrics import label_skew
-from ..model import batches, flat_parameters, flat_statistics
-from ..seeds import derive, generator, numpy_generator
-from ..server import Labelled, Server, Share, map_in_order
-from ..training import LocalTraining
+from ..training.parameters import batches, flat_parameters, flat_statistics
 from .build import build_attack
 from .datasets import Dataset, load_dataset
 from .models import build_model
 from .partitions import make_partition
 from .pool import scratch, shared
 from .settings import AttackSpec, Cell, Defense
+from .skew import label_skew
 
 
 class Setup:
-    """A federation before its first round, the same for every attack and defence of a seed.
+    """A federation before its first round, the same for every attack and defense of a seed.
 
     Args:
         cell: its settings and seed.
@@ -85,8 +86,8 @@ class Setup:
         #: In the order in which they are compromised.
         self.malicious: list[int] = chosen.tolist()
 
-    def _held_out(self, index: Tensor) -> Labelled | None:
-        return self.dataset.labelled(self.dataset.train.take(index)) if len(index) else None
+    def _held_out(self, index: Tensor) -> LabeledData | None:
+        return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
 
     def client_samples(self, client: int) -> Samples:
         """A client's own samples, before anything is poisoned."""
@@ -94,7 +95,7 @@ class Setup:
 
     @property
     def label_skew(self) -> NDArray[np.float64]:
-        """(n,) how far each client's labels are from everybody's, see :func:`fedguard.metrics.label_skew`."""
+        """(n,) how far each client's labels are from everybody's, see :func:`fedguard.simulation.skew.label_skew`."""
         labels = self.dataset.train.labels
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
@@ -162,7 +163,7 @@ def cell_of(cell_json: str) -> Cell:
 
 
 def setup_for(cell: Cell) -> Setup:
-    """The setup of a cell, shared by all attacks and defences; the last few are kept."""
+    """The setup of a cell, shared by all attacks and defenses; the last few are kept."""
     return _setup(_key(cell, AttackSpec(name="none")))
 
 
@@ -184,13 +185,13 @@ def _key(cell: Cell, attack: AttackSpec) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _keys(cell_json: str) -> tuple[str, str]:
-    """What the setup of a cell depends on, and what its poisoned data do: neither on the defence."""
+    """What the setup of a cell depends on, and what its poisoned data do: neither on the defense."""
     cell = cell_of(cell_json)
     attack = AttackSpec(name=cell.attack.name, **cell.attack.params)  # whatever its schedule is
     return _key(cell, AttackSpec(name="none")), _key(cell, attack)
 
 
-def training_data(cell_json: str, client: int, attacking: bool) -> Labelled | Share:
+def training_data(cell_json: str, client: int, attacking: bool) -> LabeledData | Share:
     """What a client trains on: its own samples, poisoned if it is attacking and the attack does that."""
     setup, key = setup_of(cell_json), _keys(cell_json)[1]
     if attacking and _poisons(key):
@@ -207,8 +208,8 @@ def poisons(attack: Attack) -> bool:
 def poisoned_differ(cell_json: str, client: int) -> bool:
     """Whether the attack changes anything about a client's training data."""
     setup, poisoned = setup_of(cell_json), training_data(cell_json, client, attacking=True)
-    own = setup.dataset.labelled(setup.client_samples(client))
-    return isinstance(poisoned, Labelled) and not all(map(torch.equal, own, poisoned))
+    own = setup.dataset.labeled(setup.client_samples(client))
+    return isinstance(poisoned, LabeledData) and not all(map(torch.equal, own, poisoned))
 
 
 @functools.lru_cache(maxsize=64)
@@ -217,8 +218,8 @@ def _poisons(key: str) -> bool:
 
 
 @functools.lru_cache(maxsize=512)
-def _poisoned(key: str, client: int) -> Labelled:
-    """The poisoned data of a client, made once for all defences, and by one worker for all."""
+def _poisoned(key: str, client: int) -> LabeledData:
+    """The poisoned data of a client, made once for all defenses, and by one worker for all."""
     folder = scratch()
     if folder is None:
         return _poison(key, client)
@@ -226,10 +227,10 @@ def _poisoned(key: str, client: int) -> Labelled:
     with FileLock(f"{path}.lock"):
         if not path.exists():
             save_tensors(_poison(key, client)._asdict(), path)
-        return Labelled(**load_file(path))
+        return LabeledData(**load_file(path))
 
 
-def _poison(key: str, client: int) -> Labelled:
+def _poison(key: str, client: int) -> LabeledData:
     cell, setup = cell_of(key), setup_of(key)
     view = DataView(
         rank=sorted(setup.malicious).index(client),
@@ -238,21 +239,21 @@ def _poison(key: str, client: int) -> Labelled:
         generator=generator(cell.seed, "attack data", client),
     )
     samples = build_attack(cell).poison_data(setup.client_samples(client), view)
-    return setup.dataset.labelled(samples)
+    return setup.dataset.labeled(samples)
 
 
-def test_batches(cell_json: str, targeted: bool) -> list[Labelled]:
+def test_batches(cell_json: str, targeted: bool) -> list[LabeledData]:
     """The test set in batches: as it is, or the samples and target labels of the attack's trial."""
     return _trial_batches(_keys(cell_json)[1]) if targeted else batches(setup_of(cell_json).test)
 
 
 @functools.lru_cache(maxsize=4)
-def _trial_batches(key: str) -> list[Labelled]:
+def _trial_batches(key: str) -> list[LabeledData]:
     cell, setup = cell_of(key), setup_of(key)
     trial = build_attack(cell).trial(setup.dataset.test, setup.dataset.num_classes)
     if trial is None:
         return []
-    return batches(Labelled(setup.dataset.normalise(trial.samples.pixels), trial.target))
+    return batches(LabeledData(setup.dataset.normalize(trial.samples.pixels), trial.target))
 
 
 @contextlib.contextmanager

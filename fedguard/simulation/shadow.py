@@ -1,14 +1,15 @@
-"""Shadow mode: many defences watch one federation in which none of them acts."""
+"""Shadow mode: many defenses watch one federation in which none of them acts."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
 
-from ..errors import FedGuardError
-from ..guard import Guard, Outcome
-from ..server import map_in_order
-from ..state import State
+from ..contracts.outcome import Outcome
+from ..contracts.server import map_in_order
+from ..core.errors import FedGuardError
+from ..core.state import State
+from ..guard import Guard
 from .build import build_guard
 from .federation import Federation, Map, Progress
 from .recorded import RecordedFederation
@@ -17,7 +18,7 @@ from .settings import Cell, Defense
 
 
 class Watcher:
-    """A defence that sees every round, remembers, bans in its own ledger, and changes nothing.
+    """A defense that sees every round, remembers, bans in its own ledger, and changes nothing.
 
     Args:
         cell: its settings.
@@ -26,7 +27,7 @@ class Watcher:
 
     Attributes:
         cell: its settings.
-        guard: the defence.
+        guard: the defense.
         records: what it said, round by round.
         error: why it stopped watching; empty if it did not.
     """
@@ -72,13 +73,13 @@ class Watcher:
 
 
 class Shadow:
-    """One undefended federation (FedAvg) under one attack, and the defences that watch it.
+    """One undefended federation (FedAvg) under one attack, and the defenses that watch it.
 
-    TACC and ASR are those of the undefended model. An attack that knows the defence meets none. Cells with a
+    TACC and ASR are those of the undefended model. An attack that knows the defense meets none. Cells with a
     recording watch that instead; nothing is trained then, and TACC and ASR are unknown.
 
     Args:
-        cells: one for every watcher; they differ in their defence only.
+        cells: one for every watcher; they differ in their defense only.
         map: runs independent work.
     """
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..server import Server
-from ..stage import Stage
-from ..updates import Updates
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..contracts.stage import Stage
+from ..core.errors import ParameterError
+from ..geometry.updates import Updates
 
 LARGEST = np.finfo(np.float64).max
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..server import Server
-from ..stage import Stage
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..contracts.stage import Stage
+from ..core.errors import ParameterError
 from .norm_clipping import clipped
 
 LARGEST = torch.finfo(torch.float32).max

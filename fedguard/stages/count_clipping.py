@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..stage import Stage
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.stage import Stage
+from ..core.errors import ParameterError
 
 
 class CountClipping(Stage):

@@ -6,10 +6,10 @@ import math
 
 from torch import Tensor
 
-from ..card import Card
-from ..errors import NeedError, ParameterError
-from ..round import Round
-from ..stage import Stage
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.stage import Stage
+from ..core.errors import NeedError, ParameterError
 from .clip_and_noise import gaussian
 
 

@@ -1,4 +1,4 @@
-"""Nearest-neighbour mixing: every update becomes the mean of those closest to it."""
+"""Nearest-neighbor mixing: every update becomes the mean of those closest to it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..stage import Stage
-from ..ties import levels, tolerance
-from ..updates import Updates
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.stage import Stage
+from ..core.errors import ParameterError
+from ..core.ties import levels, tolerance
+from ..geometry.updates import Updates
 
 
 class NearestNeighborMixing(Stage):
@@ -28,7 +28,7 @@ class NearestNeighborMixing(Stage):
 
     card = Card(
         "nearest_neighbor_mixing",
-        "replace every update by the mean of its neighbours",
+        "replace every update by the mean of its neighbors",
         "Allouah et al., Fixing by Mixing, AISTATS 2023",
     )
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..stage import Stage
-from ..updates import Updates
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.stage import Stage
+from ..core.errors import ParameterError
+from ..geometry.updates import Updates
 
 #: Which norm of a round stands for all.
 Typical: TypeAlias = Literal["median", "mean"]

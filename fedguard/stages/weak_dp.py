@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..card import Card
-from ..errors import ParameterError
-from ..round import Round
-from ..stage import Stage
+from ..contracts.card import Card
+from ..contracts.round import Round
+from ..contracts.stage import Stage
+from ..core.errors import ParameterError
 from .clip_and_noise import gaussian
 from .norm_clipping import clipped
 

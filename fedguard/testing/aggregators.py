@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..aggregator import Aggregator
-from ..errors import TooFewClientsError
-from ..registry import aggregators
-from ..round import Round
-from ..state import pack, unpack
+from ..contracts.aggregator import Aggregator
+from ..contracts.registry import aggregators
+from ..contracts.round import Round
+from ..core.errors import TooFewClientsError
+from ..core.state import pack, unpack
 from .core import Check, Report, Untouched, carded, documented, require, resolve, run
 from .federation import N, federation, fresh
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attack import KNOWLEDGE, Attack, DataView, Samples, UpdateView
-from ..errors import FedGuardError, KnowledgeError
+from ..contracts.attack import KNOWLEDGE, Attack, DataView, UpdateView
+from ..contracts.data import Samples
+from ..contracts.registry import attacks, make_aggregator
+from ..core.errors import FedGuardError, KnowledgeError
+from ..core.state import pack, unpack
 from ..guard import Guard
-from ..registry import attacks, make_aggregator
-from ..state import pack, unpack
 from .core import Check, Report, Untouched, carded, documented, require, resolve, run
 
 N, M, D, SHAPE, CLASSES = 10, 3, 40, (1, 8, 8), 10

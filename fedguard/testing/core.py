@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from ..card import Method
-from ..registry import Registry
-from ..threads import single_thread
+from ..contracts.card import Method
+from ..contracts.registry import Registry
+from ..core.threads import single_thread
 
 #: A check gets the case at hand and raises if it fails; its docstring says what it checks, then what to do.
 Check: TypeAlias = Callable[[Any], None]

@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from ..detector import Detector
-from ..round import Round
+from ..contracts.detector import Detector
+from ..contracts.round import Round
 from .core import Result
 
 
@@ -18,7 +18,7 @@ def measure_cost(detector: Detector) -> Result:
     matrix = torch.randn((100, 100_000), generator=torch.Generator().manual_seed(0))
     round = Round(matrix, global_params=torch.zeros(100_000))
     start = time.perf_counter()
-    _ = round.with_updates(matrix.clone()).updates.gram
+    _ = round.with_updates(matrix.clone()).updates.centered_gram
     gram = time.perf_counter() - start
     start = time.perf_counter()
     detector(round)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..aggregators.mean import Mean
-from ..detector import Detector
-from ..errors import FedGuardError, NeedError, ParameterError
+from ..contracts.detector import Detector
+from ..contracts.policy import Policy
+from ..contracts.registry import detectors, policies
+from ..contracts.round import Round
+from ..contracts.scores import Scores
+from ..contracts.server import Server
+from ..core.errors import FedGuardError, NeedError, ParameterError
+from ..core.state import pack, unpack
+from ..geometry.updates import Updates
 from ..guard import Guard
-from ..policy import Policy
-from ..registry import detectors, policies
-from ..round import Round
-from ..scores import Scores
-from ..server import Server
-from ..state import pack, unpack
-from ..updates import Updates
 from .core import Check, Report, Untouched, carded, documented, require, resolve, run
 from .cost import measure_cost
 from .federation import IDS, N, federation, fresh
@@ -72,7 +72,7 @@ def _same(a: Scores, b: Scores, what: str) -> None:
 def _well_formed(scores: Scores, n: int) -> None:
     require(scores.values.shape == (n,), f"scores of shape {scores.values.shape} for {n} clients")
     require(not np.isnan(scores.values).any(), "a score is NaN")
-    require(scores.suspects is None or scores.why, "it names suspects without saying why (`Scores.why`)")
+    require(scores.suspects is None or scores.reason, "it names suspects without saying why (`Scores.why`)")
     if scores.weights is not None:
         require(((scores.weights >= 0) & (scores.weights <= 1)).all(), "weights are not in [0, 1]")
     require(

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..attack import Samples
-from ..model import flat_parameters
-from ..round import Round
-from ..seeds import generator
-from ..server import Labelled, Server
-from ..threads import single_thread
-from ..training import LocalTraining, train_client
+from ..contracts.data import LabeledData, Samples
+from ..contracts.local_training import LocalTraining
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..core.seeds import generator
+from ..core.threads import single_thread
+from ..training.local import train_client
+from ..training.parameters import flat_parameters
 
 N, SHAPE, CLASSES = 8, (1, 8, 8), 10
 #: Integers and strings, in no order.
@@ -49,8 +50,8 @@ def federation() -> tuple[Round, ...]:
         model=small_model(),
         input_shape=SHAPE,
         num_classes=CLASSES,
-        validation=Labelled(pixels[:80], labels[:80]),
-        root=Labelled(pixels[80:160], labels[80:160]),
+        validation=LabeledData(pixels[:80], labels[:80]),
+        root=LabeledData(pixels[80:160], labels[80:160]),
         training=TRAINING,
         seed=1,
     )
@@ -68,7 +69,7 @@ def _train(start: Tensor, client: int, index: int) -> Tensor:
     pixels, labels = digits()
     own = torch.tensor([(client + k) % CLASSES for k in (0, 1, 3, 7)])
     mine = torch.isin(labels, own).nonzero().flatten()[160:]
-    data = Labelled(pixels[mine], labels[mine])
+    data = LabeledData(pixels[mine], labels[mine])
     return train_client(small_model(), start, data, TRAINING, generator(client, "checks", index))
 
 

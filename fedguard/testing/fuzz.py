@@ -28,13 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import FedGuardError, TooFewClientsError
-from ..files import write_file
-from ..guard import Guard, Outcome
-from ..registry import REGISTRIES, make_policy
-from ..round import ClientId, Round
-from ..state import pack, unpack
-from ..threads import single_thread
+from ..contracts.outcome import Outcome
+from ..contracts.registry import REGISTRIES, make_policy
+from ..contracts.round import Round
+from ..core.errors import FedGuardError, TooFewClientsError
+from ..core.files import write_file
+from ..core.ids import ClientId
+from ..core.state import pack, unpack
+from ..core.threads import single_thread
+from ..guard import Guard
 from .core import require, variants
 from .fuzzing import KINDS as INPUTS
 from .hostile_rounds import CHEAP, CLIENTS_MAY_SEND, KINDS, Draft, draft
@@ -280,7 +282,7 @@ def mutated(
     kinds: Sequence[str], cases: int, first: int = 0, workers: int | None = None
 ) -> tuple[str, list[str]]:
     """Mutants of replies and files: the table, which is printed, and the failures."""
-    from ..commands.common import cores
+    from ..cli.common import cores
     from .fuzzing.driver import fuzz_in_workers
     from .fuzzing.table import failures_of, table
 

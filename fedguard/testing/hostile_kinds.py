@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..round import Round
-from ..seeds import generator
-from ..server import Labelled, Server
-from ..training import LocalTraining
+from ..contracts.data import LabeledData
+from ..contracts.local_training import LocalTraining
+from ..contracts.round import Round
+from ..contracts.server import Server
+from ..core.seeds import generator
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -152,7 +153,7 @@ def _one_class(draft: Draft) -> None:
     server = draft.server
     if server is not None and server.validation is not None:
         labels = torch.zeros_like(server.validation.labels)
-        draft.server = server_of_everything(Labelled(server.validation.inputs, labels))
+        draft.server = server_of_everything(LabeledData(server.validation.inputs, labels))
 
 
 SIZES: dict[str, Kind] = {
@@ -300,7 +301,7 @@ def _elsewhere(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to("cuda" if torch.cuda.is_available() else "meta")
 
 
-def server_of_everything(validation: Labelled | None = None) -> Server:
+def server_of_everything(validation: LabeledData | None = None) -> Server:
     """A server that owns everything a method can need, all of it tiny; the same every time."""
     draw = generator(0, "server of hostile rounds")
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
@@ -313,8 +314,8 @@ def server_of_everything(validation: Labelled | None = None) -> Server:
         model=model,
         input_shape=(1, 2, 2),
         num_classes=3,
-        validation=validation or Labelled(inputs[:6], labels[:6]),
-        root=Labelled(inputs[6:], labels[6:]),
+        validation=validation or LabeledData(inputs[:6], labels[:6]),
+        root=LabeledData(inputs[6:], labels[6:]),
         training=LocalTraining(epochs=None, steps=1, batch_size=6, lr=0.1),
         seed=1,
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..model import flat_parameters
+from ..training.parameters import flat_parameters
 from .hostile_kinds import CLAIMS, GROUPS, KINDS, VALUES, Draft, server_of_everything, some_counts, some_ids
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..ledger import Ledger
-from ..policy import Case as Situation
-from ..policy import Policy, checked
-from ..registry import policies
-from ..scores import Scores
-from ..state import pack, unpack
+from ..contracts.decision import PolicyInput as Situation
+from ..contracts.decision import checked
+from ..contracts.policy import Policy
+from ..contracts.registry import policies
+from ..contracts.scores import Scores
+from ..core.state import pack, unpack
+from ..ledger.memory import Ledger
 from .core import Check, Report, carded, documented, require, resolve, run
 
 IDS = ("a", "b", 3, 4, "5")
@@ -96,7 +97,7 @@ def permutation(case: Case) -> None:
             name: Scores(
                 s.values[order],
                 None if s.suspects is None else s.suspects[order],
-                s.why,
+                s.reason,
                 None if s.weights is None else s.weights[order],
             )
             for name, s in situation.scores.items()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import NamedTuple
 
-from .. import history
-from ..detector import Detector
+from ..contracts.detector import Detector
+from ..contracts.registry import detectors, make_policy
+from ..core import history
+from ..core.state import pack
+from ..core.threads import single_thread
 from ..guard import Guard
-from ..ledger import Ledger
-from ..registry import detectors, make_policy
-from ..state import pack
-from ..threads import single_thread
+from ..ledger.memory import Ledger
 from .core import require
 from .hostile_rounds import CHEAP, draft
 
@@ -49,7 +49,7 @@ def soak(detector: str, rounds: int = 10_000) -> Growth:
 
     Args:
         detector: a registered name.
-        rounds: half of them must bring more ids than ``fedguard.history.MAX_CLIENTS``.
+        rounds: half of them must bring more ids than ``fedguard.core.history.MAX_CLIENTS``.
     """
     cls = detectors.get(detector)
     params = {**cls.check_with, **CHEAP.get(detector, {}), **TINY.get(detector, {})}

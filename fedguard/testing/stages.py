@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from ..aggregators.median import Median
+from ..contracts.registry import stages
+from ..contracts.round import Round
+from ..contracts.stage import Stage, Staged
+from ..core.state import pack, unpack
 from ..guard import Guard
-from ..registry import stages
-from ..round import Round
-from ..stage import Stage, Staged
-from ..state import pack, unpack
 from .core import Check, Report, Untouched, carded, documented, require, resolve, run
 from .federation import N, federation, fresh
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import fedguard
-from fedguard.evaluation.glossary import GLOSSARY
-from fedguard.evaluation.tables import COLUMNS
-from fedguard.registry import REGISTRIES
+from fedguard.contracts.registry import REGISTRIES
+from fedguard.evaluation.results.glossary import GLOSSARY
+from fedguard.evaluation.results.tables import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -25,7 +25,7 @@ def test_the_glossary_defines_every_column_in_the_same_words():
 
 
 def test_readme_footer_and_report_lead_to_the_glossary():
-    from fedguard.evaluation.tables import FOOTNOTE
+    from fedguard.evaluation.results.tables import FOOTNOTE
 
     assert "docs/glossary.md" in FOOTNOTE
     assert "fedguard list metrics" in FOOTNOTE

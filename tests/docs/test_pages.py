@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedguard.evaluation.suite import load_suite
+from fedguard.evaluation.suites.load import load_suite
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))

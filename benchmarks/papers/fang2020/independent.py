@@ -24,9 +24,9 @@ DEFAULTS: dict[str, Any] = {
     "knowledge": "full",  # or partial
     "direction": "rule",  # or mean: what s is taken from with full knowledge
     "otherwise": "honest",  # or smallest: what is sent if no λ works
-    "defence": "none",  # err, lfr, union; with rule=krum only
-    "ties": "random",  # whom a defence removes of equals: random, or malicious ones first
-    "pixels": "standardised",  # or unit: in [0, 1]
+    "defense": "none",  # err, lfr, union; with rule=krum only
+    "ties": "random",  # whom a defense removes of equals: random, or malicious ones first
+    "pixels": "standardized",  # or unit: in [0, 1]
     "lr": 0.01, "batch": 32, "rounds": 500, "n": 100, "c": 20, "p": 0.5, "epsilon": 0.01, "seed": 0,
 }  # fmt: skip
 
@@ -176,7 +176,7 @@ def kept(updates: Floats, w: Floats, check: Any, rng: np.random.Generator, at: d
         [impact_of(everybody) - impact_of([j for j in everybody if j != i]) for i in everybody]
     )
     removed: set[int] = set()
-    for k in {"err": [0], "lfr": [1], "union": [0, 1]}[at["defence"]]:
+    for k in {"err": [0], "lfr": [1], "union": [0, 1]}[at["defense"]]:
         ties = rng.permutation(n) if at["ties"] == "random" else -np.arange(n)
         removed |= set(np.lexsort((ties, impacts[:, k]))[-c:].tolist())
     return [i for i in everybody if i not in removed]
@@ -197,7 +197,7 @@ def run(root: Path, at: dict[str, Any]) -> list[float]:
     """Error rates after every 50 rounds."""
     rng, n, c = np.random.default_rng(at["seed"]), at["n"], at["c"]
     (x, y), (tx, ty) = images(root, "train"), images(root, "t10k")
-    if at["pixels"] == "standardised":
+    if at["pixels"] == "standardized":
         mean, std = x.mean(), x.std()
         x, tx = (x - mean) / std, (tx - mean) / std
     parts, w = deal(y, n, at["p"], rng), rng.uniform(-1 / 28, 1 / 28, D)
@@ -210,7 +210,7 @@ def run(root: Path, at: dict[str, Any]) -> list[float]:
             labels[: c * at["batch"]] = 9 - labels[: c * at["batch"]]
         updates = trained(w, x[rows], labels, n, at["lr"])
         updates = np.concatenate([crafted(updates, w, rng, at), updates[c:]]).astype(np.float32)
-        if at["defence"] != "none":
+        if at["defense"] != "none":
             updates = updates[kept(updates, w, (tx[sample], ty[sample]), rng, at)]
         w = w + aggregate(at["rule"], updates, c)
         if (index + 1) % 50 == 0:

@@ -7,7 +7,7 @@ A first round of Fashion-MNIST as in Section 5.1.4 (β = 0.1, 600 images a clien
 they are and multiplied, and updates of the Scaling attack (Appendix A.2: stamped replicas of all images,
 labels 0), are reconstructed from 10 images in 5 inner steps; the search is not stopped at the threshold.
 
-``table5`` is the network of the paper's Table 5. ``norm`` is the same with instance normalisation after each
+``table5`` is the network of the paper's Table 5. ``norm`` is the same with instance normalization after each
 convolution, as the network ConvNet in the authors' scripts has; ``convnet`` is that one (three convolutions
 of 128 channels, averages for maxima); ``convnet32`` has 32 of them.
 """
@@ -30,7 +30,7 @@ THRESHOLD = 0.6
 
 
 def table5(norm: bool) -> nn.Module:
-    """Table 5, with or without instance normalisation."""
+    """Table 5, with or without instance normalization."""
     layers: list[nn.Module] = []
     for before, after in ((1, 30), (30, 50)):
         layers += [nn.Conv2d(before, after, 3), *([nn.GroupNorm(after, after)] if norm else [])]

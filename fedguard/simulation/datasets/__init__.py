@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from ...errors import ParameterError
-from ...params import nearest
+from ...core.errors import ParameterError
+from ...core.params import nearest
 from .base import Dataset
 from .cifar10 import load_cifar10
 from .embedded import load_breast_cancer, load_digits
@@ -36,7 +36,7 @@ DATASETS: dict[str, Source] = {
     ),
     "mnist": Source("60,000 + 10,000 28×28 digits, 10 classes", load_mnist),
     "fashion_mnist": Source("60,000 + 10,000 28×28 pictures of clothes, 10 classes", load_fashion_mnist),
-    "cifar10": Source("50,000 + 10,000 32×32 colour photos (or a subset), 10 classes", load_cifar10),
+    "cifar10": Source("50,000 + 10,000 32×32 color photos (or a subset), 10 classes", load_cifar10),
     "tiny_shakespeare": Source(
         "50,189 + 5,573 passages of 80 characters, 65 classes (the next one); for bilstm",
         load_tiny_shakespeare,

@@ -1,4 +1,4 @@
-"""What a data set is: samples as they are, and the constants that normalise them."""
+"""What a data set is: samples as they are, and the constants that normalize them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...attack import Samples
-from ...server import Labelled
+from ...contracts.data import LabeledData, Samples
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set before normalisation, so that attacks can work on pixels.
+    """A data set before normalization, so that attacks can work on pixels.
 
     Attributes:
         name: the name in ``DATASETS``.
@@ -40,28 +39,28 @@ class Dataset:
         return tuple(self.train.pixels.shape[1:])
 
     @cached_property
-    def training_set(self) -> Labelled:
+    def training_set(self) -> LabeledData:
         """All training samples as the model takes them; where the data set is shared, these are too."""
-        return self.labelled(self.train)
+        return self.labeled(self.train)
 
     @cached_property
-    def test_set(self) -> Labelled:
+    def test_set(self) -> LabeledData:
         """The same for testing."""
-        return self.labelled(self.test)
+        return self.labeled(self.test)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """(x − mean) / std per channel (or feature), a new tensor.
 
         Args:
             pixels: (N, C, H, W) or (N, F).
         """
         shape = (-1,) + (1,) * (pixels.ndim - 2)
-        centred = pixels - pixels.new_tensor(self.mean).view(shape)
-        return centred.div_(pixels.new_tensor(self.std).view(shape))
+        centerd = pixels - pixels.new_tensor(self.mean).view(shape)
+        return centerd.div_(pixels.new_tensor(self.std).view(shape))
 
-    def labelled(self, samples: Samples) -> Labelled:
+    def labeled(self, samples: Samples) -> LabeledData:
         """Samples as the model takes them."""
-        return Labelled(self.normalise(samples.pixels), samples.labels)
+        return LabeledData(self.normalize(samples.pixels), samples.labels)
 
 
 #: uint8 images (N, C, H, W) and their labels (N,).

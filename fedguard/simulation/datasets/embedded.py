@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...attack import Samples
+from ...contracts.data import Samples
 from .base import Dataset, image_dataset
 
 #: The split is part of the data set: the same whatever the experiment's seed.
@@ -19,7 +19,7 @@ TEST_SHARE = 0.2
 
 @functools.cache
 def load_digits() -> Dataset:
-    """1,797 handwritten digits of 8×8 pixels with 17 grey levels; split 1,437 / 360, stratified."""
+    """1,797 handwritten digits of 8×8 pixels with 17 gray levels; split 1,437 / 360, stratified."""
     from sklearn import datasets  # here: importing scikit-learn takes longer than reading MNIST
 
     bunch = datasets.load_digits()

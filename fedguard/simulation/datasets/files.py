@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import DataError
+from ...core.errors import DataError
 
 VARIABLE = "FEDGUARD_DATA"
 #: What to do about a damaged file.
@@ -27,7 +27,7 @@ def from_torchvision(name: str) -> Callable[[str], object]:
     """What downloads a data set of torchvision into a data root."""
 
     def download(root: str) -> object:
-        from ...vision import datasets
+        from ..vision import datasets
 
         return getattr(datasets, name)(root, download=True)
 

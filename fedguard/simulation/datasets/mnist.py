@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError
+from ...core.errors import DataError
 from .base import Dataset, Raw, image_dataset
 from .files import REPLACE, Files, from_torchvision
 

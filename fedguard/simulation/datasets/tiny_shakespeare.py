@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...attack import Samples
-from ...errors import DataError
+from ...contracts.data import Samples
+from ...core.errors import DataError
 from .base import Dataset
 from .files import REPLACE, Files
 
@@ -26,7 +26,7 @@ MAX_BYTES = 2**26
 
 
 def _download(root: str) -> None:
-    from ...vision import torchvision
+    from ..vision import torchvision
 
     torchvision.datasets.utils.download_url(URL, f"{root}/tinyshakespeare", "input.txt", md5=MD5)
 
@@ -38,7 +38,7 @@ def load_tiny_shakespeare(data_root: str | Path | None = None) -> Dataset:
     """Passages x = (c₁, …, c₈₀) of a text with the label c₈₁, from ``tinyshakespeare/input.txt``.
 
     Characters are numbered in the order of their code points; the numbers are kept in float32, as all
-    inputs are, and not normalised. The last tenth of the text is for testing.
+    inputs are, and not normalized. The last tenth of the text is for testing.
 
     Raises:
         DataError: the file is missing, is no UTF-8 text, or is too short.

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from ...errors import FedGuardError
+from ...core.errors import FedGuardError
 
 #: Seconds of processor time that a case may take.
 SECONDS = 2.0

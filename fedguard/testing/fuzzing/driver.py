@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from ...threads import single_thread
+from ...core.threads import single_thread
 from . import kind_of
 from .case import SECONDS, Result, Verdict, run_case
 

@@ -12,11 +12,11 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
 
-from ...errors import FedGuardError
+from ...contracts.registry import make_detector, make_policy
+from ...core.errors import FedGuardError
 from ...flower import GuardedStrategy
 from ...guard import Guard
-from ...ledger import Ledger
-from ...registry import make_detector, make_policy
+from ...ledger.memory import Ledger
 from ..flower import Arrays, Client, arrays_record, reply
 from .case import Forbidden, Rng
 from .values import pick

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from ...flower import GuardedStrategy
 from ...guard import Guard
-from ...sqlite_ledger import SQLiteLedger
+from ...ledger.sqlite import SQLiteLedger
 from ..flower import Answer, Arrays, Client, MemoryGrid, reply
 from .case import Mutant, Rng
 from .flower import HONEST, guard, honest, inner, played, step, unharmed

@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ...contracts.registry import make_detector, make_policy
+from ...contracts.round import Round
 from ...guard import Guard
-from ...ledger_file import APPLICATION_ID, SCHEMA_VERSION
-from ...registry import make_detector, make_policy
-from ...round import Round
-from ...sqlite_ledger import SQLiteLedger
+from ...ledger.file import APPLICATION_ID, SCHEMA_VERSION
+from ...ledger.sqlite import SQLiteLedger
 from . import databases
 from .case import Mutant, Rng, Step
 from .files import Victim, damage, no_formulas, unplain
@@ -91,7 +91,7 @@ def _round(index: int) -> Round:
 
 
 def _steps(rng: Rng, path: Path, home: Path) -> list[Step]:
-    from ...console import ledger as console
+    from ...cli import ledger as console
 
     out = home / "out"
     if rng.random() < 0.2:

@@ -13,13 +13,13 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from ...contracts.local_training import LocalTraining
+from ...contracts.registry import make_detector, make_policy
+from ...contracts.round import Round
+from ...contracts.server import Server
 from ...guard import Guard
 from ...recording import Recorder, Recording, replay
 from ...recording.index import INDEX, OLD_INDEX, Index
-from ...registry import make_detector, make_policy
-from ...round import Round
-from ...server import Server
-from ...training import LocalTraining
 from .case import Forbidden, Mutant, Rng, Step
 from .files import Victim, damage, no_formulas, unplain
 from .recording_drafts import CHANGES, Draft, write_index
@@ -139,7 +139,7 @@ def _steps(rng: Rng, home: Path, live: bool) -> list[Step]:
 
 
 def _asked(home: Path, detector: str | None, out: Path) -> None:
-    from ...evaluation.replay import Question, ask, show_replay
+    from ...evaluation.running.replay import Question, ask, show_replay
 
     question = Question(home, detector, policy="ban" if detector else None, assumed=1)
     error = ask(question).watcher.error.strip().splitlines()
@@ -151,8 +151,8 @@ def _asked(home: Path, detector: str | None, out: Path) -> None:
 
 
 def _suite_on(home: Path) -> None:
-    from ...evaluation.check import check_suite
-    from ...evaluation.suite import load_suite
+    from ...evaluation.suites.check import check_suite
+    from ...evaluation.suites.load import load_suite
 
     path = home.parent / "suite.yaml"
     text = f"recording: {json.dumps(str(home))}\nassumed_malicious: 1\ndefenses: [norm_bound]\n"
@@ -177,8 +177,8 @@ def _record_live(folder: Path) -> None:
 
 
 def _record_suite(folder: Path) -> None:
-    from ...evaluation.runner import run_suite
-    from ...evaluation.suite import load_suite
+    from ...evaluation.running.runner import run_suite
+    from ...evaluation.suites.load import load_suite
 
     (folder / "s.yaml").write_text(SUITE, encoding="utf-8")
     run_suite(load_suite(folder / "s.yaml")[0], folder / "out", 1, record=folder / "rec")

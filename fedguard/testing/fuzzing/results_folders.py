@@ -42,8 +42,8 @@ class ResultsFolders:
     def original(self) -> Path:
         """The folder; it lives as long as this process."""
         self._home = TemporaryDirectory(ignore_cleanup_errors=True)
-        from ...evaluation.runner import run_suite
-        from ...evaluation.suite import load_suite
+        from ...evaluation.running.runner import run_suite
+        from ...evaluation.suites.load import load_suite
 
         folder = Path(self._home.name)
         (folder / "s.yaml").write_text(SUITE, encoding="utf-8")
@@ -52,7 +52,7 @@ class ResultsFolders:
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
         """Change it."""
-        from ...evaluation.store import SCHEMA_VERSION
+        from ...evaluation.results.store import SCHEMA_VERSION
 
         victim, home, words = Victim(folder), folder / "home", list[str]()
         shutil.copytree(self.original, home)
@@ -112,15 +112,15 @@ def _on_disk(rng: Rng, home: Path, victim: Path) -> str:
 
 
 def _steps(rng: Rng, home: Path, original: Path, victim: Path) -> list[Step]:
-    from ...commands import common
-    from ...evaluation.compare import compare, show_comparison
-    from ...evaluation.export import FORMATS, export
-    from ...evaluation.frame import read_results
-    from ...evaluation.layout import PRESETS, Layout
-    from ...evaluation.plot import KINDS, plot
-    from ...evaluation.report.page import write_report
-    from ...evaluation.store import Store
-    from ...evaluation.tables import SHOWN
+    from ...cli import common
+    from ...evaluation.results.compare import compare, show_comparison
+    from ...evaluation.results.export import FORMATS, export
+    from ...evaluation.results.frame import read_results
+    from ...evaluation.results.layout import PRESETS, Layout
+    from ...evaluation.results.plot import KINDS, plot
+    from ...evaluation.results.report.page import write_report
+    from ...evaluation.results.store import Store
+    from ...evaluation.results.tables import SHOWN
 
     layout = pick(rng, (Layout(), *PRESETS.values(), Layout(rows=("attack",), columns=("defense",))))
     form = pick(rng, FORMATS[:4])
@@ -149,9 +149,9 @@ def _steps(rng: Rng, home: Path, original: Path, victim: Path) -> list[Step]:
 
 def _evaluated(home: Path) -> None:
     """What ``fedguard evaluate`` does before it runs what is left."""
-    from ...evaluation.check import check_suite
-    from ...evaluation.store import Store
-    from ...evaluation.suite import load_suite
+    from ...evaluation.results.store import Store
+    from ...evaluation.suites.check import check_suite
+    from ...evaluation.suites.load import load_suite
 
     plan, source = load_suite(home / "suite.yaml", ["rounds=2"], allow_code=False)
     if len(plan.cells()) <= 50:  # each of them may be set up

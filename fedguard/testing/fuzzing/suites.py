@@ -66,7 +66,7 @@ class Suites:
     @cached_property
     def originals(self) -> list[dict[str, Any]]:
         """Plain trees."""
-        from ...evaluation.source import shipped_suites
+        from ...evaluation.suites.source import shipped_suites
 
         texts = [path.read_text(encoding="utf-8") for path in shipped_suites().values()]
         return [yaml.safe_load(text) for text in (PLAIN, *texts) if len(text) < 4000]
@@ -100,7 +100,7 @@ def is_whole(path: Path) -> bool:
     """Whether it is YAML, and a mapping whose top has the keys of a suite with the right types."""
     from pydantic import ValidationError
 
-    from ...evaluation.suite import Suite
+    from ...evaluation.suites.suite import Suite
 
     try:
         if not path.is_file() or path.is_symlink():
@@ -115,9 +115,10 @@ def is_whole(path: Path) -> bool:
 
 
 def _steps(path: Path, overrides: list[str]) -> list[Step]:
-    from ...evaluation.check import check_suite
-    from ...evaluation.source import assignments, read
-    from ...evaluation.suite import load_suite, resolved
+    from ...evaluation.suites.check import check_suite
+    from ...evaluation.suites.load import load_suite
+    from ...evaluation.suites.source import assignments, read
+    from ...evaluation.suites.suite import resolved
 
     def checked() -> None:
         plan, source = load_suite(path, overrides, allow_code=False)
@@ -152,7 +153,7 @@ def _modest(rng: Rng, tree: Any) -> tuple[Any, str]:
 
 def _method(rng: Rng, tree: Any) -> tuple[Any, str]:
     """Another method, with parameters that it may not have."""
-    from ...registry import REGISTRIES
+    from ...contracts.registry import REGISTRIES
 
     tree = json.loads(json.dumps(tree))
     kind, home = pick(rng, (("detectors", "defenses"), ("attacks", "attacks"), ("policies", "defenses"),

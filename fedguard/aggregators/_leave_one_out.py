@@ -1,0 +1,104 @@
+"""What an aggregation rule gives without each client in turn, without aggregating n times where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..contracts.aggregator import Aggregator
+from ..contracts.round import Round
+from ..core.ties import lowest, tolerance
+from ..geometry.blocks import Block, joined, narrow, ordered, wide
+from .krum import Krum, Neighbors, tolerated
+from .mean import Mean
+from .median import Median
+from .trimmed_mean import TrimmedMean
+
+#: Bytes of means that are computed together: the updates are read once for all of them.
+TOGETHER = 256 * 2**20
+
+
+def leave_one_out(aggregator: Aggregator, round: Round) -> Iterator[Tensor]:
+    """For every client in turn, the (d,) aggregate of all others, each with weight 1.
+
+    The mean, the median, the trimmed mean and Krum share their work over the clients; every other rule,
+    and a rule derived from these that aggregates in its own way, is called n times.
+    """
+    shared = SHARED.get(type(aggregator).aggregate)
+    if shared is None or not round.usable.all() or round.n - 1 < max(1, aggregator.min_clients()):
+        return _one_by_one(aggregator, round)
+    return shared(aggregator, round)
+
+
+def shares_work(aggregator: Aggregator) -> bool:
+    """Whether there is a short way for this rule; such rules remember nothing between rounds."""
+    return type(aggregator).aggregate in SHARED
+
+
+def _one_by_one(aggregator: Aggregator, round: Round) -> Iterator[Tensor]:
+    for i in range(round.n):
+        weights = np.ones(round.n)
+        weights[i] = 0
+        yield aggregator(round, weights)
+
+
+def _mean(rule: Mean, round: Round) -> Iterator[Tensor]:
+    """The updates times n rows of coefficients; the mean of all less one client would cancel."""
+    others = ~np.eye(round.n, dtype=bool)
+    coefficients = np.zeros((round.n, round.n))
+    for row, kept in zip(coefficients, others, strict=True):
+        share = rule.share(round.num_examples[kept], np.ones(round.n - 1))
+        row[kept] = share / share.sum()
+    count = max(1, TOGETHER // (4 * round.updates.d))
+    for start in range(0, round.n, count):
+        yield from round.updates.weighted_sum(coefficients[start : start + count], narrow)
+
+
+def _trimmed_mean(rule: TrimmedMean, round: Round) -> Iterator[Tensor]:
+    beta = (round.n - 2) // 2 if rule.num_malicious is None else rule.num_malicious
+    return _middle(round, beta)
+
+
+def _median(_: Median, round: Round) -> Iterator[Tensor]:
+    return _middle(round, (round.n - 2) // 2)
+
+
+def _middle(round: Round, beta: int) -> Iterator[Tensor]:
+    """Means of the middle n − 1 − 2β values of the others.
+
+    Of all n values in ascending order, those from place β to n − 1 − β are concerned, one more than wanted.
+    A client below them takes the lowest away, one above them the highest, any other its own.
+    """
+    last = round.n - 1 - beta
+
+    def edges(block: Block) -> Block:
+        values = wide(ordered(block)[beta : last + 1])
+        rows = [values[0], values[1:-1].sum(0), values[-1]]
+        return np.stack(rows) if isinstance(block, np.ndarray) else torch.stack(rows)
+
+    low, inner, high = joined(round.updates.map_blocks(edges))
+    for i in range(round.n):
+        own = round.updates.row(i).double()
+        rest = torch.where(own >= high, low, (low - own.maximum(low)) + high)  # no huge value is taken off
+        yield ((inner + rest) / (last - beta)).float()
+
+
+def _krum(rule: Krum, round: Round) -> Iterator[Tensor]:
+    f = tolerated(round.n - 1) if rule.num_malicious is None else rule.num_malicious
+    near, slack = Neighbors(round.updates.sq_distances), tolerance(round.n, round.updates.d)
+    for i in range(round.n):
+        others = near.without(i)
+        yield round.updates.row(int(others.left[lowest(others.scores(round.n - 1 - f - 2), slack)]))
+
+
+#: How to aggregate → how to do so for everybody in turn.
+SHARED: dict[Any, Callable[[Any, Round], Iterator[Tensor]]] = {
+    Mean.aggregate: _mean,
+    TrimmedMean.aggregate: _trimmed_mean,
+    Median.aggregate: _median,
+    Krum.aggregate: _krum,
+}

@@ -1,0 +1,95 @@
+"""The command ``evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.interrupts import Terminated, terminating
+from .common import DataRoot, cores, set_data_root
+
+
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="A shipped suite's name, or the path of a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings to change, e.g. rounds=3 training.lr=0.05 seeds=[0,1]."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder; results/<suite> by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
+    data_root: DataRoot = None,
+    executor: Annotated[
+        str, typer.Option(help="Where to run: pool (processes here), ray or slurm (extras).")
+    ] = "pool",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started if absent.")] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option(help="What submitit is told, e.g. --slurm slurm_partition=cpu.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
+    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Import the module:Class that a results folder's suite names."),
+    ] = False,
+    columns: Annotated[str, typer.Option(help="Metrics that the tables show, e.g. dacc,ap; or all.")] = "",
+    record: Annotated[
+        Path | None, typer.Option(help="Record every federation to a folder of its own in this one.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="One JSON object per round and run instead, for scripts.")
+    ] = False,
+    tracker: Annotated[
+        list[str] | None, typer.Option(help="Log runs to tensorboard, mlflow or wandb too (extras).")
+    ] = None,
+) -> None:
+    """Run attacks × defenses × seeds, show detection metrics, and store every verdict.
+
+    An interrupted run goes on when the same command is given again.
+    """
+    from ..core.named_code import find_here
+    from ..evaluation.results.store import folder_for, from_elsewhere
+    from ..evaluation.results.tables import SHOWN, columns_named
+    from ..evaluation.running.executors import make_executor
+    from ..evaluation.running.follow import run_followed
+    from ..evaluation.running.json_lines import JsonLines
+    from ..evaluation.running.live import Terminal, show_failures
+    from ..evaluation.running.trackers import make_tracker
+    from ..evaluation.suites.check import check_suite
+    from ..evaluation.suites.load import load_suite
+    from ..evaluation.suites.on_recording import check_recordable
+    from ..evaluation.suites.source import assignments
+
+    set_data_root(data_root)
+    shown = tuple(column.name for column in columns_named(columns.split(","))) if columns else SHOWN
+    plan, source = load_suite(suite, overrides, allow_code or not from_elsewhere(suite))
+    find_here(source.data)  # what may not be imported was refused
+    check_suite(plan, source)
+    if record is not None:
+        check_recordable(plan)
+    count = workers or cores()
+    if dry_run:
+        from ..evaluation.running.estimate import estimate
+
+        typer.echo(estimate(plan, count))
+        return
+    folder = out or folder_for(Path("results") / plan.name, plan)
+    where = make_executor(executor, count, plan.parallel, address, folder, assignments(slurm or []))
+    followers = [make_tracker(name) for name in tracker or []]
+    if json_lines:
+        followers.append(JsonLines(sys.stdout))
+    elif not quiet:
+        followers.append(Terminal(count, shown, record is not None))
+    try:
+        with terminating():
+            store = run_followed(plan, folder, count, followers, retry_failed, where, record)
+    except KeyboardInterrupt as end:
+        typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
+        raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None
+    if show_failures(store):
+        raise typer.Exit(1)

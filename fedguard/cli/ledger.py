@@ -1,0 +1,268 @@
+"""``fedguard ledger``: look at a durable ledger, ban and unban by hand, export it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..core.ids import ClientId
+    from ..ledger.memory import Record
+    from ..ledger.sqlite import SQLiteLedger
+
+app = typer.Typer(no_args_is_help=True, help="Look at a durable ledger, ban and unban by hand, export it.")
+
+Db = Annotated[Path, typer.Argument(metavar="DB", help="The ledger's file.")]
+Client = Annotated[str, typer.Argument(help="The client's id.")]
+By = Annotated[str, typer.Option(help="Who decides; your login name by default.")]
+Why = Annotated[str, typer.Option(help="The reason, in words; it is recorded.")]
+
+
+@app.command()
+def show(
+    db: Db,
+    client: Annotated[str | None, typer.Argument(help="One client's story; everybody by default.")] = None,
+    banned: Annotated[bool, typer.Option("--banned", help="Only those whose ban is in force.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 50,
+) -> None:
+    """Who is banned and who has strikes; of one client, why: rounds, scores, reasons."""
+    ledger = _open(db)
+    if client is None:
+        _print(*_overview(ledger, banned, limit))
+    else:
+        _print(*_story(ledger, _known(ledger, client), limit))
+
+
+@app.command()
+def ban(
+    db: Db,
+    client: Client,
+    why: Why,
+    by: By = "",
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds it lasts; for good by default.")] = None,
+) -> None:
+    """Ban a client from the next round on, whether or not it was ever seen."""
+    from ..core.errors import ParameterError
+
+    ledger = _open(db, write=True)
+    with ledger.transaction():
+        since = ledger.next_round()
+        until = None if rounds is None else since + rounds
+        if ledger[client].outlasts(since, until):
+            raise ParameterError(f"client {client} is {_status(ledger[client], since)}; nothing was changed")
+        ledger.ban(client, since, until, f"banned by {_who(by)}: {_reason(why)}", _who(by))
+        status = _status(ledger[client], since)
+    typer.echo(f"client {client} is {status}; guards respect it in their next round")
+
+
+@app.command()
+def unban(db: Db, client: Client, why: Why, by: By = "") -> None:
+    """Let a banned client in again and forgive its strikes; who and why is recorded."""
+    ledger = _open(db, write=True)
+    ledger.unban(_known(ledger, client), _who(by), _reason(why))
+    typer.echo(
+        f"client {client} is unbanned and its strikes are forgiven; guards respect it in their next round"
+    )
+
+
+@app.command()
+def export(
+    db: Db,
+    what: Annotated[str, typer.Option(help="For csv: clients, verdicts or actions.")] = "clients",
+    format: Annotated[str, typer.Option("--format", "-f", help="csv or json (everything).")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; the screen by default.")
+    ] = None,
+) -> None:
+    """Write the ledger as CSV (one table) or JSON (everything)."""
+    from ..core.errors import ParameterError
+    from .common import write
+
+    tables = {"clients": _client_rows, "verdicts": _verdict_rows, "actions": _action_rows}
+    if what not in tables or format not in ("csv", "json"):
+        raise ParameterError(f"no {what} as {format}; there are {', '.join(tables)} as csv, and json")
+    ledger = _open(db)
+    if format == "json":
+        text = json.dumps({name: rows(ledger) for name, rows in tables.items()}, indent=1) + "\n"
+    else:
+        text = _csv(tables[what](ledger))
+    write(text.encode(), out)
+
+
+def _open(path: Path, write: bool = False) -> SQLiteLedger:
+    from ..core.errors import LedgerError
+    from ..ledger.sqlite import SQLiteLedger
+
+    if write and not path.is_file():
+        raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger makes it")
+    return SQLiteLedger(path, read_only=not write)
+
+
+def _known(ledger: SQLiteLedger, client: str) -> ClientId:
+    """The id as the clients use it."""
+    from ..core.errors import ParameterError
+    from ..core.params import nearest
+
+    ids = {str(known): known for known in ledger.clients()}
+    if client not in ids:
+        raise ParameterError(f"ledger {ledger.path} knows no client {client!r}{nearest(client, ids)}")
+    return ids[client]
+
+
+def _who(by: str) -> str:
+    from ..core.errors import ParameterError
+
+    try:
+        who = by.strip() or getpass.getuser()
+    except (KeyError, OSError):
+        raise ParameterError("say who decides this with --by") from None
+    return who
+
+
+def _reason(why: str) -> str:
+    from ..core.errors import ParameterError
+
+    if not why.strip():
+        raise ParameterError("--why is empty; give the reason in words")
+    return why.strip()
+
+
+def _status(record: Record, index: int) -> str:
+    """A client's standing in round ``index``, in words."""
+    if record.banned_since is None:
+        count = len(record.strikes)
+        return f"admitted, {count} strike{'s' * (count > 1)}" if count else "admitted"
+    if not record.is_banned(index):
+        served = record.judged_since_ban
+        return f"back since round {record.banned_until}, judged in {served} round{'s' * (served != 1)} since"
+    end = "for good" if record.banned_until is None else f"until round {record.banned_until}"
+    return f"banned since round {record.banned_since}, {end}"
+
+
+def _overview(ledger: SQLiteLedger, banned: bool, limit: int) -> list[Any]:
+    from ..evaluation.terminal import number, plain
+
+    index, records = ledger.next_round(), ledger.records()
+    out = sum(record.is_banned(index) for _, record in records)
+    rows = [(c, r) for c, r in records if r.is_banned(index) or not banned]
+    rows.sort(key=lambda row: (not row[1].is_banned(index), -len(row[1].strikes)))
+    table = _table("client", "rounds>", "strikes>", "last score>", "standing", "why")
+    for client, record in rows[:limit]:
+        cells = (record.rounds, len(record.strikes), number(record.last_score), _status(record, index))
+        table.add_row(plain(client, 40), *map(str, cells), plain(record.ban_reason))
+    rounds = "no round yet" if index == 0 else f"judged up to round {index - 1}"
+    head = f"{plain(ledger.path)}: {len(records)} clients, {out} banned, {rounds}"
+    more = [f"{len(rows) - limit} more; --limit shows them"] if len(rows) > limit else []
+    return [head, table, *more] if rows else [head]
+
+
+def _story(ledger: SQLiteLedger, client: ClientId, limit: int) -> list[Any]:
+    """Why a client stands where it does, in words, then the evidence."""
+    from ..evaluation.terminal import number, plain
+    from ..ledger.memory import GUARD
+
+    record, judgements, actions = ledger[client], ledger.judgements(client), ledger.actions(client)
+    lines = [f"client {plain(client)} is {_status(record, ledger.next_round())}."]
+    if record.ban_reason:
+        last = next((a for a in reversed(actions) if a.what == "ban"), None)
+        by = f" ({'by the guard, ' if last.by == GUARD else ''}{last.time})" if last else ""
+        lines.append(f"Why: {plain(record.ban_reason)}{by}.")
+    lines += [
+        f"Unbanned in round {a.since} by {plain(a.by)}, {a.time}: {plain(a.why)}."
+        for a in actions
+        if a.what == "unban"
+    ]
+    suspect = [j for j in judgements if j.suspect]
+    lines.append(
+        f"Judged in {record.rounds} round{'s' * (record.rounds != 1)}; a suspect in {len(suspect)} of the "
+        f"{len(judgements)} that are kept{_span([j.round for j in suspect])}."
+    )
+    table = _table("round>", "score>", "verdict", "reason")
+    for j in judgements[-limit:]:
+        verdict = "suspect, forgiven" if j.forgiven else "suspect" if j.suspect else "accepted"
+        table.add_row(str(j.round), number(j.score), verdict, plain(j.reason))
+    return ["\n".join(lines), table] if judgements else ["\n".join(lines)]
+
+
+def _span(rounds: list[int]) -> str:
+    if not rounds:
+        return ""
+    shown = ", ".join(map(str, rounds[-10:]))
+    return f" (round{'s' * (len(rounds) > 1)} {'…, ' if len(rounds) > 10 else ''}{shown})"
+
+
+def _table(*columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    for name in columns:
+        right = name.endswith(">")
+        table.add_column(name.rstrip(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _print(*parts: Any) -> None:
+    from ..evaluation.terminal import terminal
+
+    console = terminal()
+    for part in parts:
+        console.print(part)
+
+
+def _json(score: float | None) -> float | str | None:
+    """A score as a JSON value: null for none, "inf" for an unusable update."""
+    if score is None or math.isnan(score):
+        return None
+    return "inf" if math.isinf(score) else score
+
+
+def _client_rows(ledger: SQLiteLedger) -> list[dict[str, Any]]:
+    index = ledger.next_round()
+    return [
+        {
+            "client": client,
+            "rounds": r.rounds,
+            "strikes": len(r.strikes),
+            "last_score": _json(r.last_score),
+            "banned": r.is_banned(index),
+            "banned_since": r.banned_since,
+            "banned_until": r.banned_until,
+            "judged_since_ban": None if r.banned_since is None else r.judged_since_ban,
+            "ban_reason": r.ban_reason,
+        }
+        for client, r in ledger.records()
+    ]
+
+
+def _verdict_rows(ledger: SQLiteLedger) -> list[dict[str, Any]]:
+    return [
+        {"client": client, **j._asdict(), "score": _json(j.score)}
+        for client in ledger.clients()
+        for j in ledger.judgements(client)
+    ]
+
+
+def _action_rows(ledger: SQLiteLedger) -> list[dict[str, Any]]:
+    return [action._asdict() for action in ledger.actions()]
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    import csv
+    import io
+
+    from ..evaluation.cells import csv_cell
+    from ..evaluation.terminal import plain
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: csv_cell(plain(v)) if isinstance(v, str) else v for k, v in row.items()})
+    return text.getvalue()

@@ -1,0 +1,73 @@
+"""What ``fedguard list`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from ..contracts.registry import REGISTRIES
+from ..core.errors import ConfigError, RegistryError
+from ..core.params import nearest
+from ..evaluation.suites.source import read, shipped_suites
+
+KINDS = (*REGISTRIES, "datasets", "suites", "metrics")
+
+
+def listing(kind: str) -> Table:
+    """A table of one kind of thing.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    if kind in REGISTRIES:
+        return _methods(kind)
+    if kind == "datasets":
+        from ..simulation.datasets import DATASETS
+
+        return _table(("name", "what it is"), [(name, entry.summary) for name, entry in DATASETS.items()])
+    if kind == "suites":
+        suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]
+        return _table(("name", "what it runs"), suites)
+    if kind == "metrics":
+        from ..evaluation.results.glossary import GLOSSARY
+        from ..evaluation.results.tables import COLUMNS
+
+        rows = [(name, column.title, GLOSSARY[name]) for name, column in COLUMNS.items()]
+        return _table(("name", "heading", "what it is"), rows)
+    raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
+
+
+def _methods(kind: str) -> Table:
+    registry = REGISTRIES[kind]
+    extra = {"detectors": "needs", "attacks": "kind, goal, knowledge"}.get(kind)
+    rows: list[tuple[str, ...]] = []
+    for name in registry.names():
+        try:
+            cls = registry.get(name)
+        except RegistryError as error:  # one broken plug-in must not hide the others
+            rows.append((name, f"cannot be used: {error}"))
+            continue
+        row = [name, cls.card.summary, cls.card.paper]
+        if extra:
+            row.append(_needs(cls) if kind == "detectors" else _knows(cls))
+        rows.append(tuple(row))
+    return _table(("name", "what it does", "paper", *([extra] if extra else [])), rows)
+
+
+def _needs(cls: Any) -> str:
+    return ", ".join(sorted(cls.needs)) or "–"
+
+
+def _knows(cls: Any) -> str:
+    return ", ".join([cls.kind, cls.goal, *sorted(cls.knowledge)])
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    table = Table(show_lines=False)
+    for i, title in enumerate(titles):
+        table.add_column(title, style="bold" if i == 0 else None, no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,111 @@
+"""Look at methods, check them, write new ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import ConfigError
+from ..core.files import why
+from .common import DataRoot, print_table, set_data_root
+
+
+def list_(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="detectors, attacks, aggregators, stages, policies, datasets, suites or metrics."
+        ),
+    ],
+) -> None:
+    """Show what there is: name, one line, paper, needs."""
+    from .listing import listing
+
+    print_table(listing(kind))
+
+
+def check(
+    method: Annotated[
+        str | None, typer.Argument(help="A class as module:Class, or a registered name.")
+    ] = None,
+    params: Annotated[list[str] | None, typer.Argument(help="Its parameters, e.g. limit=2.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="detector, attack, aggregator, stage or policy, if it is not clear.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
+) -> None:
+    """Run the contract checks over a method of yours (or a built-in one), and say what to do."""
+    from ..core.named_code import find_here
+    from ..evaluation.suites.source import assignments
+    from .checking import check_all, check_one
+
+    if everything == (method is not None):
+        raise ConfigError("name one method, or give --all")
+    given = assignments(params or [])
+    find_here([method, given])
+    ok = check_all() if method is None else check_one(method, kind, given)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def new(
+    kind: Annotated[str, typer.Argument(help="detector or attack.")],
+    name: Annotated[str, typer.Argument(help="Its name: lower_case_with_underscores.")],
+) -> None:
+    """Write a method of your own and its test into the current folder, ready to run."""
+    from .scaffold import scaffold
+
+    module, test = scaffold(kind, name, Path.cwd())
+    words = "".join(part.capitalize() for part in name.split("_"))
+    typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {name}:{words}")
+
+
+def schema() -> None:
+    """Print the JSON schema of a suite, for editors."""
+    import json
+
+    from ..evaluation.suites.schema import suite_schema
+
+    sys.stdout.write(json.dumps(suite_schema(), indent=2) + "\n")
+
+
+def leak(
+    attack: Annotated[str, typer.Argument(help="A passive attack: dlg, inverting_gradients, …")],
+    params: Annotated[
+        list[str] | None, typer.Argument(help="Its parameters, e.g. iterations=1000 tv=0.01.")
+    ] = None,
+    data: Annotated[str, typer.Option(help="The data set; images only.")] = "digits",
+    model: Annotated[str, typer.Option(help="The model.")] = "mlp",
+    samples: Annotated[int, typer.Option(min=1, help="Samples that the client has.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Full-batch steps that it trains.")] = 1,
+    lr: Annotated[float, typer.Option(help="Its learning rate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="The seed of everything.")] = 0,
+    start: Annotated[
+        str | None, typer.Option(help="Begin at what this attack finds, e.g. distilled_knowledge.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write truth and reconstruction to this PNG.")] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Measure what one client's update (or what a defense makes of it) gives away about its data."""
+    from ..core.named_code import find_here
+    from ..evaluation.running.leak import LeakSettings, leak_of, passive, save_picture
+    from ..evaluation.suites.source import assignments
+
+    set_data_root(data_root)
+    settings = LeakSettings(data, model, samples, steps, lr, seed)
+    given = assignments(params or [])
+    find_here([attack, start, given])
+    chosen = passive(attack, given)
+    result = leak_of(settings, chosen, passive(start, {}) if start else None)
+    for name, value in result.metrics.items():
+        typer.echo(f"{name:11} {value:8.3f}")
+    if picture is not None:
+        try:
+            save_picture(result, picture)
+        except OSError as error:
+            raise ConfigError(f"cannot write {picture}: {why(error)}") from None
+        except ValueError as error:
+            raise ConfigError(f"cannot write {picture}: {error}") from None

@@ -1,0 +1,137 @@
+"""Run suites, and show, export, compare and draw their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import DataRoot, print_table, set_data_root, write
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="csv, markdown, latex, json, parquet.")
+    ] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; the screen by default.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="Metrics to show, e.g. dacc,auroc; or all.")] = "",
+    pivot: Annotated[
+        str, typer.Option(help="ROWS,COLUMNS: two settings, e.g. attack,defense or partition.beta,defense.")
+    ] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these, e.g. --where attack=\\[lie,min_max].")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="A paper's layout, e.g. fedredefense_table1.")] = "",
+) -> None:
+    """Write the detection-metrics table of a results folder."""
+    from ..evaluation.results.export import export as render
+    from ..evaluation.results.layout import layout_of
+    from ..evaluation.results.store import Store
+    from ..evaluation.suites.source import assignments
+
+    layout = layout_of(preset, pivot, columns, assignments(where or []))
+    write(render(Store(folder), format, layout), out)
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(help="A results folder.")],
+    after: Annotated[Path, typer.Argument(help="Another one, with runs in common.")],
+    columns: Annotated[str, typer.Option(help="Metrics to compare, e.g. dacc,tacc; or all.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Also what may be the seeds' noise.")] = False,
+) -> None:
+    """Show what changed between two results folders, with significance over seeds."""
+    from ..evaluation.results.compare import compare as compared
+    from ..evaluation.results.compare import show_comparison
+    from ..evaluation.results.store import Store
+    from ..evaluation.results.tables import SHOWN
+
+    names = columns.split(",") if columns else [name for name in SHOWN if name != "detector_share"]
+    for part in show_comparison(compared(Store(before), Store(after), names), everything):
+        print_table(part)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; FOLDER/report.html by default.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
+    ] = None,
+) -> None:
+    """Write results as one HTML file with its pictures in it."""
+    from ..evaluation.results.report.page import write_report
+    from ..evaluation.suites.source import assignments
+
+    path = write_report(folder, out, assignments(where or []))
+    typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
+
+
+def plot(
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf.")],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="heatmap, accuracy, roc or scores.")] = "heatmap",
+    metric: Annotated[
+        str, typer.Option(help="Of the heat map: dacc, fpr, fnr, auroc, tacc or asr.")
+    ] = "dacc",
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
+    ] = None,
+) -> None:
+    """Draw one figure of results with matplotlib (extra: plot)."""
+    from ..evaluation.results.plot import plot as draw
+    from ..evaluation.suites.source import assignments
+
+    typer.echo(f"wrote {draw(folder, kind, out, metric, assignments(where or []))}")
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="A folder that a recorder wrote.")],
+    detector: Annotated[
+        str | None, typer.Option(help="Any detector; the defense that was recorded, if absent.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(help="A parameter of the detector, e.g. --param window=5.")
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="What follows, e.g. ban or '{name: ban, strikes: 2}'.")
+    ] = None,
+    assumed: Annotated[
+        int | None, typer.Option(min=0, help="How many malicious clients defenses are told.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Validation data: .npz or .safetensors with inputs and labels.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Root data, likewise.")] = None,
+    with_banned: Annotated[
+        bool, typer.Option("--with-banned", help="Show it clients that were banned when it was recorded.")
+    ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Import the module:Class that the recording names.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write every verdict to this .csv or .json.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Score the rounds of a recording offline, with any detector."""
+    from ..core.named_code import find_here
+    from ..evaluation.running.replay import Question, show_replay
+    from ..evaluation.suites.source import assignments
+
+    set_data_root(data_root)
+    chosen = assignments([f"policy={policy}"])["policy"] if policy else None
+    params = assignments(param or [])
+    find_here([detector, params, chosen, model])
+    question = Question(
+        recording, detector, params, chosen, assumed, model, validation, root, with_banned, allow_code
+    )
+    if not show_replay(question, out):
+        raise typer.Exit(1)

@@ -1,1 +1,0 @@
-"""What an operator of a live federation sees and does on the command line."""

@@ -1,0 +1,37 @@
+"""Samples and labels, as clients have them and as models take them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    pass
+
+from typing import TYPE_CHECKING
+
+
+class LabeledData(NamedTuple):
+    """Inputs as the model takes them (already normalized), and their integer labels."""
+
+    inputs: Tensor
+    labels: Tensor
+
+
+class Share(NamedTuple):
+    """Some samples of a larger set, which stay where they are."""
+
+    data: LabeledData
+    rows: Tensor
+
+
+class Samples(NamedTuple):
+    """A client's samples before normalization: pixels in [0, 1] (or raw features), integer labels."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def take(self, index: Tensor) -> Samples:
+        """Some of the samples."""
+        return Samples(self.pixels[index], self.labels[index])

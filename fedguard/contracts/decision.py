@@ -1,0 +1,101 @@
+"""What a policy is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..core.errors import ContractError
+from ..core.ids import ClientId
+from ..ledger.memory import Ledger
+from .scores import Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+from .policy import _trained
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyInput:
+    """Everything that a policy may look at: no updates, no truth.
+
+    Attributes:
+        index: the number of the round.
+        client_ids: the n clients that were scored.
+        scores: what each detector said, by the detector's name; empty if nobody could be scored.
+        ledger: the past of these clients; read only.
+        idle: whether the client at a position sent nothing but zeros, as one does that did not train.
+    """
+
+    index: int
+    client_ids: tuple[ClientId, ...]
+    scores: Mapping[str, Scores]
+    ledger: Ledger
+    idle: Callable[[int], bool] = _trained
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """A policy's answer for the n clients of a case.
+
+    Attributes:
+        weights: (n,) in [0, 1]; 0 excludes.
+        suspects: (n,) bool.
+        reasons: n phrases, one for every client, excluded or not.
+        bans: position → first round in which the client may return (None: never).
+        plain: True makes this round plain FedAvg: no stages, the mean instead of the aggregator.
+        strikes: (n,) bool, whose suspicion the ledger counts; that of every suspect if absent.
+        note: what the outcome should say about the round, in words.
+    """
+
+    weights: NDArray[np.float64]
+    suspects: NDArray[np.bool_]
+    reasons: tuple[str, ...]
+    bans: dict[int, int | None] = field(default_factory=dict)
+    plain: bool = False
+    strikes: NDArray[np.bool_] | None = None
+    note: str = ""
+
+
+def checked(decision: Decision, policy: str, n: int) -> Decision:
+    """A policy's answer for n clients with plain arrays and numbers.
+
+    Raises:
+        ContractError: it is no answer for each of the n clients.
+    """
+    weights = np.asarray(decision.weights, dtype=np.float64)
+    suspects = np.asarray(decision.suspects, dtype=bool)
+    strikes = suspects if decision.strikes is None else np.asarray(decision.strikes, dtype=bool)
+    if weights.shape != (n,) or not ((weights >= 0) & (weights <= 1)).all():
+        problem = f"weights that are not {n} numbers in [0, 1]"
+    elif suspects.shape != (n,):
+        problem = f"suspects of shape {suspects.shape} for {n} clients"
+    elif strikes.shape != (n,) or (strikes & ~suspects).any():
+        problem = f"strikes that are not {n} truth values, or are against clients that are no suspects"
+    elif len(decision.reasons) != n or not all(decision.reasons):
+        problem = "no reason for every client"
+    elif not all(0 <= k < n for k in decision.bans):
+        problem = f"bans of positions {sorted(decision.bans)}, but there are {n} clients"
+    else:
+        bans = {int(k): None if until is None else int(until) for k, until in decision.bans.items()}
+        words, plain = tuple(decision.reasons), bool(decision.plain)
+        return Decision(weights, suspects, words, bans, plain, strikes, str(decision.note))
+    raise ContractError(f"policy {policy} returned {problem}")
+
+
+class Sanction(NamedTuple):
+    """What one more suspicion earns a client.
+
+    Attributes:
+        ban: whether it is banned from this round on.
+        until: the first round in which it may come back; None means never.
+        text: the beginning of the reason; empty if there is nothing to add.
+    """
+
+    ban: bool = False
+    until: int | None = None
+    text: str = ""

@@ -1,0 +1,160 @@
+"""The scorer contract: subclass, write ``score``, add a card."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from ..core.errors import DetectorError, NeedError, TooFewClientsError
+from ..core.state import State
+from .card import Method
+from .round import Round, as_round
+from .scores import Scores
+
+if TYPE_CHECKING:
+    from .decision import Decision
+
+#: What ``Detector.needs`` may name, and how to provide it.
+NEEDS = {
+    "model": "give the round a Server(model=…)",
+    "validation": "give the round a Server(validation=Labeled(inputs, labels)), "
+    "or set `server.validation` in the suite",
+    "root": "give the round a Server(root=Labeled(inputs, labels)), or set `server.root` in the suite",
+    "training": "give the round a Server(training=LocalTraining(…)): how clients train",
+    "global_params": "give the round its global_params",
+}
+
+
+class Detector(Method, ABC):
+    """Scores every client of a round; **higher is more suspicious**.
+
+    Authors write ``score`` (arithmetic only). Calling the detector checks needs, the number of clients,
+    shapes and finiteness around it, and handles unusable updates: those clients come out as suspects
+    with score +Inf, and everybody else as if they were absent.
+
+    ``score`` must not change the detector. What it wants to remember goes into ``Scores.memory`` and is
+    folded in by ``commit`` once the guard has accepted the round, so that a refused round leaves no
+    trace. History is keyed by client id, never by position.
+    """
+
+    #: Names out of ``NEEDS`` that the round must provide. An instance may need other things than its class.
+    needs: frozenset[str] = frozenset()
+    #: True if ``score`` returns ``Scores.weights`` (then the policy "reweight" can use them).
+    gives_weights: bool = False
+
+    #: The attack that the contract check plants, see ``fedguard.testing.detectors.PLANTS``.
+    plant: ClassVar[str] = "wild"
+    #: Rounds of history that it needs before it can find the plant.
+    warm_up: ClassVar[int] = 0
+    #: Parameters with which it can, on top of ``check_with``.
+    check_plant_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    @abstractmethod
+    def score(self, round: Round) -> Scores | np.ndarray[Any, Any] | Tensor:
+        """Score a round in which every update is finite; an (n,) array will do."""
+
+    def min_clients(self) -> int:
+        """The smallest round that this detector can score."""
+        return 1
+
+    def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
+        """Fold an accepted round into the history; ``round`` holds the clients that were scored."""
+
+    def state_dict(self) -> State:
+        """Everything that ``commit`` has folded in: nested dicts (string keys) of tensors and JSON values.
+
+        A snapshot: later commits do not change it.
+        """
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back to a state that ``state_dict`` returned."""
+
+    def __call__(self, round: Round | Any) -> Scores:
+        """Score a round (or a bare (n, d) array) with all checks.
+
+        Raises:
+            NeedError: the round lacks something that the detector needs.
+            TooFewClientsError: the method is undefined for so few clients.
+            DetectorError: ``score`` returned something else than one number per client.
+        """
+        round = as_round(round)
+        usable = round.usable
+        if usable.all():
+            return self._checked(round)
+        if not usable.any():
+            return Scores(np.empty(0), np.empty(0, dtype=bool)).spread(usable)
+        return self._checked(round.take(np.flatnonzero(usable))).spread(usable)
+
+    def check(self, n: int, available: frozenset[str]) -> None:
+        """Refuse, before anything runs, a round of n clients or a server that the method cannot use.
+
+        Args:
+            n: clients per round.
+            available: the names out of ``NEEDS`` that rounds will provide.
+
+        Raises:
+            NeedError: something needed is not available.
+            TooFewClientsError: n is below ``min_clients()``.
+        """
+        check_needs(self.name, self.needs, available)
+        if n < self.min_clients():
+            raise TooFewClientsError(
+                f"{self.name} needs at least {self.min_clients()} clients, the round has {n}"
+            )
+
+    def _checked(self, round: Round) -> Scores:
+        self.check(round.n, available(round))
+        result = self.score(round)
+        scores = result if isinstance(result, Scores) else Scores(result)  # type: ignore[arg-type]
+        values = self._array(scores.values, "scores", round.n, np.float64)
+        if np.isnan(values).any():
+            who = round.client_ids[int(np.isnan(values).argmax())]
+            raise DetectorError(
+                f"{self.name} returned NaN for client {who!r}; use +Inf for 'cannot be trusted'"
+            )
+        suspects, weights = scores.suspects, scores.weights
+        if suspects is not None:
+            suspects = self._array(suspects, "suspects", round.n, np.bool_)
+        if weights is not None:
+            weights = self._array(weights, "weights", round.n, np.float64)
+        if scores.reasons is not None and len(scores.reasons) != round.n:
+            raise DetectorError(f"{self.name} returned {len(scores.reasons)} reasons for {round.n} clients")
+        if (weights is None and self.gives_weights) or np.isnan(0.0 if weights is None else weights).any():
+            raise DetectorError(f"{self.name} says that it gives weights, but returned none or NaN")
+        return dataclasses.replace(scores, values=values, suspects=suspects, weights=weights)
+
+    def _array(self, values: Any, what: str, n: int, dtype: type[Any]) -> np.ndarray[Any, Any]:
+        try:
+            plain = values.detach().cpu().double() if isinstance(values, Tensor) else values
+            array = np.asarray(plain, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            raise DetectorError(f"{self.name} returned {what} that are no numbers: {error}") from None
+        if array.shape != (n,):
+            raise DetectorError(f"{self.name} returned {what} of shape {array.shape} for {n} clients")
+        return array
+
+
+def check_needs(method: str, needs: frozenset[str], available: frozenset[str]) -> None:
+    """Refuse what cannot be provided.
+
+    Raises:
+        NeedError: names the first missing need, and how to provide it.
+    """
+    for need in sorted(needs - available):
+        raise NeedError(f"{method} needs {need}: {NEEDS.get(need, 'provide it')}")
+
+
+def available(round: Round) -> frozenset[str]:
+    """The names out of ``NEEDS`` that a round provides."""
+    parts = ("model", "validation", "root", "training")
+    have = {name for name in parts if getattr(round.server, name, None) is not None}
+    if round.global_params is not None:
+        have.add("global_params")
+    return frozenset(have)

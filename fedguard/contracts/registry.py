@@ -1,0 +1,212 @@
+"""Methods by name: built-ins and plug-ins come in through the same entry points.
+
+An entry point of the group ``fedguard.detectors``, ``fedguard.attacks``, ``fedguard.aggregators``,
+``fedguard.stages`` or ``fedguard.policies`` names either one class or a catalogue: a table
+``name -> "module:Class"`` whose own name is in capitals.
+Wherever a name is accepted, ``"module:Class"`` is accepted too. A class is imported on first use and
+checked then; one that breaks its contract is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from ..core.errors import RegistryError
+from ..core.named_code import is_code
+from ..core.params import check_params, nearest, params_model
+from .aggregator import Aggregator
+from .attack import KNOWLEDGE, Attack
+from .card import Card, Method
+from .detector import NEEDS, Detector
+from .policy import Policy
+from .stage import Stage
+
+M = TypeVar("M", bound=Method)
+
+
+class Registry(Generic[M]):
+    """The methods of one kind.
+
+    Args:
+        kind: what they are called in messages, for example ``"detector"``.
+        base: the class that they inherit from.
+        extra_check: more to check about a class; returns what is wrong, or None.
+    """
+
+    def __init__(self, kind: str, base: type[M], extra_check: Callable[[type[M]], str | None]) -> None:
+        self.kind = kind
+        self.base = base
+        self.group = f"fedguard.{'policies' if kind == 'policy' else kind + 's'}"
+        self._extra_check = extra_check
+        self._added: dict[str, type[M]] = {}
+
+    @functools.cached_property
+    def _sources(self) -> dict[str, Callable[[], Any]]:
+        sources: dict[str, Callable[[], Any]] = {}
+        origin: dict[str, str] = {}
+        for point in entry_points(group=self.group):
+            for name, load in _names(point).items():
+                if name in sources:
+                    raise RegistryError(
+                        f"{self.kind} {name!r} is registered twice, by {origin[name]} and {_origin(point)}; "
+                        "rename one of them"
+                    )
+                sources[name], origin[name] = load, _origin(point)
+        return sources
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted({*self._sources, *self._added})
+
+    def add(self, cls: type[M]) -> type[M]:
+        """Register a class under the name on its card; usable as a decorator.
+
+        Raises:
+            RegistryError: the name is taken, or the class breaks the contract.
+        """
+        self._validate(cls, None)
+        if cls.card.name in self.names():
+            raise RegistryError(f"{self.kind} {cls.card.name!r} is registered already; choose another name")
+        self._added[cls.card.name] = cls
+        return cls
+
+    def get(self, name: str) -> type[M]:
+        """The class of this name, or the one that ``"module:Class"`` points to.
+
+        Raises:
+            RegistryError: unknown name (the nearest one is suggested), failed import, invalid class.
+        """
+        if ":" in name:
+            if not is_code(name):  # whoever refuses code looks for exactly this
+                raise RegistryError(f"cannot load {self.kind} {name!r}: write module:Class")
+            return self._validate(_import(name, self.kind), None)
+        if name in self._added:
+            return self._added[name]
+        if name not in self._sources:
+            raise RegistryError(
+                f"unknown {self.kind} {name!r}{nearest(name, self.names())} "
+                f"(`fedguard list {self.group.removeprefix('fedguard.')}` shows all; "
+                "your own class is named by 'module:Class')"
+            )
+        return self._validate(self._sources[name](), name)
+
+    def make(self, name: str, **params: Any) -> M:
+        """Build the method of this name; parameters are checked against its signature.
+
+        Raises:
+            RegistryError: see :meth:`get`.
+            ParameterError: a parameter is unknown, of the wrong type or out of range.
+        """
+        cls = self.get(name)
+        return cls(**check_params(cls, params, f"{self.kind} {name}"))
+
+    def _validate(self, cls: Any, name: str | None) -> type[M]:
+        problem = self._problem(cls, name)
+        if problem:
+            raise RegistryError(f"{getattr(cls, '__name__', cls)!s} is not a valid {self.kind}: {problem}")
+        return cls  # type: ignore[no-any-return]
+
+    def _problem(self, cls: Any, name: str | None) -> str | None:
+        if not (inspect.isclass(cls) and issubclass(cls, self.base)):
+            return f"it does not inherit from fedguard.{self.base.__name__}"
+        if inspect.isabstract(cls):
+            return f"it does not define {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
+        card = getattr(cls, "card", None)
+        if not isinstance(card, Card):
+            return "it has no `card = Card(name=…, summary=…, paper=…)`"
+        if name is not None and card.name != name:
+            return f"its card says {card.name!r} but it is registered as {name!r}"
+        if not card.name.isidentifier() or card.name != card.name.lower():
+            return f"the name {card.name!r} is not lower_case_with_underscores"
+        if "\n" in card.summary or not card.summary or not card.paper:
+            return "its card needs a one-line summary and a paper"
+        for parameter in inspect.signature(cls).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                return f"its parameter *{parameter.name} would swallow misspelt names; spell parameters out"
+            if parameter.annotation is parameter.empty:
+                return f"its parameter {parameter.name!r} has no type annotation"
+        try:
+            params_model(cls)  # type: ignore[arg-type]  # classes are hashable
+        except Exception as error:  # whatever evaluating somebody's annotations raises
+            return f"its parameters cannot be checked: {error}"
+        return self._extra_check(cls)
+
+
+def _names(point: EntryPoint) -> dict[str, Callable[[], Any]]:
+    """What an entry point registers; a single class is not imported yet."""
+    load = functools.partial(_import, point.value, f"what {_origin(point)} registers,")
+    if not point.attr.isupper():  # a class, registered under the entry point's own name
+        return {point.name: load}
+    catalogue = load()
+    if inspect.isclass(catalogue):  # some methods are called by their initials
+        return {point.name: load}
+    if not isinstance(catalogue, Mapping):
+        raise RegistryError(f"{_origin(point)}: {point.value} is no table name -> 'module:Class'")
+    return {name: functools.partial(_import, target, "method") for name, target in catalogue.items()}
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.dist.name if point.dist else 'an unknown package'} ({point.value})"
+
+
+def _import(target: str, kind: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a stranger's module may raise anything
+        raise RegistryError(f"cannot load {kind} {target!r}: {error}") from error
+
+
+def _check_detector(cls: type[Detector]) -> str | None:
+    if not isinstance(cls.needs, frozenset | set):
+        return "its `needs` is no set of names"
+    unknown = cls.needs - NEEDS.keys()
+    return (
+        f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})"
+        if unknown
+        else None
+    )
+
+
+def _check_attack(cls: type[Attack]) -> str | None:
+    if getattr(cls, "kind", None) not in ("none", "model", "data", "backdoor", "passive"):
+        return "its `kind` is none of 'none', 'model', 'data', 'backdoor', 'passive'"
+    if not isinstance(cls.knowledge, frozenset | set):
+        return "its `knowledge` is no set of names"
+    unknown = cls.knowledge - KNOWLEDGE.keys()
+    return f"it declares unknown knowledge: {', '.join(sorted(unknown))}" if unknown else None
+
+
+def _check_stage(cls: type[Stage]) -> str | None:
+    idle = cls.before is Stage.before and cls.after is Stage.after
+    return "it defines neither `before` nor `after`" if idle else None
+
+
+def _no_check(_: Any) -> None:
+    return None
+
+
+detectors: Registry[Detector] = Registry("detector", Detector, _check_detector)  # type: ignore[type-abstract]
+attacks: Registry[Attack] = Registry("attack", Attack, _check_attack)
+aggregators: Registry[Aggregator] = Registry("aggregator", Aggregator, _no_check)  # type: ignore[type-abstract]
+stages: Registry[Stage] = Registry("stage", Stage, _check_stage)
+policies: Registry[Policy] = Registry("policy", Policy, _no_check)  # type: ignore[type-abstract]
+
+make_detector = detectors.make
+make_attack = attacks.make
+make_aggregator = aggregators.make
+make_stage = stages.make
+make_policy = policies.make
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "detectors": detectors,
+    "attacks": attacks,
+    "aggregators": aggregators,
+    "stages": stages,
+    "policies": policies,
+}

@@ -1,0 +1,109 @@
+"""Parts of a state that was loaded, checked: a checkpoint may be damaged, or somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from .errors import FedGuardError, ParameterError
+
+if TYPE_CHECKING:
+    from .ids import ClientId
+    from .state import State
+
+
+def pairs(value: Any) -> Iterator[tuple[ClientId, Any]]:
+    """[client, value] of a state that is kept by client.
+
+    Raises:
+        ParameterError: it is no list of pairs, or a client is neither text nor integer.
+    """
+    for pair in _list(value):
+        client, *rest = _list(pair)
+        if type(client) not in (str, int) or len(rest) != 1:
+            raise ParameterError("a state holds what is no pair of a client and a value")
+        yield client, rest[0]
+
+
+def vectors(value: Any) -> list[tuple[ClientId, Tensor]]:
+    """The same where every value is a vector."""
+    return [(client, vector(kept)) for client, kept in pairs(value)]
+
+
+def vector(value: Any) -> Tensor:
+    """A tensor of one axis and of floating-point numbers (ParameterError if it is another value)."""
+    if not (isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point()):
+        raise ParameterError("a state holds another value where a vector belongs")
+    return value
+
+
+def tensor(value: Any) -> Tensor:
+    """A tensor (ParameterError if it is another value)."""
+    if not isinstance(value, Tensor):
+        raise ParameterError("a state holds another value where a tensor belongs")
+    return value
+
+
+def numbers(value: Any, size: int | None = None) -> list[float]:
+    """A list of numbers, ``size`` of them if that is given (ParameterError if it is another value)."""
+    found = _list(value)
+    if (size is not None and len(found) != size) or not all(type(number) in (int, float) for number in found):
+        raise ParameterError("a state holds another value where a list of numbers belongs")
+    return list(found)
+
+
+def whole_numbers(value: Any) -> list[int]:
+    """A list of integers (ParameterError if it is another value)."""
+    found = _list(value)
+    if not all(type(number) is int for number in found):
+        raise ParameterError("a state holds another value where a list of integers belongs")
+    return list(found)
+
+
+def count(value: Any) -> int:
+    """An integer from 0 (ParameterError if it is another value)."""
+    if type(value) is not int or value < 0:
+        raise ParameterError("a state holds another value where a count belongs")
+    return value
+
+
+class Remembers(Protocol):
+    """Whatever has a state."""
+
+    def state_dict(self) -> State:
+        """A snapshot."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Go back to it."""
+        ...
+
+
+@contextmanager
+def all_or_nothing(*parts: Remembers) -> Iterator[None]:
+    """Load the states of some parts; if one does not fit, all are put back as they were.
+
+    Raises:
+        FedGuardError: as it came out of the block; a ParameterError for any other error.
+    """
+    before = [part.state_dict() for part in parts]
+    try:
+        yield
+    except BaseException as error:
+        for part, state in zip(parts, before, strict=True):
+            part.load_state_dict(state)
+        if isinstance(error, FedGuardError) or not isinstance(error, Exception):
+            raise
+        raise ParameterError(
+            f"the state does not fit this guard, which is as it was ({type(error).__name__}: {error}); "
+            "it is of another guard or version, or damaged"
+        ) from error
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise ParameterError("a state holds another value where a list belongs")
+    return value

@@ -1,0 +1,48 @@
+"""Text in CSV and Markdown tables: a spreadsheet or a browser that opens them runs none of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .terminal import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What makes a spreadsheet take a cell for a formula, when it comes first.
+FORMULA = "=+-@\t\r\n"
+_MARKDOWN = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`|*[]"}
+)
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV file: text that begins like a formula gets an apostrophe in front.
+
+    Numbers stay as they are, also those that are text already ("-1.5").
+    """
+    if not isinstance(value, str) or not value.startswith(tuple(FORMULA)) or _is_number(value):
+        return value
+    return f"'{value}"
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV, its headings and text by :func:`csv_cell`."""
+    safe = frame.rename(columns=csv_cell)
+    for place, kind in enumerate(safe.dtypes):
+        if kind.kind not in "biufc":
+            safe.isetitem(place, [csv_cell(value) for value in safe.iloc[:, place]])
+    return str(safe.to_csv(index=False))
+
+
+def markdown_cell(value: Any) -> str:
+    """A cell of a Markdown table: what would end the cell, or be markup or HTML, is escaped."""
+    return plain(value).translate(_MARKDOWN)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.isprintable()

@@ -1,0 +1,388 @@
+"""Detection metrics as pure functions: arrays in, numbers with their counts out.
+
+All rates are fractions in [0, 1]; what is undefined (FNR without attackers, say) is NaN, never 0.
+Definitions: Xie et al., FedREDefense, ICML 2024, Appendix A.4 and B.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ..core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+def detection_metrics(
+    malicious: ArrayLike,
+    suspects: ArrayLike,
+    scores: ArrayLike | None = None,
+    participated: ArrayLike | None = None,
+    aggregated: ArrayLike | None = None,
+) -> dict[str, float]:
+    """DACC = (TP + TN)/n, FPR = FP/(FP + TN), FNR = FN/(FN + TP), from labels or from rounds.
+
+    Args:
+        malicious: (n,) bool, the truth.
+        suspects: (n,) bool, the labels of the clients at the end of a run (DACC, FPR, FNR); or (T, n),
+            the suspects of each round, and then rates are averaged over rounds (ADACC, AFPR, AFNR),
+            as suits methods that never label a client for good.
+        scores: (n,) or (T, n), higher = more suspicious; adds "auroc", averaged over the rounds in
+            which it is defined. +Inf is allowed, NaN marks a client that was not scored.
+        participated: (T, n) bool, who took part; everybody if absent. Others do not count in a round:
+            neither in its rates nor in its AUROC, and they are not aggregated.
+        aggregated: (T, n) bool, whose update was aggregated; adds "aar".
+
+    Returns:
+        "dacc", "fpr", "fnr" (fractions), the pooled counts "tp", "fp", "tn", "fn", and where asked for
+        "auroc" and "aar" (rounds).
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    labels = np.atleast_2d(np.asarray(suspects, dtype=bool))
+    if truth.ndim != 1 or labels.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but suspects has {np.shape(suspects)}")
+    who = participated if np.ndim(suspects) == 2 else None  # end-of-run labels concern everybody
+    present = _present(who, labels, "suspects")
+    counts = np.array([_confusion(truth[p], row[p]) for row, p in zip(labels, present, strict=True)])
+    counts = counts.reshape(-1, 4)
+    tp, fp, tn, fn = counts.T.astype(float)
+    result = {
+        "dacc": _mean_ratio(tp + tn, tp + fp + tn + fn),
+        "fpr": _mean_ratio(fp, fp + tn),
+        "fnr": _mean_ratio(fn, fn + tp),
+        "tp": float(tp.sum()),
+        "fp": float(fp.sum()),
+        "tn": float(tn.sum()),
+        "fn": float(fn.sum()),
+    }
+    if scores is not None:
+        table = np.atleast_2d(np.asarray(scores, dtype=float))
+        result["auroc"] = mean_auroc(truth, np.where(_present(participated, table, "scores"), table, np.nan))
+    if aggregated is not None:
+        rounds = np.atleast_2d(np.asarray(aggregated, dtype=bool))
+        result["aar"] = aar(truth, rounds & _present(participated, rounds, "aggregated"))
+    return result
+
+
+def active_metrics(
+    malicious: ArrayLike,
+    suspects: ArrayLike,
+    active: ArrayLike,
+    scores: ArrayLike | None = None,
+    participated: ArrayLike | None = None,
+    aggregated: ArrayLike | None = None,
+) -> dict[str, float]:
+    """The same as :func:`detection_metrics` over active attackers: an idle one counts neither way.
+
+    Nobody can tell an attacker that sends its honest update from an honest client, and it does no harm. In a
+    round, a malicious client that is not active is left out as if it were absent; of end-of-run labels, those
+    of the malicious clients that were never active are left out.
+
+    Args:
+        malicious: (n,) bool, the truth.
+        suspects: (n,) or (T, n) bool, see :func:`detection_metrics`.
+        active: (T, n) bool, who sent something else than its honest update.
+        scores: (T, n), adds "auroc_active".
+        participated: (T, n) bool, who took part; everybody if absent.
+        aggregated: (T, n) bool, adds "aar_active": over the clients that were ever active, the mean number of
+            rounds in which they were active and aggregated.
+
+    Returns:
+        "dacc_active", "fnr_active", and where asked for "auroc_active" and "aar_active".
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    acting = np.atleast_2d(np.asarray(active, dtype=bool))
+    if truth.ndim != 1 or acting.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but active has {acting.shape}")
+    counted = _present(participated, acting, "active") & (acting | ~truth)
+    if np.ndim(suspects) == 2:
+        rates = detection_metrics(truth, suspects, participated=counted)
+    else:
+        kept = ~truth | acting.any(0)
+        rates = detection_metrics(truth[kept], np.asarray(suspects, dtype=bool)[kept])
+    result = {"dacc_active": rates["dacc"], "fnr_active": rates["fnr"]}
+    if scores is not None:
+        result["auroc_active"] = mean_auroc(truth, np.where(counted, np.asarray(scores, dtype=float), np.nan))
+    if aggregated is not None:
+        harmful = np.atleast_2d(np.asarray(aggregated, dtype=bool)) & counted
+        result["aar_active"] = aar(truth[truth & acting.any(0)], harmful[:, truth & acting.any(0)])
+    return result
+
+
+def harm(accuracy_lost: float, success_gained: float = float("nan")) -> float:
+    """w = min(1, max(accuracy lost / 10 points, attack success gained)): how much an attack does.
+
+    Args:
+        accuracy_lost: accuracy of the clean run minus that of the attacked one, both without a defense, as a
+            fraction.
+        success_gained: attack success of that attacked run minus the clean run's, as a fraction; NaN if the
+            attack has no target.
+
+    Returns:
+        A weight in [0, 1]; NaN if both are undefined.
+    """
+    parts = [part for part in (accuracy_lost / 0.1, success_gained) if not np.isnan(part)]
+    return float(min(1.0, max(0.0, *parts))) if parts else float("nan")
+
+
+def harm_weighted_fnr(fnr: ArrayLike, weights: ArrayLike) -> float:
+    """Σ w·FNR / Σ w over runs: attackers that are missed count as much as their attack does harm.
+
+    Args:
+        fnr: (runs,) fractions; NaN = undefined, left out.
+        weights: (runs,) see :func:`harm`; NaN = unknown, left out.
+
+    Returns:
+        A fraction; NaN if no run has a weight above 0.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    rates, w = np.asarray(fnr, dtype=float), np.asarray(weights, dtype=float)
+    if rates.shape != w.shape:
+        raise ParameterError(f"fnr has shape {rates.shape} but weights has {w.shape}")
+    known = ~(np.isnan(rates) | np.isnan(w))
+    total = w[known].sum()
+    return float((w[known] * rates[known]).sum() / total) if total > 0 else float("nan")
+
+
+def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
+    """P(score of a malicious client > score of a benign one) + ½ P(equal): the Mann-Whitney form.
+
+    Args:
+        malicious: (n,) bool.
+        scores: (n,); +Inf allowed, NaN = not scored, left out.
+
+    Returns:
+        A fraction; NaN unless both kinds of client were scored.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth, values = _scored(malicious, scores)
+    if not _both(truth):
+        return float("nan")
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    ranks = rankdata(values)
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def average_precision(malicious: ArrayLike, scores: ArrayLike) -> float:
+    """Σ_k (R_k − R_{k−1}) P_k over the distinct thresholds, from the highest: precision P, recall R.
+
+    Args:
+        malicious: (n,) bool.
+        scores: (n,); +Inf allowed, NaN = not scored, left out.
+
+    Returns:
+        A fraction; NaN unless both kinds of client were scored.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth, values = _scored(malicious, scores)
+    if not _both(truth):
+        return float("nan")
+    order = np.argsort(-values, kind="stable")
+    ordered = values[order]
+    last = np.append(ordered[1:] != ordered[:-1], True)  # equal scores are one threshold
+    hits = np.cumsum(truth[order])[last]
+    flagged = np.flatnonzero(last) + 1
+    return float(np.sum(np.diff(hits, prepend=0) * hits / flagged) / truth.sum())
+
+
+def tpr_at_fpr(malicious: ArrayLike, scores: ArrayLike, fpr: float = 0.01) -> float:
+    """The largest TPR of any threshold whose FPR is at most ``fpr``.
+
+    Args:
+        malicious: (n,) bool.
+        scores: (n,); +Inf allowed, NaN = not scored, left out.
+        fpr: the share of benign clients that may be flagged.
+
+    Returns:
+        A fraction; NaN unless both kinds of client were scored.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth, values = _scored(malicious, scores)
+    if not _both(truth):
+        return float("nan")
+    benign = np.sort(values[~truth])[::-1]
+    allowed = int(np.floor(fpr * len(benign) + 1e-9))
+    limit = benign[allowed] if allowed < len(benign) else -np.inf
+    return float((values[truth] > limit).mean())
+
+
+def rounds_to_detection(
+    malicious: ArrayLike, suspects: ArrayLike, attacking: ArrayLike
+) -> tuple[float, float]:
+    """How many rounds of attack it takes until a client is a suspect for the first time while it attacks.
+
+    Args:
+        malicious: (n,) bool.
+        suspects: (T, n) bool, the suspects of each round.
+        attacking: (T, n) bool, who attacked in each round.
+
+    Returns:
+        The mean over the clients that were caught (1 = in their first attack; NaN if nobody was), and the
+        share of the malicious clients that attacked at all and were caught (NaN if nobody attacked).
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    flagged, active = (np.atleast_2d(np.asarray(table, dtype=bool)) for table in (suspects, attacking))
+    if truth.ndim != 1 or flagged.shape != active.shape or flagged.shape[1:] != truth.shape:
+        raise ParameterError(
+            f"malicious has shape {truth.shape}, suspects {flagged.shape} and attacking {active.shape}"
+        )
+    waits = []
+    attackers = np.flatnonzero(truth & active.any(0))
+    for client in attackers:
+        caught = flagged[active[:, client], client]
+        if caught.any():
+            waits.append(float(caught.argmax() + 1))
+    share = len(waits) / len(attackers) if len(attackers) else float("nan")
+    return _mean(np.array(waits)), share
+
+
+def benign_excluded(malicious: ArrayLike, participated: ArrayLike, weights: ArrayLike) -> float:
+    """Mean over rounds of the number of benign clients that took part and were left out (weight 0).
+
+    Args:
+        malicious: (n,) bool.
+        participated: (T, n) bool.
+        weights: (T, n) what each client was allowed to contribute.
+
+    Returns:
+        Clients per round.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    present = np.atleast_2d(np.asarray(participated, dtype=bool))
+    share = np.atleast_2d(np.asarray(weights, dtype=float))
+    if truth.ndim != 1 or present.shape != share.shape or present.shape[1:] != truth.shape:
+        raise ParameterError(
+            f"malicious has shape {truth.shape}, participated {present.shape} and weights {share.shape}"
+        )
+    return float((~truth & present & (share == 0)).sum(1).mean())
+
+
+def fpr_by_skew(
+    malicious: ArrayLike,
+    suspects: ArrayLike,
+    skew: ArrayLike,
+    participated: ArrayLike | None = None,
+    parts: int = 3,
+) -> list[float]:
+    """FPR of the least, …, the most skewed of equal parts of the benign clients.
+
+    Args:
+        malicious: (n,) bool.
+        suspects: (n,) or (T, n) bool, as in :func:`detection_metrics`.
+        skew: (n,), see :func:`label_skew`; equal ones are ordered by client.
+        participated: (T, n) bool; everybody if absent.
+        parts: how many parts; sizes differ by one at most.
+
+    Returns:
+        A fraction for each part, averaged over rounds; NaN for a part without clients.
+
+    Raises:
+        ParameterError: shapes do not fit.
+    """
+    truth, values = np.asarray(malicious, dtype=bool), np.asarray(skew, dtype=float)
+    labels = np.atleast_2d(np.asarray(suspects, dtype=bool))
+    if truth.ndim != 1 or labels.shape[1:] != truth.shape or values.shape != truth.shape:
+        raise ParameterError(
+            f"malicious has shape {truth.shape}, suspects {np.shape(suspects)} and skew {values.shape}"
+        )
+    present = _present(participated, labels, "suspects")
+    benign = np.flatnonzero(~truth)
+    ordered = benign[np.argsort(values[benign], kind="stable")]
+    return [
+        _mean_ratio((labels & present)[:, part].sum(1), present[:, part].sum(1))
+        for part in np.array_split(ordered, parts)
+    ]
+
+
+def mean_over_rounds(
+    measure: Callable[[ArrayLike, ArrayLike], float], malicious: ArrayLike, scores: ArrayLike
+) -> float:
+    """The mean of a measure over the rounds of a (T, n) table of scores in which it is defined."""
+    return _mean(
+        np.array([measure(malicious, row) for row in np.atleast_2d(np.asarray(scores, dtype=float))])
+    )
+
+
+def mean_auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
+    """The mean of :func:`auroc` over the rounds of a (T, n) table in which it is defined."""
+    return mean_over_rounds(auroc, malicious, scores)
+
+
+def aar(malicious: ArrayLike, aggregated: ArrayLike) -> float:
+    """Mean over malicious clients of the number of rounds in which they were aggregated.
+
+    Args:
+        malicious: (n,) bool.
+        aggregated: (T, n) bool.
+
+    Returns:
+        Rounds; NaN without malicious clients.
+    """
+    truth = np.asarray(malicious, dtype=bool)
+    table = np.atleast_2d(np.asarray(aggregated, dtype=bool))
+    if truth.ndim != 1 or table.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but aggregated has {table.shape}")
+    return _mean(table[:, truth].sum(0).astype(float))
+
+
+def _scored(malicious: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Truth and scores of the clients that were scored."""
+    values = np.asarray(scores, dtype=float)
+    truth = np.asarray(malicious, dtype=bool)
+    if truth.ndim != 1 or values.shape != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but scores has {values.shape}")
+    known = ~np.isnan(values)
+    return truth[known], values[known]
+
+
+def _both(truth: NDArray[np.bool_]) -> bool:
+    return bool(truth.any() and not truth.all())
+
+
+def _present(participated: ArrayLike | None, table: NDArray[Any], what: str) -> NDArray[np.bool_]:
+    if participated is None:
+        return np.ones(table.shape, dtype=bool)
+    present = np.atleast_2d(np.asarray(participated, dtype=bool))
+    if present.shape != table.shape:
+        raise ParameterError(f"participated has shape {present.shape} but {what} has {table.shape}")
+    return present
+
+
+def _confusion(truth: NDArray[np.bool_], labels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    tp, fp = int((truth & labels).sum()), int((~truth & labels).sum())
+    return tp, fp, int((~truth & ~labels).sum()), int((truth & ~labels).sum())
+
+
+def _mean_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> float:
+    defined = denominator > 0
+    return _mean(numerator[defined] / denominator[defined])
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

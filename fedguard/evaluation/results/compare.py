@@ -1,0 +1,198 @@
+"""What changed between two results folders, and whether it is more than the seeds' noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.table import Table
+
+from ...core.errors import ConfigError, ResultsError
+from ..suites.source import read
+from .frame import BY, run_frame
+from .store import Store
+from .tables import Column, columns_named, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Change(NamedTuple):
+    """One metric of one combination, in both folders.
+
+    Attributes:
+        where: the combination: point of the grid, mode, attack, defense.
+        column: the metric.
+        before: its mean over the common seeds in the first folder.
+        after: the same in the second.
+        seeds: how many seeds both have, with the metric defined.
+        p: of a paired t test over these seeds, NaN for fewer than two.
+        significant: after Holm's correction over all changes, at 5 %.
+    """
+
+    where: tuple[str, ...]
+    column: Column
+    before: float
+    after: float
+    seeds: int
+    p: float
+    significant: bool = False
+
+    def words(self) -> tuple[str, ...]:
+        """A row of a table."""
+        p = "–" if math.isnan(self.p) else f"{self.p:.3g}{' *' if self.significant else ''}"
+        delta = (self.after - self.before) * self.column.scale
+        before, after = show(self.before, self.column), show(self.after, self.column)
+        change = "undefined" if math.isnan(delta) else f"{delta:+.{self.column.digits}f}"
+        where = [part for part in self.where[:2] if part and part != "closed"]
+        told = ("; ".join(where), *self.where[2:], self.column.title)
+        return (*told, before, after, change, str(self.seeds), p)
+
+
+class Comparison(NamedTuple):
+    """Two results folders beside each other.
+
+    Attributes:
+        settings: key paths of the suites that differ, with both values.
+        code: both versions of the code if they differ, else nothing.
+        only: combinations (with seeds) that only one folder has: the first's, the second's.
+        compared: how many metrics of how many combinations were compared.
+        changes: those that differ, largest first within each combination's order.
+    """
+
+    settings: list[tuple[str, str, str]]
+    code: tuple[str, str] | None
+    only: tuple[list[str], list[str]]
+    compared: int
+    changes: list[Change]
+
+
+def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
+    """Everything that differs between two results folders in the metrics named.
+
+    Runs are paired by point of the grid, mode, attack, defense and seed. A difference is significant if a
+    paired t test over seeds says so at 5 % after Holm's correction over all that was tested; equal
+    differences in every seed are tested as such (p = 0), single seeds cannot be.
+
+    Raises:
+        ResultsError: a folder holds no run, or they have none in common.
+    """
+    left, right = _runs(before), _runs(after)
+    columns = [column for column in columns_named(names) if column.name in left]  # nothing pooled over seeds
+    common = left.index.intersection(right.index)
+    if common.empty:
+        raise ResultsError(f"{before.folder} and {after.folder} have no attack, defense and seed in common")
+    only = ([_name(key) for key in left.index.difference(common, sort=False)],
+            [_name(key) for key in right.index.difference(common, sort=False)])  # fmt: skip
+    tested = list(_tested(left.loc[common], right.loc[common], columns))
+    changed = [c for c in tested if not _equal(c.before, c.after) or c.p == 0]
+    return Comparison(
+        list(_settings(before, after)), _code(before, after), only, len(tested), _corrected(changed, tested)
+    )
+
+
+def _runs(store: Store) -> pd.DataFrame:
+    return run_frame(store).set_index([*BY, "seed"])
+
+
+def _tested(left: pd.DataFrame, right: pd.DataFrame, columns: Sequence[Column]) -> Iterator[Change]:
+    for where, mine in left.groupby(list(BY), sort=False):
+        theirs, words = right.loc[mine.index], tuple(str(word) for word in where)
+        for column in columns:
+            a, b = mine[column.name], theirs[column.name]
+            both = a.notna() & b.notna()
+            if both.any():
+                yield Change(
+                    words, column, a[both].mean(), b[both].mean(), int(both.sum()), _p(b[both] - a[both])
+                )
+            elif a.notna().any() or b.notna().any():
+                yield Change(words, column, a.mean(), b.mean(), 0, math.nan)
+
+
+def _p(differences: pd.Series) -> float:
+    """Of a paired t test; 1 for no difference at all, 0 for the same difference in every seed."""
+    from scipy.stats import ttest_1samp
+
+    if len(differences) < 2:
+        return math.nan
+    if differences.nunique() == 1:
+        return 1.0 if differences.iloc[0] == 0 else 0.0
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
+def _corrected(changed: list[Change], tested: list[Change]) -> list[Change]:
+    """Holm's step-down procedure over everything that was tested."""
+    values = sorted(c.p for c in tested if not math.isnan(c.p))
+    limit = -1.0
+    for rank, p in enumerate(values):
+        if p > 0.05 / (len(values) - rank):
+            break
+        limit = p
+    return [c._replace(significant=not math.isnan(c.p) and c.p <= limit) for c in changed]
+
+
+def _equal(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
+
+
+def _name(key: tuple[Any, ...]) -> str:
+    *words, seed = key
+    return " × ".join(str(word) for word in words if word and word != "closed") + f", seed {seed}"
+
+
+def _code(before: Store, after: Store) -> tuple[str, str] | None:
+    versions = before.code, after.code
+    return None if versions[0] == versions[1] else versions
+
+
+def _settings(before: Store, after: Store) -> Iterator[tuple[str, str, str]]:
+    left, right = (dict(_flat(_suite(store), ())) for store in (before, after))
+    for path in dict.fromkeys([*left, *right]):
+        if left.get(path) != right.get(path):
+            yield path, str(left.get(path, "absent")), str(right.get(path, "absent"))
+
+
+def _suite(store: Store) -> Any:
+    try:
+        return read(str(store.folder / "suite.yaml")).data
+    except ConfigError as error:
+        raise ResultsError(f"cannot read the suite: {error}") from None
+
+
+def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, (*path, str(key)))
+    else:
+        yield ".".join(path), value
+
+
+def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
+    """The comparison as things that rich prints: settings, what only one has, and a table of the changes.
+
+    Args:
+        comparison: of two folders.
+        everything: show what may be noise too (p ≥ 5 %); without several seeds it is shown anyway.
+    """
+    for path, before, after in comparison.settings:
+        yield f"setting {path}: {before} → {after}"
+    if comparison.code:
+        yield f"code: {comparison.code[0]} → {comparison.code[1]}"
+    for name, runs in zip(("first", "second"), comparison.only, strict=True):
+        if runs:
+            rest = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+            yield f"only in the {name}: {'; '.join(runs[:5])}{rest}"
+    testable = any(change.seeds > 1 for change in comparison.changes)
+    shown = [c for c in comparison.changes if everything or c.p < 0.05 or not testable]
+    if shown:
+        table = Table("where", "attack", "defense", "metric", "before", "after", "change", "seeds", "p")
+        for change in shown:
+            table.add_row(*change.words(), style="bold" if change.significant else None)
+        yield table
+    significant = sum(change.significant for change in comparison.changes)
+    yield (
+        f"{comparison.compared} metrics compared, {len(comparison.changes)} differ, {significant} of them "
+        "significantly * (paired t test over seeds, 5 % in all by Holm's correction)"
+        + ("" if everything or not testable else "; --all shows the others too")
+    )

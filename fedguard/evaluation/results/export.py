@@ -1,0 +1,88 @@
+"""The detection-metrics table as CSV, Markdown, LaTeX, JSON or Parquet."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from ...core.errors import ParameterError
+from ...core.extras import extra_module
+from ..cells import csv_text, markdown_cell
+from .layout import Layout, numbers, selected, words
+from .store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "markdown", "latex", "json", "parquet")
+
+
+def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
+    """The table of a results folder, as the bytes of a file (text is UTF-8).
+
+    CSV, JSON and Parquet hold numbers at full precision (rates as fractions, counts and intervals beside
+    them, empty or null if undefined); Markdown and LaTeX (booktabs) are rounded, in percent, with 95 %
+    intervals over seeds and the best value of every attack in bold.
+
+    Raises:
+        ParameterError: unknown format, nothing to show, or Parquet without its extra.
+        ResultsError: the folder holds no finished run.
+    """
+    layout = layout or Layout()
+    frame = selected(store, layout)
+    if format == "csv":
+        return _text(csv_text(numbers(frame, layout)))
+    if format == "json":
+        return _text(numbers(frame, layout).to_json(orient="records", indent=2) + "\n")
+    if format == "parquet":
+        return _parquet(numbers(frame, layout))
+    if format == "markdown":
+        return _text(_markdown(words(frame, layout, "**{}**".format), frame))
+    if format == "latex":
+        return _text(_latex(words(frame, layout, "\\textbf{{{}}}".format), frame))
+    raise ParameterError(f"unknown format {format!r}; use {', '.join(FORMATS)}")
+
+
+def _text(text: Any) -> bytes:
+    return str(text).encode()
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    extra_module("pyarrow", "parquet", "Parquet")
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _markdown(table: pd.DataFrame, frame: pd.DataFrame) -> str:
+    for name in _left(table, frame):
+        table[name] = table[name].map(markdown_cell)
+    named = table.rename(columns=markdown_cell)
+    return str(named.to_markdown(index=False, disable_numparse=True)) + "\n"
+
+
+def _left(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    """The columns that hold what users call things, not numbers."""
+    titles = ["defense" if key == "defense" else key for key in frame.attrs["keys"]]
+    return [str(name) for name in table if name in [*titles, "basis"]]
+
+
+def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:
+    left = _left(table, frame)
+    escaped: Any = {name: (lambda value: _escape(str(value))) for name in left}
+    style = table.rename(columns=_escape).style.hide(axis="index")
+    style = style.format({_escape(name): function for name, function in escaped.items()})
+    text = str(
+        style.to_latex(hrules=True, column_format="l" * len(left) + "r" * (len(table.columns) - len(left)))
+    )
+    return text.replace(" ± ", " $\\pm$ ").replace("–", "--")
+
+
+_LATEX = str.maketrans(
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {sign: f"\\{sign}" for sign in "_%&#${}"}
+)
+
+
+def _escape(text: str) -> str:
+    return text.translate(_LATEX)

@@ -1,0 +1,157 @@
+"""From the frame of results to a table for a paper: rows, columns, the best in bold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ...core.errors import ParameterError
+from ...core.params import nearest
+from .frame import BY, metrics_frame
+from .store import Store
+from .tables import SHOWN, UNDEFINED, best_values, columns_named, defined, is_best, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which table to make of results.
+
+    Attributes:
+        rows: what tells the rows apart: attack, defense, mode, seed, or key paths of settings. Whatever else
+            varies tells them apart too: only seeds are averaged.
+        columns: what stands side by side.
+        values: the metrics shown; names of :data:`fedguard.evaluation.results.tables.COLUMNS`, or "all".
+        where: keeps only what has these values: path → values.
+        joined: shows all values in one cell, as in "85.9/2.4".
+        attacked: leaves out runs without an attack.
+        detecting: leaves out defenses without a detector.
+    """
+
+    rows: tuple[str, ...] = BY
+    columns: tuple[str, ...] = ()
+    values: tuple[str, ...] = SHOWN
+    where: Mapping[str, Sequence[str]] | None = None
+    joined: bool = False
+    attacked: bool = False
+    detecting: bool = False
+
+
+#: The layouts of published tables.
+PRESETS = {
+    # Xie et al., FedREDefense, ICML 2024, Table 1.
+    "fedredefense_table1": Layout(
+        rows=("attack", "defense"),
+        columns=("data",),
+        values=("dacc", "fpr", "fnr", "aar"),
+        attacked=True,
+        detecting=True,
+    ),
+    # The same, Table 2: TACC (/ASR).
+    "fedredefense_table2": Layout(
+        rows=("data", "attack"), columns=("defense",), values=("tacc", "asr"), joined=True
+    ),
+}
+
+
+def layout_of(preset: str, pivot: str, columns: str, where: Mapping[str, Any]) -> Layout:
+    """A layout from what the command line was told; empty words stand for the default.
+
+    Args:
+        preset: a name of :data:`PRESETS`.
+        pivot: "rows,columns": two settings.
+        columns: metrics with commas between, or "all".
+        where: path → value or values.
+
+    Raises:
+        ParameterError: there is no such preset, or the pivot is not two settings.
+    """
+    if preset and preset not in PRESETS:
+        raise ParameterError(f"no preset {preset!r}{nearest(preset, PRESETS)} (known: {', '.join(PRESETS)})")
+    layout = PRESETS.get(preset, Layout())
+    changes: dict[str, Any] = {}
+    if pivot:
+        settings = [name.strip().replace("defense", "defense") for name in pivot.split(",")]
+        if len(settings) != 2 or not all(settings):
+            raise ParameterError(f"--pivot takes two settings, ROWS,COLUMNS; got {pivot!r}")
+        changes.update(rows=(settings[0],), columns=(settings[1],))
+    if columns:
+        changes["values"] = tuple(name.strip() for name in columns.split(","))
+    if where:
+        changes["where"] = {k: v if isinstance(v, list) else [v] for k, v in where.items()}
+    return replace(layout, **changes)
+
+
+def selected(store: Store, layout: Layout) -> pd.DataFrame:
+    """The frame of what the layout shows, one row per cell of its table.
+
+    Raises:
+        ResultsError: the store holds no run.
+        ParameterError: there is no such setting, or nothing is left.
+    """
+    where = dict(layout.where or {})
+    keys = list(dict.fromkeys([*layout.rows, *layout.columns, *where]))
+    frame = metrics_frame(store, keys)
+    for path, values in where.items():
+        frame = frame[frame[path].astype(str).isin([str(value) for value in values])]
+    if layout.attacked:
+        frame = frame[frame["attacked"]]
+    if layout.detecting:
+        frame = frame[frame["basis"] != ""]
+    if frame.empty:
+        raise ParameterError(f"{store.folder}: no run is left to show; see `fedguard export -f csv`")
+    return frame
+
+
+def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str]) -> pd.DataFrame:
+    """The table as text, the best defense in bold, everything else being equal."""
+    used = defined(frame, columns_named(layout.values))
+    rivals = [key for key in frame.attrs["keys"] if key != "defense"]
+    best: dict[Any, dict[str, float]] = {}
+    for _, group in frame.groupby(rivals, sort=False, dropna=False) if rivals else [((), frame)]:
+        best.update(dict.fromkeys(group.index, best_values(group, used)))
+
+    def cells(row: pd.Series) -> dict[str, str]:
+        texts = {c.title: shown(row, c) for c in used}
+        for c in used:
+            if is_best(row[c.name], c, best[row.name]):
+                texts[c.title] = bold(texts[c.title])
+        if layout.joined:
+            return {"/".join(texts): "/".join(t for t in texts.values() if t != UNDEFINED) or UNDEFINED}
+        return texts if layout.columns else {"basis": row["basis"] or UNDEFINED, **texts}
+
+    return _arranged(frame, layout, cells)
+
+
+def numbers(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """The table as numbers at full precision, with their intervals; the whole frame unless asked for less."""
+    names = [n for c in columns_named(layout.values) for n in (c.name, c.interval) if n in frame]
+    if not layout.columns:
+        about = list(frame.columns)[: list(frame.columns).index("failed") + 1]
+        return frame if layout.values == SHOWN else frame[[*about, *names]]
+    used = [name for name in names if frame[name].notna().any()]
+    return _arranged(frame, layout, lambda row: {name: row[name] for name in used})
+
+
+def _arranged(frame: pd.DataFrame, layout: Layout, cells: Callable[[Any], dict[str, Any]]) -> pd.DataFrame:
+    """One row per combination of what is not in ``layout.columns``, in the suite's order.
+
+    What never varies is not shown, except attack and defense.
+    """
+    import pandas as pd
+
+    table: dict[tuple[Any, ...], dict[str, Any]] = {}
+    down = [key for key in frame.attrs["keys"] if key not in layout.columns]
+    down = [key for key in down if key in ("attack", "defense") or frame[key].nunique(dropna=False) > 1]
+    for _, row in frame.iterrows():
+        line = table.setdefault(tuple(row[key] for key in down), {})
+        across = " ".join(str(row[key]) for key in layout.columns)
+        found = cells(row)
+        for title, value in found.items():
+            line[f"{across} {title}".strip() if len(found) > 1 else across or title] = value
+    titles = ["defense" if key == "defense" else key for key in down]
+    lines = [{**dict(zip(titles, line, strict=True)), **found} for line, found in table.items()]
+    return pd.DataFrame(lines)

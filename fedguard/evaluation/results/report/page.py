@@ -1,0 +1,275 @@
+"""``fedguard report``: one HTML file that holds everything, pictures included, and loads nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ....core.errors import ConfigError, FedGuardError
+from ....core.files import why, write_file
+from ...suites.load import load_suite
+from ...suites.suite import Suite
+from ..store import Store
+from ..tables import SHOWN, best_values, columns_named, defined, is_best, shown
+from . import pictures
+from .axes import pixel
+from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, ranks, sections
+from .scores import distribution, roc_panel, verdicts
+from .timeline import timeline
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What a report shows at most, so that the file of a large suite still opens.
+MAX_SECTIONS = 12
+MAX_DETAILS = 160
+MAX_ROWS = 4000
+MAX_PANELS = 60
+MAX_FAILURES = 50
+#: Longer tables are collapsed, attack by attack.
+LONG_TABLE = 80
+
+
+def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any] | None = None) -> Path:
+    """Write the report of a results folder.
+
+    Args:
+        folder: what ``fedguard evaluate`` wrote, finished or not.
+        out: the file; ``report.html`` in the folder if absent.
+        where: keeps only what has these values: setting → value or list of values.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResultsError: the folder holds no finished run.
+        ParameterError: there is no such setting, or nothing is left.
+        ConfigError: the file cannot be written.
+    """
+    text = render(Store(folder), where)
+    path = out or folder / "report.html"
+    try:
+        write_file(path, text)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {why(error)}") from None
+    return path
+
+
+def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
+    """The report as HTML, see :func:`write_report`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("fedguard.evaluation.results.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(px=pixel, short=pictures.short, plural=plural)
+    environment.globals.update(isnan=math.isnan)
+    return environment.get_template("report.html").render(**_contents(store, where))
+
+
+def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
+    parts = sections(store, where)
+    drawn = parts[:MAX_SECTIONS]
+    failures = [failure for part in parts for failure in _failures(part)]
+    left_out = [
+        f"the pictures of {plural(len(parts) - MAX_SECTIONS, 'further section')}; choose with --where"
+    ] * (len(parts) > MAX_SECTIONS)
+    allowed = max(1, MAX_DETAILS // len(drawn))
+    return {
+        "about": _about(store),
+        "where": where or {},
+        "sections": [_section(store, part, allowed) for part in drawn],
+        "further": [_plain(part) for part in parts[MAX_SECTIONS:]],
+        "left_out": left_out,
+        "failures": failures[:MAX_FAILURES],
+        "more_failures": max(0, len(failures) - MAX_FAILURES),
+        "long_table": LONG_TABLE,
+    }
+
+
+# ---------------------------------------------------------------- what was run
+
+
+def _about(store: Store) -> dict[str, Any]:
+    plan = _plan(store)
+    finished = store.finished()
+    done = sum(status == "done" for status in finished.values())
+    return {
+        "name": plan.name if plan else store.folder.absolute().name,
+        "summary": plan.summary if plan else "",
+        "text": (store.folder / "suite.yaml").read_text(encoding="utf-8") if plan else "",
+        "code": store.code,
+        "facts": _facts(plan.model_dump(mode="json")) if plan else [],
+        "done": done,
+        "failed": len(finished) - done,
+        "missing": max(0, len(plan.cells()) - len(finished)) if plan else None,
+    }
+
+
+def _plan(store: Store) -> Suite | None:
+    """The suite that was run; None if its file is not there or cannot be read."""
+    try:
+        return load_suite(store.folder / "suite.yaml")[0]
+    except FedGuardError:
+        return None
+
+
+def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """The settings of the federation in words."""
+
+    def spec(value: Any) -> str:
+        if not isinstance(value, dict):
+            return str(value)
+        params = ", ".join(f"{k} = {v}" for k, v in value.items() if k != "name" and v is not None)
+        name = str(value.get("name", ""))
+        return f"{name} ({params})" if name and params else name or params
+
+    told = settings["assumed_malicious"]
+    facts = {
+        **{name: spec(settings[name]) for name in ("data", "partition", "model", "clients")},
+        "malicious clients": spec(settings["malicious"]),
+        "told to defenses": "the same" if told is None else spec(told),
+        "rounds": spec(settings["rounds"]),
+        "clients per round": f"{100 * settings['participation']:g} %",
+        **{name: spec(settings[name]) for name in ("training", "server")},
+        "attacks": _names(settings["attacks"]),
+        "defenses": _names(settings["defenses"]),
+        "seeds": _names(settings["seeds"]),
+        "mode": settings["mode"],
+    }
+    words = {"malicious": "malicious clients", "participation": "clients per round"}
+    for path, values in settings["grid"].items():
+        facts[words.get(path, path)] = f"{', '.join(spec(value) for value in values)} (grid)"
+    return list(facts.items())
+
+
+def _names(labeled: Any) -> str:
+    names = [str(name) for name in labeled]
+    return ", ".join(names) if len(names) <= 12 else str(len(names))
+
+
+def _failures(part: Section) -> list[dict[str, str]]:
+    """The failed runs of a section, seeds that failed with the same last line of their errors together."""
+    failed = part.runs[part.runs["status"] == "failed"]
+    seeds: dict[tuple[str, str, str], list[str]] = {}
+    for _, run in failed.iterrows():
+        error = (str(run["error"] or "").strip().splitlines() or ["no error recorded"])[-1]
+        seeds.setdefault((run["attack"], run["defense"], error), []).append(str(run["seed"]))
+    return [
+        {"attack": a, "defense": d, "error": e, "seeds": ", ".join(found), "place": part.place}
+        for (a, d, e), found in seeds.items()
+    ]
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _section(store: Store, part: Section, allowed: int) -> dict[str, Any]:
+    accuracy, success = (curves(store, part, metric) for metric in ("tacc", "asr"))
+    chosen = _chosen(part, allowed)
+    panels, details = [], []
+    for attack in part.attacks:
+        tables = list(verdicts(store, part, attack))
+        panels.append(roc_panel(part, attack, tables))
+        curve = {line.name: line for line in panels[-1].lines}
+        details += [_detail(part, attack, d, t, curve.get(d)) for d, t in tables if (attack, d) in chosen]
+    panels = [panel for panel in panels if panel.lines]
+    scoring = {line.name for panel in panels for line in panel.lines}
+    return {
+        **_plain(part),
+        "heats": [pictures.heat_plan(chart) for chart in heat_maps(part, HEATS)],
+        "accuracy": pictures.line_plans(accuracy[:MAX_PANELS], "Test accuracy"),
+        "success": pictures.line_plans(success[:MAX_PANELS], "Attack success"),
+        "roc": pictures.roc_plans(panels[:MAX_PANELS]),
+        "panels_left_out": max(0, len(part.attacks) - MAX_PANELS),
+        "line_legend": {"undefended": 0} if part.mode == "shadow" else ranks(part),
+        "roc_legend": {name: rank for name, rank in ranks(part).items() if name in scoring},
+        "costs": pictures.cost_plan(costs(store, part)),
+        "details": details,
+        "open": next((i for i, detail in enumerate(details) if detail["roc"]), 0),
+        "details_left_out": _detecting(part) - len(details),
+    }
+
+
+def _plain(part: Section) -> dict[str, Any]:
+    frame = part.frame.head(MAX_ROWS)
+    first = frame.iloc[0]
+    columns = defined(frame, columns_named(SHOWN))
+    return {
+        "title": part.title,
+        "shadow": part.mode == "shadow",
+        "seeds": part.seeds,
+        "clients": int(first["clients"]),
+        "told": int(first["assumed_malicious"]),
+        "columns": columns,
+        "groups": [
+            _group(rows, str(attack), columns) for attack, rows in frame.groupby("attack", sort=False)
+        ],
+        "rows": len(frame),
+        "rows_left_out": len(part.frame) - len(frame),
+    }
+
+
+def _group(rows: pd.DataFrame, attack: str, columns: list[Any]) -> dict[str, Any]:
+    """The summary of one attack: a line per defense, a (text, is best) per metric."""
+    best = best_values(rows, columns)
+    lines = []
+    for _, row in rows.iterrows():
+        cells = []
+        for column in columns:
+            known = not math.isnan(row[column.name])
+            rounds = column.name in ("dacc", "fpr", "fnr") and row["basis"] == "rounds"
+            text = f"{'~' if rounds else ''}{shown(row, column)}" if known else ""
+            cells.append((text, is_best(row[column.name], column, best)))
+        lines.append((row["defense"], int(row["failed"]), cells))
+    return {"attack": attack, "malicious": int(rows.iloc[0]["malicious"]), "lines": lines}
+
+
+def _fact(title: str, text: str) -> str:
+    return f"{title.removesuffix(' %')} {text}{' %' if title.endswith(' %') else ''}"
+
+
+def _detecting(part: Section) -> int:
+    done = part.frame["seeds"] > part.frame["failed"]
+    return int((done & part.frame["basis"].fillna("").ne("")).sum())
+
+
+def _chosen(part: Section, allowed: int) -> set[tuple[str, str]]:
+    """Attacks and defenses with details: all, or for each attack the defenses with the highest DACC."""
+    frame = part.frame[part.frame["basis"].fillna("") != ""]
+    if len(frame) > allowed:
+        best = frame.sort_values("dacc", ascending=False, kind="stable")
+        frame = best.groupby("attack", sort=False).head(max(1, allowed // len(part.attacks))).head(allowed)
+    return {(row["attack"], row["defense"]) for _, row in frame.iterrows()}
+
+
+def _detail(
+    part: Section, attack: str, defense: str, table: pd.DataFrame, curve: Line | None
+) -> dict[str, Any]:
+    row = part.row(attack, defense)
+    runs = part.runs[(part.runs["attack"] == attack) & (part.runs["defense"] == defense)]
+    spread = distribution(table, runs.iloc[0]["settings"])
+    history = timeline(table)
+    shares = defined(row.to_frame().T, columns_named(("dacc", "fpr", "fnr", "auroc")))
+    facts = [_fact(c.title, shown(row, c)) for c in shares]
+    return {
+        "attack": attack,
+        "defense": defense,
+        "facts": facts,
+        "scores": pictures.scores_plan(spread) if spread else None,
+        "roc": _alone(attack, curve) if curve else None,
+        "auroc": shown(row, columns_named(("auroc",))[0]),
+        "timeline": pictures.timeline_plan(history) if history else None,
+    }
+
+
+def _alone(attack: str, curve: Line) -> pictures.PanelPlan:
+    """A ROC curve by itself: solid, in the first color."""
+    return pictures.roc_plans([Panel(attack, [replace(curve, rank=0)])])[0]

@@ -1,0 +1,271 @@
+"""What a results folder has to show: sections, heat maps, curves over rounds, costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ....core.errors import ParameterError
+from ..frame import BY, metrics_frame, run_frame
+from ..store import Store
+from ..tables import COLUMNS, Column, show, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Metrics with a heat map, where they exist.
+HEATS = ("dacc", "fpr", "fnr", "auroc", "tacc", "asr")
+#: Steps of the color scale, 0 the worst.
+SHADES = 10
+#: Defenses with a color of their own in pictures with a line each; further ones are gray.
+NAMED = 8
+#: Points that a line has at most.
+LINE_POINTS = 80
+#: What the seconds of a run are split into.
+PARTS = ("training", "detectors", "policy", "aggregator")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One point of the grid in one mode.
+
+    Attributes:
+        point: of the grid, as text; empty without a grid.
+        mode: "closed" or "shadow".
+        frame: a row per attack and defense, see :func:`fedguard.evaluation.results.frame.read_results`.
+        runs: a row per run.
+        modes: how many modes there are in all sections.
+    """
+
+    point: str
+    mode: str
+    frame: pd.DataFrame
+    runs: pd.DataFrame
+    modes: int = 1
+
+    @property
+    def title(self) -> str:
+        """What tells it apart."""
+        return self.place or "Results"
+
+    @property
+    def place(self) -> str:
+        """The point and the mode, as far as there is something to say."""
+        mode = {"shadow": "shadow mode"}.get(self.mode, "closed loop" if self.modes > 1 else "")
+        return "; ".join(part for part in (self.point, mode) if part)
+
+    @property
+    def attacks(self) -> list[str]:
+        """In the suite's order."""
+        return list(dict.fromkeys(self.frame["attack"]))
+
+    @property
+    def defenses(self) -> list[str]:
+        """In the suite's order."""
+        return list(dict.fromkeys(self.frame["defense"]))
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return int(self.runs["seed"].nunique())
+
+    def row(self, attack: str, defense: str) -> Any:
+        """The frame's row of an attack and a defense, None if there is none."""
+        found = self.frame[(self.frame["attack"] == attack) & (self.frame["defense"] == defense)]
+        return None if found.empty else found.iloc[0]
+
+
+def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Section]:
+    """The runs of a store by point of the grid and mode.
+
+    Args:
+        store: of a results folder.
+        where: keeps only what has these values: attack, defense, mode, seed or the key path of a setting →
+            value or list of values.
+
+    Raises:
+        ResultsError: the store holds no run.
+        ParameterError: there is no such setting, or nothing is left.
+    """
+    wanted = {k: v if isinstance(v, list) else [v] for k, v in (where or {}).items()}
+    keys = list(dict.fromkeys([*BY, *wanted]))
+    frame, runs = metrics_frame(store, keys), run_frame(store, keys)
+    for path, values in wanted.items():
+        texts = [str(value) for value in values]
+        frame, runs = (table[table[path].astype(str).isin(texts)] for table in (frame, runs))
+    if frame.empty:
+        raise ParameterError(f"{store.folder}: no run is left to show; see `fedguard export -f csv`")
+    if frame.duplicated(list(BY)).any():
+        raise ParameterError("several seeds are averaged; choose one of them, or leave `seed` out")
+    modes = int(frame["mode"].nunique())
+    groups = frame.groupby(["point", "mode"], sort=False)
+    return [
+        Section(str(point), str(mode), part, runs[(runs["point"] == point) & (runs["mode"] == mode)], modes)
+        for (point, mode), part in groups
+    ]
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """One attack and one defense.
+
+    Attributes:
+        value: a fraction, NaN if undefined.
+        text: what is written; empty if undefined.
+        label: the same with names and what it is the mean of.
+        shade: 0 (worst) to :data:`SHADES` (best), None if undefined.
+    """
+
+    value: float
+    text: str
+    label: str
+    shade: int | None
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A metric by attack (rows) and defense (columns); those without any value are left out."""
+
+    column: Column
+    attacks: list[str]
+    defenses: list[str]
+    cells: list[list[HeatCell]]
+
+    @property
+    def better(self) -> str:
+        """Which way is better."""
+        return "higher is better" if self.column.best == "max" else "lower is better"
+
+    @property
+    def unit(self) -> str:
+        """What its numbers are in."""
+        return "%" if self.column.scale == 100 else "area, 0 to 1; 0.5 is guessing"
+
+    @property
+    def name(self) -> str:
+        """The metric without its unit."""
+        return self.column.title.removesuffix(" %")
+
+
+def heat_maps(section: Section, names: Sequence[str] = HEATS) -> list[HeatMap]:
+    """A heat map for every metric that has a value in the section."""
+    maps = []
+    for name in names:
+        column = COLUMNS[name]
+        known = section.frame[section.frame[name].notna()]
+        if known.empty:
+            continue
+        attacks = [a for a in section.attacks if a in set(known["attack"])]
+        defenses = [d for d in section.defenses if d in set(known["defense"])]
+        rows = {(row["attack"], row["defense"]): row for _, row in section.frame.iterrows()}
+        cells = [[_heat_cell(rows.get((a, d)), a, d, column) for d in defenses] for a in attacks]
+        maps.append(HeatMap(column, attacks, defenses, cells))
+    return maps
+
+
+def _heat_cell(row: Any, attack: str, defense: str, column: Column) -> HeatCell:
+    where = f"{attack} × {defense}: "
+    if row is None:
+        return HeatCell(math.nan, "", f"{where}not run", None)
+    value = float(row[column.name])
+    if math.isnan(value):
+        failed = f", {int(row['failed'])} of {int(row['seeds'])} runs failed" if row["failed"] else ""
+        return HeatCell(value, "×" if failed else "", f"{where}undefined{failed}", None)
+    good = value if column.best == "max" else 1 - value
+    label = f"{where}{column.title} {shown(row, column)}, {plural(int(row['seeds']), 'seed')}"
+    return HeatCell(value, show(value, column), label, round(SHADES * min(max(good, 0.0), 1.0)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line in a picture.
+
+    Attributes:
+        name: the defense.
+        rank: its color; -1 for gray.
+        points: x and y.
+        mark: one point to mark, if any.
+    """
+
+    name: str
+    rank: int
+    points: list[tuple[float, float]]
+    mark: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several small pictures that share their axes and legend."""
+
+    title: str
+    lines: list[Line] = field(default_factory=list)
+
+
+def ranks(section: Section) -> dict[str, int]:
+    """The color of every defense: the first in the suite's order have one of their own."""
+    return {name: i if i < NAMED else -1 for i, name in enumerate(section.defenses)}
+
+
+def curves(store: Store, section: Section, metric: str) -> list[Panel]:
+    """A metric of the table ``rounds`` in percent by round (from 1), a panel per attack, a line per defense.
+
+    Means over seeds. In shadow mode nobody acts, so that one line stands for all defenses.
+    """
+    runs = section.runs[["run", "attack", "defense"]]
+    table = store.rows("rounds", runs["run"]).merge(runs, on="run")
+    table = table[table[metric].notna()]
+    if section.mode == "shadow":
+        table = table.assign(defense="undefended")
+    means = table.groupby(["attack", "defense", "round"], sort=False)[metric].mean() * 100
+    lines: dict[str, list[Line]] = {}
+    colors = ranks(section)
+    for (attack, defense), part in means.groupby(["attack", "defense"], sort=False):
+        points = [(float(r) + 1, float(v)) for (_, _, r), v in part.sort_index().items()]
+        line = Line(defense, 0 if section.mode == "shadow" else colors[defense], thinned(points))
+        lines.setdefault(attack, []).append(line)
+    return [Panel(attack, lines[attack]) for attack in section.attacks if attack in lines]
+
+
+def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Not more than :data:`LINE_POINTS` of them, the first and the last included."""
+    step = -(-len(points) // LINE_POINTS)
+    return points if step <= 1 else [*points[:-1:step], points[-1]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where the time of a defense's runs goes: seconds per run, means over attacks and seeds."""
+
+    defense: str
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return sum(self.seconds.values())
+
+    @property
+    def share(self) -> float:
+        """The detectors' share."""
+        return self.seconds["detectors"] / self.total if self.total > 0 else math.nan
+
+
+def costs(store: Store, section: Section) -> list[Cost]:
+    """A bar for every defense of the section that has finished runs."""
+    runs = section.runs[["run", "defense"]]
+    table = store.rows("timings", runs["run"]).merge(runs, on="run")
+    table = table[table["part"].isin(PARTS)]
+    means = table.groupby(["defense", "part"])["seconds"].mean()
+    known = {d for d, _ in means.index}
+    return [
+        Cost(d, {part: float(means.get((d, part), 0.0)) for part in PARTS})
+        for d in section.defenses
+        if d in known
+    ]
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,334 @@
+"""The results folder: the resolved suite and a SQLite store that any tool can read.
+
+    suite.yaml        the suite as it ran, every default filled in
+    checkpoints/      states of unfinished runs
+    results.sqlite    meta      the code that wrote it
+                      runs     one row per run: settings, detection metrics, accuracy, attack success
+                      clients  one row per client and round: score, suspect, weight, banned, reason
+                      rounds   one row per round: accuracy, loss, attack success, a note
+                      timings  seconds per run and part; the only table that differs between two
+                               runs of the same suite
+
+Rates are fractions in [0, 1]; what is undefined is NULL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...core.errors import ResultsError
+from ...core.files import is_file, refuse_link, why, write_file
+from ...core.sqlite_file import connect
+from ...recording.index import INDEX, OLD_INDEX
+from ...simulation.records import RoundRecord
+from ...simulation.settings import Cell
+from ..suites.suite import Suite, resolved
+from .code import code_version
+from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
+
+#: The version of the tables; a store of another version is refused.
+SCHEMA_VERSION = 5
+
+#: What is written in a results folder: a link of one of these names is refused.
+OURS = (
+    *("suite.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
+    *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
+)
+
+_TABLES = f"""
+BEGIN;
+PRAGMA user_version = {SCHEMA_VERSION};
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY, key TEXT, point TEXT, mode TEXT, attack TEXT, defense TEXT, seed INTEGER,
+    status TEXT, error TEXT,
+    clients INTEGER, malicious INTEGER, assumed_malicious INTEGER, rounds INTEGER, basis TEXT,
+    dacc REAL, fpr REAL, fnr REAL, tp REAL, fp REAL, tn REAL, fn REAL, adacc REAL, afpr REAL, afnr REAL,
+    aar REAL, benign_excluded REAL, fpr_low_skew REAL, fpr_mid_skew REAL, fpr_high_skew REAL,
+    auroc REAL, ap REAL, tpr_at_1 REAL,
+    rounds_to_detection REAL, caught REAL, aoi REAL, state_bytes REAL, tacc REAL, asr REAL, settings TEXT
+);
+CREATE TABLE clients (
+    run INTEGER REFERENCES runs, round INTEGER, client INTEGER, id TEXT, malicious INTEGER,
+    attacking INTEGER, participated INTEGER,
+    score REAL, suspect INTEGER, weight REAL, banned INTEGER, reason TEXT,
+    PRIMARY KEY (run, round, client)
+) WITHOUT ROWID;
+CREATE TABLE rounds (
+    run INTEGER REFERENCES runs, round INTEGER, tacc REAL, loss REAL, asr REAL, note TEXT, info TEXT,
+    PRIMARY KEY (run, round)
+) WITHOUT ROWID;
+CREATE TABLE timings (
+    run INTEGER REFERENCES runs, part TEXT, seconds REAL,
+    PRIMARY KEY (run, part)
+) WITHOUT ROWID;
+COMMIT;
+"""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a finished cell hands back.
+
+    Attributes:
+        cell: its settings.
+        metrics: the numbers of the table ``runs`` (see :func:`fedguard.evaluation.results.summary.summarize`).
+        rounds: the record of every round; empty if it failed.
+        seconds: wall time by part: training, the detectors, the policy, the aggregator, total.
+        error: why it failed, or an empty string.
+    """
+
+    cell: Cell
+    metrics: dict[str, Any] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+class Store:
+    """The SQLite store of a results folder.
+
+    Args:
+        folder: the results folder.
+
+    Raises:
+        ResultsError: there is no store in it, or one of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "results.sqlite"
+        if not is_file(self.path):
+            raise ResultsError(
+                f"{folder} holds no results.sqlite; give a folder that `fedguard evaluate` wrote"
+            )
+        if self.path.is_symlink():
+            raise ResultsError(f"{self.path} is a link; results folders hold their own files")
+        with self._connect() as db:
+            problem = wrong_file(self.path, db, _TABLES, SCHEMA_VERSION)
+        if problem:
+            raise ResultsError(f"{self.path} {problem}")
+
+    @classmethod
+    def create(cls, folder: Path, suite: Suite) -> Store:
+        """Start a results folder, or go on with one that holds results of the same suite and code.
+
+        Raises:
+            ResultsError: it holds other results, or cannot be written.
+        """
+        path = folder / "results.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in OURS:
+                refuse_link(folder / name)
+            if _is_empty(path):
+                path.unlink(missing_ok=True)
+                write_file(folder / "suite.yaml", spelled_out(suite))
+                with closing(connect(path, "rwc", LONGEST)) as db:
+                    db.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
+        store = cls(folder)
+        store._sign()
+        difference = store.difference(suite)
+        if difference:
+            raise ResultsError(f"{folder} already holds results {difference}; give another folder with --out")
+        return store
+
+    def _sign(self) -> None:
+        with self._connect() as db:
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('code', ?)", (code_version(),))
+
+    def difference(self, suite: Suite) -> str:
+        """Why these are not results of this suite by this code; empty if they are."""
+        try:
+            same = (self.folder / "suite.yaml").read_text(encoding="utf-8") == spelled_out(suite)
+        except OSError:
+            same = False
+        if not same:
+            return "of another suite"
+        code = self.code
+        return "" if code == code_version() else f"of another version of the code ({code})"
+
+    def finished(self) -> dict[int, str]:
+        """The runs that are there, with their status: "done" or "failed"."""
+        with self._checked("runs") as db:
+            return dict(db.execute("SELECT run, status FROM runs").fetchall())
+
+    def failures(self) -> list[tuple[str, str, int, str]]:
+        """Attack, defense, seed and error of the runs that failed."""
+        with self._checked("runs") as db:
+            return db.execute(
+                "SELECT attack, defense, seed, error FROM runs WHERE status = 'failed' ORDER BY run"
+            ).fetchall()
+
+    def forget(self, runs: Iterable[int]) -> None:
+        """Remove runs, so that they can be run again."""
+        with self._connect() as db:
+            for run in runs:
+                for table in ("clients", "rounds", "timings", "runs"):
+                    db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - our own names
+
+    @property
+    def code(self) -> str:
+        """The code that wrote it, see :func:`fedguard.evaluation.results.code.code_version`."""
+        with self._connect() as db:
+            found = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
+        return str(found[0]) if found else "unknown"
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; statements that take far longer than the file is large are ended."""
+        try:
+            with closing(connect(self.path, "rw", LONGEST)) as db:
+                db.execute("BEGIN")
+                yield db
+                db.execute("COMMIT")  # closing without it takes everything back
+        except (sqlite3.Error, OverflowError, UnicodeError) as error:
+            raise ResultsError(f"{self.path}: {why(error)}") from None
+
+    @contextmanager
+    def _checked(self, table: str) -> Iterator[sqlite3.Connection]:
+        """The same, once it is clear that a table holds what we write into it."""
+        with self._connect() as db:
+            column = wrong_column(db, table)
+            if column:
+                raise ResultsError(
+                    f"{self.path} is no results file of `fedguard evaluate`: the column {column} of {table} "
+                    "holds a value that does not belong there; use another copy of it"
+                )
+            yield db
+
+    def add(self, results: Mapping[int, CellResult]) -> None:
+        """Write runs by their numbers: all of them or none."""
+        with self._connect() as db:
+            for run, result in results.items():
+                _insert(db, "runs", [_run_row(run, result)])
+                _insert(db, "clients", _client_rows(run, result.rounds))
+                _insert(db, "rounds", _round_rows(run, result.rounds))
+                _insert(
+                    db, "timings", [{"run": run, "part": p, "seconds": s} for p, s in result.seconds.items()]
+                )
+
+    def table(self, name: str) -> Any:
+        """One table as a pandas DataFrame, ordered by its key."""
+        return self._read(name, "")
+
+    def rows(self, name: str, runs: Iterable[int]) -> Any:
+        """What one table holds of some runs, as a pandas DataFrame, ordered by its key."""
+        return self._read(name, f" WHERE run IN ({', '.join(str(int(run)) for run in runs)})")
+
+    def _read(self, name: str, where: str) -> Any:
+        import pandas as pd
+
+        if name not in ("runs", "clients", "rounds", "timings"):
+            raise ResultsError(f"no table {name!r}; there are runs, clients, rounds and timings")
+        with self._checked(name) as db:
+            try:
+                frame = pd.read_sql_query(f"SELECT * FROM {name}{where} ORDER BY 1, 2, 3", db)  # noqa: S608 - checked
+            except pd.errors.DatabaseError as error:  # a damaged file
+                raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
+        if name == "runs":
+            for run, point, settings in frame[["run", "point", "settings"]].itertuples(index=False):
+                problem = wrong_text(str(point), str(settings))
+                if problem:
+                    raise ResultsError(f"{self.path}: run {run}: {problem}; use another copy of it")
+        return frame
+
+
+def _insert(db: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        values = [None if isinstance(v, float) and math.isnan(v) else v for v in row.values()]
+        marks = ", ".join("?" * len(row))
+        db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", values)  # noqa: S608 - our own names
+
+
+def _run_row(run: int, result: CellResult) -> dict[str, Any]:
+    cell = result.cell
+    return {
+        "run": run,
+        "key": cell.key,
+        "point": json.dumps(cell.point),
+        "mode": cell.mode,
+        "attack": cell.attack_label,
+        "defense": cell.defense_label,
+        "seed": cell.seed,
+        "status": "failed" if result.error else "done",
+        "error": result.error,
+        "clients": cell.clients,
+        "malicious": cell.malicious,
+        "assumed_malicious": cell.assumed,
+        "settings": cell.model_dump_json(),
+        **result.metrics,
+    }
+
+
+def _client_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]:
+    for record in rounds:
+        for client in record.clients:
+            yield {"run": run, "round": record.index, **client._asdict()}
+
+
+def _round_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]:
+    for r in rounds:
+        info = json.dumps(r.info, sort_keys=True)
+        yield {
+            "run": run,
+            "round": r.index,
+            "tacc": r.tacc,
+            "loss": r.loss,
+            "asr": r.asr,
+            "note": r.note,
+            "info": info,
+        }
+
+
+def spelled_out(suite: Suite) -> str:
+    """A suite as YAML, every default filled in."""
+    return yaml.safe_dump(resolved(suite).model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is no store yet, or one that was interrupted before its tables were there."""
+    if not path.exists():
+        return True
+    with closing(connect(path, "rw", LONGEST)) as db:
+        return not db.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
+def folder_for(base: Path, suite: Suite) -> Path:
+    """The folder to run a suite in: ``base``, ``base-2``, ``base-3`` …
+
+    The last one that is there, if it holds an unfinished run of the same suite by the same code; otherwise
+    the first that holds no results yet.
+    """
+    candidate, last, number = base, None, 1
+    while (candidate / "results.sqlite").exists():
+        last, number = candidate, number + 1
+        candidate = base.with_name(f"{base.name}-{number}")
+    if last is None:
+        return candidate
+    try:
+        store = Store.create(last, suite)
+    except ResultsError:
+        return candidate
+    return last if len(store.finished()) < len(suite.cells()) else candidate
+
+
+def from_elsewhere(suite: str) -> bool:
+    """Whether a suite lies in a results folder or a recording, which somebody else may have written."""
+    path = Path(suite)
+    if not is_file(path):
+        return False
+    marks = ("results.sqlite", INDEX, OLD_INDEX)
+    parents = {*path.absolute().parents, *path.resolve().parents}
+    return any((parent / mark).exists() for parent in parents for mark in marks)

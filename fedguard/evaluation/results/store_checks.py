@@ -1,0 +1,127 @@
+"""What the tables of a results folder may hold: they are passed on, and SQLite takes any value anywhere."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ...core.sqlite_file import cut_short, damage, foreign_part
+
+#: The most bytes of a value: settings, reasons, errors with tracebacks.
+LONGEST = 64 * 2**20
+#: Columns by what they hold.
+_TEXTS = "key point mode attack defense status error settings id reason note info part"
+_WHOLE = "run round client seed clients malicious assumed_malicious rounds"
+_FLAGS = "attacking participated suspect banned"
+_NUMBERS = "weight seconds"
+#: Columns that may not be empty, by table; what they hold is the same in every table.
+_FILLED = {
+    "runs": "run key point mode attack defense seed status error clients assumed_malicious settings",
+    "clients": "run round client id attacking participated suspect weight banned reason",
+    "rounds": "run round note info",
+    "timings": "run part seconds",
+}
+_ALL = {
+    **dict.fromkeys([*_TEXTS.split(), "basis"], "typeof({0}) = 'text'"),
+    **dict.fromkeys(_FLAGS.split(), "typeof({0}) = 'integer' AND {0} IN (0, 1)"),
+    **dict.fromkeys(_NUMBERS.split(), "typeof({0}) IN ('real', 'integer')"),
+    **dict.fromkeys(_WHOLE.split(), "typeof({0}) = 'integer'"),
+    "mode": "{0} IN ('closed', 'shadow', 'recorded')",
+    "status": "{0} IN ('done', 'failed')",
+    "basis": "{0} IN ('', 'labels', 'rounds')",
+}
+
+
+def wrong_file(path: Path, db: sqlite3.Connection, tables: str, version: int) -> str:
+    """Why a file is no store of ours, in words; empty if it is one.
+
+    Args:
+        path: the file.
+        db: the same, opened.
+        tables: the script that makes a store.
+        version: of the tables.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    if cut_short(path):
+        return "is cut short; run the suite again, or use a copy"
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found != version:
+        return f"has version {found} of the tables, this FedGuard reads {version}; run the suite again"
+    foreign = foreign_part(db, tables)
+    if foreign:
+        return f"is no results file of `fedguard evaluate`: it has {foreign}; use another copy of it"
+    damaged = damage(db)
+    return f"is damaged ({damaged}); run the suite again, or use a copy" if damaged else ""
+
+
+def wrong_column(db: sqlite3.Connection, table: str) -> str:
+    """The first column of a table that holds a value of another kind than ours; empty if none does.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
+    names = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+    cases = [f"WHEN NOT ({_rule(table, name)}) THEN '{name}'" for name in names]
+    query = (
+        f"SELECT * FROM (SELECT CASE {' '.join(cases)} END AS wrong FROM {table}) WHERE wrong NOTNULL LIMIT 1"  # noqa: S608 - our own names
+    )
+    found = db.execute(query).fetchone()
+    return str(found[0]) if found else ""
+
+
+def _rule(table: str, name: str) -> str:
+    """What a value of a column must satisfy, in SQL; a metric is a number or nothing."""
+    rule = _ALL.get(name, "typeof({0}) IN ('real', 'integer')").format(name)
+    return f"{name} NOTNULL AND {rule}" if name in _FILLED[table].split() else f"{name} ISNULL OR ({rule})"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _Named(_Model):
+    name: str
+
+
+class _Policy(_Named):
+    rule: Any = None
+
+    @model_validator(mode="after")
+    def _threshold(self) -> _Policy:
+        if isinstance(self.rule, dict) and self.rule.get("name") == "threshold":
+            float(self.rule.get("value", "missing"))  # the report draws it
+        return self
+
+
+class _Defense(_Model):
+    detector: list[_Named]
+    stages: list[_Named]
+    aggregator: _Named
+    policy: _Policy | None
+    flcert: dict[str, Any] | None
+
+
+class _Settings(_Model):
+    """What readers of ``runs.settings`` rely on; the rest may be that of another version."""
+
+    attack: _Named
+    defense: _Defense
+
+
+def wrong_text(point: str, settings: str) -> str:
+    """What is wrong with a run's texts, in words; empty if they can be read."""
+    try:
+        if not isinstance(json.loads(point), dict):
+            return "its point is no JSON object"
+        _Settings.model_validate(json.loads(settings))
+    except ValidationError as error:
+        return f"settings.{'.'.join(map(str, error.errors()[0]['loc']))} is not as it should be"
+    except (ValueError, TypeError, RecursionError):
+        return "its point or settings are no JSON"
+    return ""

@@ -1,0 +1,176 @@
+"""How numbers are shown: titles, percent, digits, ± and the best in bold; and the tables on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ...core.errors import ParameterError
+from ...core.params import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a number is shown.
+
+    Attributes:
+        name: its column in the frame.
+        title: its heading.
+        scale: what it is multiplied by (100 for percentages).
+        best: "max", "min", or nothing if neither is better.
+        digits: decimals shown.
+    """
+
+    name: str
+    title: str
+    scale: float
+    best: str
+    digits: int
+
+    @property
+    def interval(self) -> str:
+        """The frame's column with the half width of the confidence interval."""
+        return f"{self.name}_ci"
+
+
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("dacc", "DACC %", 100, "max", 1),
+        Column("fpr", "FPR %", 100, "min", 1),
+        Column("fnr", "FNR %", 100, "min", 1),
+        Column("aar", "AAR", 1, "min", 2),
+        Column("tacc", "TACC %", 100, "max", 1),
+        Column("asr", "ASR %", 100, "min", 1),
+        Column("auroc", "AUROC", 1, "max", 3),
+        Column("detector_share", "Det. time %", 100, "min", 1),
+        Column("accuracy_lost", "Lost %", 100, "min", 1),
+        Column("adacc", "ADACC %", 100, "max", 1),
+        Column("afpr", "AFPR %", 100, "min", 1),
+        Column("afnr", "AFNR %", 100, "min", 1),
+        Column("pooled_dacc", "pooled DACC %", 100, "max", 1),
+        Column("pooled_fpr", "pooled FPR %", 100, "min", 1),
+        Column("pooled_fnr", "pooled FNR %", 100, "min", 1),
+        Column("tp", "TP", 1, "", 0),
+        Column("fp", "FP", 1, "", 0),
+        Column("tn", "TN", 1, "", 0),
+        Column("fn", "FN", 1, "", 0),
+        Column("ap", "AP", 1, "max", 3),
+        Column("tpr_at_1", "TPR at 1 % FPR %", 100, "max", 1),
+        Column("rounds_to_detection", "Rounds to detection", 1, "min", 1),
+        Column("caught", "Caught %", 100, "max", 1),
+        Column("benign_excluded", "Benign excluded", 1, "min", 2),
+        Column("fpr_low_skew", "FPR low skew %", 100, "min", 1),
+        Column("fpr_mid_skew", "FPR mid skew %", 100, "min", 1),
+        Column("fpr_high_skew", "FPR high skew %", 100, "min", 1),
+        Column("aoi", "AOI", 1, "min", 1),
+        Column("detector_seconds", "Det. time s", 1, "min", 2),
+        Column("state_bytes", "State kB", 1e-3, "min", 1),
+    )
+}
+UNDEFINED = "–"
+#: What a heading says about runs that are no closed loop.
+_MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
+#: What is shown unless somebody asks for something else.
+SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
+
+FOOTNOTE = """\
+Mean over seeds (± 95 % confidence interval); * best of its column; – undefined. DACC, FPR, FNR come from
+the labels at the end of the run where the policy bans, and are averages over rounds (ADACC, AFPR, AFNR)
+where marked ~. AAR: rounds in which a malicious client was aggregated. Det. time: the detector's share of
+the time of training, detection and aggregation. All metrics: `fedguard list metrics`, docs/glossary.md."""
+
+
+def columns_named(names: Sequence[str]) -> list[Column]:
+    """Columns by name, in capitals or not; "all" is every one of them.
+
+    Raises:
+        ParameterError: there is no such column.
+    """
+    wanted = [name.lower() for name in names]
+    wanted = list(COLUMNS) if wanted == ["all"] else wanted
+    for name in wanted:
+        if name not in COLUMNS:
+            raise ParameterError(f"no column {name!r}{nearest(name, COLUMNS)} (known: {', '.join(COLUMNS)})")
+    return [COLUMNS[name] for name in wanted]
+
+
+def defined(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+    """The columns that have a value anywhere."""
+    return [c for c in columns if frame[c.name].notna().any()]
+
+
+def best_values(group: pd.DataFrame, columns: Sequence[Column]) -> dict[str, float]:
+    """The best value of every column in one attack's rows; columns with nothing to choose are absent."""
+    best = {}
+    for column in columns:
+        values = group[column.name].dropna()
+        if column.best and len(values) > 1:
+            best[column.name] = float(values.max() if column.best == "max" else values.min())
+    return best
+
+
+def show(value: Any, column: Column, interval: Any = math.nan) -> str:
+    """A number as it appears in a table, with its interval if it has one; – if undefined."""
+    if value is None or math.isnan(value):
+        return UNDEFINED
+    text = f"{value * column.scale:.{column.digits}f}"
+    if interval is None or math.isnan(interval):
+        return text
+    return f"{text} ± {interval * column.scale:.{column.digits}f}"
+
+
+def shown(row: Any, column: Column) -> str:
+    """The number of a frame's row as it appears in a table."""
+    return show(row[column.name], column, row.get(column.interval, math.nan))
+
+
+def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
+    """Whether a value is the best of its column, as far as can be seen at the digits shown."""
+    target = best.get(column.name)
+    return target is not None and show(value, column) == show(target, column)
+
+
+def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tuple[str, Table]]:
+    """A heading and a rich table for every attack; defenses beside each other, intervals written closely."""
+    tables = []
+    columns = columns_named(names)
+    for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
+        first = group.iloc[0]
+        where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
+        unknown = first["malicious"] is None or math.isnan(first["malicious"])
+        known = "an unknown number" if unknown else str(int(first["malicious"]))
+        heading = (
+            f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
+            f"{int(first['clients'])} clients malicious, "
+            f"defenses are told {int(first['assumed_malicious'])})"
+        )
+        used = defined(group, columns)
+        table = Table()
+        table.add_column("defense")
+        for column in used:
+            table.add_column(column.title, justify="right")
+        best = best_values(group, used)
+        for _, row in group.iterrows():
+            cells = [_cell(row, column, best) for column in used]
+            mark = f"  ({int(row['failed'])} failed)" if row["failed"] else ""
+            table.add_row(f"{row['defense']}{mark}", *cells)
+        tables.append((heading, table))
+    return tables
+
+
+def _cell(row: Any, column: Column, best: dict[str, float]) -> Text:
+    text = shown(row, column).replace(" ± ", "±")
+    if column.name in ("dacc", "fpr", "fnr") and text != UNDEFINED and row["basis"] == "rounds":
+        text = f"~{text}"
+    if is_best(row[column.name], column, best):
+        return Text(f"{text}*", style="bold green")
+    return Text(f"{text} ")

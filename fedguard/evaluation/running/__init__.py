@@ -1,0 +1,1 @@
+"""Running suites: tasks, executors, checkpoints, progress."""

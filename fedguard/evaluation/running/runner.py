@@ -1,0 +1,91 @@
+"""Run a suite, or what is left of it, and store every run as it finishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ...core.errors import ResultsError
+from ...core.files import why
+from ...simulation.settings import Cell
+from ..results.store import CellResult, Store
+from ..suites.suite import Suite
+from .checkpoint import Checkpoint
+from .executors import Executor, Pool
+from .task import tasks_of
+
+#: Called after every round with the (first) cell and the record's round index.
+OnRound = Callable[[Cell, int], None]
+#: Called after every cell.
+OnCell = Callable[[CellResult], None]
+#: Called before the first round with the number of runs and of rounds that are left.
+OnStart = Callable[[int, int], None]
+
+
+def run_suite(
+    suite: Suite,
+    folder: Path,
+    workers: int,
+    on_round: OnRound = lambda _cell, _round: None,
+    on_cell: OnCell = lambda _result: None,
+    on_start: OnStart = lambda _runs, _rounds: None,
+    retry_failed: bool = False,
+    checkpoint_seconds: float = 10.0,
+    executor: Executor | None = None,
+    record: Path | None = None,
+) -> Store:
+    """Run a suite into a results folder, or what is left of it if it was interrupted.
+
+    A cell that fails is stored with its error, and the others go on. The results are the same bits for
+    any executor, for any number of workers, and for any number of interruptions: every piece of work runs
+    on one thread with generators of its own, and unfinished cells go on from their last checkpoint.
+
+    Args:
+        suite: a checked suite (see :func:`fedguard.evaluation.suites.check.check_suite`).
+        folder: where results go; holds none yet, or those of the same suite and code.
+        workers: processes; 1 runs everything in this one.
+        on_round: called in this process after every round that is run.
+        on_cell: called in this process after every cell that is run.
+        on_start: called once, before the first round.
+        retry_failed: run failed cells again.
+        checkpoint_seconds: how much work, at most, an interruption may cost each running cell.
+        executor: where to run; ``workers`` processes here if absent.
+        record: record every federation that is run to a folder of its own in this one.
+
+    Raises:
+        ResultsError: the folder is taken, in use by another process, or cannot be written.
+    """
+    store = Store.create(folder, suite)
+    try:
+        lock = FileLock(folder / "lock", timeout=0).acquire()
+    except Timeout:
+        raise ResultsError(f"another process is writing to {folder}; wait for it, or use --out") from None
+    except OSError as error:
+        raise ResultsError(f"cannot write to {folder}: {why(error)}") from None
+    with lock:
+        left = pending(store, suite, retry_failed)
+        tasks = tasks_of(
+            left, (folder / "checkpoints").absolute(), checkpoint_seconds, record and record.absolute()
+        )
+        on_start(len(left), sum(task.cells[0].rounds for task in tasks))
+        where = executor or Pool(workers, suite.parallel)
+        running = where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index))
+        with closing(running):  # an interruption ends the workers now, not when Python collects them
+            for position, results in running:
+                store.add(dict(zip(tasks[position].runs, results, strict=True)))
+                Checkpoint(tasks[position].checkpoint).clear()
+                for result in results:
+                    on_cell(result)
+    return store
+
+
+def pending(store: Store, suite: Suite, retry_failed: bool = False) -> list[tuple[int, Cell]]:
+    """The cells that are not in the store yet, with their numbers; failed ones are forgotten if wanted."""
+    finished = store.finished()
+    if retry_failed:
+        store.forget(run for run, status in finished.items() if status == "failed")
+        finished = store.finished()
+    return [(run, cell) for run, cell in enumerate(suite.cells()) if run not in finished]

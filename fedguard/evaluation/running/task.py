@@ -1,0 +1,168 @@
+"""One piece of a suite: a run, or all the defenses that watch one federation; resumed where it was left."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...contracts.server import map_in_order
+from ...core.errors import FedGuardError, ResultsError
+from ...core.state import State
+from ...simulation.federation import Federation, Map
+from ...simulation.flcert import FLCert
+from ...simulation.recorded import recording_to
+from ...simulation.records import RoundRecord
+from ...simulation.settings import Cell
+from ...simulation.shadow import Shadow
+from ..results.code import code_version
+from ..results.store import CellResult
+from ..results.summary import summarize, times
+from .checkpoint import Checkpoint, load_records, records_state
+
+#: Called after every round with the number of the round.
+AfterRound = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one worker runs in one go.
+
+    Attributes:
+        runs: the numbers of the cells in the suite.
+        cells: one cell, or (in shadow mode) all that differ in the defense only.
+        checkpoint: where it saves its state.
+        seconds: how often, at most.
+        record: the folder to record its federation to, if any.
+    """
+
+    runs: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    checkpoint: Path
+    seconds: float
+    record: Path | None = None
+
+
+def tasks_of(
+    cells: Sequence[tuple[int, Cell]], folder: Path, seconds: float, record: Path | None = None
+) -> list[Task]:
+    """The cells of a suite, with their numbers, as tasks: those that watch the same federation together."""
+    groups: dict[str, list[tuple[int, Cell]]] = {}
+    for run, cell in cells:
+        watched = cell.model_dump_json(exclude={"defense", "defense_label"})
+        groups.setdefault(str(run) if cell.mode == "closed" else watched, []).append((run, cell))
+    return [
+        Task(
+            tuple(run for run, _ in group),
+            tuple(cell for _, cell in group),
+            folder / f"{group[0][0]}-{group[0][1].key}-{len(group)}.ckpt",
+            seconds,
+            record and record / _folder_name(*group[0]),
+        )
+        for group in groups.values()
+    ]
+
+
+def _folder_name(run: int, cell: Cell) -> str:
+    """What the recording of a task is called: the number of its (first) run, the attack and the defense."""
+    defense = cell.defense_label if cell.mode == "closed" else cell.mode
+    return re.sub(r"[^\w.-]+", "_", f"{run:03d}-{cell.attack_label}-{defense}-seed{cell.seed}")
+
+
+def run_task(
+    task: Task, map: Map = map_in_order, after_round: AfterRound = lambda _: None
+) -> list[CellResult]:
+    """Run a task, from its last checkpoint on if it has one; whatever goes wrong becomes the cells' error.
+
+    Raises:
+        ResultsError: the checkpoint cannot be written: that is no fault of the cells.
+    """
+    run = _run_closed if task.cells[0].mode == "closed" else _run_shadow
+    try:
+        return run(task, map, after_round)
+    except ResultsError:
+        raise
+    except FedGuardError as error:
+        return [CellResult(cell, error=str(error)) for cell in task.cells]
+    except Exception:  # a bug in one method must not cost the other cells
+        return [CellResult(cell, error=traceback.format_exc()) for cell in task.cells]
+
+
+def _run_closed(task: Task, map: Map, after_round: AfterRound) -> list[CellResult]:
+    (cell,) = task.cells
+    federation = FLCert(cell, map) if cell.defense.flcert else Federation(cell, map)
+    clock, checkpoint, records = Clock(), Checkpoint(task.checkpoint, task.seconds), []
+    if state := checkpoint.load():
+        federation.load_state_dict(state["federation"])
+        records, clock.before = load_records(state["records"]), float(state["seconds"])
+
+    def state_now() -> State:
+        return {
+            "federation": federation.state_dict(),
+            "records": records_state(records),
+            "seconds": clock.seconds,
+        }
+
+    def after(record: RoundRecord) -> None:
+        records.append(record)
+        checkpoint.offer(state_now)
+        after_round(record.index)
+
+    with recording_to(task.record, federation, code_version()):
+        federation.run(after, list(records))
+    seconds = times(federation, records, clock.seconds)
+    return [CellResult(cell, summarize(federation, records), records, seconds)]
+
+
+def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResult]:
+    shadow = Shadow(task.cells, map)
+    clock, checkpoint, done = Clock(), Checkpoint(task.checkpoint, task.seconds), 0
+    if state := checkpoint.load():
+        shadow.load_state_dict(state["shadow"])
+        for watcher, records in zip(shadow.watchers, state["records"], strict=True):
+            watcher.records = load_records(records)
+        done, clock.before = int(state["done"]), float(state["seconds"])
+
+    finished = [done]
+
+    def after(record: RoundRecord) -> None:
+        finished[0] += 1
+        checkpoint.offer(
+            lambda: {
+                "shadow": shadow.state_dict(),
+                "records": [records_state(watcher.records) for watcher in shadow.watchers],
+                "done": finished[0],
+                "seconds": clock.seconds,
+            }
+        )
+        after_round(record.index)
+
+    with recording_to(task.record, shadow.federation, code_version()):
+        shadow.run(after, done)
+    return [
+        CellResult(watcher.cell, error=watcher.error)
+        if watcher.error
+        else CellResult(
+            watcher.cell,
+            summarize(watcher, watcher.records),
+            watcher.records,
+            times(watcher, watcher.records, clock.seconds),
+        )
+        for watcher in shadow.watchers
+    ]
+
+
+class Clock:
+    """Seconds since its start, and those before an interruption."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        return self.before + time.perf_counter() - self._start

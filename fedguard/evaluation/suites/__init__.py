@@ -1,0 +1,1 @@
+"""Suites: read, checked, crossed into cells."""

@@ -1,0 +1,74 @@
+"""Every mistake in a suite is reported before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ...core.errors import DataError, FedGuardError, ParameterError
+from ...simulation.build import build_attack, build_guard
+from ...simulation.settings import Cell
+from ...simulation.setup import Setup, setup_for
+from .on_recording import check_on_recording
+from .source import Source
+from .suite import Suite
+from .yaml_values import Path_
+
+
+def check_suite(suite: Suite, source: Source) -> None:
+    """Build every attack and defense of a suite once and check that they fit its federations.
+
+    Raises:
+        ConfigError: with file, line and key path.
+        DataError: the data set cannot be read.
+    """
+    cells = suite.cells()
+    if not cells:
+        raise source.error((), "nothing is left to run: loosen `only` and `exclude`")
+    if suite.recording is not None:
+        for cell in cells:
+            _check(source, ("defenses", cell.defense_label), cell, partial(check_on_recording, cell))
+        return
+    setups: dict[str, Setup] = {}
+    for cell in cells:
+        where = str(cell.point)
+        key = f"{where} {cell.seed}"
+        if key not in setups:
+            setups[key] = _setup(cell, source)
+    attacks = {(str(cell.point), cell.attack_label): cell for cell in reversed(cells)}
+    defenses = {(str(cell.point), cell.defense_label): cell for cell in reversed(cells)}
+    for cell in reversed(attacks.values()):
+        setup = setups[f"{cell.point} {cell.seed}"]
+        check = lambda s=setup, c=cell: s.check_attack(build_attack(c))  # noqa: E731
+        _check(source, ("attacks", cell.attack_label), cell, check)
+    for cell in reversed(defenses.values()):
+        setup = setups[f"{cell.point} {cell.seed}"]
+        check = lambda s=setup, c=cell: _check_defense(s, c)  # noqa: E731
+        _check(source, ("defenses", cell.defense_label), cell, check)
+
+
+def _setup(cell: Cell, source: Source) -> Setup:
+    try:
+        return setup_for(cell)
+    except DataError:
+        raise
+    except FedGuardError as error:
+        raise source.error((error.key,) if error.key else (), f"{error}{_at(cell)}") from None
+
+
+def _at(cell: Cell) -> str:
+    return f" (at {', '.join(f'{k} = {v}' for k, v in cell.point.items())})" if cell.point else ""
+
+
+def _check_defense(setup: Setup, cell: Cell) -> None:
+    if not 1 <= cell.group_size <= cell.clients:
+        raise ParameterError(f"flcert: {cell.clients} clients do not fit groups of {cell.group_size}")
+    group = cell.shrunk_to(cell.group_size)
+    setup.check_guard(build_guard(group), group.participants)
+
+
+def _check(source: Source, path: Path_, cell: Cell, action: Callable[[], None]) -> None:
+    try:
+        action()
+    except FedGuardError as error:
+        raise source.error(path, f"{error}{_at(cell)}") from None

@@ -1,0 +1,90 @@
+"""What a live recording does not hold, from files: a model, validation data, root data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ...contracts.data import LabeledData
+from ...contracts.server import Server
+from ...core.errors import ConfigError
+from ...core.seeds import generator
+from ...recording import Recording
+from ...simulation.models import build_model
+from ...simulation.recorded import server_of
+
+
+def given_server(
+    recording: Recording, model: str | None, validation: Path | None, root: Path | None
+) -> Server | None:
+    """The server for a replay; None if nothing is given.
+
+    Args:
+        recording: a simulation's server is built again, and what is given takes the place of its parts.
+        model: the name of a suite's model, or ``module:function`` that returns an ``nn.Module``.
+        validation: a .npz or .safetensors file with ``inputs`` (as the model takes them) and ``labels``.
+        root: likewise.
+
+    Raises:
+        ConfigError: something cannot be read or built.
+    """
+    if model is None and validation is None and root is None:
+        return None
+    data = {name: labeled_from(path) for name, path in (("validation", validation), ("root", root)) if path}
+    base = server_of(recording) or Server()
+    parts: dict[str, Any] = dict(data)
+    if model is not None:
+        own = recording.read(0).round.server or Server()
+        some = next(iter(data.values()), None)
+        shape = own.input_shape or (None if some is None else tuple(some.inputs.shape[1:]))
+        classes = own.num_classes or (None if some is None else int(some.labels.max()) + 1)
+        parts["model"] = _model(model, shape, classes)
+        parts["input_shape"], parts["num_classes"] = shape, classes
+    return dataclasses.replace(base, **parts)
+
+
+def labeled_from(path: Path) -> LabeledData:
+    """Inputs and labels from a file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                inputs, labels = torch.from_numpy(file["inputs"]), torch.from_numpy(file["labels"])
+        elif path.suffix == ".safetensors":
+            tensors = load_file(path)
+            inputs, labels = tensors["inputs"], tensors["labels"]
+        else:
+            raise ConfigError(f"{path}: use a .npz or .safetensors file with `inputs` and `labels`")
+    except KeyError as error:
+        raise ConfigError(f"{path} has no {error.args[0]}; it must hold `inputs` and `labels`") from None
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if labels.shape != (len(inputs),) or len(labels) == 0:
+        raise ConfigError(f"{path}: {len(inputs)} inputs, but labels of shape {tuple(labels.shape)}")
+    return LabeledData(inputs.float(), labels.long())
+
+
+def _model(name: str, shape: tuple[int, ...] | None, classes: int | None) -> nn.Module:
+    module, colon, function = name.partition(":")
+    if not colon:
+        if shape is None or classes is None:
+            raise ConfigError(f"--model {name}: nothing says how large inputs are; give --validation too")
+        return build_model(name, shape, classes, generator(0, "replay"))
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--model {name}: {error}") from None
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"--model {name} returned a {type(model).__name__}, not an nn.Module")
+    return model

@@ -1,0 +1,128 @@
+"""A suite read from a file, with overrides; every mistake is named by file, line and key path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from ...core.errors import ConfigError, ParameterError
+from ...core.params import nearest
+from ...simulation.schedule import Schedule
+from ...simulation.settings import (
+    Defense,
+    ServerSettings,
+    Settings,
+    Spec,
+    TrainingSettings,
+)
+from .limits import check_size
+from .on_recording import on_recording
+from .source import Source, read, short
+from .suite import Suite, _label, matches, with_values
+
+
+def load_suite(
+    suite: str | Path, overrides: list[str] | None = None, allow_code: bool = True
+) -> tuple[Suite, Source]:
+    """Read a suite by path or shipped name, apply ``a.b=c`` overrides, and check its form.
+
+    Args:
+        suite: the path or the name.
+        overrides: settings to change.
+        allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
+
+    Raises:
+        ConfigError: with file, line and key path; suggests the nearest key for a misspelt one.
+    """
+    source = read(str(suite))
+    if source.data is None:
+        source.data = {}
+    if not isinstance(source.data, dict):
+        raise source.error((), "a suite is a mapping of settings")
+    for key in source.data:
+        if not isinstance(key, str):
+            raise source.error((key,), "a key is a word; put it in quotes if it is one")
+    source.data.setdefault("name", Path(str(suite)).stem)
+    for assignment in overrides or []:
+        source.override(assignment)
+    if not allow_code:
+        source.refuse_code()
+    for key in ("attacks", "defenses"):
+        if isinstance(source.data.get(key), list):
+            source.aliases.update({(key, _label(v) or ""): (key, i) for i, v in enumerate(source.data[key])})
+    _move_lists(source)
+    try:
+        plan = Suite(**source.data)
+    except ValidationError as error:
+        raise _first_problem(error, source) from None
+    check_size(plan, source)
+    _check_points(plan, source)
+    return on_recording(plan, source), source
+
+
+def _check_points(suite: Suite, source: Source) -> None:
+    """Refuse a grid that leads nowhere, and patterns that cannot match."""
+    plain = suite.model_dump(exclude={"grid"})
+    for path, values in suite.grid.items():
+        for value in values:
+            try:
+                Suite(**with_values(plain, {path: value}))
+            except ParameterError as error:
+                raise source.error(("grid", path), str(error)) from None
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise source.error(("grid", path), f"{problem}, got {short(repr(value))}") from None
+    cells = suite.all_cells()
+    for key in ("only", "exclude"):
+        for i, pattern in enumerate(getattr(suite, key)):
+            try:
+                found = any(matches(cell, pattern) for cell in cells)
+            except ParameterError as error:
+                raise source.error((key, i), str(error)) from None
+            if not found:
+                raise source.error((key, i), f"nothing matches {pattern}")
+
+
+def _move_lists(source: Source) -> None:
+    """A setting of the federation that is given as a list becomes an axis of the grid."""
+    axes: list[tuple[str, ...]] = [(key,) for key in Settings.model_fields]
+    axes += [("training", key) for key in TrainingSettings.model_fields]
+    axes += [("server", key) for key in ServerSettings.model_fields]
+    for path in axes:
+        home = source.data if len(path) == 1 else source.data.get(path[0])
+        values = home.get(path[-1]) if isinstance(home, dict) else None
+        grid = source.data.setdefault("grid", {}) if isinstance(values, list) else None
+        if isinstance(home, dict) and isinstance(values, list) and isinstance(grid, dict):
+            grid[".".join(path)] = values
+            home.pop(path[-1])
+            if values:
+                home[path[-1]] = values[0]
+
+
+def _first_problem(error: ValidationError, source: Source) -> ConfigError:
+    first = error.errors()[0]
+    path = tuple(first["loc"])
+    if first["type"] == "extra_forbidden":
+        fields = _fields_at(path[:-1])
+        return source.error(path, f"unknown key{nearest(str(path[-1]), fields)} (known: {', '.join(fields)})")
+    if first["type"] == "missing":
+        return source.error(path, "this key is missing")
+    message = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    if isinstance(given, dict | BaseModel) or path[-1:] == ("[key]",):
+        return source.error(tuple(part for part in path if part != "[key]"), message)
+    return source.error(path, f"{message}, got {short(repr(given))}")
+
+
+def _fields_at(path: tuple[str | int, ...]) -> list[str]:
+    """The keys that are known at a path of a suite."""
+    homes: dict[str, type[BaseModel]] = {
+        "server": ServerSettings,
+        "training": TrainingSettings,
+        "defenses": Defense,
+    }
+    model = homes.get(str(path[0]), Spec) if path else Suite
+    if path and path[0] == "attacks" and path[-1] == "schedule":
+        model = Schedule
+    return list(model.model_fields)

@@ -1,0 +1,87 @@
+"""The JSON schema of a suite, with every registered method and its parameters spelled out."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ...contracts.local_training import LocalTraining
+from ...contracts.registry import REGISTRIES
+from ...core.params import params_model
+from ...simulation.datasets import DATASETS
+from ...simulation.models import MODELS
+from ...simulation.partitions import PARTITIONS
+from .suite import Suite
+
+
+def suite_schema() -> dict[str, Any]:
+    """A draft 2020-12 schema; editors complete and check suites with it."""
+    schema = Suite.model_json_schema()
+    choices = {kind: _methods(kind) for kind in ("detectors", "attacks", "aggregators", "policies")}
+    definitions = schema["$defs"]
+    definitions.update(choices)
+    definitions["datasets"] = _named({name: {} for name in DATASETS})
+    definitions["partitions"] = _named({name: _params(f, 3) for name, f in PARTITIONS.items()})
+    definitions["models"] = _named({name: _params(cls, 2) for name, cls in MODELS.items()})
+    fields, defense = schema["properties"], definitions["Defense"]["properties"]
+    fields["data"] = _ref("datasets")
+    fields["partition"] = _ref("partitions")
+    fields["model"] = _ref("models")
+    fields["attacks"] = _listed(_ref("attacks"))
+    fields["defenses"] = _listed({"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Defense"}]})
+    defense["detector"] = {"anyOf": [_ref("detectors"), {"type": "array", "items": _ref("detectors")}]}
+    defense["policy"] = _ref("policies")
+    defense["aggregator"] = _ref("aggregators")
+    defense["label"] = {"type": "string"}
+    for part in (schema, *definitions.values()):
+        _describe(part, part.get("description", ""))
+    _describe(definitions["TrainingSettings"], inspect.getdoc(LocalTraining) or "")
+    for base in Suite.__mro__:
+        _describe(schema, inspect.getdoc(base) or "")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "FedGuard suite", **schema}
+
+
+def _describe(part: dict[str, Any], docstring: str) -> None:
+    """Give keys without a description what the section "Attributes" of a docstring says of them."""
+    _, _, section = docstring.partition("Attributes:\n")
+    for name, text in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+        if name in part.get("properties", {}):
+            part["properties"][name].setdefault("description", " ".join(text.split()))
+
+
+def _methods(kind: str) -> dict[str, Any]:
+    registry = REGISTRIES[kind]
+    named = _named({name: _params(registry.get(name)) for name in registry.names()})
+    named["anyOf"].append({"type": "string", "pattern": ":"})
+    named["anyOf"].append({"type": "object", "properties": {"name": {"type": "string", "pattern": ":"}}})
+    return named
+
+
+def _named(params: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A bare name, or a mapping of the name and its parameters."""
+    objects = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": name}, "label": {"type": "string"}, **properties},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+        for name, properties in params.items()
+    ]
+    return {"anyOf": [{"enum": list(params)}, *objects]}
+
+
+def _params(function: Callable[..., Any], skip: int = 0) -> dict[str, Any]:
+    properties: dict[str, Any] = params_model(function, skip).model_json_schema().get("properties", {})
+    return properties
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _listed(item: dict[str, Any]) -> dict[str, Any]:
+    """Several entries: a list, or a mapping from labels."""
+    return {"anyOf": [{"type": "array", "items": item}, {"type": "object", "additionalProperties": item}]}

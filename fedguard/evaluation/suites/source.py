@@ -1,0 +1,151 @@
+"""YAML with line numbers, so that every message about a suite can say where."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import ConfigError
+from ...core.files import is_file
+from ...core.named_code import code_in, refusal
+from ...core.params import nearest
+from ..terminal import plain
+from .yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
+
+_POSITION = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass
+class Source:
+    """A parsed YAML file and the line of every key path in it.
+
+    Attributes:
+        name: what the file is called in messages.
+        data: the plain value.
+        lines: key path → line, from 1.
+        overrides: key path → the override that set it.
+        aliases: another way to name a key path (an entry of a list by its label) → the path in the file.
+    """
+
+    name: str
+    data: Any
+    lines: dict[Path_, int] = field(default_factory=dict)
+    aliases: dict[Path_, Path_] = field(default_factory=dict)
+    overrides: dict[Path_, str] = field(default_factory=dict)
+
+    def error(self, path: Path_, message: str) -> ConfigError:
+        """An error at a key path: ``file:line: key.path: message``."""
+        place = path
+        for alias, real in self.aliases.items():
+            if path[: len(alias)] == alias:
+                place = (*real, *path[len(alias) :])
+        where = self.name
+        for prefix in (place[:k] for k in range(len(place), -1, -1)):
+            if prefix in self.overrides:
+                where = f"override {self.overrides[prefix]!r}"
+                break
+            if prefix in self.lines:
+                where = f"{self.name}:{self.lines[prefix]}"
+                break
+        key = short(plain(".".join(map(str, path))))
+        return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+    def override(self, assignment: str) -> None:
+        """Apply ``a.b=c``; the value is YAML, list positions are numbers.
+
+        Raises:
+            ConfigError: no "=", or the path runs into something that has no keys.
+        """
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {assignment!r}: write key.path=value")
+        path = tuple(int(part) if _POSITION.fullmatch(part) else part for part in key.split("."))
+        if len(path) > MAX_DEPTH:
+            raise ConfigError(f"override {assignment[:50]!r}…: nested more than {MAX_DEPTH} levels deep")
+        value, _ = parse(text, f"override {short(assignment)!r}")
+        target = self.data
+        for depth, part in enumerate(path[:-1]):
+            if isinstance(target, dict) and part not in target:
+                target[part] = {}
+            target = self._step(target, part, path[: depth + 1], assignment)
+            if isinstance(target, str):  # `attacks.0.knowledge=partial` on the short form "lie"
+                raise ConfigError(
+                    f"override {assignment!r}: {'.'.join(map(str, path[: depth + 1]))} is {target!r}; "
+                    f"override it whole, e.g. {'.'.join(map(str, path[: depth + 1]))}={{name: {target}, …}}"
+                )
+        if not isinstance(target, dict | list):
+            raise ConfigError(f"override {assignment!r}: {'.'.join(map(str, path[:-1]))} has no keys")
+        if isinstance(target, list):
+            self._step(target, path[-1], path, assignment)
+        target[path[-1]] = value  # type: ignore[index]
+        self.lines = {p: line for p, line in self.lines.items() if p[: len(path)] != path}
+        self.overrides[path] = assignment
+
+    def refuse_code(self) -> None:
+        """Refuse a file that names classes to import: whoever wrote it chooses what is run.
+
+        Raises:
+            ConfigError: with the place of the first ``module:Class``.
+        """
+        for path, name in code_in(self.data):
+            if not any(path[:k] in self.overrides for k in range(len(path) + 1)):
+                raise self.error(path, refusal(name))
+
+    def _step(self, target: Any, part: str | int, path: Path_, assignment: str) -> Any:
+        try:
+            return target[part]
+        except (KeyError, IndexError, TypeError):
+            raise ConfigError(f"override {assignment!r}: there is no {'.'.join(map(str, path))}") from None
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """``["a.b=1", "c=x"]`` as ``{"a": {"b": 1}, "c": "x"}``; values are YAML.
+
+    Raises:
+        ConfigError: no "=", or not valid YAML.
+    """
+    source = Source("parameters", {})
+    for text in texts:
+        source.override(text)
+    return dict(source.data)
+
+
+def shipped_suites() -> dict[str, Path]:
+    """The suites that come with FedGuard, by name."""
+    folder = files("fedguard.configs")
+    return {
+        entry.name.removesuffix(".yaml"): Path(str(entry))
+        for entry in sorted(folder.iterdir(), key=str)
+        if entry.name.endswith(".yaml")
+    }
+
+
+def read(suite: str) -> Source:
+    """Read a suite by path or by the name of a shipped one.
+
+    Raises:
+        ConfigError: no such file or suite, or not valid YAML (says the line).
+    """
+    shipped = shipped_suites()
+    path = shipped.get(suite, Path(suite))
+    if not is_file(path):
+        raise ConfigError(
+            f"no suite {short(suite)!r}{nearest(suite, shipped)}: it is neither a file nor a shipped suite "
+            f"({', '.join(shipped)})"
+        )
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path}: has more than {MAX_BYTES >> 10} KiB; that is no suite")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    name = path.name if suite in shipped else str(path)
+    return Source(name, *parse(text, name))
+
+
+def short(text: str, limit: int = 200) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,0 +1,213 @@
+"""What a suite is: a federation, and the attacks and defenses to cross on it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from ...core.errors import ParameterError
+from ...core.params import nearest
+from ...simulation.build import resolve_attack, resolve_defense
+from ...simulation.settings import (
+    AttackSpec,
+    Cell,
+    Defense,
+    Mode,
+    Settings,
+    ShortAttack,
+)
+from .limits import MAX_SEEDS, Label, folder_name
+
+
+def _labeled(value: Any) -> Any:
+    """A list of specs as a mapping label → spec; the label is ``label``, else the (first) method's name."""
+    if not isinstance(value, list):
+        return value
+    result: dict[str, Any] = {}
+    for item in value:
+        label = _label(item)
+        if label is None:
+            raise ValueError(f"cannot read {item!r}: write a name, or a mapping with a name")
+        if isinstance(item, Mapping):
+            item = {k: v for k, v in item.items() if k != "label"}
+        if label in result:
+            raise ValueError(f"the label {label!r} is used twice; give each entry a `label`")
+        result[label] = item
+    return result
+
+
+def _label(item: Any) -> str | None:
+    """What an entry of a list is called; None if it has nothing like a name."""
+    if isinstance(item, Mapping):
+        first = item.get("detector") or item.get("name") or "none"
+        first = first[0] if isinstance(first, list) else first
+        item = item.get("label") or (first.get("name") if isinstance(first, Mapping) else first)
+    return item if isinstance(item, str) else None
+
+
+def _defense(value: Any) -> Any:
+    return {"detector": [] if value == "none" else value} if isinstance(value, str) else value
+
+
+ShortDefense = Annotated[Defense, BeforeValidator(_defense)]
+
+
+class Suite(Settings):
+    """A suite: one federation, attacks × defenses × seeds.
+
+    Attributes:
+        name: what the results folder is called.
+        summary: one line, for ``fedguard list suites``.
+        attacks: label → attack; a list of names or specs will do.
+        defenses: label → defense; a list will do.
+        seeds: one run each.
+        mode: "closed": each defense acts in a federation of its own. "shadow": all defenses watch one
+            undefended federation per attack and seed, which is far cheaper and compares them on the same
+            rounds. "both" does both. "recorded" goes with ``recording``, and is set by it.
+        grid: key path → values; every combination is run, for example {partition.beta: [0.1, 1.0],
+            attacks.lie.knowledge: [full, partial]}. A setting of the federation that is given as a list
+            (``malicious: [4, 8]``) is moved here.
+        only: run only what matches one of these, for example {attack: lie, malicious: 8}. What can be
+            matched: attack, defense, seed, mode and the grid's paths; several values are alternatives.
+        exclude: do not run what matches one of these.
+        anchors: a place for YAML anchors; ignored.
+        parallel: "cells" runs several cells at a time, one process each; "clients" runs one cell at a
+            time and spreads its clients over the processes (for few, heavy cells). The results are the
+            same bits either way.
+    """
+
+    name: Annotated[str, AfterValidator(folder_name)] = "suite"
+    summary: str = ""
+    attacks: Annotated[dict[Label, ShortAttack], BeforeValidator(_labeled)] = Field(
+        {"none": AttackSpec(name="none")}
+    )
+    defenses: Annotated[dict[Label, ShortDefense], BeforeValidator(_labeled)] = Field({"none": Defense()})
+    seeds: list[int] = Field([0], min_length=1, max_length=MAX_SEEDS)
+    mode: Literal["closed", "shadow", "both", "recorded"] = "closed"
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    only: list[dict[str, Any]] = Field(default_factory=list)
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    anchors: Any = Field(None, exclude=True)
+    parallel: Literal["cells", "clients"] = "cells"
+
+    @model_validator(mode="after")
+    def _recorded_mode(self) -> Suite:
+        if self.mode == "recorded" and self.recording is None:
+            raise ValueError("mode 'recorded' needs a `recording`")
+        return self
+
+    def cells(self) -> list[Cell]:
+        """Everything that is to be run, in the suite's order: grid, mode, attack, defense, seed."""
+        wanted = [c for c in self.all_cells() if not self.only or any(matches(c, m) for m in self.only)]
+        return [c for c in wanted if not any(matches(c, m) for m in self.exclude)]
+
+    def all_cells(self) -> list[Cell]:
+        """The same before ``only`` and ``exclude``; a defense without a detector has nothing to shadow."""
+        modes: tuple[Mode, ...] = ("closed", "shadow") if self.mode == "both" else (self.mode,)
+        return [
+            Cell(
+                **{k: getattr(variant, k) for k in Settings.model_fields},
+                attack_label=a,
+                attack=attack,
+                defense_label=d,
+                defense=defense,
+                mode=mode,
+                seed=seed,
+                point=point,
+            )
+            for point, variant in self.points()
+            for mode in modes
+            for a, attack in variant.attacks.items()
+            for d, defense in variant.defenses.items()
+            if mode == "closed" or (defense.detector and defense.flcert is None)
+            for seed in self.seeds
+        ]
+
+    def points(self) -> list[tuple[dict[str, Any], Suite]]:
+        """Every point of the grid, and the suite there."""
+        if not self.grid:
+            return [({}, self)]
+        plain = self.model_dump(exclude={"grid"})
+        return [
+            (point := dict(zip(self.grid, values, strict=True)), Suite(**with_values(plain, point)))
+            for values in itertools.product(*self.grid.values())
+        ]
+
+
+def with_values(data: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy of plain settings with some key paths set.
+
+    In lists (detectors, stages) a key is a position, from 0; where there is only one it may be left out, as
+    the suite does: ``defenses.krum.detector.select``.
+
+    Raises:
+        ParameterError: a path leads nowhere.
+    """
+    result = copy.deepcopy(data)
+    for path, value in values.items():
+        *way, last = path.split(".")
+        target: Any = result
+        for key in way:
+            target = _below(target, key)
+        target = _only_one(target)
+        if not isinstance(target, dict) or (not way and last not in result):
+            raise ParameterError(f"there is no {path}{nearest(way[0] if way else last, result)}")
+        target[last] = copy.deepcopy(value)
+    return result
+
+
+def _below(target: Any, key: str) -> Any:
+    """What lies under a key, None if nothing does."""
+    if isinstance(target, list) and key.isdecimal():
+        return target[int(key)] if int(key) < len(target) else None
+    target = _only_one(target)
+    return target.get(key) if isinstance(target, dict) else None
+
+
+def _only_one(target: Any) -> Any:
+    return target[0] if isinstance(target, list) and len(target) == 1 else target
+
+
+def matches(cell: Cell, pattern: dict[str, Any]) -> bool:
+    """Whether a cell has all the values of a pattern; a list means any of its values.
+
+    Raises:
+        ParameterError: the pattern names something that cells do not have.
+    """
+    known = {
+        "attack": cell.attack_label,
+        "defense": cell.defense_label,
+        "seed": cell.seed,
+        "mode": cell.mode,
+        **cell.point,
+    }
+    unknown = [key for key in pattern if key not in known]
+    if unknown:
+        hint = f"{nearest(unknown[0], known)} (known: {', '.join(known)})"
+        raise ParameterError(f"nothing can be matched by {unknown[0]!r}{hint}")
+    return all(
+        known[key] in value if isinstance(value, list) else known[key] == value
+        for key, value in pattern.items()
+    )
+
+
+def resolved(suite: Suite) -> Suite:
+    """The same suite with every method's defaults spelled out.
+
+    What defenses are told is spelled out too, unless there is a grid, whose points may differ in it. The
+    attack of a recording is left as it is.
+    """
+    attacks = suite.attacks
+    if suite.recording is None:
+        attacks = {label: resolve_attack(spec, suite) for label, spec in attacks.items()}
+    return suite.model_copy(
+        update={
+            "assumed_malicious": suite.assumed_malicious if suite.grid else suite.assumed,
+            "attacks": attacks,
+            "defenses": {label: resolve_defense(d, suite) for label, d in suite.defenses.items()},
+        }
+    )

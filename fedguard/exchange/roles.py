@@ -1,0 +1,193 @@
+"""What the server may learn from each array of a model, the same notion for every entry point.
+
+- ``learned``: parameters. Detectors score them, the aggregation rule moves them.
+- ``statistic``: floating-point buffers such as BatchNorm's running mean and variance. Never scored, because
+  honest clients with other data differ most in them; the server takes the coordinate-wise median of the
+  accepted clients.
+- ``frozen``: what clients do not train. The server's values stay, whatever a client sends.
+- ``counter``: integers and booleans. The server's values stay.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from torch import nn
+
+from ..core.errors import ParameterError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Role: TypeAlias = Literal["learned", "statistic", "frozen", "counter"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+#: How names of normalization statistics end: in PyTorch, and in Keras.
+STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
+#: How the name of PyTorch's count of batches ends; some engines turn it into a floating-point number.
+COUNTERS = ("num_batches_tracked",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The roles of a model's arrays, by position.
+
+    Attributes:
+        roles: one for every array.
+        order: the arrays that make up an update vector, in the order of the vector: all that are learned
+            and, where a method evaluates the model, its frozen parameters (clients' updates are 0 there).
+        twins: tied weights: array → the earlier array that it always equals; it counts once.
+        buffers: name of a buffer of the server's model → the statistic that belongs there.
+        whole: the order is that of all parameters of the model, whatever their roles are.
+    """
+
+    roles: tuple[Role, ...]
+    order: tuple[int, ...]
+    twins: Mapping[int, int] = field(default_factory=dict)
+    buffers: Mapping[str, int] = field(default_factory=dict)
+    whole: bool = False
+
+    def only(self, chosen: Callable[[int], bool]) -> Plan:
+        """The same plan with what is learned, but not chosen, frozen."""
+        roles: tuple[Role, ...] = tuple(
+            "frozen" if role == "learned" and not chosen(k) else role for k, role in enumerate(self.roles)
+        )
+        return self._with(roles)
+
+    def changed(
+        self, changes: Mapping[str, str], names: Sequence[str], arrays: Sequence[NDArray[Any]]
+    ) -> Plan:
+        """The same plan with other roles for some names.
+
+        Raises:
+            ParameterError: there is no such name or role, or integers are to be learned or a statistic.
+        """
+        unknown = [name for name in changes if name not in names]
+        if unknown:
+            raise ParameterError(f"roles: the global model has no array {unknown[0]!r}")
+        pairs = zip(names, self.roles, strict=True)
+        return self._with(by_choice([changes.get(name, role) for name, role in pairs], arrays).roles)
+
+    def _with(self, roles: tuple[Role, ...]) -> Plan:
+        order = self.order if self.whole else _learned(roles, self.twins)
+        return dataclasses.replace(self, roles=roles, order=order)
+
+
+def by_dtype(arrays: Sequence[NDArray[Any]]) -> Plan:
+    """Every floating-point array is learned: nothing else is known of arrays without names."""
+    return by_name([""] * len(arrays), arrays)
+
+
+def by_name(names: Sequence[str], arrays: Sequence[NDArray[Any]], twins: Mapping[int, int] = {}) -> Plan:
+    """Floating-point arrays are learned, except for normalization statistics, which their names tell."""
+    roles = tuple(_named(name, array) for name, array in zip(names, arrays, strict=True))
+    return Plan(roles, _learned(roles, twins), twins)
+
+
+def by_choice(chosen: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Plan:
+    """Roles that somebody gave, one for every array.
+
+    Raises:
+        ParameterError: a role is unknown, one is missing or too many, or an array of integers is to be
+            learned or a statistic.
+    """
+    if isinstance(chosen, str) or not isinstance(chosen, Sequence):
+        raise ParameterError(f"roles is a {type(chosen).__name__}; give a list with one role for every array")
+    if len(chosen) != len(arrays):
+        raise ParameterError(f"roles has {len(chosen)} entries, the global model has {len(arrays)} arrays")
+    for k, (role, array) in enumerate(zip(chosen, arrays, strict=True)):
+        if role not in ROLES:
+            raise ParameterError(f"roles: array {k} is {role!r}; use one of {', '.join(ROLES)}")
+        if array.dtype.kind != "f" and role in ("learned", "statistic"):
+            raise ParameterError(
+                f"roles: array {k} is {role!r} but holds {array.dtype}; use 'counter' or 'frozen'"
+            )
+    roles: tuple[Any, ...] = tuple(chosen)
+    return Plan(roles, _learned(roles, {}))
+
+
+def by_model(
+    model: nn.Module, names: Sequence[str] | None, arrays: Sequence[NDArray[Any]], whole: bool
+) -> Plan:
+    """The roles that the server's model tells: ``requires_grad`` of parameters, and its buffers.
+
+    A model that was frozen as a whole, as servers do to evaluate it, says nothing about single parameters.
+
+    Args:
+        model: the server's model.
+        names: the arrays' names; None if they have none.
+        arrays: the model's ``state_dict()``, by name or in its order, or its ``parameters()`` in order; by
+            name a part of it (an adapter, say), unless a method needs the whole.
+        whole: a method evaluates or trains the model, and so needs updates of all its parameters.
+
+    Raises:
+        ParameterError: the arrays are not those of this model.
+    """
+    at = _positions(model, names, arrays, whole)
+    trains = any(p.requires_grad for p in model.parameters())
+    roles = [_leftover(_named(names[k] if names else "", array)) for k, array in enumerate(arrays)]
+    first: dict[int, int] = {}
+    twins: dict[int, int] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in at:
+            position = first.setdefault(id(parameter), at[name])
+            roles[at[name]] = "learned" if parameter.requires_grad or not trains else "frozen"
+            if position != at[name]:
+                twins[at[name]] = position
+    floating = {name: at[name] for name, _ in model.named_buffers() if name in at}
+    buffers = {name: k for name, k in floating.items() if arrays[k].dtype.kind == "f"}
+    for name, k in buffers.items():
+        roles[k] = "counter" if name.endswith(COUNTERS) else "statistic"
+    order = tuple(first.values()) if whole else _learned(roles, twins)
+    return Plan(tuple(roles), order, twins, buffers, whole)
+
+
+def _named(name: str, array: NDArray[Any]) -> Role:
+    plain = name.partition(":")[0]  # Keras appends ":0"
+    if array.dtype.kind != "f" or plain.endswith(COUNTERS):
+        return "counter"
+    return "statistic" if plain.endswith(STATISTICS) or "batch_stats" in plain else "learned"
+
+
+def _leftover(role: Role) -> Role:
+    """An array that the model does not know is not trained."""
+    return "frozen" if role == "learned" else role
+
+
+def _learned(roles: Sequence[Role], twins: Mapping[int, int]) -> tuple[int, ...]:
+    return tuple(k for k, role in enumerate(roles) if role == "learned" and k not in twins)
+
+
+def _positions(
+    model: nn.Module, names: Sequence[str] | None, arrays: Sequence[NDArray[Any]], whole: bool
+) -> dict[str, int]:
+    """Where the model's parameters and buffers are among the arrays: by name, or else by position."""
+    needed = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    state = {name: tuple(t.shape) for name, t in model.state_dict().items() if hasattr(t, "shape")}
+    sent = {} if names is None else {name: k for k, name in enumerate(names)}
+    ways = [{name: sent[name] for name in {**needed, **state} if name in sent}]
+    ways += [{name: k for k, name in enumerate(keys)} for keys in (state, needed) if len(keys) == len(arrays)]
+    least = needed if whole or not ways[0] else {}
+    problems = [_unfit(way, least, {**needed, **state}, arrays) for way in ways]
+    for way, problem in zip(ways, problems, strict=True):
+        if problem is None:
+            return way
+    name = problems[-1] or ""
+    raise ParameterError(
+        f"server: {name!r} of the model has no array of shape {({**needed, **state})[name]} in the global "
+        "model; send model.state_dict(), and give the guard the same architecture"
+    )
+
+
+def _unfit(
+    way: Mapping[str, int],
+    needed: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Sequence[NDArray[Any]],
+) -> str | None:
+    """What the model needs and the arrays lack, or have in another shape; None if they fit."""
+    missing = next((name for name in needed if name not in way), None)
+    return missing or next((name for name, k in way.items() if arrays[k].shape != shapes[name]), None)

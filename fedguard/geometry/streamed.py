@@ -1,0 +1,227 @@
+"""Updates that are larger than memory: read from disk, one column block after the other."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import RoundError, StreamedError
+from .blocks import Block, in_order, ranges
+from .updates import Index, Updates, positions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: The types that a file may hold, as NumPy reads them; bfloat16 is the upper half of a float32.
+_TYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+
+
+class _Part(NamedTuple):
+    """One tensor in a file."""
+
+    shape: tuple[int, ...]
+    kind: str
+    offset: int  # of its first byte in the file
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class _File:
+    """One client's update: the tensors of a safetensors file, flattened one behind the other."""
+
+    path: Path
+    parts: tuple[_Part, ...]
+    edges: tuple[int, ...]  # columns where the parts begin, and the end
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """(stop − start,) float32."""
+        out = np.empty(stop - start, dtype=np.float32)
+        for k in range(bisect.bisect_right(self.edges, start) - 1, len(self.parts)):
+            first, last = max(start, self.edges[k]), min(stop, self.edges[k + 1])
+            if first >= last:
+                continue
+            kind, offset = self.parts[k].kind, self.parts[k].offset
+            here = offset + (first - self.edges[k]) * _TYPES[kind].itemsize
+            found = np.fromfile(self.path, _TYPES[kind], last - first, offset=here)
+            if len(found) < last - first:
+                raise RoundError(f"{self.path} is shorter than its header says")
+            out[first - start : last - start] = _float32(found, kind)
+        return out
+
+    def pick(self, columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(k,) some columns, one read each: mapping the file would draw in far more."""
+        out = np.empty(len(columns), dtype=np.float32)
+        with self.path.open("rb", buffering=0) as file:
+            for part, (first, last) in zip(self.parts, pairwise(self.edges), strict=True):
+                here, kind = (columns >= first) & (columns < last), _TYPES[part.kind]
+                raw = bytearray()
+                for place in part.offset + (columns[here] - first) * kind.itemsize:
+                    file.seek(int(place))
+                    raw += file.read(kind.itemsize)
+                out[here] = _float32(np.frombuffer(raw, kind), part.kind)
+        return out
+
+
+def _float32(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
+    if kind == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32: becomes Inf, which the guard then refuses
+        return values.astype(np.float32, copy=False)
+
+
+class StreamedUpdates(Updates):
+    """Updates in safetensors files, one per client, of which only blocks are ever in memory.
+
+        files = {"ann": "ann.safetensors", "bob": "bob.safetensors"}
+        round = Round(StreamedUpdates(files), client_ids=list(files))
+
+    Blocks, norms, Gram matrix, products, distances, cosines, single rows and chosen columns are those of
+    :class:`fedguard.Updates` with the same numbers, to the last bit. What asks for ``matrix`` is refused.
+    Vectors of d numbers (a mean, an aggregate) are in memory; :meth:`write` computes one without that.
+
+    A file holds one tensor, or the same tensors under the same names as all others (float32, float64,
+    float16 or bfloat16): they are flattened and put one behind the other. The files must stay as they
+    are while the object is in use.
+
+    Args:
+        files: paths, one per client, in the order of the clients.
+        names: the order of the tensors in a file, say that of ``model.named_parameters()``; that of the
+            first file's header if absent.
+
+    Raises:
+        RoundError: a file is no safetensors file, or does not hold the tensors that the first one does.
+    """
+
+    def __init__(
+        self, files: Mapping[Any, str | Path] | Sequence[str | Path], names: Sequence[str] | None = None
+    ) -> None:
+        paths = [Path(p) for p in (files.values() if isinstance(files, Mapping) else files)]
+        if not paths:
+            raise RoundError("a round needs at least one file")
+        headers = [_header(path) for path in paths]
+        order = list(headers[0]) if names is None else list(names)
+        self._files = [_file(p, header, order) for p, header in zip(paths, headers, strict=True)]
+        for file in self._files:
+            if [part.shape for part in file.parts] != [part.shape for part in self._files[0].parts]:
+                raise RoundError(f"{file.path} and {paths[0]} hold tensors of different shapes")
+
+    @property
+    def n(self) -> int:
+        """Number of clients."""
+        return len(self._files)
+
+    @property
+    def d(self) -> int:
+        """Number of parameters."""
+        return self._files[0].edges[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where blocks are: in main memory."""
+        return torch.device("cpu")
+
+    @property
+    def matrix(self) -> Tensor:
+        """Refused: it would not fit.
+
+        Raises:
+            StreamedError: always.
+        """
+        raise StreamedError(
+            f"the updates are streamed from disk, and a method asked for all of them at once "
+            f"({self.n} x {self.d}, {4e-9 * self.n * self.d:.2g} GB); use methods that work on blocks, "
+            "distances, norms or cosines, or load the updates into memory"
+        )
+
+    def block(self, start: int, stop: int, rows: slice = slice(None)) -> Block:
+        """(rows, stop − start) float32, read from the files."""
+        return np.stack([file.read(start, stop) for file in self._files[rows]])
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield consecutive column blocks as float64 tensors, small enough to stay in a cache."""
+        for span in ranges(self.n, self.d):
+            yield torch.from_numpy(self.block(*span)).double()
+
+    def row(self, i: int) -> Tensor:
+        """(d,) a copy of client i's update, in memory."""
+        return torch.from_numpy(self._files[i].read(0, self.d))
+
+    def columns(self, which: Tensor) -> Tensor:
+        """(n, k) some columns."""
+        index = which.numpy()
+        return torch.from_numpy(np.stack([file.pick(index) for file in self._files]))
+
+    def take(self, clients: Index) -> Updates:
+        """The updates of some clients (positions in the order wanted, or a mask); known geometry is kept."""
+        index = positions(clients)
+        if len(index) == self.n and (index == np.arange(self.n)).all():
+            return self
+        part = object.__new__(StreamedUpdates)
+        part._files = [self._files[i] for i in index]
+        self._hand_on(part, index)
+        return part
+
+    def write(self, path: str | Path, work: Callable[[Block], Block], name: str = "update") -> None:
+        """Compute a vector block by block, straight into a safetensors file, and never hold all of it.
+
+        Args:
+            path: the file.
+            work: from a float32 block (n, w) to (w,) numbers, for example ``lambda b: np.median(b, 0)``.
+            name: what the tensor is called in the file.
+        """
+        header = {name: {"dtype": "F32", "shape": [self.d], "data_offsets": [0, 4 * self.d]}}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with Path(path).open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            spans = ranges(self.n, self.d)
+            for values in in_order(lambda span: work(self.block(*span)), spans):
+                file.write(np.asarray(values, dtype="<f4").tobytes())
+
+
+def _header(path: Path) -> dict[str, _Part]:
+    """The tensors in a safetensors file, in the order of its header."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+        return {
+            name: _Part(tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except OSError as error:
+        raise RoundError(f"{path} cannot be read: {error.strerror}") from None
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RoundError(f"{path} is no safetensors file: {error}") from None
+
+
+def _file(path: Path, header: Mapping[str, _Part], order: Sequence[str]) -> _File:
+    if set(order) != set(header):
+        odd = sorted(set(order) ^ set(header))
+        raise RoundError(f"{path} does not hold the same tensors as the others: {', '.join(odd[:3])}")
+    parts = tuple(header[name] for name in order if header[name].size)
+    wrong = [part.kind for part in parts if part.kind not in _TYPES]
+    if wrong:
+        raise RoundError(f"{path} holds {wrong[0]}; updates are {', '.join(_TYPES)}")
+    return _File(path, parts, (0, *accumulate(part.size for part in parts)))

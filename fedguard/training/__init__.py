@@ -1,0 +1,15 @@
+"""Local training of clients: any model step by step, dense networks side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..contracts.local_training import LocalTraining
+from ..core.deprecation import moved
+from .local import train_client, train_clients
+
+__all__ = ["LocalTraining", "train_client", "train_clients"]
+
+
+def __getattr__(name: str) -> Any:
+    return moved(__name__, name, "fedguard.training.local")

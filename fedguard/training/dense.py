@@ -1,0 +1,173 @@
+"""Local training of dense networks with their gradients written out, many clients at a time.
+
+A step of a small network costs far more in bookkeeping than in arithmetic. Here the clients' matrices lie
+one behind the other, so that one batched product serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..contracts.data import LabeledData, Share
+
+if TYPE_CHECKING:
+    from ..contracts.local_training import LocalTraining
+
+#: (outputs, inputs) of every layer.
+Shapes = Sequence[tuple[int, int]]
+
+#: Every client's matrices begin at a multiple of so many floats: at other addresses, vector instructions
+#: may round differently.
+ALIGNMENT = 16
+#: Floats of input, at most, in the batches of the clients that are trained together: they stay in the cache.
+GROUP_FLOATS = 2**18
+
+
+def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
+    """The layers of a plain network on these inputs: flatten, linear, (ReLU, linear)*; None for any other.
+
+    A model with hooks is none: they want to see every pass.
+    """
+    if type(model).forward is not nn.Sequential.forward or any(map(_hooked, model.modules())):
+        return None
+    parts = list(model.children())
+    if parts and type(parts[0]) is nn.Flatten and (parts[0].start_dim, parts[0].end_dim) == (1, -1):
+        parts = parts[1:]
+    elif inputs.ndim != 2:
+        return None
+    layers = [part for part in parts[::2] if type(part) is nn.Linear and part.bias is not None]
+    between = [part for part in parts[1::2] if type(part) is nn.ReLU]
+    alternating = len(parts) == len(layers) + len(between) and len(layers) == len(between) + 1
+    if not alternating or len({id(layer) for layer in layers}) < len(layers):
+        return None
+    plain = inputs.dtype == layers[0].weight.dtype == torch.float32
+    return [(layer.out_features, layer.in_features) for layer in layers] if plain else None
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return any(map(bool, (*hooks, module._backward_hooks, module._backward_pre_hooks)))
+
+
+def train_dense(
+    shapes: Shapes,
+    start: Tensor,
+    clients: Sequence[Share],
+    batches: Sequence[Iterator[Tensor]],
+    settings: LocalTraining,
+) -> list[Tensor]:
+    """What SGD on the mean cross-entropy (see ``training.train_client``) makes of ``start``, per client.
+
+    A client's bits do not depend on who else is there.
+
+    Args:
+        shapes: the network, see :func:`dense_shapes`.
+        start: (d,) where everybody starts.
+        clients: their samples.
+        batches: the rows of the samples in each batch, batch after batch.
+        settings: learning rate, momentum and weight decay; the batch size bounds every batch.
+    """
+    steps = [settings.steps_for(len(share.rows)) for share in clients]
+    rows = [min(settings.batch_size, len(share.rows)) for share in clients]
+    order = sorted(range(len(clients)), key=lambda i: (rows[i], -steps[i]))
+    done: dict[int, Tensor] = {}
+    while order:
+        height = rows[order[0]]
+        most = max(1, GROUP_FLOATS // (height * shapes[0][1]))
+        group = [i for i in order[:most] if rows[i] == height]
+        order = order[len(group) :]
+        networks = _Networks(shapes, start, len(group), height, settings)
+        for step in range(steps[group[0]]):
+            active = sum(steps[i] > step for i in group)
+            for place, i in enumerate(group[:active]):
+                networks.load(place, clients[i].data, next(batches[i]))
+            networks.step(active)
+        done.update(zip(group, networks.flat(), strict=True))
+    return [done[i] for i in range(len(clients))]
+
+
+class _Networks:
+    """As many copies of one network, each with a batch of up to ``rows`` samples.
+
+    Every sum runs over all ``rows``; rows without a sample have factor 0 and add exactly nothing.
+    """
+
+    def __init__(self, shapes: Shapes, start: Tensor, count: int, rows: int, settings: LocalTraining) -> None:
+        self.settings = settings
+        self.labels = torch.zeros(count, rows, 1, dtype=torch.int64, device=start.device)
+        self.factor = start.new_zeros(count, rows, 1)  # −η / samples in the batch
+        self.minus_one = start.new_full((), -1.0).expand(count, rows, 1)
+        self.ones = _matrices(count, 1, rows, start).fill_(1)
+        self.inputs = [_matrices(count, rows, width, start) for _, width in shapes]
+        self.moves = [_matrices(count, rows, outputs, start) for outputs, _ in shapes]
+        sizes = [size for outputs, width in shapes for size in (outputs * width, outputs)]
+        parts = torch.split(start, sizes)
+        self.weights = [
+            _matrices(count, *shape, start).copy_(part.view(shape))
+            for shape, part in zip(shapes, parts[::2], strict=True)
+        ]
+        self.biases = [_matrices(count, 1, len(part), start).copy_(part) for part in parts[1::2]]
+        self.velocity = {
+            id(p): torch.zeros_like(p) for p in chain(self.weights, self.biases) if settings.momentum
+        }
+
+    def load(self, place: int, data: LabeledData, batch: Tensor) -> None:
+        """Put the next batch of the client at this place."""
+        count = len(batch)
+        inputs, factor = self.inputs[0][place], self.factor[place]
+        torch.index_select(data.inputs.flatten(1), 0, batch, out=inputs[:count])
+        torch.index_select(data.labels, 0, batch, out=self.labels[place, :count, 0])
+        factor.fill_(-self.settings.lr / count)
+        if count < len(factor):
+            inputs[count:] = 0
+            factor[count:] = 0
+
+    def step(self, active: int) -> None:
+        """One step of SGD of the first ``active`` networks. ``moves`` are −η times the gradients."""
+        inputs, weights, biases, moves = (
+            [part[:active] for part in parts]
+            for parts in (self.inputs, self.weights, self.biases, self.moves)
+        )
+        last, labels = len(weights) - 1, self.labels[:active]
+        for k, weight in enumerate(weights):
+            out = inputs[k + 1] if k < last else moves[k]
+            torch.baddbmm(biases[k], inputs[k], weight.transpose(1, 2), out=out)
+            if k < last:
+                torch.relu_(out)
+        surprise = torch.softmax(moves[last], 2)
+        surprise.scatter_add_(2, labels, self.minus_one[:active])
+        torch.mul(surprise, self.factor[:active], out=moves[last])
+        for k in range(last, -1, -1):
+            if k:
+                torch.bmm(moves[k], weights[k], out=moves[k - 1]).mul_(inputs[k] > 0)
+            self._move(self.weights[k], active, moves[k].transpose(1, 2), inputs[k])
+            self._move(self.biases[k], active, self.ones[:active], moves[k])
+
+    def _move(self, parameters: Tensor, active: int, left: Tensor, right: Tensor) -> None:
+        """v ← μ v − η (g + λ w),  w ← w + v, where −η g = left · right."""
+        now, decay = parameters[:active], self.settings.lr * self.settings.weight_decay
+        if self.velocity:
+            velocity = self.velocity[id(parameters)][:active].mul_(self.settings.momentum)
+            if decay:
+                velocity.sub_(now * decay)
+            now.add_(velocity.baddbmm_(left, right))
+        else:
+            if decay:
+                now.sub_(now * decay)
+            now.baddbmm_(left, right)
+
+    def flat(self) -> list[Tensor]:
+        """(d,) the parameters of every network."""
+        parts = [part.flatten(1) for pair in zip(self.weights, self.biases, strict=True) for part in pair]
+        return list(torch.cat(parts, 1))
+
+
+def _matrices(count: int, rows: int, columns: int, like: Tensor) -> Tensor:
+    """(count, rows, columns) zeros; every matrix is contiguous and begins at an aligned address."""
+    size = -(-rows * columns // ALIGNMENT) * ALIGNMENT
+    return like.new_zeros(count * size).as_strided((count, rows, columns), (size, columns, 1))

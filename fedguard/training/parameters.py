@@ -1,0 +1,139 @@
+"""Models as flat parameter vectors: the form in which clients' updates and detectors meet them.
+
+Only parameters are scored. Statistics (floating-point buffers, as BatchNorm has them) travel beside them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+from ..contracts.data import LabeledData
+from ..core.errors import RoundError
+
+
+def flat_parameters(model: nn.Module) -> Tensor:
+    """(d,) the parameters in the order of ``model.parameters()``, a copy without gradient."""
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
+    """A (d,) vector as tensors by parameter name, views of the vector.
+
+    Raises:
+        RoundError: the model does not have d parameters.
+    """
+    named = dict(model.named_parameters())
+    sizes = [p.numel() for p in named.values()]
+    if vector.shape != (sum(sizes),):
+        raise RoundError(f"a vector of shape {tuple(vector.shape)} for a model of {sum(sizes)} parameters")
+    parts = torch.split(vector, sizes)
+    return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
+
+
+def load_parameters(model: nn.Module, vector: Tensor) -> None:
+    """Copy a (d,) vector into the model's parameters, in place."""
+    with torch.no_grad():
+        for parameter, part in zip(model.parameters(), split_parameters(model, vector).values(), strict=True):
+            parameter.copy_(part)
+
+
+def flat_statistics(model: nn.Module) -> Tensor:
+    """(s,) the floating-point buffers in the order of ``model.buffers()``, a copy; (0,) without any."""
+    parts = [b.detach().flatten().float() for b in model.buffers() if b.is_floating_point()]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+@torch.no_grad()
+def load_statistics(model: nn.Module, vector: Tensor) -> None:
+    """Copy an (s,) vector into the model's floating-point buffers, in place."""
+    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    for buffer, part in zip(buffers, torch.split(vector, [b.numel() for b in buffers]), strict=True):
+        buffer.copy_(part.view(buffer.shape))
+
+
+def with_statistics(model: nn.Module, vector: Tensor) -> nn.Module:
+    """The model if it has no statistics, else a copy with these."""
+    if not len(vector):
+        return model
+    model = copy.deepcopy(model)
+    load_statistics(model, vector)
+    return model
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """(N, C, H, W) with the channels of a pixel next to each other in memory; without a copy if they are."""
+    if images.stride(1) == 1 and images.stride(3) == images.shape[1]:
+        return images
+    return images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
+#: Samples per forward pass; fixed, so that results depend neither on memory nor on workers.
+BATCH = 2000
+#: Images that go through a model at once: what its layers put out stays in the cache.
+IMAGES = 200
+
+
+@torch.no_grad()
+def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
+    """(samples, classes) logits of the model, left unchanged, with these (d,) parameters in eval mode."""
+    training = [part for part in model.modules() if part.training]
+    parameters = split_parameters(model, vector)
+    parts: tuple[Tensor, ...] = (inputs,)
+    if inputs.ndim == 4:
+        parameters = {n: channels_last(p) if p.ndim == 4 else p for n, p in parameters.items()}
+        parts = torch.split(channels_last(inputs), IMAGES)
+    model.eval()
+    try:
+        logits = [torch.func.functional_call(model, parameters, (part,)) for part in parts]
+    finally:
+        for part in training:  # one by one: a part may have been in eval mode on purpose
+            part.training = True
+    return torch.cat(logits)
+
+
+@torch.no_grad()
+def wrong_and_loss(model: nn.Module, vector: Tensor, data: LabeledData) -> tuple[int, float]:
+    """How many samples of one batch the model gets wrong, and the sum of their cross-entropies.
+
+    Args:
+        model: the architecture; left unchanged, used in eval mode.
+        vector: (d,) its parameters.
+        data: the batch.
+    """
+    logits = predict(model, vector, data.inputs)
+    wrong = int((logits.argmax(1) != data.labels).sum())
+    return wrong, float(F.cross_entropy(logits, data.labels, reduction="sum"))
+
+
+def batches(data: LabeledData, size: int = BATCH) -> list[LabeledData]:
+    """The samples in batches, in order."""
+    parts = zip(torch.split(data.inputs, size), torch.split(data.labels, size), strict=True)
+    return [LabeledData(*part) for part in parts]
+
+
+def mean_of(parts: Iterable[tuple[int, float]], count: int) -> tuple[float, float]:
+    """Error rate in [0, 1] and mean loss from the batches of ``count`` samples; NaN without any."""
+    if count == 0:
+        return float("nan"), float("nan")
+    wrong, loss = (sum(column) for column in zip(*parts, strict=True))
+    return wrong / count, loss / count
+
+
+def error_and_loss(
+    model: nn.Module, vector: Tensor, data: LabeledData, batch: int = BATCH
+) -> tuple[float, float]:
+    """Error rate in [0, 1] and mean cross-entropy of the model with these parameters, in eval mode.
+
+    Args:
+        model: the architecture; left unchanged.
+        vector: (d,) parameters.
+        data: the samples; without any, both numbers are NaN.
+        batch: samples per forward pass.
+    """
+    parts = (wrong_and_loss(model, vector, part) for part in batches(data, batch))
+    return mean_of(parts, len(data.labels))

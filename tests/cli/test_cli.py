@@ -1,0 +1,149 @@
+"""The command line: a user's mistake is one line and exit status 2, never a traceback."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from fedguard.cli import entry as cli
+from fedguard.cli.listing import KINDS
+
+
+def call(monkeypatch, capsys, *args):
+    """Run the command line in this process; returns (exit status, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["fedguard", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out = capsys.readouterr()
+    return stop.value.code or 0, out.out, out.err
+
+
+SMALL = ["quickstart", "rounds=1", "clients=8", "malicious=3", "attacks=[none, lie]", "--workers=1"]
+
+
+def test_evaluate_then_export(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = call(monkeypatch, capsys, "evaluate", *SMALL, "defenses=[none, krum]")
+    assert status == 0
+    assert "attack: lie" in out
+    assert "DACC %" in out
+    assert "defenses are told 3" in out
+    settings = yaml.safe_load((tmp_path / "results/quickstart/suite.yaml").read_text())
+    assert settings["rounds"] == 1
+    status, out, _ = call(monkeypatch, capsys, "export", "results/quickstart", "--format", "json")
+    assert status == 0
+    assert {row["defense"] for row in json.loads(out)} == {"none", "krum"}
+    status, _, _ = call(monkeypatch, capsys, "export", "results/quickstart", "-f", "latex", "-o", "table.tex")
+    assert (tmp_path / "table.tex").read_text().startswith("\\begin{tabular}")
+    status, out, _ = call(monkeypatch, capsys, "report", "results/quickstart")
+    assert status == 0
+    assert out.startswith("wrote results/quickstart/report.html (")
+    status, out, _ = call(
+        monkeypatch, capsys, "report", "results/quickstart", "-o", "r.html", "--where", "attack=lie"
+    )
+    assert status == 0
+    assert "attack = lie" in (tmp_path / "r.html").read_text()
+
+
+def test_a_detector_of_ones_own_by_module_and_class(monkeypatch, capsys, tmp_path):
+    (tmp_path / "my_scorer.py").write_text(
+        "from fedguard import Card, Detector\n"
+        "class Norm(Detector):\n"
+        "    '''Score = norm.'''\n"
+        "    card = Card('my_norm', 'norm of the update', 'none')\n"
+        "    def score(self, round):\n"
+        "        return round.updates.norms\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    mine = "defenses={mine: {detector: 'my_scorer:Norm', policy: {name: exclude, rule: mad}}}"
+    status, out, err = call(monkeypatch, capsys, "evaluate", *SMALL, mine)
+    assert status == 0, err
+    assert "mine" in out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list(monkeypatch, capsys, kind):
+    monkeypatch.setenv("COLUMNS", "200")
+    status, out, _ = call(monkeypatch, capsys, "list", kind)
+    assert status == 0
+    known = {
+        "detectors": "fedredefense",
+        "attacks": "min_max",
+        "aggregators": "median",
+        "stages": "norm_clipping",
+        "policies": "ban",
+        "datasets": "cifar10",
+        "suites": "fashion_mnist_smoke",
+        "metrics": "False negative rate",
+    }
+    assert known[kind] in out
+
+
+def test_schema_describes_the_shipped_suites(monkeypatch, capsys):
+    status, out, _ = call(monkeypatch, capsys, "schema")
+    assert status == 0
+    schema = json.loads(out)
+    krum = next(
+        o
+        for o in schema["$defs"]["detectors"]["anyOf"]
+        if o.get("properties", {}).get("name") == {"const": "krum"}
+    )
+    assert set(krum["properties"]) == {"name", "label", "num_malicious", "select", "m"}
+    assert {"attacks", "defenses", "seeds", "data"} <= set(schema["properties"])
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["evaluate", "nosuch"], "no suite 'nosuch'"),
+        (["evaluate", "quickstart", "ruonds=1"], "did you mean 'rounds'"),
+        (["evaluate", "quickstart", "data=fashion_mnist", "--data-root", "nowhere"], "nowhere"),
+        (["export", "nowhere"], "holds no results.sqlite"),
+        (["report", "nowhere"], "holds no results.sqlite"),
+        (["plot", "nowhere", "--kind", "rocs", "--out", "f.png"], "did you mean 'roc'"),
+        (["list", "detector"], "did you mean 'detectors'"),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, tmp_path, args, expected):
+    monkeypatch.setenv("FEDGUARD_DATA", "")  # restored afterwards: --data-root sets it
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(monkeypatch, capsys, *args)
+    assert status == 2
+    assert expected in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "results").exists(), "nothing is written for a run that never started"
+
+
+def test_an_interrupted_suite_says_where_its_results_are(monkeypatch, capsys, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fedguard.evaluation.running.follow.run_suite", interrupted)
+    status, _, err = call(monkeypatch, capsys, "evaluate", *SMALL)
+    assert status == 130
+    assert "interrupted; the same command goes on where it was, in results/quickstart" in err
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['fedguard', '--help']\n"
+        "from fedguard.cli import entry as cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_labels_with_brackets_are_printed_as_they_are(monkeypatch, capsys, tmp_path):
+    """Rich would take them for markup, and refuse a closing tag that nobody opened."""
+    monkeypatch.chdir(tmp_path)
+    labels = ['attacks=[none, {label: "[red]x[/nope]", name: lie}]', 'defenses={"[/b] :smile:": krum}']
+    status, out, err = call(monkeypatch, capsys, "evaluate", *SMALL, *labels)
+    assert status == 0
+    assert err == ""
+    assert "attack: [red]x[/nope]" in out
+    assert "[/b] :smile:" in out

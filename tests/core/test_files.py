@@ -1,0 +1,149 @@
+"""Writing files: never through a link, whole or not at all, and with advice where the disk is full."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fedguard.cli.scaffold import scaffold
+from fedguard.core.errors import ConfigError, ResultsError
+from fedguard.core.files import open_to_append, save_tensors, why, write_atomically, write_file
+from fedguard.core.state import load, save
+from fedguard.observers.events import EventLog
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs links and limits")
+
+
+@pytest.fixture
+def precious(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    yield path
+    assert path.read_text() == "precious"
+
+
+def test_a_link_is_refused_and_so_is_what_is_no_file(tmp_path, precious):
+    link = tmp_path / "out.csv"
+    link.symlink_to(precious)
+    with pytest.raises(OSError, match=r"out\.csv is a link"):
+        write_file(link, "x")
+    with pytest.raises(OSError, match=r"out\.csv is a link"):
+        open_to_append(link)
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "made")
+    with pytest.raises(OSError, match="is a link"):
+        write_file(dangling, "x")
+    assert not (tmp_path / "made").exists()
+    os.mkfifo(tmp_path / "pipe")
+    for odd, what in ((tmp_path / "pipe", "is not a regular file"), (tmp_path, "is a folder")):
+        with pytest.raises(OSError, match=what):
+            write_file(odd, "x")
+
+
+def test_a_link_in_the_place_of_the_new_file_is_removed_and_not_followed(tmp_path, precious):
+    (tmp_path / "out.csv.new").symlink_to(precious)
+    write_file(tmp_path / "out.csv", "x")
+    assert (tmp_path / "out.csv").read_text() == "x"
+    assert not (tmp_path / "out.csv.new").is_symlink()
+    (tmp_path / "c.new").symlink_to(precious)
+    save(tmp_path / "c.ckpt", {"a": 1})
+    assert load(tmp_path / "c.ckpt") == {"a": 1}
+
+
+def test_a_link_to_a_folder_that_the_user_names_is_fine(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    write_file(tmp_path / "linked" / "a", "x")
+    assert (tmp_path / "real" / "a").read_text() == "x"
+
+
+def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a"
+    write_file(path, "before")
+    path.chmod(0o600)
+
+    def fail(fresh):
+        fresh.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert path.read_text() == "before"
+    write_file(path, "after")
+    assert path.stat().st_mode & 0o777 == 0o600, "permissions are kept"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_new_methods_and_events_follow_no_link(tmp_path, precious):
+    (tmp_path / "mine.py").symlink_to(tmp_path / "made")
+    with pytest.raises(ConfigError, match="is there already"):
+        scaffold("detector", "mine", tmp_path)
+    (tmp_path / "events").symlink_to(precious)
+    from fedguard import Guard, Round
+
+    round = Round(torch.randn(4, 3), [0, 1, 2, 3], index=0)
+    outcome = Guard().process(round)
+    with pytest.raises(OSError, match="events is a link"):
+        EventLog(tmp_path / "events").observe(round, outcome)
+
+
+def test_a_full_disk_says_what_to_do():
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert why(full).endswith("free some space there, then give the same command again")
+    assert why(OSError(errno.EACCES, "Permission denied")) == "Permission denied"
+
+
+WRITERS = {
+    "file": "from fedguard.cli.common import write; write(b'x' * 100_000, path)",
+    "state": "from fedguard.core.state import save; save(path, {'a': torch.zeros(50_000)})",
+    "shared": "from fedguard.simulation.pool import Workers; "
+    "Workers(2, {'a': torch.zeros(50_000)}).__enter__()",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_writer_gives_a_typed_error_on_a_full_disk(writer, tmp_path):
+    """The system allows 60 kB per file, in a process of its own."""
+    pytest.importorskip("resource")
+    code = (
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom fedguard.core.errors import FedGuardError\n"
+        "path = Path(sys.argv[1])\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        f"try:\n    {WRITERS[writer]}\nexcept FedGuardError as error:\n    print('typed', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert done.stdout.startswith("typed"), done.stderr
+    assert "free some space" in done.stdout
+    assert [p for p in tmp_path.iterdir() if p.name.startswith("fedguard-")] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_a_character_is_written_as_its_number(tmp_path):
+    write_file(tmp_path / "out.csv", "id\ud800")
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "id\\ud800"
+
+
+def test_tensors_report_the_systems_own_error(tmp_path):
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is what counts
+        save_tensors({"a": torch.zeros(3)}, tmp_path / "no" / "such" / "folder")
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_a_results_folder_with_links_is_refused(tmp_path, precious):
+    from fedguard.evaluation.results.store import Store
+    from fedguard.evaluation.suites.load import load_suite
+
+    suite, _ = load_suite("quickstart")
+    for name in ("lock", "suite.yaml", "results.sqlite", "checkpoints"):
+        (tmp_path / name).symlink_to(precious)
+        with pytest.raises(ResultsError, match=f"{name} is a link"):
+            Store.create(tmp_path, suite)
+        (tmp_path / name).unlink()

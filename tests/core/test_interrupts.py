@@ -1,0 +1,136 @@
+"""SIGTERM and Ctrl-C: everything ends, nothing is left, and the same command gives the same results."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from fedguard.core.interrupts import Terminated, deferred, terminating
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+
+SUITE = """\
+data: digits
+clients: 8
+malicious: 2
+rounds: 25
+attacks: [none, byzantine]
+defenses: {kr: {detector: krum}, dn: {detector: dnc}}
+"""
+#: A shell's background jobs ignore Ctrl-C.
+PROGRAM = """\
+import signal
+from fedguard.cli.entry import main
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main()
+"""
+
+
+def start(folder, out):
+    (folder / "scratch").mkdir(exist_ok=True)
+    (folder / "s.yaml").write_text(SUITE)
+    (folder / "program.py").write_text(PROGRAM)
+    command = ["evaluate", str(folder / "s.yaml"), "--out", str(out), "--workers", "2", "--json-lines"]
+    return subprocess.Popen(
+        [sys.executable, str(folder / "program.py"), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TMPDIR": str(folder / "scratch"), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def rows(out):
+    tables = ("clients", "rounds")
+    with closing(sqlite3.connect(out / "results.sqlite")) as db:
+        return [db.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3").fetchall() for name in tables]  # noqa: S608
+
+
+def processes(session):
+    """What still runs in a session, without zombies."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    run = start(folder, folder / "out")
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    return rows(folder / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("number", "group", "code"),
+    [(signal.SIGTERM, False, 143), (signal.SIGTERM, True, 143), (signal.SIGINT, True, 130)],
+    ids=["TERM", "TERM to all", "INT to all"],
+)
+def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path):
+    out = tmp_path / "out"
+    run = start(tmp_path, out)
+    while (line := run.stdout.readline()) and '"round"' not in line:
+        pass
+    assert line, run.stderr.read()
+    (os.killpg if group else os.kill)(run.pid, number)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == code, said
+    assert "the same command goes on where it was" in said
+    assert "leaked" not in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "scratch").iterdir()) == []
+    deadline = time.monotonic() + 20  # multiprocessing's own tracker ends after its parent
+    while left := processes(run.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    if group:
+        return  # one of them is resumed
+    again = start(tmp_path, out)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert rows(out) == whole
+
+
+def test_terminating_raises_once_and_gives_the_handler_back():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work():
+        with terminating():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGTERM)  # ignored: clearing away is not interrupted
+
+    with pytest.raises(Terminated) as caught:
+        work()
+    assert caught.value.__context__ is None, "once"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_deferred_signals_come_after_the_block():
+    done = []
+
+    def work():
+        with terminating(), deferred():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("work")
+
+    with pytest.raises(Terminated):
+        work()
+    assert done == ["work"]

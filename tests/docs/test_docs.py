@@ -1,0 +1,56 @@
+"""The tutorials: their Python and their commands, one after the other, in an empty folder."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs" / "how-to"
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page):
+    return BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", ["add-a-detector.md", "add-an-attack.md"])
+def test_the_commands_of_a_tutorial(page, tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    commands = [line for kind, text in blocks(page) if kind == "sh" for line in text.splitlines() if line]
+    assert len(commands) >= 3
+    for command in commands:
+        program, *args = shlex.split(command)
+        module = [] if program == "python" else ["-m", "fedguard"]
+        done = subprocess.run(
+            [sys.executable, *module, *args],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        if "markdown" in command:
+            assert "far_out" in done.stdout
+
+
+@pytest.mark.parametrize("page", ["add-a-detector.md", "add-an-attack.md"])
+def test_the_python_of_a_tutorial(page):
+    scope = {"__name__": "tutorial"}
+    found = [text for kind, text in blocks(page) if kind == "python"]
+    assert found
+    for text in found:
+        exec(compile(text, page, "exec"), scope)  # noqa: S102 - our own page
+
+
+def test_the_tutorials_detector_is_what_new_writes(tmp_path):
+    from fedguard.cli.scaffold import scaffold
+
+    module, _ = scaffold("detector", "far_out", tmp_path)
+    body = module.read_text(encoding="utf-8").split("from fedguard", 1)[1]
+    page = next(text for kind, text in blocks("add-a-detector.md") if "class FarOut" in text)
+    assert body.replace(re.search(r"nobody, (\d+)", body)[1], "2026") == page.split("from fedguard", 1)[1]

@@ -1,0 +1,108 @@
+"""``fedguard plot``: files of the right kind, the numbers of the store, plain words where nothing is."""
+
+import sqlite3
+import sys
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from fedguard.core.errors import ConfigError, ParameterError
+from fedguard.evaluation.results import plot as module
+from fedguard.evaluation.results.plot import plot
+from fedguard.evaluation.running.runner import run_suite
+from fedguard.evaluation.suites.check import check_suite
+from fedguard.evaluation.suites.load import load_suite
+
+matplotlib = pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    base = tmp_path_factory.mktemp("results")
+    changes = [
+        "rounds=2", "clients=10", "malicious=3", "model=logistic_regression", "mode=both", "seeds=[0,1]",
+        "attacks=[none, {name: byzantine, label: 'costs $1 or $2_x'}]",
+        "defenses=[none, {detector: krum}, {detector: norm_bound, policy: ban}]",
+    ]  # fmt: skip
+    suite, source = load_suite("quickstart", changes)
+    check_suite(suite, source)
+    return run_suite(suite, base / "out", workers=1).folder
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn."""
+    made, original = [], module._figure
+    monkeypatch.setattr(module, "_figure", lambda *size: made.append(original(*size)) or made[-1])
+    return made
+
+
+HEADS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
+
+
+@pytest.mark.parametrize("ending", HEADS)
+@pytest.mark.parametrize("kind", ["heatmap", "accuracy", "roc", "scores"])
+def test_files(folder, tmp_path, kind, ending):
+    out = plot(folder, kind, tmp_path / f"f{ending}", where={"mode": "closed"})
+    assert out.read_bytes().startswith(HEADS[ending])
+
+
+def test_the_heat_map_holds_the_means_of_the_store(folder, tmp_path, figures):
+    plot(folder, "heatmap", tmp_path / "f.png", metric="tacc", where={"mode": "closed"})
+    with closing(sqlite3.connect(folder / "results.sqlite")) as db:
+        rows = db.execute(
+            "SELECT avg(tacc) FROM runs WHERE mode = 'closed' GROUP BY attack, defense ORDER BY min(run)"
+        ).fetchall()
+    texts = [text.get_text() for text in figures[0].axes[0].texts]
+    assert texts == [f"{100 * value:.1f}" for (value,) in rows]
+
+
+def test_lines_are_named_and_go_through_the_means(folder, tmp_path, figures):
+    plot(folder, "accuracy", tmp_path / "f.png", where={"mode": "closed"})
+    axis = figures[0].axes[0]
+    assert axis.get_title() == "none"
+    assert figures[0].axes[1].get_title() == "costs $1 or $2_x"
+    line = next(line for line in axis.get_lines() if line.get_label() == "krum")
+    with closing(sqlite3.connect(folder / "results.sqlite")) as db:
+        rows = db.execute(
+            "SELECT round + 1, 100 * avg(rounds.tacc) FROM rounds JOIN runs USING (run) "
+            "WHERE mode = 'closed' AND attack = 'none' AND defense = 'krum' GROUP BY round ORDER BY 1"
+        ).fetchall()
+    assert line.get_xydata() == pytest.approx(np.array(rows))
+    assert "mean over 2 seeds" in figures[0].legends[0].get_title().get_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "heat"}, "no kind 'heat', did you mean 'heatmap'"),
+        ({"metric": "dac"}, "no heat map of 'dac', did you mean 'dacc'"),
+        ({"metric": "asr"}, "asr is undefined in all of these runs"),
+        ({"out": "f.jpeg"}, r"ends in \.png, \.svg, \.pdf"),
+        ({"where": {}}, "choose with --where .*closed; shadow"),
+        ({"kind": "roc", "where": {"mode": "closed", "attack": "none"}}, "no roc to draw"),
+        ({"kind": "scores", "where": {"mode": "closed", "defense": "none"}}, "no finite score"),
+    ],
+)
+def test_mistakes(folder, tmp_path, change, message):
+    given = {"kind": "heatmap", "out": "f.png", "where": {"mode": "closed"}, **change}
+    with pytest.raises(ParameterError, match=message):
+        plot(folder, given.pop("kind"), tmp_path / given.pop("out"), **given)
+
+
+def test_too_many_panels(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PANELS", 1)
+    with pytest.raises(ParameterError, match="2 panels are too many"):
+        plot(folder, "accuracy", tmp_path / "f.png", where={"mode": "closed"})
+
+
+def test_a_file_that_cannot_be_written(folder, tmp_path):
+    with pytest.raises(ConfigError, match="cannot write"):
+        plot(folder, "accuracy", tmp_path / "nowhere" / "f.png", where={"mode": "closed"})
+
+
+def test_without_matplotlib(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ParameterError, match=r'fedguard plot needs an extra: pip install "fedguard\[plot\]"'):
+        plot(folder, "accuracy", tmp_path / "f.png", where={"mode": "closed"})

@@ -1,0 +1,68 @@
+"""The report in headless Chromium: a quiet console, nothing loaded, no sideways scrolling on a phone."""
+
+import pytest
+
+from fedguard.evaluation.results.report.page import write_report
+from fedguard.evaluation.running.runner import run_suite
+from fedguard.evaluation.suites.check import check_suite
+from fedguard.evaluation.suites.load import load_suite
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    changes = [
+        "rounds=2", "seeds=[0,1]", "mode=both", "clients=12", "malicious=3",
+        "attacks=[none, scaling_backdoor, {name: label_flip, label: a_long_name_without_any_space_in_it}]",
+        "defenses=[none, {label: <script>alert(1)</script>, detector: krum}, {detector: dnc, policy: ban}]",
+    ]  # fmt: skip
+    suite, source = load_suite("quickstart", changes)
+    check_suite(suite, source)
+    return write_report(run_suite(suite, folder / "out", workers=1).folder)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_it_renders_quietly_and_fits(browser, report, width, dark):
+    browser.open(report, width, dark=dark)
+    assert browser.complaints() == []
+    assert browser.requests() == [report.absolute().as_uri()]
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    outside = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre, svg')"
+    outside += f" && e.getBoundingClientRect().right > {width} + 1).map(e => e.outerHTML.slice(0, 80))"
+    assert browser.evaluate(outside) == []
+    heights = "[...document.querySelectorAll('svg[role=img]')].map(e => e.getBoundingClientRect().height)"
+    assert min(browser.evaluate(heights)) > 40
+    assert browser.evaluate("document.querySelectorAll('figure').length") > 10
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+
+
+def test_pictures_lie_within_their_frames(browser, report):
+    """No word and no line of a picture is drawn where it would be cut off."""
+    browser.open(report, 1280)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    cut = """[...document.querySelectorAll('svg[role=img]')].flatMap(svg => {
+        const box = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll('text, path, rect')].filter(e => {
+            const r = e.getBoundingClientRect();
+            return r.width && (r.left < box.left - 3 || r.right > box.right + 3 || r.bottom > box.bottom + 3);
+        }).map(e => svg.getAttribute('aria-label').slice(0, 40) + ': ' + e.textContent);
+    })"""
+    assert browser.evaluate(cut) == []
+
+
+def test_on_paper_it_is_light_and_complete(browser, report, tmp_path):
+    browser.open(report, 1280, dark=True)
+    browser(
+        "Emulation.setEmulatedMedia",
+        media="print",
+        features=[{"name": "prefers-color-scheme", "value": "dark"}],
+    )
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    browser.pdf(tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+    browser("Emulation.setEmulatedMedia", media="")

@@ -1,0 +1,34 @@
+"""Detectors that run a model do it on one thread: float32 sums depend on how many there are."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from fedguard.contracts.registry import detectors
+from fedguard.testing.federation import federation, small_model
+
+
+class Probe(nn.Module):
+    """Notes under how many threads the model is run."""
+
+    seen: ClassVar[set[int]] = set()
+
+    def forward(self, inputs):
+        self.seen.add(torch.get_num_threads())
+        return inputs
+
+
+@pytest.mark.parametrize("name", [n for n in detectors.names() if "model" in detectors.get(n).needs])
+def test_the_model_is_run_under_one_thread(name):
+    detector = detectors.make(name, **detectors.get(name).check_with)
+    before = torch.get_num_threads()
+    Probe.seen.clear()
+    try:
+        torch.set_num_threads(3)
+        detector(federation()[0].with_server(model=nn.Sequential(Probe(), *small_model())))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert Probe.seen == {1}
