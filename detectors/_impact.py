@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedguard.aggregators._leave_one_out import leave_one_out, shares_work
-from fedguard.contracts.aggregator import Aggregator
 from fedguard.contracts.detector import Detector
 from fedguard.contracts.registry import make_aggregator
 from fedguard.contracts.round import Round
+from fedguard.contracts.server import AggregationRule
 from fedguard.core.errors import NeedError, ParameterError, TooFewClientsError
 from fedguard.core.threads import single_thread
 from fedguard.training.parameters import error_and_loss
@@ -60,7 +60,7 @@ def impacts(round: Round, name: str) -> tuple[NDArray[np.float64], NDArray[np.fl
     server = round.server
     if server is None or server.model is None or server.validation is None or round.global_params is None:
         raise NeedError(f"{name} needs model, validation and global_params")
-    aggregator = server.aggregator or make_aggregator("mean")
+    aggregator: AggregationRule = server.aggregator or make_aggregator("mean")
     _check_size(round.n, aggregator, name)
     if round in _KNOWN:
         return _KNOWN[round]
@@ -88,7 +88,7 @@ def difference(a: float, b: float) -> float:
     return 0.0 if a == b else a - b
 
 
-def _check_size(n: int, aggregator: Aggregator, name: str) -> None:
+def _check_size(n: int, aggregator: AggregationRule, name: str) -> None:
     least = aggregator.min_clients()
     if 1 < n <= least:
         raise TooFewClientsError(

@@ -7,7 +7,7 @@ server's frozen arrays and counters stay; :mod:`fedguard.exchange.roles` says wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -25,10 +25,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .contracts.outcome import Outcome
-    from .guard import Guard
 
 #: More examples than any client has; who claims more would own every weighted mean.
 MAX_EXAMPLES = 1e9
+
+
+class Processes(Protocol):
+    """The shape of a guard: it judges a round and aggregates it."""
+
+    def process(self, round: Round) -> Outcome:
+        """What was decided."""
 
 
 class Rows:
@@ -224,7 +230,7 @@ ADVICE = {
 
 
 def process(
-    guard: Guard,
+    guard: Processes,
     arrays: Mapping[Any, Any],
     global_arrays: Iterable[Any],
     num_examples: Mapping[Any, Any] | None = None,

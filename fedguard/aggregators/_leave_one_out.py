@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contracts.aggregator import Aggregator
 from ..contracts.round import Round
+from ..contracts.server import AggregationRule
 from ..core.ties import lowest, tolerance
 from ..geometry.blocks import Block, joined, narrow, ordered, wide
 from .krum import Krum, Neighbors, tolerated
@@ -22,7 +22,7 @@ from .trimmed_mean import TrimmedMean
 TOGETHER = 256 * 2**20
 
 
-def leave_one_out(aggregator: Aggregator, round: Round) -> Iterator[Tensor]:
+def leave_one_out(aggregator: AggregationRule, round: Round) -> Iterator[Tensor]:
     """For every client in turn, the (d,) aggregate of all others, each with weight 1.
 
     The mean, the median, the trimmed mean and Krum share their work over the clients; every other rule,
@@ -34,12 +34,12 @@ def leave_one_out(aggregator: Aggregator, round: Round) -> Iterator[Tensor]:
     return shared(aggregator, round)
 
 
-def shares_work(aggregator: Aggregator) -> bool:
+def shares_work(aggregator: AggregationRule) -> bool:
     """Whether there is a short way for this rule; such rules remember nothing between rounds."""
     return type(aggregator).aggregate in SHARED
 
 
-def _one_by_one(aggregator: Aggregator, round: Round) -> Iterator[Tensor]:
+def _one_by_one(aggregator: AggregationRule, round: Round) -> Iterator[Tensor]:
     for i in range(round.n):
         weights = np.ones(round.n)
         weights[i] = 0

@@ -11,6 +11,7 @@ import typer
 from ..core.errors import FedGuardError
 from ..core.version import __version__
 from . import methods, suites
+from .evaluate import evaluate
 from .ledger import app as ledger_app
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def watch(
 
 
 for command in (
-    suites.evaluate,
+    evaluate,
     suites.export,
     suites.report,
     suites.plot,

@@ -34,7 +34,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
     if there:
         raise ConfigError(f"{there[0]} is there already; choose another name or remove it")
     for path, template in zip(paths, (f"{kind}.py.txt", f"test_{kind}.py.txt"), strict=True):
-        text = (files("fedguard") / "templates" / template).read_text(encoding="utf-8")
+        text = (files("fedguard.cli") / "templates" / template).read_text(encoding="utf-8")
         try:
             write_file(path, text.format(**words))
         except OSError as error:

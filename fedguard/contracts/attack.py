@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from .data import Samples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..guard import Guard
     from .aggregator import Aggregator
     from .round import Round
 
@@ -34,6 +33,13 @@ KNOWLEDGE = {
 }
 
 Knowledge = Literal["full", "partial"]
+
+
+class Defense(Protocol):
+    """The shape of a guard (:class:`fedguard.Guard`), as much of it as an attacker asks."""
+
+    def suspects(self, round: Round) -> NDArray[np.bool_]:
+        """(n,) whom it would suspect."""
 
 
 class Trial(NamedTuple):
@@ -115,7 +121,7 @@ class UpdateView:
         attack: str = "the attack",
         benign_updates: Tensor | None = None,
         aggregator: Aggregator | None = None,
-        defense: Guard | None = None,
+        defense: Defense | None = None,
         received: Received | None = None,
     ) -> None:
         self.index = index
@@ -160,7 +166,7 @@ class UpdateView:
         return self._get("aggregator")  # type: ignore[return-value]
 
     @property
-    def defense(self) -> Guard:
+    def defense(self) -> Defense:
         """The server's guard."""
         return self._get("defense")  # type: ignore[return-value]
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.seeds import generator
 from .data import LabeledData
+from .local_training import LocalTraining
 
-if TYPE_CHECKING:
-    from .aggregator import Aggregator
-    from .local_training import LocalTraining
+
+class AggregationRule(Protocol):
+    """The shape of an aggregator (:class:`fedguard.Aggregator`), as far as methods on the server use it."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    def min_clients(self) -> int:
+        """The smallest number of surviving clients that the rule is defined for."""
+
+    def aggregate(self, round: Any, weights: Any) -> Tensor:
+        """(d,) of a round in which everybody counts."""
+
+    def __call__(self, round: Any, weights: Any = None) -> Tensor:
+        """(d,) of a round, without the clients of weight 0."""
 
 
 def map_in_order(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -47,7 +61,7 @@ class Server:
     validation: LabeledData | None = None
     root: LabeledData | None = None
     training: LocalTraining | None = None
-    aggregator: Aggregator | None = None
+    aggregator: AggregationRule | None = None
     seed: int = 0
     map: Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]] = map_in_order
 

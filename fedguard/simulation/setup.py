@@ -95,7 +95,7 @@ class Setup:
 
     @property
     def label_skew(self) -> NDArray[np.float64]:
-        """(n,) how far each client's labels are from everybody's, see :func:`fedguard.simulation.skew.label_skew`."""
+        """(n,) how far each client's labels are from everybody's, see :func:`~.skew.label_skew`."""
         labels = self.dataset.train.labels
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 

@@ -1,4 +1,4 @@
-"""The one place that imports torchvision; everything else writes ``from fedguard.simulation.vision import datasets``.
+"""The one place that imports torchvision; everything else imports it from here.
 
 The torchvision wheel of the ordinary package index is built for CUDA. On a CPU build of torch its
 compiled operators cannot be loaded, and the import dies with ``operator torchvision::nms does not exist``,

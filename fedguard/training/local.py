@@ -69,8 +69,8 @@ def train_clients(
 ) -> list[Tensor]:
     """``[train_client(model, start, data, settings, g) for …]``: the same bits, sooner for small networks.
 
-    Logistic regression and multilayer perceptrons are trained side by side (see :mod:`fedguard.training.dense`); all
-    other models, and everything with a proximal term or FL-WBC, one after the other.
+    Logistic regression and multilayer perceptrons are trained side by side (see :mod:`~.training.dense`);
+    all other models, and everything with a proximal term or FL-WBC, one after the other.
     """
     return [client.update for client in trained(model, start, clients, settings, generators)]
 
