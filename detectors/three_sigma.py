@@ -17,6 +17,7 @@ from fedguard.contracts.decision import Decision
 from fedguard.contracts.detector import Detector
 from fedguard.contracts.round import Round
 from fedguard.contracts.scores import Scores
+from fedguard.core.deprecation import renamed_keywords
 from fedguard.core.errors import NeedError, ParameterError
 from fedguard.core.restored import vector
 from fedguard.core.state import State
@@ -30,6 +31,7 @@ CENTERS = ("accepted", "mean", "median", "krum")
 LARGEST = torch.finfo(torch.float32).max
 
 
+@renamed_keywords(centre="center")
 class ThreeSigma(Detector):
     """s_i = ‖w_i − c‖, w_i = w + u_i the local model; a suspect if s_i > μ + k σ of the round (one-sided).
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._deprecated import ROOT, install
+from .core.deprecation import warn
+
 if TYPE_CHECKING:
     from .contracts.aggregator import Aggregator as Aggregator
     from .contracts.attack import Attack as Attack
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from .core import history as history
     from .core import state as state
     from .core.errors import FedGuardError as FedGuardError
+    from .core.version import __version__ as __version__
     from .evaluation import metrics as metrics
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
@@ -44,9 +48,10 @@ if TYPE_CHECKING:
     from .ledger.sqlite import SQLiteLedger as SQLiteLedger
     from .observers.events import EventLog as EventLog
 
-__version__ = "0.1.0"
+install()
 
 _HOME = {
+    "__version__": "core.version",
     "Aggregator": "contracts.aggregator",
     "Attack": "contracts.attack",
     "DataView": "contracts.attack",
@@ -88,6 +93,9 @@ __all__ = ["__version__", *_MODULES, *_HOME]
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
+    if name in ROOT:
+        warn(f"{__name__}.{name}", f"{__name__}.{ROOT[name]}")
+        name = ROOT[name]
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

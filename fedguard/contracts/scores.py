@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import rankdata
 
+from ..core.deprecation import Renamed, renamed_keywords
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 UNUSABLE = "its update cannot be used"
 
 
+@renamed_keywords(why="reason")
 @dataclass(frozen=True, eq=False)
 class Scores:
     """Suspicion per client; **higher is more suspicious**, always.
@@ -40,6 +43,8 @@ class Scores:
     info: dict[str, float] = field(default_factory=dict)
     memory: Any = None
     reasons: tuple[str, ...] | None = None
+
+    why = Renamed("reason")
 
     def spread(self, clients: NDArray[np.bool_]) -> Scores:
         """Scores of a part of the clients as scores of all; those left out are suspects with +Inf."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from .deprecation import current
 from .errors import ParameterError
 
 
@@ -47,6 +48,7 @@ def check_params(
         ParameterError: a parameter is unknown, missing or of the wrong type; names the nearest valid one.
     """
     model = params_model(function, skip)
+    params = current(function, params)
     nameless = [key for key in params if not isinstance(key, str)]
     if nameless:
         raise ParameterError(f"{where}: {nameless[0]!r} is no parameter name")

@@ -11,6 +11,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from ..core.deprecation import Renamed
 from ..core.errors import RoundError
 from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_squares, wide
 
@@ -193,6 +194,20 @@ class Updates:
     def mean(self) -> Tensor:
         """(d,) unweighted mean update, float64."""
         return joined(self.map_blocks(lambda block: wide(block).mean(0)))
+
+    @property
+    def gram(self) -> Tensor:
+        """Gone: it was the centered Gram matrix, which its name does not say.
+
+        Raises:
+            AttributeError: always; names both successors.
+        """
+        raise AttributeError(
+            "Updates.gram is gone: what it gave, the Gram matrix of the updates less their mean, is "
+            "Updates.centered_gram; the Gram matrix of the updates themselves is Updates.inner_products"
+        )
+
+    products = Renamed("inner_products")
 
     @cached_property
     def centered_gram(self) -> Tensor:

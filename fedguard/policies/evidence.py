@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..contracts.card import Card
 from ..contracts.decision import Decision, PolicyInput, Sanction
 from ..contracts.policy import Policy, Vote, against_most, check_share
+from ..core.deprecation import renamed_keywords
 from ..core.errors import ParameterError
 from ..core.history import History
 from ..core.ids import ClientId
@@ -67,6 +68,7 @@ def mixed(wealth: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     return spread
 
 
+@renamed_keywords(centre="center")
 class Evidence(Policy):
     """M_t ≥ clients/α bans client i; M_t = Σ_b W_b,t is a wealth that grows only against an innocent's odds.
 

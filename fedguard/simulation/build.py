@@ -10,6 +10,7 @@ from ..contracts.aggregator import Aggregator
 from ..contracts.attack import Attack
 from ..contracts.nested import change_nested
 from ..contracts.registry import REGISTRIES
+from ..core.deprecation import current
 from ..guard import Guard
 from .settings import AttackSpec, Cell, Defense, Settings, Spec
 
@@ -77,6 +78,7 @@ def _resolved(kind: str, spec: Spec, told: int | None) -> Spec:
 def _told(kind: str, name: str, params: dict[str, Any], told: int) -> dict[str, Any]:
     """The parameters of a method, with what it, and those nested in it, are told about malicious clients."""
     cls = REGISTRIES[kind].get(name)
+    params = current(cls, params)
     if _takes_number(kind, cls):
         params = {"num_malicious": told, **params}
     return change_nested(cls, name, params, functools.partial(_told, told=told))
@@ -85,6 +87,7 @@ def _told(kind: str, name: str, params: dict[str, Any], told: int) -> dict[str, 
 def _spelled_out(kind: str, name: str, params: dict[str, Any], told: int | None) -> dict[str, Any]:
     """The parameters of a method and of those nested in it, defaults and what they are told included."""
     cls = REGISTRIES[kind].get(name)
+    params = current(cls, params)
     known = {
         p.name: p.default for p in inspect.signature(cls).parameters.values() if p.default is not p.empty
     }

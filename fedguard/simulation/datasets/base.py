@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...contracts.data import LabeledData, Samples
+from ...core.deprecation import Renamed
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ class Dataset:
         """The same for testing."""
         return self.labeled(self.test)
 
+    normalise = Renamed("normalize")
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """(x − mean) / std per channel (or feature), a new tensor.
 
@@ -57,6 +60,8 @@ class Dataset:
         shape = (-1,) + (1,) * (pixels.ndim - 2)
         centerd = pixels - pixels.new_tensor(self.mean).view(shape)
         return centerd.div_(pixels.new_tensor(self.std).view(shape))
+
+    labelled = Renamed("labeled")
 
     def labeled(self, samples: Samples) -> LabeledData:
         """Samples as the model takes them."""
