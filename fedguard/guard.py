@@ -114,6 +114,10 @@ class Guard(Entries):
         policy = make_policy("evidence", rounds=rounds, alpha=alpha, clients=clients, rate=0.05)
         return cls(make_detector("recommended"), policy, ledger=ledger, observers=observers)
 
+    def __repr__(self) -> str:
+        parts = f"detectors={list(self.detectors.values())}, policy={self.policy}"
+        return f"{type(self).__name__}({parts}, aggregation={self.aggregation()})"
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "observers": ()}  # a copy's rounds are nobody's news
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -36,3 +38,43 @@ class Method:
     def name(self) -> str:
         """The registered name."""
         return self.card.name
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """As one would write it: the class, and the parameters that are not the defaults."""
+        args, kwargs = vars(self).get("_built_from", ((), {}))
+        signature = inspect.signature(type(self))
+        given = signature.bind(*args, **kwargs).arguments
+        words = [
+            f"{name}={_short(value)}"
+            for name, value in given.items()
+            if not _same(value, signature.parameters[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+
+def _noting(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that notes what it is given: that is how the object prints."""
+
+    @functools.wraps(init)
+    def construct(self: Method, *args: Any, **kwargs: Any) -> None:
+        vars(self).setdefault("_built_from", (args, kwargs))
+        init(self, *args, **kwargs)
+
+    return construct
+
+
+def _same(value: Any, default: Any) -> bool:
+    try:
+        return bool(value == default)
+    except Exception:  # arrays, and whatever else has no plain equality
+        return False
+
+
+def _short(value: Any, most: int = 100) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else text[: most - 1] + "…"

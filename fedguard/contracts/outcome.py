@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..core.ids import ClientId
+from .table import table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +53,10 @@ class Outcome:
     seconds: Mapping[str, float]
     barred: NDArray[np.bool_]
     index: int = 0
+
+    def __repr__(self) -> str:
+        """A table: every client's score, weight and reason; see :func:`fedguard.contracts.table.table_of`."""
+        return table_of(self)
 
     def take(self, order: NDArray[np.intp]) -> Outcome:
         """The same outcome with its clients in another order."""

@@ -89,6 +89,11 @@ class Round:
         for name, value in fields.items():  # the usual assignment is closed: a round is frozen
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        """Number and shape; the updates are too many to print."""
+        server = "" if self.server is None else ", server=…"
+        return f"{type(self).__name__}(index={self.index}, n={self.n}, d={self.updates.d}{server})"
+
     @property
     def n(self) -> int:
         """Number of clients in this round."""

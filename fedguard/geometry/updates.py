@@ -185,6 +185,10 @@ class Updates:
         ok: NDArray[np.bool_] = np.logical_and.reduce(self.map_blocks(finite_rows))
         return ok
 
+    def __repr__(self) -> str:
+        """The shape, never the numbers."""
+        return f"{type(self).__name__}(n={self.n}, d={self.d})"
+
     @cached_property
     def norms(self) -> Tensor:
         """(n,) Euclidean norms ‖u_i‖, float64."""
