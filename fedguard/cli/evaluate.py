@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,28 @@ import typer
 
 from ..core.interrupts import Terminated, terminating
 from .common import DataRoot, cores, set_data_root
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said; see the help of ``evaluate``."""
+
+    suite: str
+    overrides: list[str] | None
+    out: Path | None
+    workers: int | None
+    data_root: Path | None
+    executor: str
+    address: str | None
+    slurm: list[str] | None
+    dry_run: bool
+    retry_failed: bool
+    allow_code: bool
+    columns: str
+    record: Path | None
+    quiet: bool
+    json_lines: bool
+    tracker: list[str] | None
 
 
 def evaluate(
@@ -52,6 +75,30 @@ def evaluate(
 
     An interrupted run goes on when the same command is given again.
     """
+    evaluate_suite(
+        Options(
+            suite=suite,
+            overrides=overrides,
+            out=out,
+            workers=workers,
+            data_root=data_root,
+            executor=executor,
+            address=address,
+            slurm=slurm,
+            dry_run=dry_run,
+            retry_failed=retry_failed,
+            allow_code=allow_code,
+            columns=columns,
+            record=record,
+            quiet=quiet,
+            json_lines=json_lines,
+            tracker=tracker,
+        )
+    )
+
+
+def evaluate_suite(options: Options) -> None:
+    """Check the suite, then estimate or run it; a mistake ends the command with its exit status."""
     from ..core.named_code import find_here
     from ..evaluation.results.store import folder_for, from_elsewhere
     from ..evaluation.results.tables import SHOWN, columns_named
@@ -65,29 +112,37 @@ def evaluate(
     from ..evaluation.suites.on_recording import check_recordable
     from ..evaluation.suites.source import assignments
 
-    set_data_root(data_root)
-    shown = tuple(column.name for column in columns_named(columns.split(","))) if columns else SHOWN
-    plan, source = load_suite(suite, overrides, allow_code or not from_elsewhere(suite))
+    set_data_root(options.data_root)
+    shown = (
+        tuple(column.name for column in columns_named(options.columns.split(",")))
+        if options.columns
+        else SHOWN
+    )
+    plan, source = load_suite(
+        options.suite, options.overrides, options.allow_code or not from_elsewhere(options.suite)
+    )
     find_here(source.data)  # what may not be imported was refused
     check_suite(plan, source)
-    if record is not None:
+    if options.record is not None:
         check_recordable(plan)
-    count = workers or cores()
-    if dry_run:
+    count = options.workers or cores()
+    if options.dry_run:
         from ..evaluation.running.estimate import estimate
 
         typer.echo(estimate(plan, count))
         return
-    folder = out or folder_for(Path("results") / plan.name, plan)
-    where = make_executor(executor, count, plan.parallel, address, folder, assignments(slurm or []))
-    followers = [make_tracker(name) for name in tracker or []]
-    if json_lines:
+    folder = options.out or folder_for(Path("results") / plan.name, plan)
+    where = make_executor(
+        options.executor, count, plan.parallel, options.address, folder, assignments(options.slurm or [])
+    )
+    followers = [make_tracker(name) for name in options.tracker or []]
+    if options.json_lines:
         followers.append(JsonLines(sys.stdout))
-    elif not quiet:
-        followers.append(Terminal(count, shown, record is not None))
+    elif not options.quiet:
+        followers.append(Terminal(count, shown, options.record is not None))
     try:
         with terminating():
-            store = run_followed(plan, folder, count, followers, retry_failed, where, record)
+            store = run_followed(plan, folder, count, followers, options.retry_failed, where, options.record)
     except KeyboardInterrupt as end:
         typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
         raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None
