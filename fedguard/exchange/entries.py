@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from ..contracts.any_guard import AnyGuard
     from ..contracts.outcome import Outcome
-    from ..guard import Guard
 
 
 class Entries:
@@ -31,7 +31,7 @@ class Entries:
         """
         from ..arrays import process
 
-        return process(cast("Guard", self), arrays, global_arrays, num_examples, **options)
+        return process(cast("AnyGuard", self), arrays, global_arrays, num_examples, **options)
 
     def process_state_dicts(
         self,
@@ -48,4 +48,4 @@ class Entries:
         """
         from .state_dicts import process
 
-        return process(cast("Guard", self), state_dicts, global_state_dict, num_examples, **options)
+        return process(cast("AnyGuard", self), state_dicts, global_state_dict, num_examples, **options)

@@ -11,12 +11,12 @@ from ..contracts.server import Server
 from ..core.errors import RoundError
 
 if TYPE_CHECKING:
+    from ..contracts.any_guard import AnyGuard
     from ..contracts.outcome import Outcome
-    from ..guard import Guard
 
 
 def process(
-    guard: Guard,
+    guard: AnyGuard,
     state_dicts: Mapping[Any, Any],
     global_state_dict: Mapping[str, Any],
     num_examples: Mapping[Any, Any] | None = None,

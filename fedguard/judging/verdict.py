@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from ..contracts.aggregator import Aggregator
+from ..contracts.any_guard import AnyGuard
 from ..contracts.decision import Decision, PolicyInput, checked
 from ..contracts.detector import Detector
 from ..contracts.outcome import Outcome
@@ -25,7 +26,16 @@ from .too_few import OnTooFew, banned_elsewhere, chosen, told, with_fewer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..guard import Guard
+
+class WholeGuard(AnyGuard, Protocol):
+    """What judging asks of a guard beyond the usual."""
+
+    mean: Aggregator
+    on_too_few: OnTooFew
+
+    def instead(self, aggregator: Aggregator | Spec) -> Aggregator:
+        """The guard's fallback for one round."""
+
 
 #: What an outcome says if nobody is let through.
 KEPT = "every client was excluded: the global model stays as it is"
@@ -82,7 +92,7 @@ class Judging:
         notes: what the outcome will say.
     """
 
-    def __init__(self, guard: Guard, round: Round) -> None:
+    def __init__(self, guard: WholeGuard, round: Round) -> None:
         self.guard = guard
         self.order = np.array(by_id(round.client_ids), dtype=np.intp)
         self.past = guard.ledger.view(round.client_ids)
