@@ -84,15 +84,20 @@ _HOME = {
     "Updates": "geometry.updates",
 }
 
-#: Modules that are named in full: ``fedguard.core.state.save(path, state)``.
-_MODULES = ("errors", "history", "metrics", "state")
+#: Modules that are named in full: ``fedguard.state.save(path, state)``.
+_MODULES = {
+    "errors": "core.errors",
+    "history": "core.history",
+    "metrics": "evaluation.metrics",
+    "state": "core.state",
+}
 
-__all__ = ["__version__", *_MODULES, *_HOME]
+__all__ = [*_MODULES, *_HOME]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
     if name in ROOT:
         warn(f"{__name__}.{name}", f"{__name__}.{ROOT[name]}")
         name = ROOT[name]

@@ -7,7 +7,7 @@ server's frozen arrays and counters stay; :mod:`fedguard.exchange.roles` says wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,17 +24,11 @@ from .exchange.template import Template
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .contracts.any_guard import AnyGuard
     from .contracts.outcome import Outcome
 
 #: More examples than any client has; who claims more would own every weighted mean.
 MAX_EXAMPLES = 1e9
-
-
-class Processes(Protocol):
-    """The shape of a guard: it judges a round and aggregates it."""
-
-    def process(self, round: Round) -> Outcome:
-        """What was decided."""
 
 
 class Rows:
@@ -50,9 +44,9 @@ class Rows:
         capacity: the largest number of clients that will be added.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
-        roles: what each array is (see :mod:`fedguard.exchange.roles`), or a dictionary for some of the names. Where it
-            says nothing, ``model`` does, or else the names; without any of them, every floating-point array
-            is learned.
+        roles: what each array is (see :mod:`fedguard.exchange.roles`), or a dictionary for some of the
+            names. Where it says nothing, ``model`` does, or else the names; without any of them, every
+            floating-point array is learned.
         names: the arrays' names; replies are then dictionaries with these keys, else lists.
         model: the server's model, whose parameters and buffers the arrays are.
         whole: a method evaluates or trains the model, and so needs updates of all its parameters.
@@ -230,7 +224,7 @@ ADVICE = {
 
 
 def process(
-    guard: Processes,
+    guard: AnyGuard,
     arrays: Mapping[Any, Any],
     global_arrays: Iterable[Any],
     num_examples: Mapping[Any, Any] | None = None,
@@ -253,9 +247,9 @@ def process(
         server: what the server owns, for detectors that need it. Its model tells what each array is.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: who claims more is a suspect.
-        roles: "learned", "statistic", "frozen" or "counter" for every array (see :mod:`fedguard.exchange.roles`).
-            Without it and without ``server.model``, every floating-point array is learned, BatchNorm
-            statistics included, as arrays have no names.
+        roles: "learned", "statistic", "frozen" or "counter" for every array (see
+            :mod:`fedguard.exchange.roles`). Without it and without ``server.model``, every floating-point
+            array is learned, BatchNorm statistics included, as arrays have no names.
         repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:
@@ -272,7 +266,7 @@ def process(
 
 
 def judged(
-    guard: Guard,
+    guard: AnyGuard,
     rows: Rows,
     replies: Mapping[Any, Any],
     num_examples: Mapping[Any, Any] | None,
@@ -289,7 +283,7 @@ def judged(
     return outcome, rows.new(outcome)
 
 
-def evaluates_model(guard: Guard) -> bool:
+def evaluates_model(guard: AnyGuard) -> bool:
     """Whether a method of the guard evaluates or trains the server's model."""
     methods: list[Any] = [*guard.detectors.values(), *guard.aggregation()]
     parts = {"model", "validation", "root", "training"}

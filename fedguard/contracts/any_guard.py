@@ -25,5 +25,5 @@ class AnyGuard(Protocol):
     def aggregation(self) -> list[Stage | Aggregator]:
         """The stages and the aggregator, in order."""
 
-    def process(self, round: Round) -> Outcome:
+    def process(self, round: Round, repeat: bool = False) -> Outcome:
         """Judge a round and aggregate it."""

@@ -16,7 +16,10 @@ from .scores import Scores
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-from .policy import _trained
+
+def _trained(position: int) -> bool:
+    """Where nobody has looked, nobody sent zeros."""
+    return False
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 Vote: TypeAlias = Literal["any", "majority", "all"]
 
 
-def _trained(position: int) -> bool:
-    """Where nobody has looked, nobody sent zeros."""
-    return False
-
-
 def against_most(suspects: NDArray[np.bool_], max_share: float = 0.5) -> str:
     """Says so in words if more than ``max_share`` of the clients are suspects; empty if not."""
     found, n = int(suspects.sum()), len(suspects)

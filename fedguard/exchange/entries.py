@@ -43,8 +43,8 @@ class Entries:
         """Judge a round of ``state_dict()``s (client id → what it trained); statistics are not scored.
 
         Returns the outcome, and the new ``state_dict()`` with tensors of the same dtype and device.
-        ``options`` are those of :func:`fedguard.exchange.state_dicts.process`: ``index``, ``repeat``, ``server``,
-        ``deltas``, ``max_examples``, ``roles``.
+        ``options`` are those of :func:`fedguard.exchange.state_dicts.process`: ``index``, ``repeat``,
+        ``server``, ``deltas``, ``max_examples``, ``roles``.
         """
         from .state_dicts import process
 

@@ -83,7 +83,7 @@ def clean(text: object, length: int = 120) -> str:
 
 
 class Layout:
-    """The arrays of the global model of one round, and what each of them is (see :mod:`fedguard.exchange.roles`).
+    """The arrays of the global model of one round, and their :mod:`roles <fedguard.exchange.roles>`.
 
     Args:
         record: the global model.

@@ -21,6 +21,7 @@ from ..contracts.stage import Staged
 from ..core.errors import TooFewClientsError
 from ..core.ids import by_id
 from ..ledger.memory import Ledger
+from .parts import Spec
 from .too_few import OnTooFew, banned_elsewhere, chosen, told, with_fewer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class WholeGuard(AnyGuard, Protocol):
     """What judging asks of a guard beyond the usual."""
 
     mean: Aggregator
-    on_too_few: OnTooFew
+    on_too_few: OnTooFew | None
 
     def instead(self, aggregator: Aggregator | Spec) -> Aggregator:
         """The guard's fallback for one round."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..core.deprecation import moved
 from .memory import Ledger, Record
-from .sqlite import Action, Judgement, SQLiteLedger
+from .rows import Action, Judgement
+from .sqlite import SQLiteLedger
 
 __all__ = ["Action", "Judgement", "Ledger", "Record", "SQLiteLedger"]
 

@@ -109,7 +109,8 @@ def test_every_writer_gives_a_typed_error_on_a_full_disk(writer, tmp_path):
     """The system allows 60 kB per file, in a process of its own."""
     pytest.importorskip("resource")
     code = (
-        "import resource, sys, torch\nfrom pathlib import Path\nfrom fedguard.core.errors import FedGuardError\n"
+        "import resource, sys, torch\nfrom pathlib import Path\n"
+        "from fedguard.core.errors import FedGuardError\n"
         "path = Path(sys.argv[1])\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         f"try:\n    {WRITERS[writer]}\nexcept FedGuardError as error:\n    print('typed', error)\n"
     )
