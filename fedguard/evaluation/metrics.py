@@ -78,7 +78,6 @@ def active_metrics(
     active: ArrayLike,
     scores: ArrayLike | None = None,
     participated: ArrayLike | None = None,
-    aggregated: ArrayLike | None = None,
 ) -> dict[str, float]:
     """The same as :func:`detection_metrics` over active attackers: an idle one counts neither way.
 
@@ -92,11 +91,9 @@ def active_metrics(
         active: (T, n) bool, who sent something else than its honest update.
         scores: (T, n), adds "auroc_active".
         participated: (T, n) bool, who took part; everybody if absent.
-        aggregated: (T, n) bool, adds "aar_active": over the clients that were ever active, the mean number of
-            rounds in which they were active and aggregated.
 
     Returns:
-        "dacc_active", "fnr_active", and where asked for "auroc_active" and "aar_active".
+        "dacc_active", "fnr_active", and where asked for "auroc_active".
 
     Raises:
         ParameterError: shapes do not fit.
@@ -114,9 +111,6 @@ def active_metrics(
     result = {"dacc_active": rates["dacc"], "fnr_active": rates["fnr"]}
     if scores is not None:
         result["auroc_active"] = mean_auroc(truth, np.where(counted, np.asarray(scores, dtype=float), np.nan))
-    if aggregated is not None:
-        harmful = np.atleast_2d(np.asarray(aggregated, dtype=bool)) & counted
-        result["aar_active"] = aar(truth[truth & acting.any(0)], harmful[:, truth & acting.any(0)])
     return result
 
 

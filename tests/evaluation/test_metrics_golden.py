@@ -229,19 +229,14 @@ def test_active_attackers_by_hand():
     active = np.array([[0, 0, 0, 0], [1, 0, 0, 0]], bool)
     suspects = np.array([[0, 0, 0, 1], [1, 0, 0, 0]], bool)
     scores = np.array([[1.0, 1, 1, 9], [9, 1, 1, 1]])
-    found = active_metrics(truth, suspects, active, scores, aggregated=~suspects)
-    assert found == {
-        "dacc_active": (1 / 2 + 1) / 2,
-        "fnr_active": 0.0,
-        "auroc_active": 1.0,
-        "aar_active": 0.0,
-    }
+    found = active_metrics(truth, suspects, active, scores)
+    assert found == {"dacc_active": 3 / 4, "fnr_active": 0.0, "auroc_active": 1.0}
     labels = active_metrics(truth, suspects.any(0), active)
     assert labels == {"dacc_active": 2 / 3, "fnr_active": 0.0}
-    missed = active_metrics(truth, np.zeros((2, 4), bool), active, aggregated=np.ones((2, 4), bool))
-    assert (missed["fnr_active"], missed["aar_active"]) == (1.0, 1.0)
-    nobody = active_metrics(truth, suspects, np.zeros((2, 4), bool), scores, aggregated=~suspects)
-    assert all(math.isnan(nobody[key]) for key in ("fnr_active", "auroc_active", "aar_active"))
+    missed = active_metrics(truth, np.zeros((2, 4), bool), active)
+    assert missed["fnr_active"] == 1.0
+    nobody = active_metrics(truth, suspects, np.zeros((2, 4), bool), scores)
+    assert all(math.isnan(nobody[key]) for key in ("fnr_active", "auroc_active"))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -249,9 +244,9 @@ def test_without_idle_attackers_nothing_changes(seed):
     rng = np.random.default_rng(seed)
     truth, suspects, present = np.arange(9) < 3, rng.random((5, 9)) < 0.4, rng.random((5, 9)) < 0.7
     scores, active = rng.random((5, 9)), np.tile(truth, (5, 1))
-    plain = detection_metrics(truth, suspects, scores, present, ~suspects)
-    found = active_metrics(truth, suspects, active, scores, present, ~suspects)
-    assert found == {f"{key}_active": plain[key] for key in ("dacc", "fnr", "auroc", "aar")}
+    plain = detection_metrics(truth, suspects, scores, present)
+    found = active_metrics(truth, suspects, active, scores, present)
+    assert found == {f"{key}_active": plain[key] for key in ("dacc", "fnr", "auroc")}
 
 
 def test_harm_by_hand():

@@ -229,3 +229,26 @@ def test_a_folder_of_another_version_is_refused(store, tmp_path):
         db.execute("PRAGMA user_version = 1")
     with pytest.raises(ResultsError, match="has version 1 of the tables"):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("attack", ["label_flip", "scaling_backdoor"])
+def test_fnr_is_weighted_by_what_the_attack_does_without_a_defense(store, attack):
+    clean = group(store, "none", "nothing").set_index("seed")["tacc"]
+    alone = group(store, attack, "nothing").set_index("seed")
+    weights = {
+        seed: min(1.0, max(0.0, (clean[seed] - run["tacc"]) / 0.1, np.nan_to_num(run["asr"])))
+        for seed, run in alone.iterrows()
+    }
+    frame, runs = metrics_frame(store), group(store, attack, "m_krum")
+    expected = sum(weights[r["seed"]] * r["fnr"] for _, r in runs.iterrows()) / sum(weights.values())
+    assert row(frame, attack, "m_krum")["fnr_harm"] == pytest.approx(expected)
+    assert row(frame, attack, "m_krum")["harm"] == pytest.approx(np.mean(list(weights.values())))
+    assert np.isnan(row(frame, "none", "m_krum")["harm"])
+
+
+def test_active_attackers_and_the_best_round_are_in_the_store(store):
+    runs = store.table("runs")
+    judged = runs[(runs["attack"] == "scaling_backdoor") & (runs["defense"] == "m_krum")]
+    assert (judged["fnr_active"] == judged["fnr"]).all(), "every attacker attacks in every round"
+    assert (judged["aar_active"] == judged["aar"]).all()
+    assert (runs["tacc_best"] >= runs["tacc"]).all()

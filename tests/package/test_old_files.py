@@ -103,7 +103,7 @@ def test_evidence_comes_back(old, made):
     guard = Guard.recommended(rounds=1)
     guard.load_state_dict(load(old / "states" / "evidence.state"))
     policy = guard.state_dict()["policy"]
-    wealth = {client: sum(bets) for client, bets, _ in policy["past"]}
+    wealth = {client: sum(bets) for client, bets, *_ in policy["past"]}
     assert wealth["mallory"] == max(wealth.values()) == pytest.approx(0.663270520297192)
     assert dict(policy["clean"]["recommended"][0])["mallory"] == 4.434419293636808
     assert guard.process(list(made.rounds(4))[3]).client_ids == IDS

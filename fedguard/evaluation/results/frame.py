@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ParameterError, ResultsError
 from ...core.params import nearest
+from ..metrics import harm, harm_weighted_fnr
 from .store import Store
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 MEANS = (
     "dacc", "fpr", "fnr", "aar", "adacc", "afpr", "afnr", "auroc", "ap", "tpr_at_1",
     "rounds_to_detection", "caught", "benign_excluded", "fpr_low_skew", "fpr_mid_skew", "fpr_high_skew",
-    "tacc", "asr", "accuracy_lost", "aoi", "state_bytes", "detector_seconds", "detector_share",
+    "dacc_active", "fnr_active", "auroc_active", "aar_active", "harm",
+    "tacc", "tacc_best", "asr", "accuracy_lost", "aoi", "state_bytes", "detector_seconds", "detector_share",
 )  # fmt: skip
 _COUNTS = ["tp", "fp", "tn", "fn"]
 _SHARED = ["attacked", "clients", "malicious", "assumed_malicious", "rounds", "basis"]
@@ -42,8 +44,9 @@ def read_results(folder: str | Path, by: Sequence[str] = BY) -> pd.DataFrame:
         assumed_malicious, rounds, basis ("labels" at the end of the run, "rounds" averaged over them, or
         empty without a detector); seeds and failed (counts); each mean m of :data:`MEANS`, and m_ci, the
         half width of its 95 % confidence interval over seeds (Student's t; undefined for one seed); the
-        pooled counts tp, fp, tn, fn and their rates pooled_dacc, pooled_fpr, pooled_fnr. Rates are
-        fractions, undefined ones NaN.
+        pooled counts tp, fp, tn, fn and their rates pooled_dacc, pooled_fpr, pooled_fnr; and fnr_harm, the
+        FNR weighted by the harm of each run's attack (:func:`fedguard.evaluation.metrics.harm_weighted_fnr`).
+        Rates are fractions, undefined ones NaN.
 
     Raises:
         ResultsError: the folder holds no finished run.
@@ -61,7 +64,9 @@ def metrics_frame(store: Store, by: Sequence[str] = BY) -> pd.DataFrame:
     failed = groups["status"].apply(lambda s: int((s == "failed").sum())).rename("failed")
     means, counts = groups[list(MEANS)].mean(), groups[_COUNTS].sum(min_count=1)
     shared = groups[[name for name in _SHARED if name not in keys]].first()
-    frame: pd.DataFrame = shared.join([seeds, failed, means, intervals(groups), counts, _pooled(counts)])
+    harmed = groups[["fnr", "harm"]].apply(lambda part: harm_weighted_fnr(part["fnr"], part["harm"]))
+    parts = [seeds, failed, means, intervals(groups), counts, _pooled(counts), harmed.rename("fnr_harm")]
+    frame: pd.DataFrame = shared.join(parts)
     frame = frame.reset_index()
     frame.attrs["keys"] = keys
     return frame
@@ -71,7 +76,9 @@ def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
     """One row per run: the table ``runs`` with the costs, the accuracy lost, and settings as columns.
 
     ``accuracy_lost`` is the TACC of the undefended federation that nobody attacks, minus this run's: same
-    point of the grid, same seed; undefined in shadow mode and where the suite holds no such run.
+    point of the grid, same seed; undefined in shadow mode and where the suite holds no such run. ``harm`` is
+    what the run's attack does without a defense (:func:`fedguard.evaluation.metrics.harm`): undefined where
+    the suite holds no undefended run of this attack. The clean model's attack success is taken as 0.
 
     Args:
         store: of a results folder.
@@ -94,6 +101,7 @@ def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
             runs[path] = [_setting(*one, path) for one in zip(resolved, points, strict=True)]
     runs["attacked"] = [one["attack"]["name"] != "none" for one in resolved]
     runs["accuracy_lost"] = _accuracy_lost(runs, resolved)
+    runs["harm"] = _harm(runs, resolved)
     return _with_costs(runs, store)
 
 
@@ -116,6 +124,20 @@ def _accuracy_lost(runs: pd.DataFrame, settings: list[dict[str, Any]]) -> list[f
     best = {(row["point"], row["seed"]): row["tacc"] for _, row in clean.iterrows()}
     return [
         best.get((row["point"], row["seed"]), math.nan) - row["tacc"] if row["mode"] == "closed" else math.nan
+        for _, row in runs.iterrows()
+    ]
+
+
+def _harm(runs: pd.DataFrame, settings: list[dict[str, Any]]) -> list[float]:
+    """Per run, the harm of its attack: that of the undefended run of the same point, attack and seed."""
+    plain = [_undefended(s["defense"]) and s["attack"]["name"] != "none" for s in settings]
+    alone = runs[[p and mode == "closed" for p, mode in zip(plain, runs["mode"], strict=True)]]
+    known = {
+        (row["point"], row["attack"], row["seed"]): harm(row["accuracy_lost"], row["asr"])
+        for _, row in alone.iterrows()
+    }
+    return [
+        known.get((row["point"], row["attack"], row["seed"]), math.nan) if row["attacked"] else math.nan
         for _, row in runs.iterrows()
     ]
 

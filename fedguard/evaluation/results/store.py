@@ -35,18 +35,23 @@ from ..suites.suite import Suite, resolved
 from .code import code_version
 from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
 
-#: The version of the tables; a store of another version is refused.
-SCHEMA_VERSION = 5
-
+#: The version of the tables, and the one before, which is read and no longer written.
+SCHEMA_VERSION, OLD_VERSION = 6, 5
 #: What is written in a results folder: a link of one of these names is refused.
 OURS = (
     *("suite.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
     *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
 )
+#: Metrics that the version before did not have; there they are undefined.
+NEW_METRICS = ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best")
 
-_TABLES = f"""
+
+def tables(version: int) -> str:
+    """The script that makes the tables of a version."""
+    new = "".join(f"{name} REAL, " for name in NEW_METRICS) if version > OLD_VERSION else ""
+    return f"""
 BEGIN;
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA user_version = {version};
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY, key TEXT, point TEXT, mode TEXT, attack TEXT, defense TEXT, seed INTEGER,
@@ -55,7 +60,7 @@ CREATE TABLE runs (
     dacc REAL, fpr REAL, fnr REAL, tp REAL, fp REAL, tn REAL, fn REAL, adacc REAL, afpr REAL, afnr REAL,
     aar REAL, benign_excluded REAL, fpr_low_skew REAL, fpr_mid_skew REAL, fpr_high_skew REAL,
     auroc REAL, ap REAL, tpr_at_1 REAL,
-    rounds_to_detection REAL, caught REAL, aoi REAL, state_bytes REAL, tacc REAL, asr REAL, settings TEXT
+    rounds_to_detection REAL, caught REAL, aoi REAL, state_bytes REAL, tacc REAL, asr REAL, {new}settings TEXT
 );
 CREATE TABLE clients (
     run INTEGER REFERENCES runs, round INTEGER, client INTEGER, id TEXT, malicious INTEGER,
@@ -114,7 +119,9 @@ class Store:
         if self.path.is_symlink():
             raise ResultsError(f"{self.path} is a link; results folders hold their own files")
         with self._connect() as db:
-            problem = wrong_file(self.path, db, _TABLES, SCHEMA_VERSION)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            version = OLD_VERSION if version == OLD_VERSION else SCHEMA_VERSION
+            problem = wrong_file(self.path, db, tables(version), version)
         if problem:
             raise ResultsError(f"{self.path} {problem}")
 
@@ -134,7 +141,7 @@ class Store:
                 path.unlink(missing_ok=True)
                 write_file(folder / "suite.yaml", spelled_out(suite))
                 with closing(connect(path, "rwc", LONGEST)) as db:
-                    db.executescript(_TABLES)
+                    db.executescript(tables(SCHEMA_VERSION))
         except (OSError, sqlite3.Error) as error:
             raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
         store = cls(folder)
@@ -238,6 +245,7 @@ class Store:
             except pd.errors.DatabaseError as error:  # a damaged file
                 raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
         if name == "runs":
+            frame = frame.reindex(columns=[*frame.columns, *(m for m in NEW_METRICS if m not in frame)])
             for run, point, settings in frame[["run", "point", "settings"]].itertuples(index=False):
                 problem = wrong_text(str(point), str(settings))
                 if problem:

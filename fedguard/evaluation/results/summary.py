@@ -15,6 +15,7 @@ from ...simulation.setup import setup_for
 from ...simulation.shadow import Watcher
 from ..metrics import (
     aar,
+    active_metrics,
     auroc,
     average_precision,
     benign_excluded,
@@ -32,7 +33,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
     With a policy that bans, DACC, FPR and FNR come from the labels at the end of the run (a client ever
     banned counts as labeled malicious; basis "labels"). Otherwise they are the averages over rounds
     (basis "rounds"), which are always there as ADACC, AFPR and AFNR. Without a detector all of them are
-    undefined; so they are for a recording without labels. TACC and ASR are those of the final model.
+    undefined; so they are for a recording without labels. TACC and ASR are those of the final model. The
+    metrics over active attackers leave out attackers in rounds in which they send their honest update.
     """
     guard = federation.guard
     if any(row.malicious is None for row in records[0].clients):
@@ -40,15 +42,16 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
     truth = np.array([row.malicious for row in records[0].clients])
     present, attacking = _table(records, "participated"), _table(records, "attacking")
     weights, suspects, scores = (_table(records, name) for name in ("weight", "suspect", "score"))
-    last = records[-1]
+    aggregated, last = present & (weights > 0), records[-1]
     row: dict[str, Any] = {
         "malicious": int(truth.sum()),
         "rounds": len(records),
         "basis": "",
         "tacc": last.tacc,
+        "tacc_best": _best([record.tacc for record in records]),
         "asr": last.asr,
-        # A malicious client that waits for its time sends honest updates, which do no harm.
-        "aar": aar(truth, present & (weights > 0) & attacking),
+        "aar": aar(truth, aggregated),
+        "aar_active": aar(truth & attacking.any(0), aggregated & attacking),
         "benign_excluded": benign_excluded(truth, present, weights),
     }
     if not guard.detectors:
@@ -67,6 +70,7 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "basis": "labels" if guard.policy.bans else "rounds",
         **{f"a{name}": per_round[name] for name in ("dacc", "fpr", "fnr")},
         **{f"fpr_{third}_skew": rate for third, rate in thirds.items()},
+        **active_metrics(truth, labels if guard.policy.bans else suspects, attacking, scored, present),
         "auroc": mean_over_rounds(auroc, truth, scored),
         "ap": mean_over_rounds(average_precision, truth, scored),
         "tpr_at_1": mean_over_rounds(tpr_at_fpr, truth, scored),
@@ -82,9 +86,21 @@ def _memory(guard: Guard) -> dict[str, int]:
 
 
 def _mean_info(records: list[RoundRecord], name: str) -> float:
-    """The mean over rounds of a number that a detector reports; NaN if none does."""
-    values = [part[name] for record in records for part in record.info.values() if name in part]
-    return float(np.mean(values)) if values else float("nan")
+    """The mean over clients and rounds of a number that a detector reports per client; NaN if none does."""
+    pairs = [
+        (part[name], sum(row.participated and not np.isnan(row.score) for row in record.clients))
+        for record in records
+        for part in record.info.values()
+        if name in part
+    ]
+    total = sum(count for _, count in pairs)
+    return sum(value * count for value, count in pairs) / total if total else float("nan")
+
+
+def _best(values: list[float]) -> float:
+    """The highest of the values that are defined."""
+    known = [value for value in values if not np.isnan(value)]
+    return max(known) if known else float("nan")
 
 
 def times(
