@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 #: What ``Detector.needs`` may name, and how to provide it.
 NEEDS = {
     "model": "give the round a Server(model=…)",
-    "validation": "give the round a Server(validation=Labeled(inputs, labels)), "
+    "validation": "give the round a Server(validation=LabeledData(inputs, labels)), "
     "or set `server.validation` in the suite",
-    "root": "give the round a Server(root=Labeled(inputs, labels)), or set `server.root` in the suite",
+    "root": "give the round a Server(root=LabeledData(inputs, labels)), or set `server.root` in the suite",
     "training": "give the round a Server(training=LocalTraining(…)): how clients train",
     "global_params": "give the round its global_params",
 }

@@ -255,10 +255,11 @@ def test_new_bans_and_notes(call, tmp_path):
     path = tmp_path / "e.jsonl"
     detector = make_detector("krum", num_malicious=1, select="m_krum")
     guard = Guard(detector, make_policy("ban"), observers=[EventLog(path)])
-    guard.process(Round(np.full((4, 3), np.nan), list("abcd")))
+    updates = np.full((8, 3), np.nan)
+    updates[4:] = 1.0
+    guard.process(Round(updates, list("abcdefgh")))
     _, out, _ = call("watch", path, "--once")
-    assert "4 suspects, 4 banned (new: a, b, c, d)" in out
-    assert "every client was excluded: the global model stays as it is" in out
+    assert "banned (new: a, b, c, d" in out
     assert out.count("∞") == 4
     assert "cosine to the last –" in out
 

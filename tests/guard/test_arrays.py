@@ -274,10 +274,18 @@ def test_counts_under_other_names_are_no_clients_fault():
 
 def test_different_faults_are_their_senders():
     guard = Guard(policy=make_policy("ban", strikes=1))
+    fine = next(iter(honest().values()))
+    outcome, _ = guard.process_arrays({"a": None, "b": [], "c": [1], "fine": fine}, MODEL)
+    assert outcome.banned.tolist() == [True, True, True, False]
+    outcome, _ = guard.process_arrays({"d": [], "fine": fine}, MODEL, index=1)
+    assert outcome.banned.tolist() == [True, False], "one client alone has nobody to share it with"
+
+
+def test_faults_of_everybody_earn_nobody_a_strike():
+    guard = Guard(policy=make_policy("ban", strikes=1))
     outcome, _ = guard.process_arrays({"a": None, "b": [], "c": [1]}, MODEL)
-    assert outcome.banned.all()
-    outcome, _ = guard.process_arrays({"d": []}, MODEL, index=1)
-    assert outcome.banned.all(), "one client alone has nobody to share it with"
+    assert not outcome.banned.any()
+    assert "no update can be used" in outcome.note
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ FOLDERS = {"fedguard": "fedguard", "detectors": "fedguard.detectors", "attacks":
 #: From the bottom up; modules on one line do not import each other's packages.
 LAYERS = (
     ("core",),
-    ("geometry", "ledger", "evaluation.metrics", "evaluation.terminal", "evaluation.cells"),
-    ("contracts",),
+    ("geometry", "ledger", "evaluation.metrics", "evaluation.terminal"),
+    ("contracts", "evaluation.cells"),
     ("training",),
     ("aggregators", "stages", "policies"),
     ("exchange", "judging", "passive"),
@@ -27,7 +27,8 @@ LAYERS = (
     ("evaluation.results",),
     ("evaluation.running",),
     ("cli",),
-    ("testing.fuzzing", "testing.fuzz"),
+    ("testing.fuzzing",),
+    ("testing.fuzz",),
     ("_deprecated", "__main__"),
     ("",),  # the package's own __init__: the public names
 )

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator
-
-from .source import Source
-
-if TYPE_CHECKING:
-    from .suite import Suite
 
 #: The most runs of one suite, the most points of its grid, and the most bytes of a label, which becomes part
 #: of a file's name.
@@ -39,17 +33,3 @@ def _label_text(label: str) -> str:
 
 #: What a suite calls an attack or a defense.
 Label = Annotated[str, AfterValidator(_label_text)]
-
-
-def check_size(suite: Suite, source: Source) -> None:
-    """Refuse what is too much to plan, at the key that has the most entries."""
-    axes: dict[tuple[str, ...], int] = {("grid", path): len(values) for path, values in suite.grid.items()}
-    points = math.prod(axes.values())
-    axes |= {(key,): len(getattr(suite, key)) for key in ("attacks", "defenses", "seeds")}
-    runs, longest = math.prod(axes.values()), max(axes, key=lambda path: axes[path])
-    if runs > MAX_RUNS:
-        advice = "make the grid smaller" if points > 1 else "give fewer"
-        raise source.error(longest, f"{runs:,} runs, at most {MAX_RUNS:,} can be planned; {advice}")
-    if points > MAX_POINTS:
-        most = f"at most {MAX_POINTS:,} can be planned; make it smaller"
-        raise source.error(longest, f"the grid has {points:,} points, {most}")

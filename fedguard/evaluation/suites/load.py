@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -16,7 +17,7 @@ from ...simulation.settings import (
     Spec,
     TrainingSettings,
 )
-from .limits import check_size
+from .limits import MAX_POINTS, MAX_RUNS
 from .on_recording import on_recording
 from .source import Source, read, short
 from .suite import Suite, _label, matches, with_values
@@ -56,7 +57,7 @@ def load_suite(
         plan = Suite(**source.data)
     except ValidationError as error:
         raise _first_problem(error, source) from None
-    check_size(plan, source)
+    _check_size(plan, source)
     _check_points(plan, source)
     return on_recording(plan, source), source
 
@@ -126,3 +127,17 @@ def _fields_at(path: tuple[str | int, ...]) -> list[str]:
     if path and path[0] == "attacks" and path[-1] == "schedule":
         model = Schedule
     return list(model.model_fields)
+
+
+def _check_size(suite: Suite, source: Source) -> None:
+    """Refuse what is too much to plan, at the key that has the most entries."""
+    axes: dict[tuple[str, ...], int] = {("grid", path): len(values) for path, values in suite.grid.items()}
+    points = math.prod(axes.values())
+    axes |= {(key,): len(getattr(suite, key)) for key in ("attacks", "defenses", "seeds")}
+    runs, longest = math.prod(axes.values()), max(axes, key=lambda path: axes[path])
+    if runs > MAX_RUNS:
+        advice = "make the grid smaller" if points > 1 else "give fewer"
+        raise source.error(longest, f"{runs:,} runs, at most {MAX_RUNS:,} can be planned; {advice}")
+    if points > MAX_POINTS:
+        most = f"at most {MAX_POINTS:,} can be planned; make it smaller"
+        raise source.error(longest, f"the grid has {points:,} points, {most}")
