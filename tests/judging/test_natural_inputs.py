@@ -78,7 +78,7 @@ def test_what_cannot_be_meant_gets_one_sentence(build, error, message):
 
 def test_every_module_that_the_docs_name_in_full_is_there_after_the_import(tmp_path):
     """``fedguard.core.state.save(path, state)`` after nothing but ``import fedguard``."""
-    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "SECURITY.md"]
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "SECURITY.md"]
     text = "\n".join(page.read_text("utf-8") for page in pages)
     called = re.findall(r"\b(fedguard(?:\.[A-Za-z_]\w*)+)\(", text)
     named = re.findall(r"\b(fedguard\.[a-z_]+\.\w+)`", text)
