@@ -1,32 +1,17 @@
-"""Who gets which samples: from labels to one array of indices per client.
-
-Every sample goes to at most one client, every client gets at least one, indices are sorted, and the same
-generator gives the same partition.
-"""
+"""Class shares of the clients drawn from a Dirichlet distribution."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import ParameterError
-from ..core.params import check_params, nearest
+from ...core.errors import ParameterError
+from .base import Partition, checked_labels
 
-#: The samples of each client.
-Partition = list[NDArray[np.int64]]
-
-#: How often a Dirichlet partition is drawn before we give up.
+#: How often a partition is drawn before the function gives up.
 MAX_DRAWS = 1000
-
-
-def iid(labels: ArrayLike, n: int, rng: np.random.Generator) -> Partition:
-    """Samples are dealt at random; sizes differ by at most one."""
-    order = rng.permutation(len(_labels(labels, n)))
-    return [np.sort(part) for part in np.array_split(order, n)]
 
 
 def dirichlet(
@@ -56,7 +41,7 @@ def dirichlet(
     Source: Xie et al., FedREDefense, ICML 2024, §5.1 (β = 0.1); the paper does not say how it avoids
     clients with next to no samples, hence ``min_examples``.
     """
-    y = _labels(labels, n)
+    y = checked_labels(labels, n)
     if not (beta > 0 and math.isfinite(beta)):
         raise ParameterError(f"partition dirichlet: beta is {beta}; use a positive number, say 0.1")
     if min_examples < 1 or min_examples * n > len(y):
@@ -66,7 +51,7 @@ def dirichlet(
         )
     if equal_sizes:
         return _dirichlet_equal(y, n, rng, beta)
-    members = _members(y)
+    members = _by_class(y)
     for _ in range(MAX_DRAWS):
         cuts = [_cut(len(samples), rng.dirichlet(np.full(n, beta))) for samples in members]
         if _sizes(members, cuts).min() >= min_examples:
@@ -79,81 +64,7 @@ def dirichlet(
     )
 
 
-def label_probability(labels: ArrayLike, n: int, rng: np.random.Generator, p: float = 0.5) -> Partition:
-    """A sample of class l goes to client group l with probability p, else to one of the other groups.
-
-    There are as many groups as classes; clients are put into groups of (nearly) equal size at random.
-    The other group, and the client within the group, are drawn uniformly. p = 1/L is IID.
-
-    Args:
-        labels: (N,) integers of L classes.
-        n: clients, at least L.
-        rng: the only source of randomness.
-        p: degree of non-IID, in (0, 1].
-
-    Raises:
-        ParameterError: out of range, or a client is left without samples.
-
-    Source: Fang et al., USENIX Security 2020, §4.1 (p = 0.5). The paper leaves the choice of the client
-    within the group open.
-    """
-    y = _labels(labels, n)
-    classes, group = np.unique(y, return_inverse=True)
-    count = len(classes)
-    if not 0 < p <= 1:
-        raise ParameterError(f"partition label_probability: p is {p}; use a probability in (0, 1], say 0.5")
-    if n < count:
-        raise ParameterError(
-            f"partition label_probability: {n} clients make no {count} groups, one per class; "
-            f"use at least {count} clients"
-        )
-    if count > 1:
-        shift = rng.integers(1, count, size=len(y))
-        group = np.where(rng.random(len(y)) < p, group, (group + shift) % count)
-    clients = np.array_split(rng.permutation(n), count)
-    sizes = np.array([len(members) for members in clients])
-    first = np.cumsum(sizes) - sizes
-    owner = np.concatenate(clients)[first[group] + rng.integers(sizes[group])]
-    parts = [np.flatnonzero(owner == i) for i in range(n)]
-    if min(map(len, parts)) == 0:
-        raise ParameterError(
-            f"partition label_probability: {sum(len(part) == 0 for part in parts)} of {n} clients got no "
-            f"sample (p {p:g}, {len(y)} samples); lower p or the number of clients"
-        )
-    return parts
-
-
-PARTITIONS: dict[str, Callable[..., Partition]] = {
-    "iid": iid,
-    "dirichlet": dirichlet,
-    "label_probability": label_probability,
-}
-
-
-def make_partition(
-    name: str, labels: ArrayLike, n: int, rng: np.random.Generator, **params: Any
-) -> Partition:
-    """Partition by name; parameters are checked against the function's signature.
-
-    Raises:
-        ParameterError: a name or parameter is unknown or out of range, or the samples do not go round.
-    """
-    if name not in PARTITIONS:
-        raise ParameterError(
-            f"unknown partition {name!r}{nearest(name, PARTITIONS)} (known: {', '.join(PARTITIONS)})"
-        )
-    function = PARTITIONS[name]
-    return function(labels, n, rng, **check_params(function, params, f"partition {name}", skip=3))
-
-
-def _labels(labels: ArrayLike, n: int) -> NDArray[np.int64]:
-    y = np.asarray(labels, dtype=np.int64)
-    if n < 1 or n > len(y):
-        raise ParameterError(f"{len(y)} samples cannot be dealt to {n} clients; use 1 … {len(y)} clients")
-    return y
-
-
-def _members(y: NDArray[np.int64]) -> Partition:
+def _by_class(y: NDArray[np.int64]) -> Partition:
     """The samples of each class."""
     return [np.flatnonzero(y == label) for label in np.unique(y)]
 
@@ -171,7 +82,7 @@ def _sizes(members: Partition, cuts: list[NDArray[np.int64]]) -> NDArray[np.int6
 
 
 def _dirichlet_equal(y: NDArray[np.int64], n: int, rng: np.random.Generator, beta: float) -> Partition:
-    pools = [rng.permutation(samples) for samples in _members(y)]
+    pools = [rng.permutation(samples) for samples in _by_class(y)]
     left = np.array([len(pool) for pool in pools])
     parts: Partition = [np.empty(0, dtype=np.int64)] * n
     for client in rng.permutation(n):  # late clients find less to choose from: let chance say who is late

@@ -1,18 +1,14 @@
-"""Detection metrics as pure functions: arrays in, numbers with their counts out.
-
-All rates are fractions in [0, 1]; what is undefined (FNR without attackers, say) is NaN, never 0.
-Definitions: Xie et al., FedREDefense, ICML 2024, Appendix A.4 and B.1.
-"""
+"""Metrics of labels: who was called malicious, when, and what it cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import rankdata
 
-from ..core.errors import ParameterError
+from ...core.errors import ParameterError
+from ._tables import mean, mean_ratio, took_part
+from .scores import mean_auroc
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -50,14 +46,14 @@ def detection_metrics(
     if truth.ndim != 1 or labels.shape[1:] != truth.shape:
         raise ParameterError(f"malicious has shape {truth.shape} but suspects has {np.shape(suspects)}")
     who = participated if np.ndim(suspects) == 2 else None  # end-of-run labels concern everybody
-    present = _present(who, labels, "suspects")
+    present = took_part(who, labels, "suspects")
     counts = np.array([_confusion(truth[p], row[p]) for row, p in zip(labels, present, strict=True)])
     counts = counts.reshape(-1, 4)
     tp, fp, tn, fn = counts.T.astype(float)
     result = {
-        "dacc": _mean_ratio(tp + tn, tp + fp + tn + fn),
-        "fpr": _mean_ratio(fp, fp + tn),
-        "fnr": _mean_ratio(fn, fn + tp),
+        "dacc": mean_ratio(tp + tn, tp + fp + tn + fn),
+        "fpr": mean_ratio(fp, fp + tn),
+        "fnr": mean_ratio(fn, fn + tp),
         "tp": float(tp.sum()),
         "fp": float(fp.sum()),
         "tn": float(tn.sum()),
@@ -65,10 +61,10 @@ def detection_metrics(
     }
     if scores is not None:
         table = np.atleast_2d(np.asarray(scores, dtype=float))
-        result["auroc"] = mean_auroc(truth, np.where(_present(participated, table, "scores"), table, np.nan))
+        result["auroc"] = mean_auroc(truth, np.where(took_part(participated, table, "scores"), table, np.nan))
     if aggregated is not None:
         rounds = np.atleast_2d(np.asarray(aggregated, dtype=bool))
-        result["aar"] = aar(truth, rounds & _present(participated, rounds, "aggregated"))
+        result["aar"] = aar(truth, rounds & took_part(participated, rounds, "aggregated"))
     return result
 
 
@@ -105,7 +101,7 @@ def active_metrics(
     acting = np.atleast_2d(np.asarray(active, dtype=bool))
     if truth.ndim != 1 or acting.shape[1:] != truth.shape:
         raise ParameterError(f"malicious has shape {truth.shape} but active has {acting.shape}")
-    counted = _present(participated, acting, "active") & (acting | ~truth)
+    counted = took_part(participated, acting, "active") & (acting | ~truth)
     if np.ndim(suspects) == 2:
         rates = detection_metrics(truth, suspects, participated=counted)
     else:
@@ -120,109 +116,21 @@ def active_metrics(
     return result
 
 
-def harm(accuracy_lost: float, success_gained: float = float("nan")) -> float:
-    """w = min(1, max(accuracy lost / 10 points, attack success gained)): how much an attack does.
-
-    Args:
-        accuracy_lost: accuracy of the clean run minus that of the attacked one, both without a defense, as a
-            fraction.
-        success_gained: attack success of that attacked run minus the clean run's, as a fraction; NaN if the
-            attack has no target.
-
-    Returns:
-        A weight in [0, 1]; NaN if both are undefined.
-    """
-    parts = [part for part in (accuracy_lost / 0.1, success_gained) if not np.isnan(part)]
-    return float(min(1.0, max(0.0, *parts))) if parts else float("nan")
-
-
-def harm_weighted_fnr(fnr: ArrayLike, weights: ArrayLike) -> float:
-    """Σ w·FNR / Σ w over runs: attackers that are missed count as much as their attack does harm.
-
-    Args:
-        fnr: (runs,) fractions; NaN = undefined, left out.
-        weights: (runs,) see :func:`harm`; NaN = unknown, left out.
-
-    Returns:
-        A fraction; NaN if no run has a weight above 0.
-
-    Raises:
-        ParameterError: shapes do not fit.
-    """
-    rates, w = np.asarray(fnr, dtype=float), np.asarray(weights, dtype=float)
-    if rates.shape != w.shape:
-        raise ParameterError(f"fnr has shape {rates.shape} but weights has {w.shape}")
-    known = ~(np.isnan(rates) | np.isnan(w))
-    total = w[known].sum()
-    return float((w[known] * rates[known]).sum() / total) if total > 0 else float("nan")
-
-
-def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
-    """P(score of a malicious client > score of a benign one) + ½ P(equal): the Mann-Whitney form.
+def aar(malicious: ArrayLike, aggregated: ArrayLike) -> float:
+    """Mean over malicious clients of the number of rounds in which they were aggregated.
 
     Args:
         malicious: (n,) bool.
-        scores: (n,); +Inf allowed, NaN = not scored, left out.
+        aggregated: (T, n) bool.
 
     Returns:
-        A fraction; NaN unless both kinds of client were scored.
-
-    Raises:
-        ParameterError: shapes do not fit.
+        Rounds; NaN without malicious clients.
     """
-    truth, values = _scored(malicious, scores)
-    if not _both(truth):
-        return float("nan")
-    positive, negative = int(truth.sum()), int((~truth).sum())
-    ranks = rankdata(values)
-    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
-
-
-def average_precision(malicious: ArrayLike, scores: ArrayLike) -> float:
-    """Σ_k (R_k − R_{k−1}) P_k over the distinct thresholds, from the highest: precision P, recall R.
-
-    Args:
-        malicious: (n,) bool.
-        scores: (n,); +Inf allowed, NaN = not scored, left out.
-
-    Returns:
-        A fraction; NaN unless both kinds of client were scored.
-
-    Raises:
-        ParameterError: shapes do not fit.
-    """
-    truth, values = _scored(malicious, scores)
-    if not _both(truth):
-        return float("nan")
-    order = np.argsort(-values, kind="stable")
-    ordered = values[order]
-    last = np.append(ordered[1:] != ordered[:-1], True)  # equal scores are one threshold
-    hits = np.cumsum(truth[order])[last]
-    flagged = np.flatnonzero(last) + 1
-    return float(np.sum(np.diff(hits, prepend=0) * hits / flagged) / truth.sum())
-
-
-def tpr_at_fpr(malicious: ArrayLike, scores: ArrayLike, fpr: float = 0.01) -> float:
-    """The largest TPR of any threshold whose FPR is at most ``fpr``.
-
-    Args:
-        malicious: (n,) bool.
-        scores: (n,); +Inf allowed, NaN = not scored, left out.
-        fpr: the share of benign clients that may be flagged.
-
-    Returns:
-        A fraction; NaN unless both kinds of client were scored.
-
-    Raises:
-        ParameterError: shapes do not fit.
-    """
-    truth, values = _scored(malicious, scores)
-    if not _both(truth):
-        return float("nan")
-    benign = np.sort(values[~truth])[::-1]
-    allowed = int(np.floor(fpr * len(benign) + 1e-9))
-    limit = benign[allowed] if allowed < len(benign) else -np.inf
-    return float((values[truth] > limit).mean())
+    truth = np.asarray(malicious, dtype=bool)
+    table = np.atleast_2d(np.asarray(aggregated, dtype=bool))
+    if truth.ndim != 1 or table.shape[1:] != truth.shape:
+        raise ParameterError(f"malicious has shape {truth.shape} but aggregated has {table.shape}")
+    return mean(table[:, truth].sum(0).astype(float))
 
 
 def rounds_to_detection(
@@ -255,7 +163,7 @@ def rounds_to_detection(
         if caught.any():
             waits.append(float(caught.argmax() + 1))
     share = len(waits) / len(attackers) if len(attackers) else float("nan")
-    return _mean(np.array(waits)), share
+    return mean(np.array(waits)), share
 
 
 def benign_excluded(malicious: ArrayLike, participated: ArrayLike, weights: ArrayLike) -> float:
@@ -310,79 +218,15 @@ def fpr_by_skew(
         raise ParameterError(
             f"malicious has shape {truth.shape}, suspects {np.shape(suspects)} and skew {values.shape}"
         )
-    present = _present(participated, labels, "suspects")
+    present = took_part(participated, labels, "suspects")
     benign = np.flatnonzero(~truth)
     ordered = benign[np.argsort(values[benign], kind="stable")]
     return [
-        _mean_ratio((labels & present)[:, part].sum(1), present[:, part].sum(1))
+        mean_ratio((labels & present)[:, part].sum(1), present[:, part].sum(1))
         for part in np.array_split(ordered, parts)
     ]
-
-
-def mean_over_rounds(
-    measure: Callable[[ArrayLike, ArrayLike], float], malicious: ArrayLike, scores: ArrayLike
-) -> float:
-    """The mean of a measure over the rounds of a (T, n) table of scores in which it is defined."""
-    return _mean(
-        np.array([measure(malicious, row) for row in np.atleast_2d(np.asarray(scores, dtype=float))])
-    )
-
-
-def mean_auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
-    """The mean of :func:`auroc` over the rounds of a (T, n) table in which it is defined."""
-    return mean_over_rounds(auroc, malicious, scores)
-
-
-def aar(malicious: ArrayLike, aggregated: ArrayLike) -> float:
-    """Mean over malicious clients of the number of rounds in which they were aggregated.
-
-    Args:
-        malicious: (n,) bool.
-        aggregated: (T, n) bool.
-
-    Returns:
-        Rounds; NaN without malicious clients.
-    """
-    truth = np.asarray(malicious, dtype=bool)
-    table = np.atleast_2d(np.asarray(aggregated, dtype=bool))
-    if truth.ndim != 1 or table.shape[1:] != truth.shape:
-        raise ParameterError(f"malicious has shape {truth.shape} but aggregated has {table.shape}")
-    return _mean(table[:, truth].sum(0).astype(float))
-
-
-def _scored(malicious: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Truth and scores of the clients that were scored."""
-    values = np.asarray(scores, dtype=float)
-    truth = np.asarray(malicious, dtype=bool)
-    if truth.ndim != 1 or values.shape != truth.shape:
-        raise ParameterError(f"malicious has shape {truth.shape} but scores has {values.shape}")
-    known = ~np.isnan(values)
-    return truth[known], values[known]
-
-
-def _both(truth: NDArray[np.bool_]) -> bool:
-    return bool(truth.any() and not truth.all())
-
-
-def _present(participated: ArrayLike | None, table: NDArray[Any], what: str) -> NDArray[np.bool_]:
-    if participated is None:
-        return np.ones(table.shape, dtype=bool)
-    present = np.atleast_2d(np.asarray(participated, dtype=bool))
-    if present.shape != table.shape:
-        raise ParameterError(f"participated has shape {present.shape} but {what} has {table.shape}")
-    return present
 
 
 def _confusion(truth: NDArray[np.bool_], labels: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     tp, fp = int((truth & labels).sum()), int((~truth & labels).sum())
     return tp, fp, int((~truth & ~labels).sum()), int((truth & ~labels).sum())
-
-
-def _mean_ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> float:
-    defined = denominator > 0
-    return _mean(numerator[defined] / denominator[defined])
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
