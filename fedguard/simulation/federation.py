@@ -30,11 +30,14 @@ from ..guard import Guard
 from ..training.local import side_by_side
 from ..training.parameters import mean_of, with_statistics
 from .build import build_attack, build_guard
-from .jobs import TrainJob, test_job, train_job
+from .client_data import changes_data, evaluation_batches, poisons_data
+from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job
+from .keys import CellKey
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
-from .setup import Setup, poisoned_differ, poisons, setup_for, test_batches
+from .setup import Setup, setup_for
+from .stepwise import Stepwise
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -58,7 +61,7 @@ class Progress:
     round: Round | None  # what the server received
 
 
-class Federation:
+class Federation(Stepwise):
     """One simulated federation under one attack and one defense.
 
     Args:
@@ -83,19 +86,7 @@ class Federation:
         self._training = self.setup.training
         self._optimizer = ServerOptimizer(cell.server)
         self._server = self.setup.server(map)
-        self._settings = cell.model_dump_json()
-
-    def run(
-        self,
-        on_round: Callable[[RoundRecord], None] = lambda _: None,
-        done: Sequence[RoundRecord] = (),
-    ) -> list[RoundRecord]:
-        """Run all rounds that are not done yet; ``on_round`` is called after each."""
-        records = list(done)
-        for index in range(len(records), self.cell.rounds):
-            records.append(self.step(index))
-            on_round(records[-1])
-        return records
+        self._key = CellKey.of(cell)
 
     def state_dict(self) -> State:
         """Everything that later rounds depend on; randomness is derived from seed and round."""
@@ -233,7 +224,7 @@ class Federation:
             for part in np.array_split(some, pieces) if some else ():
                 clients = tuple(part.tolist())
                 back = before if attacks else None
-                jobs.append((self._settings, clients, index, start, statistics, attacks, back))
+                jobs.append((self._key, clients, index, start, statistics, attacks, back))
         updates, own = torch.empty(len(asked), len(start)), torch.empty(len(asked), len(statistics))
         place = {client: i for i, client in enumerate(asked)}
         for job, (moved, seen) in zip(jobs, self._map(train_job, jobs), strict=True):
@@ -250,8 +241,8 @@ class Federation:
             return attacking
         place = {client: i for i, client in enumerate(asked)}
         changed = {c for c in attacking if not same_bits(trained[place[c]], sent[place[c]])}
-        if poisons(self.attack):
-            changed |= {client for client in attacking if poisoned_differ(self._settings, client)}
+        if poisons_data(type(self.attack)):
+            changed |= {client for client in attacking if changes_data(self._key, client)}
         return changed
 
     @property
@@ -260,7 +251,8 @@ class Federation:
 
     def _together(self, attacking: bool) -> int:
         """How many clients are one piece of work: several if their model is trained side by side."""
-        alone = attacking and (self._adjusts or poisons(self.attack))  # to poison data may take long
+        # Poisoning data may take long, and adjusted training differs from client to client.
+        alone = attacking and (self._adjusts or poisons_data(type(self.attack)))
         inputs = self.setup.dataset.training_set.inputs
         return TOGETHER if not alone and side_by_side(self.setup.model, inputs, self._training) else 1
 
@@ -310,10 +302,10 @@ class Federation:
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""
-        parts = test_batches(self._settings, targeted)
+        parts = evaluation_batches(self._key, targeted)
         model = self.params.numpy(), self.statistics.numpy()
-        jobs = [(self._settings, targeted, k, *model) for k in range(len(parts))]
-        return mean_of(self._map(test_job, jobs), sum(len(part.labels) for part in parts))
+        jobs: list[EvaluationJob] = [(self._key, targeted, k, *model) for k in range(len(parts))]
+        return mean_of(self._map(evaluate_batch, jobs), sum(len(part.labels) for part in parts))
 
     def _row(self, client: int, i: int | None, progress: Progress) -> ClientRow:
         outcome, index = progress.outcome, progress.index

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from ..core.seeds import numpy_generator
 from ..core.state import State
 from ..guard import Guard
 from ..training.parameters import predict, with_statistics
+from .client_data import evaluation_batches
 from .federation import NOBODY, Federation, Map
+from .keys import CellKey
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
-from .setup import cell_of, setup_of, test_batches
+from .setup import setup_of
+from .stepwise import Stepwise
 
 
 def groups_of(settings: FLCertSettings, clients: int, seed: int) -> list[list[int]]:
@@ -52,7 +55,7 @@ def certified(votes: Tensor, labels: Tensor) -> Tensor:
     return torch.where(votes.argmax(1) == labels, level, -1)
 
 
-class FLCert:
+class FLCert(Stepwise):
     """N federations side by side; the test set is labeled by majority vote, ties to the smaller label.
 
     Each group has its own guard, told the group's share of the assumed attackers. The attacker sees one
@@ -73,7 +76,7 @@ class FLCert:
         groups = groups_of(settings, cell.clients, cell.seed)
         self.members = [Federation(cell, map, group) for group in groups if group]
         self._map = map
-        self._json = cell.model_dump_json()
+        self._key = CellKey.of(cell)
 
     @property
     def guard(self) -> Guard:
@@ -83,18 +86,6 @@ class FLCert:
     def ever_banned(self, client: int) -> bool:
         """Whether any group has banned the client."""
         return any(part.ever_banned(client) for part in self.members if client in part.clients)
-
-    def run(
-        self,
-        on_round: Callable[[RoundRecord], None] = lambda _: None,
-        done: Sequence[RoundRecord] = (),
-    ) -> list[RoundRecord]:
-        """Run all rounds that are not done yet; ``on_round`` is called after each."""
-        records = list(done)
-        for index in range(len(records), self.cell.rounds):
-            records.append(self.step(index))
-            on_round(records[-1])
-        return records
 
     def state_dict(self) -> State:
         """The state of every group."""
@@ -132,10 +123,10 @@ class FLCert:
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Accuracy (or attack success) of the vote, and the share that is certified; NaN without samples."""
-        parts = test_batches(self._json, targeted)
+        parts = evaluation_batches(self._key, targeted)
         params = np.stack([part.params.numpy() for part in self.members])
         statistics = np.stack([part.statistics.numpy() for part in self.members])
-        jobs = [(self._json, targeted, k, params, statistics) for k in range(len(parts))]
+        jobs = [(self._key, targeted, k, params, statistics) for k in range(len(parts))]
         counts = self._map(vote_job, jobs)
         total = sum(len(part.labels) for part in parts)
         if total == 0:
@@ -164,15 +155,15 @@ def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> C
 
 def vote_job(job: VoteJob) -> tuple[int, int]:
     """One batch: how many samples the vote gets right, and for how many that is certified."""
-    settings, targeted, k, params, statistics = job
-    cell, setup, data = cell_of(settings), setup_of(settings), test_batches(settings, targeted)[k]
+    key, targeted, k, params, statistics = job
+    setup, data = setup_of(key), evaluation_batches(key, targeted)[k]
     models = [with_statistics(setup.model, torch.from_numpy(row.copy())) for row in statistics]
     pairs = zip(models, params, strict=True)
     logits = [predict(model, torch.from_numpy(row.copy()), data.inputs) for model, row in pairs]
     votes = count_votes(torch.stack(logits).argmax(2), setup.dataset.num_classes)
     level = certified(votes, data.labels)
-    return int((level >= 0).sum()), int((level >= cell.assumed).sum())
+    return int((level >= 0).sum()), int((level >= key.cell.assumed).sum())
 
 
-#: (cell as JSON, targeted, batch, (N, d) parameters, (N, s) statistics)
-VoteJob = tuple[str, bool, int, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
+#: (cell, targeted, batch, (N, d) parameters, (N, s) statistics)
+VoteJob = tuple[CellKey, bool, int, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..contracts.attack import Attack, DataView
+from ..contracts.attack import Attack
 from ..contracts.card import Method
-from ..contracts.data import LabeledData, Samples, Share
+from ..contracts.data import LabeledData, Samples
 from ..contracts.detector import NEEDS, check_needs
 from ..contracts.local_training import LocalTraining
 from ..contracts.server import Server, map_in_order
 from ..core.errors import FedGuardError, ParameterError
-from ..core.files import save_tensors
 from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
-from ..training.parameters import batches, flat_parameters, flat_statistics
-from .build import build_attack
+from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
+from .keys import CellKey
 from .models import build_model
 from .partitions import make_partition
-from .pool import scratch, shared
-from .settings import AttackSpec, Cell, Defense
+from .pool import shared
+from .settings import Cell
 from .skew import label_skew
 
 
@@ -156,104 +152,19 @@ def _check_majority(method: Method, n: int) -> None:
         )
 
 
-@functools.lru_cache(maxsize=256)
-def cell_of(cell_json: str) -> Cell:
-    """A cell from its JSON, which is how it travels to workers with every piece of work."""
-    return Cell.model_validate_json(cell_json)
-
-
 def setup_for(cell: Cell) -> Setup:
-    """The setup of a cell, shared by all attacks and defenses; the last few are kept."""
-    return _setup(_key(cell, AttackSpec(name="none")))
+    """The setup of a cell, shared by all attacks and defenses."""
+    return _built(CellKey.for_setup(cell))
 
 
-def setup_of(cell_json: str) -> Setup:
-    """The same from the cell's JSON."""
-    return _setup(_keys(cell_json)[0])
+def setup_of(key: CellKey) -> Setup:
+    """The setup of a cell by the cell's key."""
+    return _built(key.setup)
 
 
-@functools.lru_cache(maxsize=4)
-def _setup(key: str) -> Setup:
-    return Setup(Cell.model_validate_json(key))
-
-
-def _key(cell: Cell, attack: AttackSpec) -> str:
-    """The same text for all cells that differ in what is not the federation and not this attack."""
-    nothing = {"attack_label": "", "defense_label": "", "defense": Defense(), "mode": "closed", "point": {}}
-    return cell.model_copy(update={**nothing, "attack": attack, "recording": None}).model_dump_json()
-
-
-@functools.lru_cache(maxsize=1024)
-def _keys(cell_json: str) -> tuple[str, str]:
-    """What the setup of a cell depends on, and what its poisoned data do: neither on the defense."""
-    cell = cell_of(cell_json)
-    attack = AttackSpec(name=cell.attack.name, **cell.attack.params)  # whatever its schedule is
-    return _key(cell, AttackSpec(name="none")), _key(cell, attack)
-
-
-def training_data(cell_json: str, client: int, attacking: bool) -> LabeledData | Share:
-    """What a client trains on: its own samples, poisoned if it is attacking and the attack does that."""
-    setup, key = setup_of(cell_json), _keys(cell_json)[1]
-    if attacking and _poisons(key):
-        return _poisoned(key, client)
-    return Share(setup.dataset.training_set, setup.samples[client])
-
-
-def poisons(attack: Attack) -> bool:
-    """Whether an attack may change training data."""
-    return type(attack).poison_data is not Attack.poison_data
-
-
-@functools.lru_cache(maxsize=512)
-def poisoned_differ(cell_json: str, client: int) -> bool:
-    """Whether the attack changes anything about a client's training data."""
-    setup, poisoned = setup_of(cell_json), training_data(cell_json, client, attacking=True)
-    own = setup.dataset.labeled(setup.client_samples(client))
-    return isinstance(poisoned, LabeledData) and not all(map(torch.equal, own, poisoned))
-
-
-@functools.lru_cache(maxsize=64)
-def _poisons(key: str) -> bool:
-    return poisons(build_attack(cell_of(key)))
-
-
-@functools.lru_cache(maxsize=512)
-def _poisoned(key: str, client: int) -> LabeledData:
-    """The poisoned data of a client, made once for all defenses, and by one worker for all."""
-    folder = scratch()
-    if folder is None:
-        return _poison(key, client)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}-{client}"
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            save_tensors(_poison(key, client)._asdict(), path)
-        return LabeledData(**load_file(path))
-
-
-def _poison(key: str, client: int) -> LabeledData:
-    cell, setup = cell_of(key), setup_of(key)
-    view = DataView(
-        rank=sorted(setup.malicious).index(client),
-        num_malicious=len(setup.malicious),
-        num_classes=setup.dataset.num_classes,
-        generator=generator(cell.seed, "attack data", client),
-    )
-    samples = build_attack(cell).poison_data(setup.client_samples(client), view)
-    return setup.dataset.labeled(samples)
-
-
-def test_batches(cell_json: str, targeted: bool) -> list[LabeledData]:
-    """The test set in batches: as it is, or the samples and target labels of the attack's trial."""
-    return _trial_batches(_keys(cell_json)[1]) if targeted else batches(setup_of(cell_json).test)
-
-
-@functools.lru_cache(maxsize=4)
-def _trial_batches(key: str) -> list[LabeledData]:
-    cell, setup = cell_of(key), setup_of(key)
-    trial = build_attack(cell).trial(setup.dataset.test, setup.dataset.num_classes)
-    if trial is None:
-        return []
-    return batches(LabeledData(setup.dataset.normalize(trial.samples.pixels), trial.target))
+@functools.lru_cache(maxsize=4)  # a setup holds its data set: keep few
+def _built(key: CellKey) -> Setup:
+    return Setup(key.cell)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ FOLDERS = {"fedguard": "fedguard", "detectors": "fedguard.detectors", "attacks":
 
 #: From the bottom up; modules on one line do not import each other's packages.
 LAYERS = (
-    ("core",),
-    ("geometry", "ledger", "evaluation.metrics", "evaluation.terminal", "evaluation.cells"),
+    ("core", "evaluation.terminal"),
+    ("geometry", "ledger", "evaluation.metrics", "evaluation.cells"),
     ("contracts",),
     ("training",),
     ("aggregators", "stages", "policies"),

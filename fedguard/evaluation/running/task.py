@@ -126,15 +126,14 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
             watcher.records = load_records(records)
         done, clock.before = int(state["done"]), float(state["seconds"])
 
-    finished = [done]
-
     def after(record: RoundRecord) -> None:
-        finished[0] += 1
+        nonlocal done
+        done += 1
         checkpoint.offer(
             lambda: {
                 "shadow": shadow.state_dict(),
                 "records": [records_state(watcher.records) for watcher in shadow.watchers],
-                "done": finished[0],
+                "done": done,
                 "seconds": clock.seconds,
             }
         )
