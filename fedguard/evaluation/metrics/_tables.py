@@ -1,4 +1,4 @@
-"""What the metrics share: participation tables, and means over what is defined."""
+"""What the metrics share: participation tables, and means over defined values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of labels: who was called malicious, when, and what it cost."""
+"""Metrics of labels: which clients are labeled malicious, when, and at what cost."""
 
 from __future__ import annotations
 
@@ -26,17 +26,23 @@ def detection_metrics(
     Args:
         malicious: (n,) bool, the truth.
         suspects: (n,) bool, the labels of the clients at the end of a run (DACC, FPR, FNR); or (T, n),
-            the suspects of each round, and then rates are averaged over rounds (ADACC, AFPR, AFNR),
-            as suits methods that never label a client for good.
+            the suspects of each round. Rates are then averaged over rounds (ADACC, AFPR, AFNR), which
+            suits methods that never label a client permanently.
         scores: (n,) or (T, n), higher = more suspicious; adds "auroc", averaged over the rounds in
             which it is defined. +Inf is allowed, NaN marks a client that was not scored.
-        participated: (T, n) bool, who took part; everybody if absent. Others do not count in a round:
-            neither in its rates nor in its AUROC, and they are not aggregated.
+        participated: (T, n) bool, who took part; everybody if absent. Absent clients do not count in a
+            round's rates or AUROC, and are not aggregated.
         aggregated: (T, n) bool, whose update was aggregated; adds "aar".
 
     Returns:
-        "dacc", "fpr", "fnr" (fractions), the pooled counts "tp", "fp", "tn", "fn", and where asked for
+        "dacc", "fpr", "fnr" (fractions), the pooled counts "tp", "fp", "tn", "fn", and if requested
         "auroc" and "aar" (rounds).
+
+    Example:
+        >>> malicious, suspects = [True, True, False, False], [True, False, False, False]
+        >>> metrics = detection_metrics(malicious, suspects)
+        >>> metrics["dacc"], metrics["fpr"], metrics["fnr"]
+        (0.75, 0.0, 0.5)
 
     Raises:
         ParameterError: shapes do not fit.
@@ -76,23 +82,23 @@ def active_metrics(
     participated: ArrayLike | None = None,
     aggregated: ArrayLike | None = None,
 ) -> dict[str, float]:
-    """The same as :func:`detection_metrics` over active attackers: an idle one counts neither way.
+    """The metrics of :func:`detection_metrics` over active attackers only; idle attackers do not count.
 
-    Nobody can tell an attacker that sends its honest update from an honest client, and it does no harm. In a
-    round, a malicious client that is not active is left out as if it were absent; of end-of-run labels, those
-    of the malicious clients that were never active are left out.
+    An attacker that sends its honest update is harmless and cannot be told from an honest client. A round
+    leaves out the malicious clients that are not active in it, as if they were absent. End-of-run labels
+    leave out the malicious clients that were never active.
 
     Args:
         malicious: (n,) bool, the truth.
         suspects: (n,) or (T, n) bool, see :func:`detection_metrics`.
-        active: (T, n) bool, who sent something else than its honest update.
+        active: (T, n) bool, who sent something other than its honest update.
         scores: (T, n), adds "auroc_active".
         participated: (T, n) bool, who took part; everybody if absent.
         aggregated: (T, n) bool, adds "aar_active": over the clients that were ever active, the mean number of
             rounds in which they were active and aggregated.
 
     Returns:
-        "dacc_active", "fnr_active", and where asked for "auroc_active" and "aar_active".
+        "dacc_active", "fnr_active", and if requested "auroc_active" and "aar_active".
 
     Raises:
         ParameterError: shapes do not fit.
@@ -136,7 +142,7 @@ def aar(malicious: ArrayLike, aggregated: ArrayLike) -> float:
 def rounds_to_detection(
     malicious: ArrayLike, suspects: ArrayLike, attacking: ArrayLike
 ) -> tuple[float, float]:
-    """How many rounds of attack it takes until a client is a suspect for the first time while it attacks.
+    """The number of rounds of attack until a client is first a suspect while it attacks.
 
     Args:
         malicious: (n,) bool.
@@ -144,8 +150,8 @@ def rounds_to_detection(
         attacking: (T, n) bool, who attacked in each round.
 
     Returns:
-        The mean over the clients that were caught (1 = in their first attack; NaN if nobody was), and the
-        share of the malicious clients that attacked at all and were caught (NaN if nobody attacked).
+        The mean over the caught clients (1 = caught in their first attack; NaN if none was caught), and the
+        share of caught clients among the malicious clients that attacked (NaN if none attacked).
 
     Raises:
         ParameterError: shapes do not fit.
@@ -167,12 +173,12 @@ def rounds_to_detection(
 
 
 def benign_excluded(malicious: ArrayLike, participated: ArrayLike, weights: ArrayLike) -> float:
-    """Mean over rounds of the number of benign clients that took part and were left out (weight 0).
+    """Mean over rounds of the number of benign participants that were excluded (weight 0).
 
     Args:
         malicious: (n,) bool.
         participated: (T, n) bool.
-        weights: (T, n) what each client was allowed to contribute.
+        weights: (T, n) the weight of each client in the aggregate.
 
     Returns:
         Clients per round.
@@ -197,14 +203,14 @@ def fpr_by_skew(
     participated: ArrayLike | None = None,
     parts: int = 3,
 ) -> list[float]:
-    """FPR of the least, …, the most skewed of equal parts of the benign clients.
+    """FPR of equal parts of the benign clients, from the least to the most skewed part.
 
     Args:
         malicious: (n,) bool.
         suspects: (n,) or (T, n) bool, as in :func:`detection_metrics`.
-        skew: (n,), see :func:`label_skew`; equal ones are ordered by client.
+        skew: (n,), see :func:`label_skew`; clients of equal skew are ordered by number.
         participated: (T, n) bool; everybody if absent.
-        parts: how many parts; sizes differ by one at most.
+        parts: how many parts; their sizes differ by at most one.
 
     Returns:
         A fraction for each part, averaged over rounds; NaN for a part without clients.

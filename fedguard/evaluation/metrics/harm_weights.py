@@ -1,4 +1,4 @@
-"""How much an attack does, and how many harmful attackers a defense misses."""
+"""How much harm an attack does, and false negatives weighted by it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def harm(accuracy_lost: float, success_gained: float = float("nan")) -> float:
-    """w = min(1, max(accuracy lost / 10 points, attack success gained)): how much an attack does.
+    """w = min(1, max(accuracy lost / 10 points, attack success gained)): how much harm an attack does.
 
     Args:
         accuracy_lost: accuracy of the clean run minus that of the attacked one, both without a defense, as a
@@ -29,7 +29,7 @@ def harm(accuracy_lost: float, success_gained: float = float("nan")) -> float:
 
 
 def harm_weighted_fnr(fnr: ArrayLike, weights: ArrayLike) -> float:
-    """Σ w·FNR / Σ w over runs: attackers that are missed count as much as their attack does harm.
+    """Σ w·FNR / Σ w over runs: missed attackers count in proportion to the harm of their attack.
 
     Args:
         fnr: (runs,) fractions; NaN = undefined, left out.

@@ -1,4 +1,4 @@
-"""Metrics of scores: how well they separate malicious clients from benign ones, at any threshold."""
+"""Metrics of scores: how well they separate malicious from benign clients, at any threshold."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
 
     Raises:
         ParameterError: shapes do not fit.
+
+    Example:
+        >>> auroc([True, True, False, False], [0.9, 0.4, 0.4, 0.1])
+        0.875
     """
     truth, values = _scored(malicious, scores)
     if not _both(truth):
@@ -66,7 +70,7 @@ def tpr_at_fpr(malicious: ArrayLike, scores: ArrayLike, fpr: float = 0.01) -> fl
     Args:
         malicious: (n,) bool.
         scores: (n,); +Inf allowed, NaN = not scored, left out.
-        fpr: the share of benign clients that may be flagged.
+        fpr: the largest allowed share of flagged benign clients.
 
     Returns:
         A fraction; NaN unless both kinds of client were scored.
@@ -96,7 +100,7 @@ def mean_auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
 
 
 def _scored(malicious: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Truth and scores of the clients that were scored."""
+    """Truth and scores of the scored clients."""
     values = np.asarray(scores, dtype=float)
     truth = np.asarray(malicious, dtype=bool)
     if truth.ndim != 1 or values.shape != truth.shape:

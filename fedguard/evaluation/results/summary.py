@@ -1,4 +1,4 @@
-"""From the records of a run to one row of numbers."""
+"""The metrics of a run from its records."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
 
     With a policy that bans, DACC, FPR and FNR come from the labels at the end of the run (a client ever
     banned counts as labeled malicious; basis "labels"). Otherwise they are the averages over rounds
-    (basis "rounds"), which are always there as ADACC, AFPR and AFNR. Without a detector all of them are
-    undefined; so they are for a recording without labels. TACC and ASR are those of the final model.
+    (basis "rounds"), which are always available as ADACC, AFPR and AFNR. Without a detector, or for a
+    recording without labels, all of them are undefined. TACC and ASR are those of the final model.
     """
     guard = federation.guard
     if any(row.malicious is None for row in records[0].clients):
@@ -47,7 +47,7 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "basis": "",
         "tacc": last.tacc,
         "asr": last.asr,
-        # A malicious client that waits for its time sends honest updates, which do no harm.
+        # A malicious client that does not attack in a round sends its honest update, which does no harm.
         "aar": aar(truth, present & (weights > 0) & attacking),
         "benign_excluded": benign_excluded(truth, present, weights),
     }

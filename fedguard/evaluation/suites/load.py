@@ -1,4 +1,4 @@
-"""A suite read from a file, with overrides; every mistake is named by file, line and key path."""
+"""Reading a suite from a file, with overrides; errors name file, line and key path."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_suite(
         allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
 
     Raises:
-        ConfigError: with file, line and key path; suggests the nearest key for a misspelt one.
+        ConfigError: with file, line and key path; suggests the nearest key for a misspelled one.
     """
     source = read(str(suite))
     if source.data is None:
@@ -62,7 +62,7 @@ def load_suite(
 
 
 def _check_points(suite: Suite, source: Source) -> None:
-    """Refuse a grid that leads nowhere, and patterns that cannot match."""
+    """Refuse grid paths that do not exist and patterns that cannot match."""
     plain = suite.model_dump(exclude={"grid"})
     for path, values in suite.grid.items():
         for value in values:
@@ -85,7 +85,7 @@ def _check_points(suite: Suite, source: Source) -> None:
 
 
 def _move_lists(source: Source) -> None:
-    """A setting of the federation that is given as a list becomes an axis of the grid."""
+    """Move settings of the federation that are lists into the grid."""
     axes: list[tuple[str, ...]] = [(key,) for key in Settings.model_fields]
     axes += [("training", key) for key in TrainingSettings.model_fields]
     axes += [("server", key) for key in ServerSettings.model_fields]
@@ -116,7 +116,7 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
 
 
 def _fields_at(path: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at a path of a suite."""
+    """The known keys at a path of a suite."""
     homes: dict[str, type[BaseModel]] = {
         "server": ServerSettings,
         "training": TrainingSettings,
