@@ -1,4 +1,4 @@
-"""What clients train on, poisoned once for all defenses, and what the global model is tested on."""
+"""Training data of clients, poisoned once for all defenses, and the test set in batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .setup import setup_of
 
 
 def training_data(key: CellKey, client: int, attacking: bool) -> LabeledData | Share:
-    """What a client trains on: its own samples, poisoned if it attacks and the attack poisons data."""
+    """A client's training data: its own samples, poisoned if it attacks and the attack poisons data."""
     if attacking and poisons_data(REGISTRIES["attacks"].get(key.cell.attack.name)):
         return poisoned_data(key.attack, client)
     setup = setup_of(key)
@@ -44,7 +44,7 @@ def changes_data(key: CellKey, client: int) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def poisoned_data(key: CellKey, client: int) -> LabeledData:
-    """The poisoned data of a client, made once for all defenses, and by one worker for all.
+    """The poisoned data of a client, made once for all defenses and all workers.
 
     Args:
         key: a :attr:`CellKey.attack`.
@@ -73,7 +73,7 @@ def _poison(key: CellKey, client: int) -> LabeledData:
 
 
 def evaluation_batches(key: CellKey, targeted: bool) -> list[LabeledData]:
-    """The test set in batches: as it is, or the samples and target labels of the attack's trial."""
+    """The test set in batches, or with ``targeted`` the samples and target labels of the attack's trial."""
     return _trial_batches(key.attack) if targeted else batches(setup_of(key).test)
 
 

@@ -1,4 +1,4 @@
-"""FLCert: an ensemble of global models, each trained by its own group of clients, that vote."""
+"""FLCert: a voting ensemble of global models, each trained by its own group of clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .stepwise import Stepwise
 
 
 def groups_of(settings: FLCertSettings, clients: int, seed: int) -> list[list[int]]:
-    """The clients of each group: dealt at random in equal shares, or drawn for each group afresh."""
+    """The clients of each group: a random partition into equal parts, or an independent draw per group."""
     draw = numpy_generator(seed, "flcert groups")
     if settings.mode == "disjoint":
         parts = np.array_split(draw.permutation(clients), settings.groups)
@@ -36,15 +36,15 @@ def groups_of(settings: FLCertSettings, clients: int, seed: int) -> list[list[in
 
 
 def count_votes(predictions: Tensor, classes: int) -> Tensor:
-    """(samples, classes) how many of the models say each label; predictions are (models, samples)."""
+    """(samples, classes) how many models predict each label, from (models, samples) predictions."""
     return F.one_hot(predictions, classes).sum(0)
 
 
 def certified(votes: Tensor, labels: Tensor) -> Tensor:
-    """(samples,) how many malicious clients cannot change a right answer; −1 where the answer is wrong.
+    """⌊(N_y − max_{z≠y} (N_z + 1[z < y])) / 2⌋: how many malicious clients a prediction withstands.
 
-    ⌊(N_y − max_{z≠y} (N_z + 1[z < y])) / 2⌋ for disjoint groups: one malicious client controls the vote of
-    one model at most. Ties go to the smaller label.
+    Holds for disjoint groups, where a malicious client controls the vote of at most one model. Ties go to
+    the smaller label. (samples,); −1 where the prediction is wrong.
 
     Source: Cao et al., FLCert, IEEE TIFS 2022, Theorem 1.
     """
@@ -56,11 +56,11 @@ def certified(votes: Tensor, labels: Tensor) -> Tensor:
 
 
 class FLCert(Stepwise):
-    """N federations side by side; the test set is labeled by majority vote, ties to the smaller label.
+    """argmax_z of the votes of N federations for label z, with ties going to the smaller label.
 
-    Each group has its own guard, told the group's share of the assumed attackers. The attacker sees one
-    group at a time. Reports the certified accuracy: the share of test samples that as many malicious
-    clients as assumed cannot make wrong (disjoint groups).
+    Each group has its own guard, which gets the group's share of the assumed attackers. The attacker sees
+    one group at a time. With disjoint groups it reports the certified accuracy: the share of test samples
+    that the assumed number of malicious clients cannot make wrong.
 
     Args:
         cell: all settings, with ``defense.flcert``.
@@ -80,7 +80,7 @@ class FLCert(Stepwise):
 
     @property
     def guard(self) -> Guard:
-        """The first group's; all are built alike."""
+        """The first group's guard; all are built alike."""
         return self.members[0].guard
 
     def ever_banned(self, client: int) -> bool:
@@ -92,12 +92,12 @@ class FLCert(Stepwise):
         return {"members": [part.state_dict() for part in self.members]}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         for part, own in zip(self.members, state["members"], strict=True):
             part.load_state_dict(own)
 
     def step(self, index: int) -> RoundRecord:
-        """One round of every group."""
+        """Run one round of every group."""
         done = [part.advance(index) for part in self.members]
         rows = [part.rows(progress) for part, progress in zip(self.members, done, strict=True)]
         seconds: dict[str, float] = {}
@@ -122,7 +122,7 @@ class FLCert(Stepwise):
         return [merge(client, rows, self.members[0].malicious) for client, rows in by_client.items()]
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
-        """Accuracy (or attack success) of the vote, and the share that is certified; NaN without samples."""
+        """Accuracy (or attack success) of the vote, and the certified share; NaN without samples."""
         parts = evaluation_batches(self._key, targeted)
         params = np.stack([part.params.numpy() for part in self.members])
         statistics = np.stack([part.statistics.numpy() for part in self.members])
@@ -136,7 +136,7 @@ class FLCert(Stepwise):
 
 
 def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> ClientRow:
-    """One row from those of all groups of a client: worst score, any suspicion, mean weight."""
+    """One row from a client's rows in all groups: worst score, any suspicion, mean weight."""
     if not rows:
         return ClientRow(
             client, str(client), client in malicious, False, False, math.nan, False, 0.0, False, "in no group"
@@ -154,7 +154,7 @@ def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> C
 
 
 def vote_job(job: VoteJob) -> tuple[int, int]:
-    """One batch: how many samples the vote gets right, and for how many that is certified."""
+    """One batch: the number of samples that the vote gets right, and the number certified."""
     key, targeted, k, params, statistics = job
     setup, data = setup_of(key), evaluation_batches(key, targeted)[k]
     models = [with_statistics(setup.model, torch.from_numpy(row.copy())) for row in statistics]

@@ -1,4 +1,4 @@
-"""The pieces of work that a federation gives to workers: local training, and testing."""
+"""The work that a federation sends to workers: local training and evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EvaluationJob: TypeAlias = "tuple[CellKey, bool, int, _Array, _Array]"
 
 
 def train_job(job: TrainJob) -> tuple[_Array, _Array]:
-    """The local training of some clients, all attacking or none → (clients, d) updates, (clients, s)."""
+    """Local training of clients, all attacking or none → (clients, d) updates, (clients, s) statistics."""
     key, clients, index, start, statistics, attacking, before = job
     cell, setup = key.cell, setup_of(key)
     params = torch.from_numpy(start.copy())
@@ -52,7 +52,7 @@ def _stacked(clients: Sequence[Trained]) -> tuple[_Array, _Array]:
 
 
 def evaluate_batch(job: EvaluationJob) -> tuple[int, float]:
-    """One batch of the test set → how many predictions are wrong, and the summed loss."""
+    """One batch of the test set → the number of wrong predictions, and the summed loss."""
     key, targeted, k, params, statistics = job
     model = with_statistics(setup_of(key).model, torch.from_numpy(statistics.copy()))
     return wrong_and_loss(model, torch.from_numpy(params.copy()), evaluation_batches(key, targeted)[k])

@@ -1,4 +1,4 @@
-"""What all cells of one seed share: data, who has which samples, the first model, who is malicious."""
+"""What all cells of one seed share: data, partition, initial model, malicious clients."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Setup:
         train, held = self.dataset.train, cell.server.validation + cell.server.root
         with _blame("server"):
             if held >= len(train.labels):
-                raise ParameterError(f"{held} samples for the server, of only {len(train.labels)} in all")
+                raise ParameterError(
+                    f"the server keeps {held} samples, but there are only {len(train.labels)}"
+                )
         order = torch.randperm(len(train.labels), generator=generator(seed, "held out"))
         self.validation = self._held_out(order[: cell.server.validation])
         self.root = self._held_out(order[cell.server.validation : held])
@@ -86,17 +88,17 @@ class Setup:
         return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
 
     def client_samples(self, client: int) -> Samples:
-        """A client's own samples, before anything is poisoned."""
+        """A client's own samples, before any poisoning."""
         return self.dataset.train.take(self.samples[client])
 
     @property
     def label_skew(self) -> NDArray[np.float64]:
-        """(n,) how far each client's labels are from everybody's, see :func:`~.skew.label_skew`."""
+        """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`."""
         labels = self.dataset.train.labels
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:
-        """The server of this federation; its work is run by ``map``."""
+        """The server of this federation; ``map`` runs its work."""
         return Server(
             model=self.model,
             input_shape=self.dataset.input_shape,
@@ -109,21 +111,21 @@ class Setup:
         )
 
     def participants(self, round_index: int, allowed: Iterable[int], members: int) -> list[int]:
-        """Who is asked in this round: a random share of the members, out of those allowed, in order."""
+        """The participants of a round: a random share of the members, drawn from those allowed, in order."""
         pool = sorted(allowed)
         count = min(self.cell.shrunk_to(members).participants, len(pool))
         order = numpy_generator(self.cell.seed, "participants", round_index).permutation(len(pool))
         return sorted(pool[i] for i in order[:count])
 
     def check_attack(self, attack: Attack) -> None:
-        """Refuse an attack that these data or numbers do not allow (ParameterError)."""
+        """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
         if attack.kind != "none" and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
         n, m = self.cell.participants, len(self.malicious)
         attack.check(self.dataset.input_shape, self.dataset.num_classes, n, -(-m * n // self.cell.clients))
 
     def check_guard(self, guard: Guard, n: int) -> None:
-        """Refuse a guard that lacks something, or that n clients (told attackers among them) cannot serve."""
+        """Refuse a guard that needs what the server lacks, or that does not work with n clients."""
         have = {"model", "training", "global_params"} | {
             name for name in ("validation", "root") if getattr(self, name) is not None
         }
@@ -131,7 +133,7 @@ class Setup:
 
 
 def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
-    """Refuse a guard whose parts need what is not available, or other numbers of clients than n."""
+    """Refuse a guard whose parts need what is not available, or do not work with n clients."""
     for detector in guard.detectors.values():
         detector.check(n, available)
         _check_majority(detector, n)
@@ -143,7 +145,7 @@ def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
 
 
 def _check_majority(method: Method, n: int) -> None:
-    """No method that counts on f attackers works without a majority of honest clients."""
+    """Refuse a method that assumes f attackers without a majority of honest clients."""
     f = getattr(method, "num_malicious", None) or 0
     if 2 * f >= n:
         raise ParameterError(

@@ -259,7 +259,7 @@ def test_a_model_that_is_none_is_named(live):
     for model, message in (
         ("nowhere:at_all", "No module named 'nowhere'"),
         ("fedguard.testing.federation:digits", "not an nn.Module"),
-        ("mlp", "nothing says how large inputs are"),
+        ("mlp", "the input size is unknown"),
     ):
         with pytest.raises(ConfigError, match=message):
             ask(Question(live, "lfr", assumed=1, model=model))

@@ -115,7 +115,7 @@ class Ray:
         except self.ray.exceptions.RayError as error:
             first = str(error).strip().splitlines()[0]
             raise FedGuardError(
-                f"a Ray worker died, and retrying did not help ({first}); run the same command to resume"
+                f"a Ray worker died, and any retry failed ({first}); run the same command to resume"
             ) from None
         return found
 

@@ -1,4 +1,4 @@
-"""Models by name, initialized from a generator of their own."""
+"""Models by name, initialized from a given generator."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ MODELS: dict[str, type[nn.Module]] = {
 def build_model(
     name: str, input_shape: Shape, num_classes: int, generator: torch.Generator, **params: Any
 ) -> nn.Module:
-    """A model of :data:`MODELS`, initialized as torch does by default but from ``generator`` only.
+    """A model of :data:`MODELS`, initialized like torch's default but only from ``generator``.
 
     Args:
         name: its name.
         input_shape: the shape of one input.
         num_classes: the number of labels.
-        generator: the only source of randomness; torch's global one is left as it was.
-        params: the model's own parameters, say ``hidden``.
+        generator: the only source of randomness; torch's global generator does not change.
+        params: the model's own parameters, for example ``hidden``.
 
     Raises:
-        ParameterError: a name or parameter is unknown, or the model does not take such inputs.
+        ParameterError: a name or parameter is unknown, or the model does not accept such inputs.
     """
     if name not in MODELS:
         raise ParameterError(f"unknown model {name!r}{nearest(name, MODELS)} (known: {', '.join(MODELS)})")

@@ -12,8 +12,8 @@ from .base import Shape
 class BiLstm(nn.Module):
     """Embedding, one LSTM in each direction, softmax(W (h→, h←) + b) on their last states.
 
-    Classes are the characters of the alphabet, inputs passages of their numbers 0 … L − 1 (in float32, as
-    all inputs are). 46,793 parameters on Tiny Shakespeare.
+    Classes are the characters of the alphabet. Inputs are passages of their numbers 0 … L − 1 (in float32,
+    like all inputs). 46,793 parameters on Tiny Shakespeare.
 
     Source: Han et al., FedSecurity, KDD 2024, Table 5 (RNN, bi-LSTM) names it without sizes; the embedding
     is that of McMahan et al., FedAvg, AISTATS 2017, §3 (8 numbers per character).
@@ -50,8 +50,8 @@ class BiLstm(nn.Module):
         size = self.embedding.num_embeddings
         if not torch.equal(ids.to(inputs.dtype), inputs) or not bool(((ids >= 0) & (ids < size)).all()):
             raise ParameterError(
-                f"model bilstm takes the numbers of characters, 0 to {size - 1}, and was given others. "
-                "Use it with tiny_shakespeare, and no method that makes inputs up (fedredefense, deepsight)"
+                f"model bilstm takes the numbers of characters, 0 to {size - 1}, and got others. "
+                "Use it with tiny_shakespeare, without methods that generate inputs (fedredefense, deepsight)"
             )
         states = self.lstm(self.embedding(ids))[1][0]
         return self.output(torch.cat((states[0], states[1]), 1))  # type: ignore[no-any-return]

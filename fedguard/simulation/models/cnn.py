@@ -1,4 +1,4 @@
-"""Small convolutional networks of the literature."""
+"""Small convolutional networks from papers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Cnn(nn.Sequential):
             )
         layers: list[nn.Module] = []
         for before, after in ((depth, first), (first, second)):
-            # The maximum before the ReLU is the same as after it, on a quarter of the values.
+            # Pooling before the ReLU gives the same values, and the ReLU then works on a quarter of them.
             layers += [nn.Conv2d(before, after, self.kernel), nn.MaxPool2d(2), nn.ReLU()]
         layers.append(nn.Flatten())
         for before, after in pairwise((second * left[0] * left[1], *self.hidden)):
@@ -48,7 +48,7 @@ class _Cnn(nn.Sequential):
 class FedredefenseFmnistCnn(_Cnn):
     """3×3×30, pool, 3×3×50, pool, 100, L: 139,960 parameters on 28×28 gray images.
 
-    Source: Xie et al., FedREDefense, ICML 2024, Table 5; no padding, which the table leaves open.
+    Source: Xie et al., FedREDefense, ICML 2024, Table 5; no padding; the table does not specify it.
     """
 
     name = "fedredefense_fmnist_cnn"
@@ -59,7 +59,7 @@ class FedredefenseFmnistCnn(_Cnn):
 class FedredefenseCifarCnn(_Cnn):
     """3×3×32, pool, 3×3×64, pool, 512, L: 1,204,682 parameters on 32×32 color images.
 
-    Source: Xie et al., FedREDefense, ICML 2024, Table 6; no padding, which the table leaves open.
+    Source: Xie et al., FedREDefense, ICML 2024, Table 6; no padding; the table does not specify it.
     """
 
     name = "fedredefense_cifar_cnn"
@@ -70,7 +70,7 @@ class FedredefenseCifarCnn(_Cnn):
 class FangCnn(_Cnn):
     """3×3×30, pool, 3×3×50, pool, 200, L.
 
-    Source: Fang et al., USENIX Security 2020, Table 7a; no padding, which the table leaves open.
+    Source: Fang et al., USENIX Security 2020, Table 7a; no padding; the table does not specify it.
     """
 
     name = "fang_cnn"
@@ -81,7 +81,7 @@ class FangCnn(_Cnn):
 class LeNet(_Cnn):
     """5×5×6, pool, 5×5×16, pool, 120, 84, L with ReLU and max pooling, no padding.
 
-    Source: LeCun et al., Gradient-based learning, Proc. IEEE 1998, Fig. 2 (LeNet-5), modernised.
+    Source: LeCun et al., Gradient-based learning, Proc. IEEE 1998, Fig. 2 (LeNet-5), modernized.
     """
 
     name = "lenet"

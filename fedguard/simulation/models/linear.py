@@ -1,4 +1,4 @@
-"""Logistic regression, and fully connected layers: for inputs of any shape."""
+"""Logistic regression and fully connected networks, for inputs of any shape."""
 
 from __future__ import annotations
 

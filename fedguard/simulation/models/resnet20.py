@@ -22,7 +22,7 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
 
 
 class _Residual(nn.Module):
-    """ReLU(x + norm(conv(ReLU(norm(conv(x)))))); where it halves the image, x is subsampled and padded."""
+    """ReLU(x + norm(conv(ReLU(norm(conv(x)))))); if it halves the image, x is subsampled and padded."""
 
     def __init__(self, before: int, after: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ class _Residual(nn.Module):
 class ResNet20(nn.Sequential):
     """3×3×16, three stages of three residual blocks (16, 32, 64 channels), mean over the image, L.
 
-    Group normalization (8 groups) takes the place of the paper's batch normalization unless ``norm`` says
-    otherwise. 269,722 parameters on color images.
+    Group normalization (8 groups) replaces the paper's batch normalization unless ``norm`` is
+    "batch". 269,722 parameters on color images.
 
     Source: He et al., Deep Residual Learning, CVPR 2016, §4.2 (n = 3, shortcuts of option A).
 
     Args:
         input_shape: (channels, height, width).
         num_classes: the number of labels.
-        norm: "group", or "batch", whose running statistics clients send beside their updates.
+        norm: "group", or "batch", whose running statistics clients send with their updates.
     """
 
     def __init__(self, input_shape: Shape, num_classes: int, norm: Norm = "group") -> None:

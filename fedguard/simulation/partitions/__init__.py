@@ -42,7 +42,7 @@ def make_partition(
     """Partition by name; parameters are checked against the function's signature.
 
     Raises:
-        ParameterError: a name or parameter is unknown or out of range, or the samples do not go round.
+        ParameterError: a name or parameter is unknown or out of range, or there are too few samples.
     """
     if name not in PARTITIONS:
         raise ParameterError(

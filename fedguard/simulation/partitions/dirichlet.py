@@ -22,7 +22,7 @@ def dirichlet(
     equal_sizes: bool = False,
     min_examples: int = 10,
 ) -> Partition:
-    """Of every class c, client i gets the share q_ci with q_c ~ Dir(β·1_n).
+    """q_c ~ Dir(β·1_n): client i gets the share q_ci of every class c.
 
     The whole partition is drawn again until every client has ``min_examples`` samples.
 
@@ -30,16 +30,16 @@ def dirichlet(
         labels: (N,) integers.
         n: clients.
         rng: the only source of randomness.
-        beta: β; the smaller, the more clients differ.
-        equal_sizes: give every client ⌊N/n⌋ samples instead, with class shares ~ Dir(β·1_L); classes
-            that run out are replaced by the client's others.
-        min_examples: what every client gets at least.
+        beta: β; the smaller it is, the more clients differ.
+        equal_sizes: give every client ⌊N/n⌋ samples instead, with class shares ~ Dir(β·1_L). If a class runs
+            out, the client gets more of its other classes.
+        min_examples: the least number of samples per client.
 
     Raises:
-        ParameterError: out of range, or no draw out of 1000 gives everybody enough.
+        ParameterError: out of range, or none of 1000 draws gives every client enough samples.
 
     Source: Xie et al., FedREDefense, ICML 2024, §5.1 (β = 0.1); the paper does not say how it avoids
-    clients with next to no samples, hence ``min_examples``.
+    clients with very few samples; ``min_examples`` does so here.
     """
     y = checked_labels(labels, n)
     if not (beta > 0 and math.isfinite(beta)):
@@ -70,12 +70,12 @@ def _by_class(y: NDArray[np.int64]) -> Partition:
 
 
 def _cut(size: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Where to cut a row of ``size`` samples into parts of these shares."""
+    """The cut points that split ``size`` samples into parts of these shares."""
     return (np.cumsum(shares)[:-1] * size).round().astype(np.int64)
 
 
 def _sizes(members: Partition, cuts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """(n,) how many samples every client gets if each class is cut like this."""
+    """(n,) the number of samples of every client if the classes are cut at these points."""
     parts = [np.diff(cut, prepend=0, append=len(m)) for m, cut in zip(members, cuts, strict=True)]
     sizes: NDArray[np.int64] = np.sum(parts, axis=0)
     return sizes
@@ -85,7 +85,7 @@ def _dirichlet_equal(y: NDArray[np.int64], n: int, rng: np.random.Generator, bet
     pools = [rng.permutation(samples) for samples in _by_class(y)]
     left = np.array([len(pool) for pool in pools])
     parts: Partition = [np.empty(0, dtype=np.int64)] * n
-    for client in rng.permutation(n):  # late clients find less to choose from: let chance say who is late
+    for client in rng.permutation(n):  # late clients have less choice, so the order is random
         share = rng.dirichlet(np.full(len(pools), beta))
         counts = _choose(left, share, len(y) // n, rng)
         parts[client] = np.sort(
@@ -98,11 +98,11 @@ def _dirichlet_equal(y: NDArray[np.int64], n: int, rng: np.random.Generator, bet
 def _choose(
     left: NDArray[np.int64], share: NDArray[np.float64], size: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """How many of each class make up ``size`` samples, at most ``left`` of each."""
+    """How many samples of each class, at most ``left``, add up to ``size``."""
     counts = np.zeros_like(left)
     while counts.sum() < size:
         weight = np.where(counts < left, share, 0.0)
-        if weight.sum() == 0:  # what the client prefers has run out: take what there is
+        if weight.sum() == 0:  # the client's preferred classes are exhausted: use the others
             weight = (left - counts).astype(float)
         wanted = rng.multinomial(size - counts.sum(), weight / weight.sum())
         counts = np.minimum(counts + wanted, left)

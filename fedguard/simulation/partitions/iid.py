@@ -1,4 +1,4 @@
-"""Samples dealt at random."""
+"""A uniformly random partition."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from .base import Partition, checked_labels
 
 
 def iid(labels: ArrayLike, n: int, rng: np.random.Generator) -> Partition:
-    """Samples are dealt at random; sizes differ by at most one."""
+    """A random partition into parts whose sizes differ by at most one."""
     order = rng.permutation(len(checked_labels(labels, n)))
     return [np.sort(part) for part in np.array_split(order, n)]

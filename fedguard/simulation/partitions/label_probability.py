@@ -10,10 +10,11 @@ from .base import Partition, checked_labels
 
 
 def label_probability(labels: ArrayLike, n: int, rng: np.random.Generator, p: float = 0.5) -> Partition:
-    """A sample of class l goes to client group l with probability p, else to one of the other groups.
+    """P(group l | class l) = p; the other groups share 1 − p equally.
 
-    There are as many groups as classes; clients are put into groups of (nearly) equal size at random.
-    The other group, and the client within the group, are drawn uniformly. p = 1/L is IID.
+    A sample of class l goes to client group l with probability p, else to one of the other groups. There
+    are as many groups as classes, with clients assigned at random to groups of (nearly) equal size. The
+    client within the group is drawn uniformly. p = 1/L is IID.
 
     Args:
         labels: (N,) integers of L classes.
@@ -24,8 +25,8 @@ def label_probability(labels: ArrayLike, n: int, rng: np.random.Generator, p: fl
     Raises:
         ParameterError: out of range, or a client is left without samples.
 
-    Source: Fang et al., USENIX Security 2020, §4.1 (p = 0.5). The paper leaves the choice of the client
-    within the group open.
+    Source: Fang et al., USENIX Security 2020, §4.1 (p = 0.5). The paper does not specify the choice of
+    the client within the group.
     """
     y = checked_labels(labels, n)
     classes, group = np.unique(y, return_inverse=True)
@@ -34,7 +35,7 @@ def label_probability(labels: ArrayLike, n: int, rng: np.random.Generator, p: fl
         raise ParameterError(f"partition label_probability: p is {p}; use a probability in (0, 1], say 0.5")
     if n < count:
         raise ParameterError(
-            f"partition label_probability: {n} clients make no {count} groups, one per class; "
+            f"partition label_probability: {n} clients are too few for {count} groups, one per class; "
             f"use at least {count} clients"
         )
     if count > 1:
