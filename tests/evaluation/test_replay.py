@@ -197,7 +197,7 @@ def live(tmp_path):
 def test_a_live_recording_asks_for_what_nobody_recorded(live):
     with pytest.raises(ConfigError, match="choose one with --detector"):
         ask(Question(live))
-    with pytest.raises(ConfigError, match="say with --assumed"):
+    with pytest.raises(ConfigError, match="set with --assumed"):
         ask(Question(live, "krum"))
     answer = ask(Question(live, "krum", assumed=2))
     assert not answer.labeled

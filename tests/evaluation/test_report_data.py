@@ -138,7 +138,7 @@ def test_a_decision_that_is_no_threshold_is_called_that():
     cut = cut_of(clients([*crossed, (1, 0, 0, 1.0, 0), (1, 1, 1, 2.0, 1)]), NATIVE)
     assert cut.middle == 1.5
     assert "in 1 of 2 rounds the decision is not a threshold" in cut.note
-    assert "no threshold shows" in cut_of(clients([(0, 0, 0, 5.0, 0)]), NATIVE).note
+    assert "no threshold is visible" in cut_of(clients([(0, 0, 0, 5.0, 0)]), NATIVE).note
 
 
 def test_the_rules_own_threshold_is_exact():

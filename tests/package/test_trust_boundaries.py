@@ -221,7 +221,7 @@ NAMES = ["../up", "a/b", "/etc/x", "..", ".", "", "a\\b", "C:x", "-rf", "a\u0007
 def test_a_suites_name_cannot_leave_the_results_folder(name, tmp_path):
     (tmp_path / "s.yaml").write_text(f"name: {json.dumps(name)}")
     for suite, overrides in ((tmp_path / "s.yaml", []), ("quickstart", [f"name={json.dumps(name)}"])):
-        with pytest.raises(ConfigError, match="called like a folder"):
+        with pytest.raises(ConfigError, match="a suite's name is a folder's name"):
             load_suite(suite, overrides)
 
 

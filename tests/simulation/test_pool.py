@@ -41,7 +41,7 @@ def double(tensor):
 def train(seed):
     draw = torch.Generator().manual_seed(seed)
     model = build_model("lenet", (1, 16, 16), 3, draw)
-    data = Labeled(shared()["inputs"], shared()["labels"])
+    data = LabeledData(shared()["inputs"], shared()["labels"])
     return train_client(model, flat_parameters(model), data, LocalTraining(), draw)
 
 def matrix_product(pair):

@@ -48,6 +48,18 @@ def read_results(folder: str | Path, by: Sequence[str] = BY) -> pd.DataFrame:
     Raises:
         ResultsError: the folder holds no finished run.
         ParameterError: there is no such setting.
+
+    Example:
+        >>> import tempfile
+        >>> from fedguard.evaluation.running.runner import run_suite
+        >>> from fedguard.evaluation.suites.load import load_suite
+        >>> few = ["clients=6", "malicious=1", "rounds=1", "only=[{attack: none, defense: m_krum}]"]
+        >>> suite, _ = load_suite("quickstart", few)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = run_suite(suite, Path(folder), workers=1)
+        ...     table = read_results(folder)
+        >>> table[["attack", "defense", "seeds"]].values.tolist()
+        [['none', 'm_krum', 1]]
     """
     return metrics_frame(Store(Path(folder)), by)
 
