@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def took_part(participated: ArrayLike | None, table: NDArray[Any], what: str) -> NDArray[np.bool_]:
-    """(T, n) bool: the participation table, or everybody in every round if it is absent."""
+    """(T, n) bool: the participation table, or all clients in every round if it is absent."""
     if participated is None:
         return np.ones(table.shape, dtype=bool)
     present = np.atleast_2d(np.asarray(participated, dtype=bool))

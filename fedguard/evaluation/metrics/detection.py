@@ -30,7 +30,7 @@ def detection_metrics(
             suits methods that never label a client permanently.
         scores: (n,) or (T, n), higher = more suspicious; adds "auroc", averaged over the rounds in
             which it is defined. +Inf is allowed, NaN marks a client that was not scored.
-        participated: (T, n) bool, who took part; everybody if absent. Absent clients do not count in a
+        participated: (T, n) bool, who took part; all clients if absent. Absent clients do not count in a
             round's rates or AUROC, and are not aggregated.
         aggregated: (T, n) bool, whose update was aggregated; adds "aar".
 
@@ -51,7 +51,7 @@ def detection_metrics(
     labels = np.atleast_2d(np.asarray(suspects, dtype=bool))
     if truth.ndim != 1 or labels.shape[1:] != truth.shape:
         raise ParameterError(f"malicious has shape {truth.shape} but suspects has {np.shape(suspects)}")
-    who = participated if np.ndim(suspects) == 2 else None  # end-of-run labels concern everybody
+    who = participated if np.ndim(suspects) == 2 else None  # end-of-run labels cover all clients
     present = took_part(who, labels, "suspects")
     counts = np.array([_confusion(truth[p], row[p]) for row, p in zip(labels, present, strict=True)])
     counts = counts.reshape(-1, 4)
@@ -93,7 +93,7 @@ def active_metrics(
         suspects: (n,) or (T, n) bool, see :func:`detection_metrics`.
         active: (T, n) bool, who sent something other than its honest update.
         scores: (T, n), adds "auroc_active".
-        participated: (T, n) bool, who took part; everybody if absent.
+        participated: (T, n) bool, who took part; all clients if absent.
         aggregated: (T, n) bool, adds "aar_active": over the clients that were ever active, the mean number of
             rounds in which they were active and aggregated.
 
@@ -209,7 +209,7 @@ def fpr_by_skew(
         malicious: (n,) bool.
         suspects: (n,) or (T, n) bool, as in :func:`detection_metrics`.
         skew: (n,), see :func:`label_skew`; clients of equal skew are ordered by number.
-        participated: (T, n) bool; everybody if absent.
+        participated: (T, n) bool; all clients if absent.
         parts: how many parts; their sizes differ by at most one.
 
     Returns:

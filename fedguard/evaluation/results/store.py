@@ -203,7 +203,7 @@ class Store:
             column = wrong_column(db, table)
             if column:
                 raise ResultsError(
-                    f"{self.path} is no results file of `fedguard evaluate`: the column {column} of {table} "
+                    f"{self.path} is not a results file of `fedguard evaluate`: the column {column} of {table} "
                     "holds a value that does not belong there; use another copy of it"
                 )
             yield db

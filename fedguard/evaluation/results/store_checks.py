@@ -55,7 +55,7 @@ def wrong_file(path: Path, db: sqlite3.Connection, tables: str, version: int) ->
         return f"has version {found} of the tables, this FedGuard reads {version}; run the suite again"
     foreign = foreign_part(db, tables)
     if foreign:
-        return f"is no results file of `fedguard evaluate`: it has {foreign}; use another copy of it"
+        return f"is not a results file of `fedguard evaluate`: it has {foreign}; use another copy of it"
     damaged = damage(db)
     return f"is damaged ({damaged}); run the suite again, or use a copy" if damaged else ""
 

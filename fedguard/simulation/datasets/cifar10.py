@@ -37,7 +37,7 @@ def _read_batch(path: Path) -> Raw:
     if data.ndim != 2 or data.shape[1] != PIXELS or len(data) == 0:
         raise DataError(f"{path}: data has shape {data.shape}; (N, {PIXELS}) is expected. {REPLACE}")
     if not isinstance(labels, list) or len(labels) != len(data):
-        raise DataError(f"{path}: there is no list of {len(data)} labels. {REPLACE}")
+        raise DataError(f"{path}: `labels` is not a list of {len(data)} labels. {REPLACE}")
     if not all(isinstance(label, int) and 0 <= label <= 9 for label in labels):
         raise DataError(f"{path}: a label is not one of 0 … 9. {REPLACE}")
     return data.reshape(-1, 3, 32, 32), np.array(labels)
