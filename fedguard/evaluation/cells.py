@@ -1,4 +1,4 @@
-"""Text in CSV and Markdown tables: a spreadsheet or a browser that opens them runs none of it."""
+"""Untrusted text in CSV and Markdown tables, escaped so that spreadsheets and browsers do not run it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .terminal import plain
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What makes a spreadsheet take a cell for a formula, when it comes first.
+#: First characters that make a spreadsheet read a cell as a formula.
 FORMULA = "=+-@\t\r\n"
 _MARKDOWN = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {sign: f"\\{sign}" for sign in "\\`|*[]"}
@@ -17,9 +17,9 @@ _MARKDOWN = str.maketrans(
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell of a CSV file: text that begins like a formula gets an apostrophe in front.
+    """A cell of a CSV file; an apostrophe precedes text that begins like a formula.
 
-    Numbers stay as they are, also those that are text already ("-1.5").
+    Numbers stay as they are, including those given as text ("-1.5").
     """
     if not isinstance(value, str) or not value.startswith(tuple(FORMULA)) or _is_number(value):
         return value
@@ -27,7 +27,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A table as CSV, its headings and text by :func:`csv_cell`."""
+    """A table as CSV; headings and text pass through :func:`csv_cell`."""
     safe = frame.rename(columns=csv_cell)
     for place, kind in enumerate(safe.dtypes):
         if kind.kind not in "biufc":
@@ -36,7 +36,7 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def markdown_cell(value: Any) -> str:
-    """A cell of a Markdown table: what would end the cell, or be markup or HTML, is escaped."""
+    """A cell of a Markdown table; escapes cell borders, markup and HTML."""
     return plain(value).translate(_MARKDOWN)
 
 

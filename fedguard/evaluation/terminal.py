@@ -1,4 +1,4 @@
-"""Text from clients on an operator's terminal: ids are their own words, and must not drive it."""
+"""Untrusted text on an operator's terminal: clients choose their ids, which must not control the terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 def terminal(stderr: bool = False, piped_width: int | None = None) -> Console:
-    """Where text is printed as it is: brackets are no markup, and only what asks for it has a color.
+    """A console that prints text as it is: no markup from brackets, no automatic colors.
 
     Args:
-        stderr: print there; lines are not wrapped then.
-        piped_width: columns where it is a file or a pipe; as wide as the environment says if absent.
+        stderr: print to stderr, without wrapping lines.
+        piped_width: columns if the output is a file or a pipe; the environment's width if absent.
     """
     from rich.console import Console
 
@@ -24,13 +24,13 @@ def terminal(stderr: bool = False, piped_width: int | None = None) -> Console:
 
 
 def plain(value: object, width: int | None = None) -> str:
-    """Printable characters only, the others escaped; cut at ``width``."""
+    """The text with unprintable characters escaped, cut at ``width``."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
     return text if width is None or len(text) <= width else text[: width - 1] + "…"
 
 
 def number(value: float | None) -> str:
-    """A score in few characters; an en dash for none."""
+    """A short score; an en dash if there is none."""
     if value is None or value != value:
         return "–"
     return "∞" if value == float("inf") else f"{value:.4g}"

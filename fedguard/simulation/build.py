@@ -1,4 +1,4 @@
-"""From a cell's settings to live objects."""
+"""Building attacks and defenses from a cell's settings."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..core.deprecation import current
 from ..guard import Guard
 from .settings import AttackSpec, Cell, Defense, Settings, Spec
 
-#: The kinds of methods that are told how many clients are assumed to be malicious; attackers know.
+#: The kinds of methods that get the assumed number of malicious clients; attackers know the true one.
 TOLD = ("detectors", "stages", "aggregators")
 
 
 def build_attack(cell: Cell) -> Attack:
-    """The cell's attack. Defenses that it is given as parameters are told the cell's assumption."""
+    """The cell's attack. Defenses among its parameters get the cell's assumed number of malicious clients."""
     attack: Attack = _make("attacks", cell.attack, cell)
     return attack
 
 
 def build_guard(cell: Cell) -> Guard:
-    """The cell's defense. Methods that take ``num_malicious`` are told the cell's assumption."""
+    """The cell's defense. Methods with ``num_malicious`` get the cell's assumed number."""
     defense = cell.defense
     return Guard(
         [_make("detectors", spec, cell) for spec in defense.detector],
@@ -43,10 +43,10 @@ def build_aggregator(cell: Cell) -> Aggregator:
 
 
 def resolve_defense(defense: Defense, settings: Settings) -> Defense:
-    """The same defense with every default, and what its methods are told, spelled out.
+    """The same defense with every default and every ``num_malicious`` filled in.
 
-    Under FLCert each group is told its own share, which no single number can spell out: it stays open.
-    So it does in a suite with a grid, whose points may differ in it.
+    ``num_malicious`` stays open under FLCert, where each group gets its own share, and in a suite with a
+    grid, whose points may differ in it.
     """
     told = None if defense.flcert or getattr(settings, "grid", None) else settings.assumed_per_round
     return Defense(
@@ -60,7 +60,7 @@ def resolve_defense(defense: Defense, settings: Settings) -> Defense:
 
 
 def resolve_attack(attack: AttackSpec, settings: Settings) -> AttackSpec:
-    """The same attack with every default spelled out."""
+    """The same attack with every default filled in."""
     told = None if getattr(settings, "grid", None) else settings.assumed_per_round
     spec = _resolved("attacks", attack, told)
     return AttackSpec(name=spec.name, schedule=attack.schedule, **spec.params)
@@ -76,7 +76,7 @@ def _resolved(kind: str, spec: Spec, told: int | None) -> Spec:
 
 
 def _told(kind: str, name: str, params: dict[str, Any], told: int) -> dict[str, Any]:
-    """The parameters of a method, with what it, and those nested in it, are told about malicious clients."""
+    """The parameters of a method, with ``num_malicious`` of it and of methods nested in it."""
     cls = REGISTRIES[kind].get(name)
     params = current(cls, params)
     if _takes_number(kind, cls):
@@ -85,7 +85,7 @@ def _told(kind: str, name: str, params: dict[str, Any], told: int) -> dict[str, 
 
 
 def _spelled_out(kind: str, name: str, params: dict[str, Any], told: int | None) -> dict[str, Any]:
-    """The parameters of a method and of those nested in it, defaults and what they are told included."""
+    """The parameters of a method and of methods nested in it, with defaults and ``num_malicious``."""
     cls = REGISTRIES[kind].get(name)
     params = current(cls, params)
     known = {

@@ -1,6 +1,6 @@
-"""The loop: clients train, the adversary crafts, the guard decides, the global model moves.
+"""A simulated federation: clients train, the adversary crafts, the guard decides, the global model moves.
 
-This is the only place that knows who is malicious; the guard sees a :class:`fedguard.Round`.
+Only this file knows which clients are malicious; the guard sees a :class:`fedguard.Round`.
 """
 
 from __future__ import annotations
@@ -30,41 +30,44 @@ from ..guard import Guard
 from ..training.local import side_by_side
 from ..training.parameters import mean_of, with_statistics
 from .build import build_attack, build_guard
-from .jobs import TrainJob, test_job, train_job
+from .client_data import changes_data, evaluation_batches, poisons_data
+from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job
+from .keys import CellKey
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
-from .setup import Setup, poisoned_differ, poisons, setup_for, test_batches
+from .setup import Setup, setup_for
+from .stepwise import Stepwise
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
 
-#: Clients, at most, that are trained as one piece of work where they are trained side by side; a hundred
-#: are eight pieces of the same size, which 2, 4 or 8 workers share evenly.
+#: The most clients per piece of work if they are trained side by side. A hundred clients give eight pieces of
+#: nearly equal size, which 2, 4 or 8 workers share evenly.
 TOGETHER = 13
-#: What a round's note says when there is nobody left to ask.
+#: The note of a round in which all clients are banned.
 NOBODY = "every client is banned: the global model stays as it is"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a round did, before the new global model is measured."""
+    """The state of a round before the new global model is measured."""
 
     index: int
     asked: list[int]
     attacking: set[int]
     outcome: Outcome | None
     seconds: dict[str, float]
-    round: Round | None  # what the server received
+    round: Round | None  # as the server received it
 
 
-class Federation:
+class Federation(Stepwise):
     """One simulated federation under one attack and one defense.
 
     Args:
         cell: all settings.
         map: runs the clients' training and other independent work; in this process if absent.
-        clients: those who take part in this federation; all of the cell's if absent.
+        clients: the clients of this federation; all of the cell's if absent.
     """
 
     def __init__(self, cell: Cell, map: Map = map_in_order, clients: Sequence[int] | None = None) -> None:
@@ -83,22 +86,10 @@ class Federation:
         self._training = self.setup.training
         self._optimizer = ServerOptimizer(cell.server)
         self._server = self.setup.server(map)
-        self._settings = cell.model_dump_json()
-
-    def run(
-        self,
-        on_round: Callable[[RoundRecord], None] = lambda _: None,
-        done: Sequence[RoundRecord] = (),
-    ) -> list[RoundRecord]:
-        """Run all rounds that are not done yet; ``on_round`` is called after each."""
-        records = list(done)
-        for index in range(len(records), self.cell.rounds):
-            records.append(self.step(index))
-            on_round(records[-1])
-        return records
+        self._key = CellKey.of(cell)
 
     def state_dict(self) -> State:
-        """Everything that later rounds depend on; randomness is derived from seed and round."""
+        """Everything that later rounds depend on, except randomness, which comes from seed and round."""
         return {
             "params": self.params,
             "previous_params": self.previous_params,
@@ -110,7 +101,7 @@ class Federation:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self.params, self.previous_params = state["params"], state["previous_params"]
         self.statistics = state.get("statistics", self.statistics)
         self._names = {client: list(names) for client, names in state["names"]}
@@ -123,7 +114,7 @@ class Federation:
         return self.record(self.advance(index))
 
     def record(self, progress: Progress) -> RoundRecord:
-        """What a round did, and how good the global model is now (NaN if it is not tested)."""
+        """The record of a round, with the metrics of the new global model (NaN if it is not tested)."""
         error = loss = asr = math.nan
         if self.cell.tests_after(progress.index):
             error, loss = self._evaluate(targeted=False)
@@ -158,7 +149,7 @@ class Federation:
         return Progress(index, asked, attacking, outcome, seconds, received)
 
     def _take_statistics(self, sent: Tensor, outcome: Outcome) -> None:
-        """The weighted median of what the accepted clients sent, as a live guard takes it."""
+        """Take the weighted median of the accepted clients' statistics, as a live guard does."""
         heard = outcome.weights > 0
         if len(self.statistics) and heard.any():
             middle = weighted_median(sent.double().numpy()[heard], outcome.weights[heard])
@@ -171,15 +162,15 @@ class Federation:
 
     @property
     def clients(self) -> list[int]:
-        """Those who take part in this federation."""
+        """The clients of this federation."""
         return list(self._names)
 
     def id_of(self, client: int) -> ClientId:
-        """The id that a client goes by now."""
+        """A client's current id."""
         return self._names[client][-1]
 
     def names_of(self, client: int) -> list[ClientId]:
-        """Every id that a client has gone by."""
+        """Every id that a client has had."""
         return self._names[client]
 
     def ever_banned(self, client: int) -> bool:
@@ -187,12 +178,12 @@ class Federation:
         return any(self.guard.ledger.ever_banned(name) for name in self._names[client])
 
     def attacking(self, index: int) -> set[int]:
-        """The clients that attack in a round, if they are asked."""
+        """The clients that attack in a round if they take part."""
         members = self.cell.attack.schedule.members(self.malicious, index)
         return set(members) if index in self._attacked else set()
 
     def _let_attackers_return(self, index: int) -> None:
-        """A banned attacker comes back under a new id, if its schedule says so."""
+        """Let banned attackers come back under new ids if the schedule says so."""
         wait = self.cell.attack.schedule.rejoin_after
         for client in self._names.keys() & set(self.malicious) if wait is not None else ():
             since = self.guard.ledger[self.id_of(client)].banned_since
@@ -200,8 +191,8 @@ class Federation:
                 self._names[client].append(f"{client}.{len(self._names[client])}")
 
     def _round(self, asked: list[int], updates: Tensor, index: int, attacking: set[int]) -> Round:
-        """What the server receives."""
-        # What clients claim: their own samples; that a backdoor trains on more is its secret.
+        """The round as the server receives it."""
+        # Clients claim their own samples; a backdoor does not reveal that it trains on more.
         claims = np.array([len(self.setup.samples[c]) for c in asked], dtype=float)
         bad = np.array([client in attacking for client in asked])
         if bad.any():
@@ -217,13 +208,13 @@ class Federation:
         )
 
     def _lent(self) -> Server:
-        """What the server owns, its model with the statistics of the global one."""
+        """The server's assets, with the statistics of the global model in its model."""
         if not len(self.statistics):
             return self._server
         return dataclasses.replace(self._server, model=with_statistics(self.setup.model, self.statistics))
 
     def _train(self, asked: list[int], attacking: set[int], index: int) -> tuple[Tensor, Tensor]:
-        """(n, d) updates and (n, s) statistics of those who are asked."""
+        """(n, d) updates and (n, s) statistics of the round's participants."""
         start, statistics = self.params.numpy(), self.statistics.numpy()
         before = self.previous_params.numpy() if self._adjusts else None
         jobs: list[TrainJob] = []
@@ -233,7 +224,7 @@ class Federation:
             for part in np.array_split(some, pieces) if some else ():
                 clients = tuple(part.tolist())
                 back = before if attacks else None
-                jobs.append((self._settings, clients, index, start, statistics, attacks, back))
+                jobs.append((self._key, clients, index, start, statistics, attacks, back))
         updates, own = torch.empty(len(asked), len(start)), torch.empty(len(asked), len(statistics))
         place = {client: i for i, client in enumerate(asked)}
         for job, (moved, seen) in zip(jobs, self._map(train_job, jobs), strict=True):
@@ -242,16 +233,16 @@ class Federation:
         return updates, own
 
     def _active(self, asked: list[int], attacking: set[int], trained: Tensor, sent: Tensor) -> set[int]:
-        """The attackers that sent something else than their honest update.
+        """The attackers that sent something other than their honest update.
 
-        Label flips of a class that a client does not have, for example, change nothing.
+        For example, flipping the labels of a class that a client does not have changes nothing.
         """
         if self._adjusts:
             return attacking
         place = {client: i for i, client in enumerate(asked)}
         changed = {c for c in attacking if not same_bits(trained[place[c]], sent[place[c]])}
-        if poisons(self.attack):
-            changed |= {client for client in attacking if poisoned_differ(self._settings, client)}
+        if poisons_data(type(self.attack)):
+            changed |= {client for client in attacking if changes_data(self._key, client)}
         return changed
 
     @property
@@ -259,13 +250,14 @@ class Federation:
         return type(self.attack).adjust is not Attack.adjust
 
     def _together(self, attacking: bool) -> int:
-        """How many clients are one piece of work: several if their model is trained side by side."""
-        alone = attacking and (self._adjusts or poisons(self.attack))  # to poison data may take long
+        """How many clients form one piece of work: several if they can be trained side by side."""
+        # Poisoning data may take long, and adjusted training differs from client to client.
+        alone = attacking and (self._adjusts or poisons_data(type(self.attack)))
         inputs = self.setup.dataset.training_set.inputs
         return TOGETHER if not alone and side_by_side(self.setup.model, inputs, self._training) else 1
 
     def _craft(self, asked: list[int], attacking: set[int], updates: Tensor, index: int) -> Tensor:
-        """Replace the attackers' updates by what the adversary sends."""
+        """Replace the attackers' updates with what the adversary sends."""
         bad = torch.tensor([client in attacking for client in asked])
         if not bad.any():
             return updates
@@ -291,7 +283,7 @@ class Federation:
         return sent(crafted)
 
     def _view(self, updates: Tensor, bad: Tensor, index: int, received: Received) -> UpdateView:
-        """What the attack may look at, exactly as far as it declares."""
+        """What the attack may see, exactly as it declares."""
         know = self.attack.knowledge
         return UpdateView(
             index=index,
@@ -310,10 +302,10 @@ class Federation:
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""
-        parts = test_batches(self._settings, targeted)
+        parts = evaluation_batches(self._key, targeted)
         model = self.params.numpy(), self.statistics.numpy()
-        jobs = [(self._settings, targeted, k, *model) for k in range(len(parts))]
-        return mean_of(self._map(test_job, jobs), sum(len(part.labels) for part in parts))
+        jobs: list[EvaluationJob] = [(self._key, targeted, k, *model) for k in range(len(parts))]
+        return mean_of(self._map(evaluate_batch, jobs), sum(len(part.labels) for part in parts))
 
     def _row(self, client: int, i: int | None, progress: Progress) -> ClientRow:
         outcome, index = progress.outcome, progress.index

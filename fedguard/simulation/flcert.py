@@ -1,9 +1,9 @@
-"""FLCert: an ensemble of global models, each trained by its own group of clients, that vote."""
+"""FLCert: a voting ensemble of global models, each trained by its own group of clients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,17 @@ from ..core.seeds import numpy_generator
 from ..core.state import State
 from ..guard import Guard
 from ..training.parameters import predict, with_statistics
+from .client_data import evaluation_batches
 from .federation import NOBODY, Federation, Map
+from .keys import CellKey
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
-from .setup import cell_of, setup_of, test_batches
+from .setup import setup_of
+from .stepwise import Stepwise
 
 
 def groups_of(settings: FLCertSettings, clients: int, seed: int) -> list[list[int]]:
-    """The clients of each group: dealt at random in equal shares, or drawn for each group afresh."""
+    """The clients of each group: a random partition into equal parts, or an independent draw per group."""
     draw = numpy_generator(seed, "flcert groups")
     if settings.mode == "disjoint":
         parts = np.array_split(draw.permutation(clients), settings.groups)
@@ -33,15 +36,15 @@ def groups_of(settings: FLCertSettings, clients: int, seed: int) -> list[list[in
 
 
 def count_votes(predictions: Tensor, classes: int) -> Tensor:
-    """(samples, classes) how many of the models say each label; predictions are (models, samples)."""
+    """(samples, classes) how many models predict each label, from (models, samples) predictions."""
     return F.one_hot(predictions, classes).sum(0)
 
 
 def certified(votes: Tensor, labels: Tensor) -> Tensor:
-    """(samples,) how many malicious clients cannot change a right answer; −1 where the answer is wrong.
+    """⌊(N_y − max_{z≠y} (N_z + 1[z < y])) / 2⌋: how many malicious clients a prediction withstands.
 
-    ⌊(N_y − max_{z≠y} (N_z + 1[z < y])) / 2⌋ for disjoint groups: one malicious client controls the vote of
-    one model at most. Ties go to the smaller label.
+    Holds for disjoint groups, where a malicious client controls the vote of at most one model. Ties go to
+    the smaller label. (samples,); −1 where the prediction is wrong.
 
     Source: Cao et al., FLCert, IEEE TIFS 2022, Theorem 1.
     """
@@ -52,12 +55,12 @@ def certified(votes: Tensor, labels: Tensor) -> Tensor:
     return torch.where(votes.argmax(1) == labels, level, -1)
 
 
-class FLCert:
-    """N federations side by side; the test set is labeled by majority vote, ties to the smaller label.
+class FLCert(Stepwise):
+    """argmax_z of the votes of N federations for label z, with ties going to the smaller label.
 
-    Each group has its own guard, told the group's share of the assumed attackers. The attacker sees one
-    group at a time. Reports the certified accuracy: the share of test samples that as many malicious
-    clients as assumed cannot make wrong (disjoint groups).
+    Each group has its own guard, which gets the group's share of the assumed attackers. The attacker sees
+    one group at a time. With disjoint groups it reports the certified accuracy: the share of test samples
+    that the assumed number of malicious clients cannot make wrong.
 
     Args:
         cell: all settings, with ``defense.flcert``.
@@ -73,40 +76,28 @@ class FLCert:
         groups = groups_of(settings, cell.clients, cell.seed)
         self.members = [Federation(cell, map, group) for group in groups if group]
         self._map = map
-        self._json = cell.model_dump_json()
+        self._key = CellKey.of(cell)
 
     @property
     def guard(self) -> Guard:
-        """The first group's; all are built alike."""
+        """The first group's guard; all are built alike."""
         return self.members[0].guard
 
     def ever_banned(self, client: int) -> bool:
         """Whether any group has banned the client."""
         return any(part.ever_banned(client) for part in self.members if client in part.clients)
 
-    def run(
-        self,
-        on_round: Callable[[RoundRecord], None] = lambda _: None,
-        done: Sequence[RoundRecord] = (),
-    ) -> list[RoundRecord]:
-        """Run all rounds that are not done yet; ``on_round`` is called after each."""
-        records = list(done)
-        for index in range(len(records), self.cell.rounds):
-            records.append(self.step(index))
-            on_round(records[-1])
-        return records
-
     def state_dict(self) -> State:
         """The state of every group."""
         return {"members": [part.state_dict() for part in self.members]}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         for part, own in zip(self.members, state["members"], strict=True):
             part.load_state_dict(own)
 
     def step(self, index: int) -> RoundRecord:
-        """One round of every group."""
+        """Run one round of every group."""
         done = [part.advance(index) for part in self.members]
         rows = [part.rows(progress) for part, progress in zip(self.members, done, strict=True)]
         seconds: dict[str, float] = {}
@@ -131,11 +122,11 @@ class FLCert:
         return [merge(client, rows, self.members[0].malicious) for client, rows in by_client.items()]
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
-        """Accuracy (or attack success) of the vote, and the share that is certified; NaN without samples."""
-        parts = test_batches(self._json, targeted)
+        """Accuracy (or attack success) of the vote, and the certified share; NaN without samples."""
+        parts = evaluation_batches(self._key, targeted)
         params = np.stack([part.params.numpy() for part in self.members])
         statistics = np.stack([part.statistics.numpy() for part in self.members])
-        jobs = [(self._json, targeted, k, params, statistics) for k in range(len(parts))]
+        jobs = [(self._key, targeted, k, params, statistics) for k in range(len(parts))]
         counts = self._map(vote_job, jobs)
         total = sum(len(part.labels) for part in parts)
         if total == 0:
@@ -145,7 +136,7 @@ class FLCert:
 
 
 def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> ClientRow:
-    """One row from those of all groups of a client: worst score, any suspicion, mean weight."""
+    """One row from a client's rows in all groups: worst score, any suspicion, mean weight."""
     if not rows:
         return ClientRow(
             client, str(client), client in malicious, False, False, math.nan, False, 0.0, False, "in no group"
@@ -163,16 +154,16 @@ def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> C
 
 
 def vote_job(job: VoteJob) -> tuple[int, int]:
-    """One batch: how many samples the vote gets right, and for how many that is certified."""
-    settings, targeted, k, params, statistics = job
-    cell, setup, data = cell_of(settings), setup_of(settings), test_batches(settings, targeted)[k]
+    """One batch: the number of samples that the vote gets right, and the number certified."""
+    key, targeted, k, params, statistics = job
+    setup, data = setup_of(key), evaluation_batches(key, targeted)[k]
     models = [with_statistics(setup.model, torch.from_numpy(row.copy())) for row in statistics]
     pairs = zip(models, params, strict=True)
     logits = [predict(model, torch.from_numpy(row.copy()), data.inputs) for model, row in pairs]
     votes = count_votes(torch.stack(logits).argmax(2), setup.dataset.num_classes)
     level = certified(votes, data.labels)
-    return int((level >= 0).sum()), int((level >= cell.assumed).sum())
+    return int((level >= 0).sum()), int((level >= key.cell.assumed).sum())
 
 
-#: (cell as JSON, targeted, batch, (N, d) parameters, (N, s) statistics)
-VoteJob = tuple[str, bool, int, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
+#: (cell, targeted, batch, (N, d) parameters, (N, s) statistics)
+VoteJob = tuple[CellKey, bool, int, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]

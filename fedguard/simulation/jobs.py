@@ -1,4 +1,4 @@
-"""The pieces of work that a federation gives to workers: local training, and testing."""
+"""The work that a federation sends to workers: local training and evaluation."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from ..core.seeds import generator
 from ..training.local import Trained, trained
 from ..training.parameters import with_statistics, wrong_and_loss
 from .build import build_attack
-from .setup import cell_of, setup_of, test_batches, training_data
+from .client_data import evaluation_batches, training_data
+from .keys import CellKey
+from .setup import setup_of
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
-#: (cell as JSON, clients, round, (d,) start, (s,) statistics, attacking, (d,) the model before or None)
-TrainJob: TypeAlias = "tuple[str, tuple[int, ...], int, _Array, _Array, bool, _Array | None]"
+#: (cell, clients, round, (d,) start, (s,) statistics, attacking, (d,) the model before or None)
+TrainJob: TypeAlias = "tuple[CellKey, tuple[int, ...], int, _Array, _Array, bool, _Array | None]"
+#: (cell, targeted, batch, (d,) parameters, (s,) statistics)
+EvaluationJob: TypeAlias = "tuple[CellKey, bool, int, _Array, _Array]"
 
 
 def train_job(job: TrainJob) -> tuple[_Array, _Array]:
-    """The local training of some clients, all attacking or none → (clients, d) updates, (clients, s)."""
-    settings, clients, index, start, statistics, attacking, before = job
-    cell, setup = cell_of(settings), setup_of(settings)
+    """Local training of clients, all attacking or none → (clients, d) updates, (clients, s) statistics."""
+    key, clients, index, start, statistics, attacking, before = job
+    cell, setup = key.cell, setup_of(key)
     params = torch.from_numpy(start.copy())
     model = with_statistics(setup.model, torch.from_numpy(statistics.copy()))
     training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
-    data = [training_data(settings, client, attacking) for client in clients]
+    data = [training_data(key, client, attacking) for client in clients]
     draws = [generator(cell.seed, "batches", index, client) for client in clients]
     if before is None:
         return _stacked(trained(model, params, data, training, draws))
@@ -47,8 +51,8 @@ def _stacked(clients: Sequence[Trained]) -> tuple[_Array, _Array]:
     return torch.stack(updates).numpy(), torch.stack(statistics).numpy()
 
 
-def test_job(job: tuple[str, bool, int, _Array, _Array]) -> tuple[int, float]:
-    """One batch of the test set: (cell as JSON, targeted, batch, (d,), (s,)) → wrong, summed loss."""
-    settings, targeted, k, params, statistics = job
-    model = with_statistics(setup_of(settings).model, torch.from_numpy(statistics.copy()))
-    return wrong_and_loss(model, torch.from_numpy(params.copy()), test_batches(settings, targeted)[k])
+def evaluate_batch(job: EvaluationJob) -> tuple[int, float]:
+    """One batch of the test set → the number of wrong predictions, and the summed loss."""
+    key, targeted, k, params, statistics = job
+    model = with_statistics(setup_of(key).model, torch.from_numpy(statistics.copy()))
+    return wrong_and_loss(model, torch.from_numpy(params.copy()), evaluation_batches(key, targeted)[k])

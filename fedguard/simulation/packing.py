@@ -1,8 +1,8 @@
-"""Python objects as bytes for worker processes; tensors travel as plain arrays.
+"""Python objects as bytes for worker processes; tensors are sent as plain arrays.
 
-torch's own way moves every tensor through shared memory, with a file descriptor each, until the limit of
-open files or a container's small ``/dev/shm`` is reached; a view takes its whole storage along.
-Only between our own processes: these bytes are pickles.
+torch's own pickling moves every tensor through shared memory with its own file descriptor, which reaches
+the limit of open files or fills a container's small ``/dev/shm``. It also sends a view's whole storage.
+The bytes are pickles: use them only between FedGuard's own processes.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: As torch's allocator has it: vector instructions may round differently on other addresses.
+#: The alignment of torch's allocator; at other addresses vector instructions may round differently.
 ALIGNMENT = 64
 
 
 def pack(value: Any, buffers: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
-    """Pickle; with ``buffers``, the memory of arrays and tensors is handed to it instead."""
+    """Pickle a value; ``buffers``, if given, receives the memory of arrays and tensors."""
     stream = io.BytesIO()
     _Pickler(stream, protocol=5, buffer_callback=buffers).dump(value)
     return stream.getvalue()
 
 
 def unpack(data: bytes) -> Any:
-    """The object that :func:`pack` took."""
+    """The object that was given to :func:`pack`."""
     return pickle.loads(data)  # noqa: S301 - written by our own process
 
 
 class Mapped(NamedTuple):
-    """An object with the memory of its arrays in a file, which any number of processes map.
+    """An object whose arrays' memory is in a file, which any number of processes can map.
 
     Attributes:
         data: the object without that memory.
@@ -55,7 +55,7 @@ class Mapped(NamedTuple):
         data = pack(value, buffers.append)
         spans = []
         with path.open("wb") as file:
-            file.write(bytes(1))  # an empty file could not be mapped
+            file.write(bytes(1))  # an empty file cannot be mapped
             for buffer in buffers:
                 file.write(bytes(-file.tell() % ALIGNMENT))
                 spans.append((file.tell(), buffer.raw().nbytes))
@@ -63,7 +63,7 @@ class Mapped(NamedTuple):
         return cls(data, tuple(spans), path)
 
     def read(self) -> Any:
-        """The object; what is written to its arrays stays in this process."""
+        """The object; writes to its arrays stay in this process."""
         with self.path.open("rb") as file:
             memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         parts = [memory[start : start + length] for start, length in self.spans]
@@ -73,7 +73,7 @@ class Mapped(NamedTuple):
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is Tensor and not value.requires_grad:
-            with contextlib.suppress(TypeError, RuntimeError):  # a type or layout that NumPy lacks
+            with contextlib.suppress(TypeError, RuntimeError):  # a type or layout that NumPy does not support
                 return _tensor, (value.numpy(),)
         return NotImplemented
 

@@ -1,4 +1,4 @@
-"""A pool of worker processes for independent, coarse pieces of work (one client's training, say).
+"""A pool of worker processes for independent, coarse pieces of work, such as one client's training.
 
 Results do not depend on the number of workers: every piece runs on one thread, in a worker or here.
 """
@@ -34,16 +34,16 @@ _DIED = (
 )
 _SHARED: ContextVar[Mapping[str, Any]] = ContextVar("shared", default={})  # noqa: B039 - never mutated
 _SCRATCH: ContextVar[Path | None] = ContextVar("scratch", default=None)
-_FAILURES: list[Exception] = []  # of this worker's start
+_FAILURES: list[Exception] = []  # from this worker's start
 
 
 def shared() -> Mapping[str, Any]:
-    """What the pool that runs the current piece of work was given as ``shared``; read only."""
+    """The ``shared`` data of the pool that runs the current piece of work; read only."""
     return _SHARED.get()
 
 
 def scratch() -> Path | None:
-    """In a worker: a folder that all workers of the pool see and that goes with it; None elsewhere."""
+    """In a worker: a folder shared by the pool's workers and deleted with the pool; None elsewhere."""
     return _SCRATCH.get()
 
 
@@ -53,17 +53,16 @@ class Workers:
         with Workers(4, shared={"start": start}) as workers:
             updates = workers.map(train, clients)  # train reads shared()["start"]
 
-    Workers are started afresh (spawned), once for all calls of ``map``, and end with the pool or with this
-    process. Functions must be importable, and a script that starts workers needs
-    ``if __name__ == "__main__":``. Sent to a worker itself, the object runs its work there, one piece
-    after the other.
+    Workers are spawned once for all calls of ``map``, and end with the pool or with this process. Functions
+    must be importable, and a script that starts workers needs ``if __name__ == "__main__":``. A pool that is
+    sent to a worker runs its work there sequentially.
 
     Args:
         count: processes; 0 and 1 run everything in this process.
-        shared: data for all pieces of work, found by :func:`shared`. Arrays and tensors in it are kept
-            once for all workers.
+        shared: data for all pieces of work, returned by :func:`shared`. Its arrays and tensors are in
+            memory once for all workers.
         initializer: called once in every worker (or here) before its first piece of work.
-        initargs: its arguments; queues and locks may be among them, large tensors belong into ``shared``.
+        initargs: its arguments; they may include queues and locks; put large tensors into ``shared``.
 
     Raises:
         ParameterError: a negative count.
@@ -108,7 +107,7 @@ class Workers:
     def _end(self, at_once: bool) -> None:
         if self._executor is not None:
             processes = list(self._executor._processes.values())
-            if at_once:  # do not wait for work that nobody wants any more
+            if at_once:  # do not wait for abandoned work
                 for process in processes:
                     process.kill()  # workers leave SIGTERM to this process
             self._executor.shutdown(wait=True, cancel_futures=True)
@@ -120,7 +119,7 @@ class Workers:
             self._folder = None
 
     def _share(self) -> Mapped:
-        """Write what is shared to a folder that goes with the pool."""
+        """Write the shared data to a folder that is deleted with the pool."""
         place = tempfile.gettempdir()
         try:
             self._folder = tempfile.TemporaryDirectory(prefix="fedguard-")
@@ -132,7 +131,7 @@ class Workers:
             raise ResultsError(f"cannot share data with workers in {where}: {why(error)}") from None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """``[function(item) for item in items]``; the first error is raised as it was.
+        """``[function(item) for item in items]``; raises the first error unchanged.
 
         Raises:
             FedGuardError: a worker died.
@@ -142,7 +141,7 @@ class Workers:
         return list(self.imap(function, items))
 
     def imap(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """The same, one result after the other as soon as it and those before it are there."""
+        """Yield the results of :meth:`map` in order, each as soon as it is available."""
         if self.count <= 1:
             for item in items:
                 yield self.here(function, item)
@@ -162,7 +161,7 @@ class Workers:
                 future.cancel()
 
     def unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
-        """The same with the position of each item, as soon as it is there.
+        """Yield (position of the item, result) in order of completion.
 
         Raises:
             FedGuardError: a worker died.
@@ -203,7 +202,7 @@ class Workers:
 
 
 class _Lazy:
-    """Arrives in the worker as the packed bytes of its value; packed only when a worker is free."""
+    """Packs its value only when a worker is free; arrives there as bytes."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -213,7 +212,7 @@ class _Lazy:
 
 
 def _start(mapped: Mapped, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """Prepare a worker. An error must not kill it, which would hide the error: it is raised later."""
+    """Prepare a worker. Errors are raised later: raised here, they would kill the worker and be hidden."""
     leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stay_single_threaded()
@@ -246,7 +245,7 @@ def _call(payload: Any) -> bytes:
 
 
 def _survives_pickling(error: Exception) -> bool:
-    """Whether the parent will be able to read this error: one that it cannot read breaks the pool."""
+    """Whether the parent can unpickle this error; an error that it cannot unpickle breaks the pool."""
     try:
         return type(pickle.loads(pickle.dumps(error))) is type(error)  # noqa: S301 - our own
     except Exception:

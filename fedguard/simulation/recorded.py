@@ -1,4 +1,4 @@
-"""Simulated federations into recordings, and recordings in the place of a federation."""
+"""Recording simulated federations, and watching recordings in their place."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .records import ClientRow, RoundRecord
 from .settings import Cell
 from .setup import setup_for
 
-#: A recorded simulation has no more settings than this: so many layers, say, cost little.
+#: The most settings of a recorded simulation.
 MAX_SETTINGS = 10_000
-#: What the data set, the partition and the model of a recording are called that no suite made.
+#: The name of data set, partition and model if a recording does not come from a simulation.
 LIVE = "recorded"
 
 
@@ -33,9 +33,9 @@ class FederationRecorder(Recorder):
     """Records a simulated federation, with its settings and the truth about its clients.
 
     Args:
-        folder: where to.
+        folder: the folder of the recording.
         federation: the federation; attach the recorder to its guard.
-        code: which code runs it.
+        code: the version of the code that runs it.
     """
 
     def __init__(self, folder: Path, federation: Federation, code: str = "") -> None:
@@ -48,7 +48,7 @@ class FederationRecorder(Recorder):
         super().__init__(folder, about=about, rewind=True)
 
     def remarks(self, round: Round, outcome: Outcome) -> Mapping[str, Any]:
-        """Which client of the federation each one is, and who attacks in this round."""
+        """The clients' numbers in the federation, and which of them attack in this round."""
         numbers = {self._federation.id_of(client): client for client in self._federation.clients}
         clients = [numbers[name] for name in round.client_ids]
         attacking = self._federation.attacking(round.index)
@@ -57,11 +57,11 @@ class FederationRecorder(Recorder):
 
 @contextlib.contextmanager
 def recording_to(folder: Path | None, federation: object, code: str = "") -> Iterator[None]:
-    """Record what a federation does in the block; nothing without a folder.
+    """Record what a federation does in the block; without a folder, record nothing.
 
     Raises:
         ResultsError: the folder cannot be recorded to.
-        ParameterError: it is no single federation with one guard (FLCert, a recording), or its model has
+        ParameterError: it is not a federation with one guard (FLCert, a recording), or its model has
             BatchNorm statistics.
     """
     if folder is None:
@@ -73,8 +73,8 @@ def recording_to(folder: Path | None, federation: object, code: str = "") -> Ite
         )
     if len(federation.statistics):
         raise ParameterError(
-            "a recording has no place for BatchNorm statistics, so methods that evaluate the model would see "
-            "another one in a replay; use a model without them (resnet20 with norm: group)"
+            "recordings do not store BatchNorm statistics, so methods that evaluate the model would see "
+            "another model in a replay; use a model without them (resnet20 with norm: group)"
         )
     with FederationRecorder(folder, federation, code) as recorder:
         federation.guard.observers = (*federation.guard.observers, recorder)
@@ -82,10 +82,10 @@ def recording_to(folder: Path | None, federation: object, code: str = "") -> Ite
 
 
 def cell_of(recording: Recording) -> Cell | None:
-    """The settings of the federation that was recorded; None if it was no simulation.
+    """The settings of the recorded federation; None if it was not a simulation.
 
     Raises:
-        ResultsError: they are those of another version, or no settings.
+        ResultsError: they are of another version, or not valid.
     """
     settings = recording.index.about.get("cell")
     if settings is None:
@@ -108,20 +108,20 @@ def _values_in(value: Any) -> int:
 
 
 def server_of(recording: Recording, map: Map = map_in_order) -> Server | None:
-    """What the server of a recorded simulation had, built again; None if it was no simulation."""
+    """The server of a recorded simulation, rebuilt; None if it was not a simulation."""
     cell = cell_of(recording)
     return None if cell is None else setup_for(cell).server(map)
 
 
 class Roster:
-    """Everybody in a recording, numbered: as in the simulation, or in the order of appearance.
+    """The clients of a recording, numbered as in the simulation or in order of appearance.
 
     Attributes:
-        names: number → every id that the client has gone by.
-        malicious: the numbers of the malicious clients; None if nobody knows.
+        names: number → every id that the client has had.
+        malicious: the numbers of the malicious clients; None if unknown.
 
     Raises:
-        ResultsError: the recording names clients that there are not.
+        ResultsError: the recording names clients that do not exist.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -129,7 +129,7 @@ class Roster:
         cell = cell_of(recording)
         self.names: dict[int, list[ClientId]] = {}
         if cell is not None:
-            setup_for(cell)  # refuses more clients than there are samples, before they are listed
+            setup_for(cell)  # refuses more clients than samples before listing them
             self.names = {client: [client] for client in range(cell.clients)}
         numbers: dict[str, int] = {str(client): client for client in self.names}
         for position in range(len(recording)):
@@ -139,7 +139,7 @@ class Roster:
             for name, number in zip(ids, given, strict=True):
                 if cell is not None and number is not None and number >= cell.clients:
                     raise ResultsError(
-                        f"{recording.folder}: a round has client {number}, of only {cell.clients}"
+                        f"{recording.folder}: a round has client {number}, but there are only {cell.clients}"
                     )
                 if str(name) not in numbers:
                     numbers[str(name)] = len(self.names) if number is None else number
@@ -148,29 +148,31 @@ class Roster:
         self.malicious: set[int] | None = None
         if known is not None:
             if not isinstance(known, list) or any(type(k) is not int or k not in self.names for k in known):
-                raise ResultsError(f"{recording.folder}: about.malicious is no list of its clients' numbers")
+                raise ResultsError(
+                    f"{recording.folder}: about.malicious is not a list of its clients' numbers"
+                )
             self.malicious = set(known)
 
     def number(self, name: ClientId) -> int:
-        """The client that goes by an id."""
+        """The number of the client with an id."""
         return self._numbers[str(name)]
 
     def is_malicious(self, client: int) -> bool | None:
-        """Whether a client is malicious; None if nobody knows."""
+        """Whether a client is malicious; None if unknown."""
         return None if self.malicious is None else client in self.malicious
 
 
 class RecordedFederation:
-    """A recording in the place of an undefended federation: defenses can watch it (see ``Shadow``).
+    """A recording that defenses watch like an undefended federation (see ``Shadow``).
 
-    They see what the detectors saw when it was recorded: clients that were banned then are not there.
+    Defenses see what the recorded detectors saw, without the clients that were banned then.
 
     Args:
         cell: the settings, with the recording's folder.
         map: runs independent work.
-        recording: the recording, where it is open already.
-        server: what the server has; what the recorded simulation's had if absent.
-        banned: show clients that were banned when it was recorded.
+        recording: the recording if it is already open.
+        server: the server; the recorded simulation's if absent.
+        banned: also show clients that were banned during the recording.
 
     Raises:
         ResultsError: the recording is damaged.
@@ -199,7 +201,7 @@ class RecordedFederation:
         return Progress(recorded.round.index, asked, attacking, None, {"training": 0.0}, round)
 
     def record(self, progress: Progress) -> RoundRecord:
-        """What is known of the round; the accuracy of the models is not recorded."""
+        """The record of the round, without the models' accuracy, which is not recorded."""
         nan = math.nan
         return RoundRecord(progress.index, self.rows(progress), nan, nan, nan, "", {}, progress.seconds)
 
@@ -209,15 +211,15 @@ class RecordedFederation:
         return [self._row(client, position.get(client), progress) for client in self.roster.names]
 
     def names_of(self, client: int) -> list[ClientId]:
-        """Every id that a client has gone by."""
+        """Every id that a client has had."""
         return self.roster.names[client]
 
     def state_dict(self) -> State:
-        """Nothing: the recording stays as it is."""
+        """Empty: a recording does not change."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Nothing to go back to."""
+        """Do nothing: a recording does not change."""
 
     def _row(self, client: int, i: int | None, progress: Progress) -> ClientRow:
         outcome, round = progress.outcome, progress.round

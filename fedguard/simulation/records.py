@@ -1,4 +1,4 @@
-"""What is kept of a round."""
+"""Records of rounds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ class ClientRow(NamedTuple):
     """One client in one round.
 
     Attributes:
-        client: which client of the federation.
-        id: the id it goes by; another one after a banned attacker has come back.
-        malicious: whether it is one of the malicious clients; None if nobody knows (a live recording).
-        attacking: whether it attacked in this round: its schedule did not let it wait, and it sent something
-            else than its honest update.
+        client: the client's number in the federation.
+        id: its current id; a banned attacker that comes back has a new one.
+        malicious: whether it is one of the malicious clients; None if unknown (a live recording).
+        attacking: whether it attacked in this round: its schedule said so, and its update was not the
+            honest one.
         participated: whether it was asked.
-        score: what the guard's detectors said, NaN if nothing.
-        suspect: whether it was called malicious in this round.
-        weight: what it was allowed to contribute.
-        banned: whether a ban is in force from this round on.
-        reason: why.
+        score: the score of the guard's detectors; NaN if it was not scored.
+        suspect: whether it was a suspect in this round.
+        weight: its weight in the aggregate.
+        banned: whether it is banned from this round on.
+        reason: the reason for the verdict.
     """
 
     client: int
@@ -37,7 +37,7 @@ class ClientRow(NamedTuple):
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in one round.
+    """The record of one round.
 
     Attributes:
         index: the round.
@@ -45,7 +45,7 @@ class RoundRecord:
         tacc: accuracy of the new global model on the test set.
         loss: its mean cross-entropy there.
         asr: attack success rate; NaN if the attack has no target.
-        note: what is worth saying, for example that everybody was excluded.
+        note: a remark, for example that all clients were excluded.
         info: numbers that detectors report, by detector.
         seconds: wall time of training, each detector, the policy and the aggregator.
     """

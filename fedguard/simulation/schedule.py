@@ -1,4 +1,4 @@
-"""When an attack takes place, and who takes part in it."""
+"""When an attack takes place, and which clients take part in it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .base import Model
 
 
 class Schedule(Model):
-    """When the malicious clients attack; in other rounds they train and send like everybody else.
+    """When the malicious clients attack; in other rounds they behave honestly.
 
     Attributes:
         start: the first round of the attack.
-        until: the first round without it; None goes on to the end.
-        every: attack in every so many rounds, from ``start`` on.
+        until: the first round after the attack; None attacks until the end.
+        every: attack every so many rounds, from ``start`` on.
         fraction: attack in this share of those rounds, chosen at random (Fang et al. 2020, Fig. 5c).
         initial: how many of the malicious clients attack at first; None means all of them.
-        grow_every: one more joins after every so many rounds; None keeps the set as it is.
-        rejoin_after: a malicious client that is banned comes back under a new id after so many rounds;
-            None keeps it out.
+        grow_every: one more joins after every so many rounds; None keeps the number.
+        rejoin_after: a banned malicious client comes back under a new id after so many rounds; None keeps
+            it out.
     """
 
     start: int = Field(0, ge=0)
@@ -49,7 +49,7 @@ class Schedule(Model):
         return sorted(planned[i] for i in order[:count])
 
     def members(self, malicious: Sequence[int], index: int) -> list[int]:
-        """Those of the malicious clients (in the order in which they are compromised) who attack by now."""
+        """The malicious clients, given in the order in which they are compromised, that attack by now."""
         if self.initial is None:
             return list(malicious)
         grown = 0 if self.grow_every is None else max(0, index - self.start) // self.grow_every

@@ -17,10 +17,10 @@ class ServerOptimizer:
     - adagrad: v ← v + Δ², adam: v ← β₂ v + (1 − β₂) Δ², yogi: v ← v − (1 − β₂) Δ² sign(v − Δ²), each with
       m ← β₁ m + (1 − β₁) Δ (adagrad: m = Δ) and w ← w + η m / (√v + τ). v starts at τ².
 
-    Nothing moves or is remembered when the aggregate is exactly zero: then nobody was let through.
+    Neither the model nor the momenta change if the aggregate is exactly zero: no client was accepted then.
 
     Args:
-        settings: η, β₁, β₂, τ and which of them.
+        settings: the optimizer, η, β₁, β₂ and τ.
 
     Source: Reddi et al., Adaptive Federated Optimization, ICLR 2021, Algorithm 2; momentum: Hsu et al., 2019.
     """
@@ -55,10 +55,10 @@ class ServerOptimizer:
         return before - rest * square * (before - square).sign()
 
     def state_dict(self) -> State:
-        """Both momenta, as far as there are any."""
+        """Those momenta that exist."""
         parts = {"momentum": self._momentum, "square": self._square}
         return {name: part.clone() for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self._momentum, self._square = state.get("momentum"), state.get("square")

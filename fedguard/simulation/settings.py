@@ -12,8 +12,8 @@ from ..judging.too_few import OnTooFew
 from .base import Model
 from .schedule import Schedule
 
-#: The most clients and rounds of a federation, and the most of anything else that is counted: what is larger
-#: is a slip or an attack, and would be found out after hours.
+#: The most clients and rounds of a federation, and the most of any other count. Larger values are
+#: mistakes or attacks, which would otherwise show only after hours.
 MAX_CLIENTS, MAX_ROUNDS, MAX_COUNT = 100_000, 1_000_000, 10**9
 
 
@@ -22,14 +22,14 @@ def _spec(value: Any) -> Any:
 
 
 class Spec(Model):
-    """A method or a part of the set-up by name, with its parameters beside the name."""
+    """A method or a part of the federation by name, with its parameters beside the name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
 
     @property
     def params(self) -> dict[str, Any]:
-        """Everything but the name."""
+        """All values except the name."""
         return dict(self.__pydantic_extra__ or {})
 
 
@@ -37,7 +37,7 @@ class AttackSpec(Spec):
     """An attack by name, with its parameters and its schedule beside the name.
 
     Attributes:
-        schedule: when it takes place, and who takes part; always, and all malicious clients, if absent.
+        schedule: when it takes place, and which malicious clients take part; always and all if absent.
     """
 
     schedule: Schedule = Schedule()
@@ -48,24 +48,24 @@ ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec)]
 
 
 def _specs(value: Any) -> Any:
-    """One detector or several: always a list."""
+    """One detector or several, as a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 class Defense(Model):
-    """What stands between the clients and the global model.
+    """The defense between the clients and the global model.
 
     Attributes:
         detector: one detector, a list of them, or nothing.
-        policy: what follows from the scores; "exclude" if there is a detector, "observe" if not.
-        stages: what happens to updates before the aggregator and to the aggregate after it, in order.
+        policy: how scores become decisions; by default "exclude" with a detector, else "observe".
+        stages: transformations of the updates before the aggregator and of the aggregate after it, in order.
         aggregator: the aggregation rule.
-        on_too_few: what happens if fewer clients are left than a method needs: "keep_global", "mean",
+        on_too_few: what to do if fewer clients are left than a method needs: "keep_global", "mean",
             "median" or "error", see :class:`fedguard.Guard`.
-        flcert: train several global models on groups of clients, and let them vote; each group has a
-            guard of its own.
+        flcert: train several global models on groups of clients, and let them vote; each group has its
+            own guard.
     """
 
     detector: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
@@ -77,12 +77,12 @@ class Defense(Model):
 
 
 class FLCertSettings(Model):
-    """FLCert: several global models, each trained by a group of clients; predictions by majority vote.
+    """FLCert: several global models, each trained by a group of clients, predict by majority vote.
 
     Attributes:
         groups: how many global models, N.
-        mode: "disjoint" deals the clients to N groups (FLCert-D); "random" draws ``size`` clients for each
-            group (FLCert-P), so that a client may be in several or in none.
+        mode: "disjoint" splits the clients into N groups (FLCert-D); "random" draws ``size`` clients for each
+            group (FLCert-P), so a client may be in several groups or in none.
         size: clients per group, with mode "random" only.
     """
 
@@ -98,18 +98,18 @@ class FLCertSettings(Model):
 
 
 class ServerSettings(Model):
-    """What the server owns besides the global model.
+    """The server's data and its optimizer.
 
     Attributes:
-        validation: samples held out of the training set before it is dealt to the clients, to measure
-            models with (ERR, LFR).
-        root: likewise, to train on (FLTrust).
+        validation: how many training samples the server keeps to measure models with (ERR, LFR); clients do
+            not get them.
+        root: how many it keeps to train on (FLTrust).
         lr: the global model moves by lr × the aggregate.
-        optimizer: what moves it: "sgd" (FedAvg, FedSGD), "momentum" (FedAvgM), or FedOpt's "adagrad",
+        optimizer: how it moves: "sgd" (FedAvg, FedSGD), "momentum" (FedAvgM), or FedOpt's "adagrad",
             "adam" and "yogi", see :class:`fedguard.simulation.server_optimizer.ServerOptimizer`.
-        beta1: momentum of all but sgd and adagrad.
-        beta2: second momentum of adam and yogi.
-        tau: keeps the adaptive ones' divisions finite: their degree of adaptivity.
+        beta1: momentum, except for sgd and adagrad.
+        beta2: second momentum, for adam and yogi.
+        tau: degree of adaptivity of the adaptive ones; keeps their divisions finite.
     """
 
     validation: int = Field(0, ge=0, le=MAX_COUNT)
@@ -125,7 +125,7 @@ class TrainingSettings(Model):
     """Local training: SGD for some epochs, or for some steps.
 
     ``steps: 1`` with a batch as large as a client's data is FedSGD: the update is −lr times the gradient.
-    What each setting means is said in :class:`fedguard.contracts.local_training.LocalTraining`.
+    For the meaning of each setting see :class:`fedguard.contracts.local_training.LocalTraining`.
     """
 
     epochs: int | None = Field(None, ge=1, le=MAX_COUNT)
@@ -145,23 +145,23 @@ class TrainingSettings(Model):
 
 
 class Settings(Model):
-    """Everything about a federation but the attack, the defense and the seed.
+    """The settings of a federation except the attack, the defense and the seed.
 
     Attributes:
         data: data set, see ``fedguard list datasets``.
-        partition: how samples are dealt to clients: iid, dirichlet (beta), label_probability (p).
+        partition: how clients get their samples: iid, dirichlet (beta), label_probability (p).
         model: logistic_regression, mlp, fedredefense_fmnist_cnn, fedredefense_cifar_cnn, fang_cnn, lenet,
             resnet20, bilstm.
-        clients: how many there are.
+        clients: the number of clients.
         malicious: how many of them are malicious; the truth, known to metrics and the attacker only.
-        assumed_malicious: what a defense is told; ``malicious`` if absent.
-        rounds: rounds of training.
+        assumed_malicious: the number that a defense is told; ``malicious`` if absent.
+        rounds: the number of training rounds.
         participation: the share of clients asked in each round.
-        test_every: the global model is tested after every so many rounds, and after the last one; in between
+        test_every: test the global model after every so many rounds, and after the last one; in between
             accuracy, loss and attack success are NaN.
         training: local training.
-        server: what the server owns.
-        recording: the folder of a recording that takes the place of the federation.
+        server: the server's data and its optimizer.
+        recording: the folder of a recording that replaces the federation.
     """
 
     data: ShortSpec = Spec(name="digits")
@@ -192,12 +192,12 @@ class Settings(Model):
 
     @property
     def participants(self) -> int:
-        """How many clients are asked per round while nobody is banned."""
+        """How many clients take part per round as long as none is banned."""
         return max(1, round(self.participation * self.clients))
 
     @property
     def assumed_per_round(self) -> int:
-        """The share of ``assumed`` that falls on one round, rounded up."""
+        """The expected share of ``assumed`` in one round, rounded up."""
         return -(-self.assumed * self.participants // self.clients)
 
     def tests_after(self, index: int) -> bool:
@@ -205,7 +205,7 @@ class Settings(Model):
         return (index + 1) % self.test_every == 0 or index == self.rounds - 1
 
 
-#: "closed": the defense acts. "shadow": it watches a federation in which nobody does. "recorded": it watches
+#: "closed": the defense acts. "shadow": it watches a federation without defenses. "recorded": it watches
 #: a recording.
 Mode = Literal["closed", "shadow", "recorded"]
 
@@ -214,13 +214,13 @@ class Cell(Settings):
     """One run: a federation with one attack, one defense and one seed.
 
     Attributes:
-        attack_label: what the suite calls the attack.
+        attack_label: the attack's label in the suite.
         attack: the attack and its schedule.
-        defense_label: what the suite calls the defense.
+        defense_label: the defense's label in the suite.
         defense: the defense.
         mode: whether the defense acts or only watches.
-        seed: of everything random.
-        point: where in the suite's grid it lies: key path → value.
+        seed: the seed of all randomness.
+        point: its point in the suite's grid: key path → value.
     """
 
     attack_label: str
@@ -233,12 +233,12 @@ class Cell(Settings):
 
     @property
     def group_size(self) -> int:
-        """The clients of the smallest group that has a guard of its own; all of them but under FLCert."""
+        """The clients of the smallest group with its own guard: all clients, except under FLCert."""
         flcert = self.defense.flcert
         return self.clients if flcert is None else flcert.size or self.clients // flcert.groups
 
     def shrunk_to(self, clients: int) -> Cell:
-        """The same run for a part of the clients, with their share of the malicious ones."""
+        """The same run for a part of the clients, with a proportional number of malicious ones."""
         if clients == self.clients:
             return self
         share = {

@@ -1,37 +1,33 @@
-"""What all cells of one seed share: data, who has which samples, the first model, who is malicious."""
+"""What all cells of one seed share: data, partition, initial model, malicious clients."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..contracts.attack import Attack, DataView
+from ..contracts.attack import Attack
 from ..contracts.card import Method
-from ..contracts.data import LabeledData, Samples, Share
+from ..contracts.data import LabeledData, Samples
 from ..contracts.detector import NEEDS, check_needs
 from ..contracts.local_training import LocalTraining
 from ..contracts.server import Server, map_in_order
 from ..core.errors import FedGuardError, ParameterError
-from ..core.files import save_tensors
 from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
-from ..training.parameters import batches, flat_parameters, flat_statistics
-from .build import build_attack
+from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
+from .keys import CellKey
 from .models import build_model
 from .partitions import make_partition
-from .pool import scratch, shared
-from .settings import AttackSpec, Cell, Defense
+from .pool import shared
+from .settings import Cell
 from .skew import label_skew
 
 
@@ -56,7 +52,9 @@ class Setup:
         train, held = self.dataset.train, cell.server.validation + cell.server.root
         with _blame("server"):
             if held >= len(train.labels):
-                raise ParameterError(f"{held} samples for the server, of only {len(train.labels)} in all")
+                raise ParameterError(
+                    f"the server keeps {held} samples, but there are only {len(train.labels)}"
+                )
         order = torch.randperm(len(train.labels), generator=generator(seed, "held out"))
         self.validation = self._held_out(order[: cell.server.validation])
         self.root = self._held_out(order[cell.server.validation : held])
@@ -90,17 +88,17 @@ class Setup:
         return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
 
     def client_samples(self, client: int) -> Samples:
-        """A client's own samples, before anything is poisoned."""
+        """A client's own samples, before any poisoning."""
         return self.dataset.train.take(self.samples[client])
 
     @property
     def label_skew(self) -> NDArray[np.float64]:
-        """(n,) how far each client's labels are from everybody's, see :func:`~.skew.label_skew`."""
+        """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`."""
         labels = self.dataset.train.labels
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:
-        """The server of this federation; its work is run by ``map``."""
+        """The server of this federation; ``map`` runs its work."""
         return Server(
             model=self.model,
             input_shape=self.dataset.input_shape,
@@ -113,21 +111,21 @@ class Setup:
         )
 
     def participants(self, round_index: int, allowed: Iterable[int], members: int) -> list[int]:
-        """Who is asked in this round: a random share of the members, out of those allowed, in order."""
+        """The participants of a round: a random share of the members, drawn from those allowed, in order."""
         pool = sorted(allowed)
         count = min(self.cell.shrunk_to(members).participants, len(pool))
         order = numpy_generator(self.cell.seed, "participants", round_index).permutation(len(pool))
         return sorted(pool[i] for i in order[:count])
 
     def check_attack(self, attack: Attack) -> None:
-        """Refuse an attack that these data or numbers do not allow (ParameterError)."""
+        """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
         if attack.kind != "none" and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
         n, m = self.cell.participants, len(self.malicious)
         attack.check(self.dataset.input_shape, self.dataset.num_classes, n, -(-m * n // self.cell.clients))
 
     def check_guard(self, guard: Guard, n: int) -> None:
-        """Refuse a guard that lacks something, or that n clients (told attackers among them) cannot serve."""
+        """Refuse a guard that needs what the server lacks, or that does not work with n clients."""
         have = {"model", "training", "global_params"} | {
             name for name in ("validation", "root") if getattr(self, name) is not None
         }
@@ -135,7 +133,7 @@ class Setup:
 
 
 def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
-    """Refuse a guard whose parts need what is not available, or other numbers of clients than n."""
+    """Refuse a guard whose parts need what is not available, or do not work with n clients."""
     for detector in guard.detectors.values():
         detector.check(n, available)
         _check_majority(detector, n)
@@ -147,7 +145,7 @@ def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
 
 
 def _check_majority(method: Method, n: int) -> None:
-    """No method that counts on f attackers works without a majority of honest clients."""
+    """Refuse a method that assumes f attackers without a majority of honest clients."""
     f = getattr(method, "num_malicious", None) or 0
     if 2 * f >= n:
         raise ParameterError(
@@ -156,104 +154,19 @@ def _check_majority(method: Method, n: int) -> None:
         )
 
 
-@functools.lru_cache(maxsize=256)
-def cell_of(cell_json: str) -> Cell:
-    """A cell from its JSON, which is how it travels to workers with every piece of work."""
-    return Cell.model_validate_json(cell_json)
-
-
 def setup_for(cell: Cell) -> Setup:
-    """The setup of a cell, shared by all attacks and defenses; the last few are kept."""
-    return _setup(_key(cell, AttackSpec(name="none")))
+    """The setup of a cell, shared by all attacks and defenses."""
+    return _built(CellKey.for_setup(cell))
 
 
-def setup_of(cell_json: str) -> Setup:
-    """The same from the cell's JSON."""
-    return _setup(_keys(cell_json)[0])
+def setup_of(key: CellKey) -> Setup:
+    """The setup of a cell by the cell's key."""
+    return _built(key.setup)
 
 
-@functools.lru_cache(maxsize=4)
-def _setup(key: str) -> Setup:
-    return Setup(Cell.model_validate_json(key))
-
-
-def _key(cell: Cell, attack: AttackSpec) -> str:
-    """The same text for all cells that differ in what is not the federation and not this attack."""
-    nothing = {"attack_label": "", "defense_label": "", "defense": Defense(), "mode": "closed", "point": {}}
-    return cell.model_copy(update={**nothing, "attack": attack, "recording": None}).model_dump_json()
-
-
-@functools.lru_cache(maxsize=1024)
-def _keys(cell_json: str) -> tuple[str, str]:
-    """What the setup of a cell depends on, and what its poisoned data do: neither on the defense."""
-    cell = cell_of(cell_json)
-    attack = AttackSpec(name=cell.attack.name, **cell.attack.params)  # whatever its schedule is
-    return _key(cell, AttackSpec(name="none")), _key(cell, attack)
-
-
-def training_data(cell_json: str, client: int, attacking: bool) -> LabeledData | Share:
-    """What a client trains on: its own samples, poisoned if it is attacking and the attack does that."""
-    setup, key = setup_of(cell_json), _keys(cell_json)[1]
-    if attacking and _poisons(key):
-        return _poisoned(key, client)
-    return Share(setup.dataset.training_set, setup.samples[client])
-
-
-def poisons(attack: Attack) -> bool:
-    """Whether an attack may change training data."""
-    return type(attack).poison_data is not Attack.poison_data
-
-
-@functools.lru_cache(maxsize=512)
-def poisoned_differ(cell_json: str, client: int) -> bool:
-    """Whether the attack changes anything about a client's training data."""
-    setup, poisoned = setup_of(cell_json), training_data(cell_json, client, attacking=True)
-    own = setup.dataset.labeled(setup.client_samples(client))
-    return isinstance(poisoned, LabeledData) and not all(map(torch.equal, own, poisoned))
-
-
-@functools.lru_cache(maxsize=64)
-def _poisons(key: str) -> bool:
-    return poisons(build_attack(cell_of(key)))
-
-
-@functools.lru_cache(maxsize=512)
-def _poisoned(key: str, client: int) -> LabeledData:
-    """The poisoned data of a client, made once for all defenses, and by one worker for all."""
-    folder = scratch()
-    if folder is None:
-        return _poison(key, client)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}-{client}"
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            save_tensors(_poison(key, client)._asdict(), path)
-        return LabeledData(**load_file(path))
-
-
-def _poison(key: str, client: int) -> LabeledData:
-    cell, setup = cell_of(key), setup_of(key)
-    view = DataView(
-        rank=sorted(setup.malicious).index(client),
-        num_malicious=len(setup.malicious),
-        num_classes=setup.dataset.num_classes,
-        generator=generator(cell.seed, "attack data", client),
-    )
-    samples = build_attack(cell).poison_data(setup.client_samples(client), view)
-    return setup.dataset.labeled(samples)
-
-
-def test_batches(cell_json: str, targeted: bool) -> list[LabeledData]:
-    """The test set in batches: as it is, or the samples and target labels of the attack's trial."""
-    return _trial_batches(_keys(cell_json)[1]) if targeted else batches(setup_of(cell_json).test)
-
-
-@functools.lru_cache(maxsize=4)
-def _trial_batches(key: str) -> list[LabeledData]:
-    cell, setup = cell_of(key), setup_of(key)
-    trial = build_attack(cell).trial(setup.dataset.test, setup.dataset.num_classes)
-    if trial is None:
-        return []
-    return batches(LabeledData(setup.dataset.normalize(trial.samples.pixels), trial.target))
+@functools.lru_cache(maxsize=4)  # a setup holds its data set: keep few
+def _built(key: CellKey) -> Setup:
+    return Setup(key.cell)
 
 
 @contextlib.contextmanager

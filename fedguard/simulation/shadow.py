@@ -1,4 +1,4 @@
-"""Shadow mode: many defenses watch one federation in which none of them acts."""
+"""Shadow mode: many defenses watch one federation, and none of them acts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .settings import Cell, Defense
 
 
 class Watcher:
-    """A defense that sees every round, remembers, bans in its own ledger, and changes nothing.
+    """A defense that judges every round and keeps its own state and ledger, but does not act.
 
     Args:
         cell: its settings.
-        federation: what it watches.
-        aggregate: let its aggregator work too, and remember; nobody uses the aggregate.
+        federation: the federation that it watches.
+        aggregate: run its aggregator too, so that it keeps its state; the aggregate is not used.
 
     Attributes:
         cell: its settings.
         guard: the defense.
-        records: what it said, round by round.
-        error: why it stopped watching; empty if it did not.
+        records: its record of every round.
+        error: the error that stopped it; empty if none did.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Watcher:
 class Shadow:
     """One undefended federation (FedAvg) under one attack, and the defenses that watch it.
 
-    TACC and ASR are those of the undefended model. An attack that knows the defense meets none. Cells with a
-    recording watch that instead; nothing is trained then, and TACC and ASR are unknown.
+    TACC and ASR are those of the undefended model. An attack that knows the defense sees an undefended
+    server. Cells with a recording watch that instead, without training; TACC and ASR are then unknown.
 
     Args:
-        cells: one for every watcher; they differ in their defense only.
+        cells: one for every watcher; they differ only in the defense.
         map: runs independent work.
     """
 
@@ -91,7 +91,7 @@ class Shadow:
         self.watchers = [Watcher(cell, self.federation) for cell in cells]
 
     def run(self, on_round: Callable[[RoundRecord], None] = lambda _: None, done: int = 0) -> None:
-        """Run all rounds but the first ``done``; ``on_round`` is told after each what happened really."""
+        """Run all rounds but the first ``done``; ``on_round`` gets each federation record."""
         for position in range(done, self.federation.cell.rounds):
             progress = self.federation.advance(position)
             record = self.federation.record(progress)
@@ -100,12 +100,12 @@ class Shadow:
             on_round(record)
 
     def state_dict(self) -> State:
-        """The state of the federation and of all watchers (their records apart)."""
+        """The state of the federation and of all watchers, without their records."""
         watchers = [{"guard": w.guard.state_dict(), "error": w.error} for w in self.watchers]
         return {"federation": self.federation.state_dict(), "watchers": watchers}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self.federation.load_state_dict(state["federation"])
         for watcher, own in zip(self.watchers, state["watchers"], strict=True):
             watcher.guard.load_state_dict(own["guard"])

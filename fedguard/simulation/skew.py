@@ -1,4 +1,4 @@
-"""How far clients' labels are from everybody's."""
+"""How far each client's labels are from those of all clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def label_skew(parts: Sequence[ArrayLike], num_classes: int) -> NDArray[np.float
         num_classes: how many labels there are.
 
     Returns:
-        (n,) total variation distances: 0 = labeled like everybody, near 1 = labels that nobody else has.
+        (n,) total variation distances: 0 = labels as all clients together have them, near 1 =
+        labels that no other client has.
     """
     counts = np.stack([np.bincount(np.asarray(part, dtype=int), minlength=num_classes) for part in parts])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

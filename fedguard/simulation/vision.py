@@ -1,8 +1,8 @@
-"""The one place that imports torchvision; everything else imports it from here.
+"""The only import of torchvision; other modules import it from here.
 
 The torchvision wheel of the ordinary package index is built for CUDA. On a CPU build of torch its
 compiled operators cannot be loaded, and the import dies with ``operator torchvision::nms does not exist``,
-although data sets, transforms and models do not use them. Exactly two operator schemas are missed; they
+although data sets, transforms and models do not use them. Exactly two operator schemas are missing; they
 are declared here (without kernels) if, and only if, the compiled ones cannot be loaded.
 """
 
@@ -20,7 +20,7 @@ def _compiled_operators_load() -> bool:
     """Whether torchvision's extension can be loaded; loading it twice is harmless."""
     package = importlib.util.find_spec("torchvision")
     if package is None or package.submodule_search_locations is None:
-        return True  # the import below says what is wrong
+        return True  # the import below reports what is wrong
     extension = PathFinder.find_spec("_C", package.submodule_search_locations)
     if extension is None or extension.origin is None:
         return False
@@ -32,7 +32,7 @@ def _compiled_operators_load() -> bool:
 
 
 def _declare_operators() -> torch.library.Library | None:
-    """Declare what the import misses; the declarations live as long as the object returned."""
+    """Declare the schemas that the import needs; they live as long as the returned object."""
     if _compiled_operators_load():
         return None
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -75,7 +75,7 @@ def test_a_follower_that_fails_costs_nothing(tmp_path, capsys):
     store = run_followed(suite_of(tmp_path), tmp_path / "out", 1, [Broken(), JsonLines(stream)])
     assert (store.table("runs")["status"] == "done").all()
     assert Broken.calls == 1, "told nothing more"
-    assert "Broken failed and is left out from here on: server is down" in capsys.readouterr().err
+    assert "Broken failed and receives nothing more: server is down" in capsys.readouterr().err
     assert json.loads(stream.getvalue().splitlines()[-1])["event"] == "ended", "the others go on"
 
 

@@ -120,7 +120,7 @@ def test_anchors_have_a_place(tmp_path):
         ),
         ("grid={rounds: [1, x]}", r"grid\.rounds: .*integer.* got 'x'"),
         ("grid={rounds: []}", r"grid\.rounds: .*at least 1"),
-        ("only=[{attak: byzantine}]", r"only\.0: nothing can be matched by 'attak', did you mean 'attack'"),
+        ("only=[{attak: byzantine}]", r"only\.0: cells cannot be matched by 'attak', did you mean 'attack'"),
         ("exclude=[{attack: bizantine}]", r"exclude\.0: nothing matches"),
         ("exclude=[{attack: [byzantine, none]}]", "nothing is left to run"),
         ("clients=[8, 4]", r"defenses\.krum: krum .*\(at clients = 4, malicious = 3"),

@@ -245,7 +245,7 @@ def live(tmp_path):
 
 
 def test_a_live_recording_has_no_labels_and_no_model(live, tmp_path):
-    with pytest.raises(ConfigError, match="assumed_malicious: nobody knows how many"):
+    with pytest.raises(ConfigError, match="assumed_malicious: this recording does not say how many"):
         load(on(live, tmp_path, KRUM))
     with pytest.raises(ConfigError, match=r"defenses.a: lfr needs model"):
         load(on(live, tmp_path, "assumed_malicious: 2", "defenses: {a: lfr}"))

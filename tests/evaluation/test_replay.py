@@ -197,7 +197,7 @@ def live(tmp_path):
 def test_a_live_recording_asks_for_what_nobody_recorded(live):
     with pytest.raises(ConfigError, match="choose one with --detector"):
         ask(Question(live))
-    with pytest.raises(ConfigError, match="say with --assumed"):
+    with pytest.raises(ConfigError, match="set with --assumed"):
         ask(Question(live, "krum"))
     answer = ask(Question(live, "krum", assumed=2))
     assert not answer.labeled
@@ -259,7 +259,7 @@ def test_a_model_that_is_none_is_named(live):
     for model, message in (
         ("nowhere:at_all", "No module named 'nowhere'"),
         ("fedguard.testing.federation:digits", "not an nn.Module"),
-        ("mlp", "nothing says how large inputs are"),
+        ("mlp", "the input size is unknown"),
     ):
         with pytest.raises(ConfigError, match=message):
             ask(Question(live, "lfr", assumed=1, model=model))

@@ -134,11 +134,11 @@ def test_a_decision_that_is_no_threshold_is_called_that():
     crossed = [(0, 0, 0, 5.0, 0), (0, 1, 1, 1.0, 1)]
     cut = cut_of(clients(crossed), NATIVE)
     assert math.isnan(cut.middle)
-    assert cut.note == "in 1 of 1 rounds the decision is no threshold on the score"
+    assert cut.note == "in 1 of 1 rounds the decision is not a threshold on the score"
     cut = cut_of(clients([*crossed, (1, 0, 0, 1.0, 0), (1, 1, 1, 2.0, 1)]), NATIVE)
     assert cut.middle == 1.5
-    assert "in 1 of 2 rounds the decision is no threshold" in cut.note
-    assert "no threshold shows" in cut_of(clients([(0, 0, 0, 5.0, 0)]), NATIVE).note
+    assert "in 1 of 2 rounds the decision is not a threshold" in cut.note
+    assert "no threshold is visible" in cut_of(clients([(0, 0, 0, 5.0, 0)]), NATIVE).note
 
 
 def test_the_rules_own_threshold_is_exact():

@@ -97,7 +97,7 @@ def test_overrides(tmp_path, override, look):
         ("rounds", "write key.path=value"),
         ("runds=3", r"^override 'runds=3': runds: unknown key, did you mean 'rounds'"),
         ("attacks.7.z=1", "there is no attacks.7"),
-        ("attacks.0.z=1", "is 'none'; override it whole"),
+        ("attacks.0.z=1", "is 'none'; override all of it"),
         ("clients.x=1", "clients has no keys"),
         ("rounds=[", "not valid YAML"),
     ],

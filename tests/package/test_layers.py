@@ -10,9 +10,9 @@ FOLDERS = {"fedguard": "fedguard", "detectors": "fedguard.detectors", "attacks":
 
 #: From the bottom up; modules on one line do not import each other's packages.
 LAYERS = (
-    ("core",),
-    ("geometry", "ledger", "evaluation.metrics", "evaluation.terminal"),
-    ("contracts", "evaluation.cells"),
+    ("core", "evaluation.terminal"),
+    ("geometry", "ledger", "evaluation.metrics", "evaluation.cells"),
+    ("contracts",),
     ("training",),
     ("aggregators", "stages", "policies"),
     ("exchange", "judging", "passive"),

@@ -283,7 +283,7 @@ def test_malicious_clients_that_there_are_not(malicious, folder):
 
 def test_a_client_that_there_is_not(simulated):
     rewritten(simulated, words=lambda w: {"remarks": {**w["remarks"], "clients": [10**9, *range(1, 6)]}})
-    assert "client 1000000000, of only 6" in refused(simulated)
+    assert "client 1000000000, but there are only 6" in refused(simulated)
 
 
 @pytest.mark.parametrize(

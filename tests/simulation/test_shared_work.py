@@ -5,7 +5,9 @@ import torch
 
 from fedguard.contracts.data import Share
 from fedguard.contracts.registry import make_attack
-from fedguard.simulation import pool, setup
+from fedguard.simulation import client_data, pool, setup
+from fedguard.simulation.keys import CellKey
+from fedguard.simulation.packing import pack, unpack
 from fedguard.simulation.settings import Cell
 
 BASE = {
@@ -26,17 +28,17 @@ def cell(**changes):
 @pytest.fixture
 def poisonings(monkeypatch):
     """How many samples each call of ``poison_data`` got."""
-    setup._poisoned.cache_clear()
+    client_data.poisoned_data.cache_clear()
     kind, calls = type(make_attack("random_labels")), []
     inner = kind.poison_data
     monkeypatch.setattr(kind, "poison_data", lambda *a: calls.append(len(a[1].labels)) or inner(*a))
     yield calls
-    setup._poisoned.cache_clear()
+    client_data.poisoned_data.cache_clear()
 
 
 def data_of(one, attacking=True):
     client = setup.setup_for(one).malicious[0]
-    return setup.training_data(one.model_dump_json(), client, attacking)
+    return client_data.training_data(CellKey.of(one), client, attacking)
 
 
 SAME = [
@@ -75,7 +77,7 @@ def test_clean_data_stay_where_they_are():
     assert data_of(one, attacking=False).data.inputs.data_ptr() == (
         setup.setup_for(one).dataset.training_set.inputs.data_ptr()
     )
-    assert data_of(one, attacking=False).data is setup.training_data(one.model_dump_json(), 0, False).data
+    assert data_of(one, attacking=False).data is client_data.training_data(CellKey.of(one), 0, False).data
     untouched = cell(attack={"name": "min_max"})
     assert isinstance(data_of(untouched), Share), "an attack that poisons no data needs no copy"
     assert other.key != one.key
@@ -85,17 +87,48 @@ def test_one_worker_poisons_for_all(poisonings, tmp_path):
     token = pool._SCRATCH.set(tmp_path)
     try:
         first = data_of(cell())
-        setup._poisoned.cache_clear()  # as in another worker
+        client_data.poisoned_data.cache_clear()  # as in another worker
         second = data_of(cell(defense={"aggregator": "median"}))
     finally:
         pool._SCRATCH.reset(token)
     assert len(poisonings) == 1
     assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.labels, second.labels)
-    setup._poisoned.cache_clear()
+    client_data.poisoned_data.cache_clear()
     alone = data_of(cell())
     assert torch.equal(alone.inputs, second.inputs)
     assert torch.equal(alone.labels, second.labels)
+
+
+def test_a_key_travels_small_and_finds_what_is_cached():
+    key = CellKey.of(cell())
+    arrived = unpack(pack(key))
+    assert arrived == key
+    assert arrived.cell == cell()
+    assert len(pack(key)) < 2 * len(key.settings), "what is derived from the key does not travel along"
+    assert setup.setup_of(arrived) is setup.setup_for(cell())
+
+
+def test_keys_differ_where_the_work_does():
+    one = CellKey.of(cell())
+    for changes in SAME:
+        other = CellKey.of(cell(**changes))
+        assert (other.setup, other.attack) == (one.setup, one.attack)
+    assert CellKey.of(cell(attack={"name": "label_flip"})).setup == one.setup
+    for changes in OTHER:
+        assert CellKey.of(cell(**changes)).attack != one.attack
+
+
+def test_flips_of_a_class_that_a_client_lacks_change_nothing():
+    skewed = {"partition": {"name": "dirichlet", "beta": 0.1}}
+    plain = setup.setup_for(cell(**skewed))
+    client = plain.malicious[0]
+    has = set(plain.client_samples(client).labels.tolist())
+    for source in range(10):
+        flip = {"name": "label_flip", "mode": "pairs", "pairs": {source: (source + 1) % 10}}
+        changed = client_data.changes_data(CellKey.of(cell(**skewed, attack=flip)), client)
+        assert changed == (source in has)
+    assert 0 < len(has) < 10, "both kinds of class were tried"
 
 
 def test_workers_have_a_folder_in_common():

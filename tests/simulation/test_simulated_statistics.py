@@ -98,7 +98,7 @@ def test_models_without_statistics_keep_their_states(tmp_path):
 
 def test_what_a_recording_could_not_replay_is_not_recorded(tmp_path):
     recording = recording_to(tmp_path / "recording", Federation(cell_of(tmp_path)))
-    with pytest.raises(ParameterError, match="no place for BatchNorm statistics"):
+    with pytest.raises(ParameterError, match="do not store BatchNorm statistics"):
         recording.__enter__()
     assert not (tmp_path / "recording").exists()
 

@@ -1,4 +1,4 @@
-"""Which code produced a result."""
+"""The version of the code that produced a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...core.version import __version__
 
 @functools.cache
 def code_version() -> str:
-    """FedGuard's and torch's version and a hash of FedGuard's sources; equal versions give equal results."""
+    """FedGuard's and torch's versions and a hash of FedGuard's sources; equal strings mean equal results."""
     digest = hashlib.sha256()
     for package in ("fedguard", "fedguard.detectors", "fedguard.attacks"):
         for name, text in sorted(_sources(files(package), "")):

@@ -1,4 +1,4 @@
-"""What changed between two results folders, and whether it is more than the seeds' noise."""
+"""What changed between two results folders, and whether it exceeds the noise between seeds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Change(NamedTuple):
         where: the combination: point of the grid, mode, attack, defense.
         column: the metric.
         before: its mean over the common seeds in the first folder.
-        after: the same in the second.
-        seeds: how many seeds both have, with the metric defined.
+        after: its mean in the second folder.
+        seeds: how many seeds have the metric in both folders.
         p: of a paired t test over these seeds, NaN for fewer than two.
-        significant: after Holm's correction over all changes, at 5 %.
+        significant: at 5 %, after Holm's correction over all changes.
     """
 
     where: tuple[str, ...]
@@ -51,14 +51,14 @@ class Change(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two results folders beside each other.
+    """The differences between two results folders.
 
     Attributes:
-        settings: key paths of the suites that differ, with both values.
-        code: both versions of the code if they differ, else nothing.
-        only: combinations (with seeds) that only one folder has: the first's, the second's.
+        settings: key paths at which the suites differ, with both values.
+        code: both versions of the code if they differ, else empty.
+        only: combinations (with seeds) that only the first and only the second folder has.
         compared: how many metrics of how many combinations were compared.
-        changes: those that differ, largest first within each combination's order.
+        changes: the metrics that differ, largest first within each combination's order.
     """
 
     settings: list[tuple[str, str, str]]
@@ -69,17 +69,17 @@ class Comparison(NamedTuple):
 
 
 def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
-    """Everything that differs between two results folders in the metrics named.
+    """All differences between two results folders in the given metrics.
 
     Runs are paired by point of the grid, mode, attack, defense and seed. A difference is significant if a
-    paired t test over seeds says so at 5 % after Holm's correction over all that was tested; equal
-    differences in every seed are tested as such (p = 0), single seeds cannot be.
+    paired t test over seeds gives p < 5 % after Holm's correction over all tests. Equal differences in
+    every seed have p = 0; a single seed is not tested.
 
     Raises:
-        ResultsError: a folder holds no run, or they have none in common.
+        ResultsError: a folder holds no run, or the folders have no run in common.
     """
     left, right = _runs(before), _runs(after)
-    columns = [column for column in columns_named(names) if column.name in left]  # nothing pooled over seeds
+    columns = [column for column in columns_named(names) if column.name in left]  # no counts pooled over seeds
     common = left.index.intersection(right.index)
     if common.empty:
         raise ResultsError(f"{before.folder} and {after.folder} have no attack, defense and seed in common")
@@ -111,7 +111,7 @@ def _tested(left: pd.DataFrame, right: pd.DataFrame, columns: Sequence[Column]) 
 
 
 def _p(differences: pd.Series) -> float:
-    """Of a paired t test; 1 for no difference at all, 0 for the same difference in every seed."""
+    """The p of a paired t test; 1 if all differences are 0, 0 if they are equal but not 0."""
     from scipy.stats import ttest_1samp
 
     if len(differences) < 2:
@@ -122,7 +122,7 @@ def _p(differences: pd.Series) -> float:
 
 
 def _corrected(changed: list[Change], tested: list[Change]) -> list[Change]:
-    """Holm's step-down procedure over everything that was tested."""
+    """Mark significant changes by Holm's step-down procedure over all tests."""
     values = sorted(c.p for c in tested if not math.isnan(c.p))
     limit = -1.0
     for rank, p in enumerate(values):
@@ -169,11 +169,11 @@ def _flat(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
-    """The comparison as things that rich prints: settings, what only one has, and a table of the changes.
+    """The comparison for rich: settings, combinations in one folder only, and a table of the changes.
 
     Args:
         comparison: of two folders.
-        everything: show what may be noise too (p ≥ 5 %); without several seeds it is shown anyway.
+        everything: also show changes that may be noise (p ≥ 5 %); with single seeds they are always shown.
     """
     for path, before, after in comparison.settings:
         yield f"setting {path}: {before} → {after}"

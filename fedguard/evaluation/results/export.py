@@ -20,9 +20,9 @@ FORMATS = ("csv", "markdown", "latex", "json", "parquet")
 def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
     """The table of a results folder, as the bytes of a file (text is UTF-8).
 
-    CSV, JSON and Parquet hold numbers at full precision (rates as fractions, counts and intervals beside
-    them, empty or null if undefined); Markdown and LaTeX (booktabs) are rounded, in percent, with 95 %
-    intervals over seeds and the best value of every attack in bold.
+    CSV, JSON and Parquet hold numbers at full precision: rates as fractions, with counts and intervals in
+    other columns, empty or null if undefined. Markdown and LaTeX (booktabs) are rounded, in percent, with
+    95 % intervals over seeds and the best value of every attack in bold.
 
     Raises:
         ParameterError: unknown format, nothing to show, or Parquet without its extra.
@@ -62,7 +62,7 @@ def _markdown(table: pd.DataFrame, frame: pd.DataFrame) -> str:
 
 
 def _left(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
-    """The columns that hold what users call things, not numbers."""
+    """The columns that hold labels, not numbers."""
     titles = ["defense" if key == "defense" else key for key in frame.attrs["keys"]]
     return [str(name) for name in table if name in [*titles, "basis"]]
 

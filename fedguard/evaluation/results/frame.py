@@ -16,7 +16,7 @@ from .store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What is averaged over seeds.
+#: The columns that are averaged over seeds.
 MEANS = (
     "dacc", "fpr", "fnr", "aar", "adacc", "afpr", "afnr", "auroc", "ap", "tpr_at_1",
     "rounds_to_detection", "caught", "benign_excluded", "fpr_low_skew", "fpr_mid_skew", "fpr_high_skew",
@@ -25,7 +25,7 @@ MEANS = (
 )  # fmt: skip
 _COUNTS = ["tp", "fp", "tn", "fn"]
 _SHARED = ["attacked", "clients", "malicious", "assumed_malicious", "rounds", "basis"]
-#: How rows are told apart unless somebody asks for something else.
+#: The columns that identify a row by default.
 BY = ("point", "mode", "attack", "defense")
 _KEYS = ("point", "mode", "attack", "defense", "seed")
 
@@ -35,9 +35,9 @@ def read_results(folder: str | Path, by: Sequence[str] = BY) -> pd.DataFrame:
 
     Args:
         folder: what ``fedguard evaluate`` wrote.
-        by: what tells rows apart: point (of the grid, as text), mode, attack, defense, seed, or the key
-            path of any setting, for example "partition.beta". Whatever else varies tells them apart too:
-            only seeds are ever averaged.
+        by: the columns that identify a row: point (of the grid, as text), mode, attack, defense, seed, or
+            the key path of any setting, for example "partition.beta". Other settings that vary identify
+            rows too: only seeds are averaged.
 
     Returns:
         One row per combination, in the suite's order. Columns: ``by``; attacked, clients, malicious,
@@ -51,12 +51,24 @@ def read_results(folder: str | Path, by: Sequence[str] = BY) -> pd.DataFrame:
     Raises:
         ResultsError: the folder holds no finished run.
         ParameterError: there is no such setting.
+
+    Example:
+        >>> import tempfile
+        >>> from fedguard.evaluation.running.runner import run_suite
+        >>> from fedguard.evaluation.suites.load import load_suite
+        >>> few = ["clients=6", "malicious=1", "rounds=1", "only=[{attack: none, defense: m_krum}]"]
+        >>> suite, _ = load_suite("quickstart", few)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = run_suite(suite, Path(folder), workers=1)
+        ...     table = read_results(folder)
+        >>> table[["attack", "defense", "seeds"]].values.tolist()
+        [['none', 'm_krum', 1]]
     """
     return metrics_frame(Store(Path(folder)), by)
 
 
 def metrics_frame(store: Store, by: Sequence[str] = BY) -> pd.DataFrame:
-    """The same of an open store, see :func:`read_results`."""
+    """The table of an open store, see :func:`read_results`."""
     runs = run_frame(store, by)
     keys = _telling_apart(runs, by)
     groups = runs.groupby(keys, sort=False, dropna=False)
@@ -75,10 +87,10 @@ def metrics_frame(store: Store, by: Sequence[str] = BY) -> pd.DataFrame:
 def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
     """One row per run: the table ``runs`` with the costs, the accuracy lost, and settings as columns.
 
-    ``accuracy_lost`` is the TACC of the undefended federation that nobody attacks, minus this run's: same
-    point of the grid, same seed; undefined in shadow mode and where the suite holds no such run. ``harm`` is
-    what the run's attack does without a defense (:func:`fedguard.evaluation.metrics.harm`): undefined where
-    the suite holds no undefended run of this attack. The clean model's attack success is taken as 0.
+    ``accuracy_lost`` is the TACC of the undefended run without attack at the same point of the grid and seed,
+    minus this run's. It is undefined in shadow mode and if the suite has no such run. ``harm`` is what
+    the run's attack does without a defense (:func:`fedguard.evaluation.metrics.harm`), undefined if the suite
+    has no undefended run of this attack. The attack success of the clean model is taken as 0.
 
     Args:
         store: of a results folder.
@@ -95,7 +107,7 @@ def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
     points = [json.loads(text) for text in runs["point"]]
     runs["point"] = [_words(point) for point in points]
     numeric = [*_COUNTS, *(name for name in MEANS if name in runs)]
-    runs[numeric] = runs[numeric].astype(float)  # a column of nothing but NULL has no type of its own
+    runs[numeric] = runs[numeric].astype(float)  # a column with only NULLs has no type of its own
     for path in settings:
         if path not in _KEYS:
             runs[path] = [_setting(*one, path) for one in zip(resolved, points, strict=True)]
@@ -112,7 +124,7 @@ def _with_costs(runs: pd.DataFrame, store: Store) -> pd.DataFrame:
     busy = seconds[["training", "detectors", "policy", "aggregator"]].sum(axis=1)
     costs = {"detector_share": seconds["detectors"] / busy, "detector_seconds": seconds["detectors"]}
     for name, values in costs.items():
-        # Nobody trained while a recording was watched.
+        # Watching a recording involves no training.
         measured = (runs["basis"].fillna("") != "") & (runs["mode"] != "recorded")
         runs[name] = runs["run"].map(values).where(measured)
     return runs
@@ -143,13 +155,13 @@ def _harm(runs: pd.DataFrame, settings: list[dict[str, Any]]) -> list[float]:
 
 
 def _undefended(defense: dict[str, Any]) -> bool:
-    """Whether it is federated averaging."""
+    """Whether the defense is plain federated averaging."""
     plain = not (defense["detector"] or defense["stages"] or defense["flcert"])
     return plain and defense["aggregator"]["name"] == "mean"
 
 
 def _telling_apart(runs: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """``by`` and whatever of point, mode, attack and defense is not told apart by it already."""
+    """``by``, plus those of point, mode, attack and defense that it does not determine."""
     keys = list(by)
     for name in BY:
         if name not in keys and runs.groupby(keys, dropna=False)[name].nunique().gt(1).any():
@@ -161,8 +173,8 @@ def intervals(groups: Any, names: Sequence[str] = MEANS) -> pd.DataFrame:
     """Half widths of 95 % intervals: t_{0.975, k−1} s/√k over the k seeds where a metric is defined.
 
     Args:
-        groups: rows of runs, grouped by what tells them apart.
-        names: the columns that are wanted; each becomes ``<name>_ci``.
+        groups: rows of runs, grouped by the identifying columns.
+        names: the columns; each gives a column ``<name>_ci``.
     """
     from scipy.stats import t
 
@@ -180,7 +192,7 @@ def _pooled(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
-    """The value at a key path of the grid or of a run's settings; mappings by their name."""
+    """The value at a key path of the grid or of a run's settings; for a method, its name."""
     value: Any = {**settings, **point}
     for key in [path] if path in point else path.split("."):
         if not isinstance(value, dict) or key not in value:
@@ -192,5 +204,5 @@ def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
 
 
 def _words(point: dict[str, Any]) -> str:
-    """A point of the grid as text, empty without a grid."""
+    """A point of the grid as text; empty without a grid."""
     return ", ".join(f"{path} = {value}" for path, value in point.items())

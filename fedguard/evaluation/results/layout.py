@@ -1,4 +1,4 @@
-"""From the frame of results to a table for a paper: rows, columns, the best in bold."""
+"""Tables for papers from the frame of results: rows, columns, the best in bold."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which table to make of results.
+    """The layout of a results table.
 
     Attributes:
-        rows: what tells the rows apart: attack, defense, mode, seed, or key paths of settings. Whatever else
-            varies tells them apart too: only seeds are averaged.
-        columns: what stands side by side.
+        rows: the keys of the rows: attack, defense, mode, seed, or key paths of settings. Other settings that
+            vary become keys too: only seeds are averaged.
+        columns: the keys of the columns.
         values: the metrics shown; names of :data:`fedguard.evaluation.results.tables.COLUMNS`, or "all".
-        where: keeps only what has these values: path → values.
+        where: keeps only rows with these values: path → values.
         joined: shows all values in one cell, as in "85.9/2.4".
         attacked: leaves out runs without an attack.
         detecting: leaves out defenses without a detector.
@@ -58,12 +58,12 @@ PRESETS = {
 
 
 def layout_of(preset: str, pivot: str, columns: str, where: Mapping[str, Any]) -> Layout:
-    """A layout from what the command line was told; empty words stand for the default.
+    """A layout from command-line options; an empty option means the default.
 
     Args:
         preset: a name of :data:`PRESETS`.
         pivot: "rows,columns": two settings.
-        columns: metrics with commas between, or "all".
+        columns: comma-separated metrics, or "all".
         where: path → value or values.
 
     Raises:
@@ -86,7 +86,7 @@ def layout_of(preset: str, pivot: str, columns: str, where: Mapping[str, Any]) -
 
 
 def selected(store: Store, layout: Layout) -> pd.DataFrame:
-    """The frame of what the layout shows, one row per cell of its table.
+    """The frame that the layout shows, with one row per cell of its table.
 
     Raises:
         ResultsError: the store holds no run.
@@ -107,7 +107,7 @@ def selected(store: Store, layout: Layout) -> pd.DataFrame:
 
 
 def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str]) -> pd.DataFrame:
-    """The table as text, the best defense in bold, everything else being equal."""
+    """The table as text, with the best defense in bold among cells that differ only in the defense."""
     used = defined(frame, columns_named(layout.values))
     rivals = [key for key in frame.attrs["keys"] if key != "defense"]
     best: dict[Any, dict[str, float]] = {}
@@ -127,7 +127,7 @@ def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str]) -> pd
 
 
 def numbers(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
-    """The table as numbers at full precision, with their intervals; the whole frame unless asked for less."""
+    """The table as numbers at full precision, with intervals; the whole frame for the default layout."""
     names = [n for c in columns_named(layout.values) for n in (c.name, c.interval) if n in frame]
     if not layout.columns:
         about = list(frame.columns)[: list(frame.columns).index("failed") + 1]
@@ -137,9 +137,9 @@ def numbers(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
 
 
 def _arranged(frame: pd.DataFrame, layout: Layout, cells: Callable[[Any], dict[str, Any]]) -> pd.DataFrame:
-    """One row per combination of what is not in ``layout.columns``, in the suite's order.
+    """One row per combination of the keys outside ``layout.columns``, in the suite's order.
 
-    What never varies is not shown, except attack and defense.
+    Keys that never vary are not shown, except attack and defense.
     """
     import pandas as pd
 

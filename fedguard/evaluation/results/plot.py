@@ -18,9 +18,9 @@ from .store import Store
 
 KINDS = ("heatmap", "accuracy", "roc", "scores")
 FORMATS = (".png", ".svg", ".pdf")
-#: Panels that a figure holds.
+#: The most panels of a figure.
 MAX_PANELS = 48
-#: The report's colors: they can be told apart with any kind of color vision.
+#: The report's colors, distinguishable with any kind of color vision.
 COLORS = ("#0072b2", "#d55e00", "#00845f", "#a6458a", "#a87400", "#2f8fce", "#22262b", "#7a5230")
 STYLES = ("-", "-", "-", "-", "--", "--", ":", ":")
 WORSE_TO_BETTER = ("#8f3d00", "#ec9648", "#fce3cb", "#f1f0ee", "#d5e7f3", "#67a9d5", "#0b4a82")
@@ -37,15 +37,15 @@ def plot(
         kind: "heatmap" (a metric by attack and defense), "accuracy" (by round, a panel per attack), "roc" (a
             panel per attack), or "scores" (a panel per attack and defense).
         out: the file, .png, .svg or .pdf.
-        metric: of the heat map.
-        where: keeps only what has these values: setting → value or list of values. What is left lies at one
+        metric: the metric of the heat map.
+        where: keeps only runs with these values: setting → value or list of values. The rest must be at one
             point of the grid and in one mode.
 
     Returns:
         The file.
 
     Raises:
-        ParameterError: an unknown kind, metric or format; nothing or too much is left to draw; or matplotlib
+        ParameterError: an unknown kind, metric or format; no run or too many are left to draw; or matplotlib
             is not installed.
         ResultsError: the folder holds no finished run.
         ConfigError: the file cannot be written.
@@ -55,7 +55,7 @@ def plot(
     if metric not in HEATS:
         raise ParameterError(f"no heat map of {metric!r}{nearest(metric, HEATS)} (known: {', '.join(HEATS)})")
     if out.suffix.lower() not in FORMATS:
-        raise ParameterError(f"cannot write {out.name}: give a file that ends in {', '.join(FORMATS)}")
+        raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
     extra_module("matplotlib", "plot", "fedguard plot")
     store = Store(folder)
     part = _only(sections(store, where))
@@ -225,7 +225,7 @@ def _scores(store: Store, part: Section) -> Any:
 
 
 def _mirrored(axis: Any, spread: Distribution) -> None:
-    """Benign clients upwards, malicious ones downwards."""
+    """Draw benign clients upwards, malicious ones downwards."""
     axis.stairs(spread.benign, spread.edges, fill=True, color=COLORS[0], alpha=0.85, label="benign ↑")
     down = [-share for share in spread.malicious]
     axis.stairs(down, spread.edges, fill=True, color=COLORS[1], alpha=0.85, label="malicious ↓")

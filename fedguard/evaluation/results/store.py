@@ -9,7 +9,7 @@
                       timings  seconds per run and part; the only table that differs between two
                                runs of the same suite
 
-Rates are fractions in [0, 1]; what is undefined is NULL.
+Rates are fractions in [0, 1]; undefined values are NULL.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
 
 #: The version of the tables, and the one before, which is read and no longer written.
 SCHEMA_VERSION, OLD_VERSION = 6, 5
-#: What is written in a results folder: a link of one of these names is refused.
+
+#: The names that a results folder holds; links with these names are refused.
 OURS = (
     *("suite.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
     *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
@@ -82,7 +83,7 @@ COMMIT;
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a finished cell hands back.
+    """The results of a finished cell.
 
     Attributes:
         cell: its settings.
@@ -106,7 +107,7 @@ class Store:
         folder: the results folder.
 
     Raises:
-        ResultsError: there is no store in it, or one of another version.
+        ResultsError: it holds no store, or one of another version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +128,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, suite: Suite) -> Store:
-        """Start a results folder, or go on with one that holds results of the same suite and code.
+        """Start a results folder, or continue one with results of the same suite and code.
 
         Raises:
             ResultsError: it holds other results, or cannot be written.
@@ -156,7 +157,7 @@ class Store:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('code', ?)", (code_version(),))
 
     def difference(self, suite: Suite) -> str:
-        """Why these are not results of this suite by this code; empty if they are."""
+        """How these results differ from results of this suite and code; empty if they do not."""
         try:
             same = (self.folder / "suite.yaml").read_text(encoding="utf-8") == spelled_out(suite)
         except OSError:
@@ -167,7 +168,7 @@ class Store:
         return "" if code == code_version() else f"of another version of the code ({code})"
 
     def finished(self) -> dict[int, str]:
-        """The runs that are there, with their status: "done" or "failed"."""
+        """The stored runs with their status: "done" or "failed"."""
         with self._checked("runs") as db:
             return dict(db.execute("SELECT run, status FROM runs").fetchall())
 
@@ -179,7 +180,7 @@ class Store:
             ).fetchall()
 
     def forget(self, runs: Iterable[int]) -> None:
-        """Remove runs, so that they can be run again."""
+        """Remove runs, so that they can run again."""
         with self._connect() as db:
             for run in runs:
                 for table in ("clients", "rounds", "timings", "runs"):
@@ -187,30 +188,30 @@ class Store:
 
     @property
     def code(self) -> str:
-        """The code that wrote it, see :func:`fedguard.evaluation.results.code.code_version`."""
+        """The version of the code that wrote it, see :func:`fedguard.evaluation.results.code.code_version`."""
         with self._connect() as db:
             found = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
         return str(found[0]) if found else "unknown"
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        """A transaction; statements that take far longer than the file is large are ended."""
+        """A transaction; statements that take too long for the size of the file are aborted."""
         try:
             with closing(connect(self.path, "rw", LONGEST)) as db:
                 db.execute("BEGIN")
                 yield db
-                db.execute("COMMIT")  # closing without it takes everything back
+                db.execute("COMMIT")  # closing without a commit rolls everything back
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise ResultsError(f"{self.path}: {why(error)}") from None
 
     @contextmanager
     def _checked(self, table: str) -> Iterator[sqlite3.Connection]:
-        """The same, once it is clear that a table holds what we write into it."""
+        """A transaction on a table whose values have been checked."""
         with self._connect() as db:
             column = wrong_column(db, table)
             if column:
                 raise ResultsError(
-                    f"{self.path} is no results file of `fedguard evaluate`: the column {column} of {table} "
+                    f"{self.path} is not a results file of `fedguard evaluate`: the column {column} of {table} "
                     "holds a value that does not belong there; use another copy of it"
                 )
             yield db
@@ -227,11 +228,11 @@ class Store:
                 )
 
     def table(self, name: str) -> Any:
-        """One table as a pandas DataFrame, ordered by its key."""
+        """One table as a pandas DataFrame, ordered by the table's key."""
         return self._read(name, "")
 
     def rows(self, name: str, runs: Iterable[int]) -> Any:
-        """What one table holds of some runs, as a pandas DataFrame, ordered by its key."""
+        """The rows of some runs in one table, as a pandas DataFrame ordered by the table's key."""
         return self._read(name, f" WHERE run IN ({', '.join(str(int(run)) for run in runs)})")
 
     def _read(self, name: str, where: str) -> Any:
@@ -306,7 +307,7 @@ def spelled_out(suite: Suite) -> str:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether there is no store yet, or one that was interrupted before its tables were there."""
+    """Whether there is no store yet, or one that was interrupted before it had tables."""
     if not path.exists():
         return True
     with closing(connect(path, "rw", LONGEST)) as db:
@@ -316,8 +317,8 @@ def _is_empty(path: Path) -> bool:
 def folder_for(base: Path, suite: Suite) -> Path:
     """The folder to run a suite in: ``base``, ``base-2``, ``base-3`` …
 
-    The last one that is there, if it holds an unfinished run of the same suite by the same code; otherwise
-    the first that holds no results yet.
+    Returns the last existing one if it holds an unfinished run of the same suite and code, otherwise the
+    first without results.
     """
     candidate, last, number = base, None, 1
     while (candidate / "results.sqlite").exists():
@@ -333,7 +334,7 @@ def folder_for(base: Path, suite: Suite) -> Path:
 
 
 def from_elsewhere(suite: str) -> bool:
-    """Whether a suite lies in a results folder or a recording, which somebody else may have written."""
+    """Whether a suite is part of a results folder or a recording, which may come from someone else."""
     path = Path(suite)
     if not is_file(path):
         return False

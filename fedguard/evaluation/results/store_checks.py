@@ -1,4 +1,4 @@
-"""What the tables of a results folder may hold: they are passed on, and SQLite takes any value anywhere."""
+"""Checks of a store: results folders are shared, and SQLite accepts any value in any column."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ...core.sqlite_file import cut_short, damage, foreign_part
 
 #: The most bytes of a value: settings, reasons, errors with tracebacks.
 LONGEST = 64 * 2**20
-#: Columns by what they hold.
+#: Columns by type.
 _TEXTS = "key point mode attack defense status error settings id reason note info part"
 _WHOLE = "run round client seed clients malicious assumed_malicious rounds"
 _FLAGS = "attacking participated suspect banned"
 _NUMBERS = "weight seconds"
-#: Columns that may not be empty, by table; what they hold is the same in every table.
+#: Columns that must not be NULL, by table; a column has the same type in every table.
 _FILLED = {
     "runs": "run key point mode attack defense seed status error clients assumed_malicious settings",
     "clients": "run round client id attacking participated suspect weight banned reason",
@@ -37,13 +37,13 @@ _ALL = {
 
 
 def wrong_file(path: Path, db: sqlite3.Connection, tables: str, version: int) -> str:
-    """Why a file is no store of ours, in words; empty if it is one.
+    """Why a file is not a store of FedGuard; empty if it is one.
 
     Args:
         path: the file.
-        db: the same, opened.
+        db: the open file.
         tables: the script that makes a store.
-        version: of the tables.
+        version: the version of the tables.
 
     Raises:
         sqlite3.Error: it cannot be read.
@@ -55,13 +55,13 @@ def wrong_file(path: Path, db: sqlite3.Connection, tables: str, version: int) ->
         return f"has version {found} of the tables, this FedGuard reads {version}; run the suite again"
     foreign = foreign_part(db, tables)
     if foreign:
-        return f"is no results file of `fedguard evaluate`: it has {foreign}; use another copy of it"
+        return f"is not a results file of `fedguard evaluate`: it has {foreign}; use another copy of it"
     damaged = damage(db)
     return f"is damaged ({damaged}); run the suite again, or use a copy" if damaged else ""
 
 
 def wrong_column(db: sqlite3.Connection, table: str) -> str:
-    """The first column of a table that holds a value of another kind than ours; empty if none does.
+    """The first column of a table with a value of the wrong type; empty if there is none.
 
     Raises:
         sqlite3.Error: the file cannot be read.
@@ -76,7 +76,7 @@ def wrong_column(db: sqlite3.Connection, table: str) -> str:
 
 
 def _rule(table: str, name: str) -> str:
-    """What a value of a column must satisfy, in SQL; a metric is a number or nothing."""
+    """The SQL condition on a column's values; a metric is a number or NULL."""
     rule = _ALL.get(name, "typeof({0}) IN ('real', 'integer')").format(name)
     return f"{name} NOTNULL AND {rule}" if name in _FILLED[table].split() else f"{name} ISNULL OR ({rule})"
 
@@ -108,20 +108,20 @@ class _Defense(_Model):
 
 
 class _Settings(_Model):
-    """What readers of ``runs.settings`` rely on; the rest may be that of another version."""
+    """The settings that readers of ``runs.settings`` rely on; others may come from another version."""
 
     attack: _Named
     defense: _Defense
 
 
 def wrong_text(point: str, settings: str) -> str:
-    """What is wrong with a run's texts, in words; empty if they can be read."""
+    """What is wrong with a run's JSON columns; empty if they can be read."""
     try:
         if not isinstance(json.loads(point), dict):
-            return "its point is no JSON object"
+            return "its point is not a JSON object"
         _Settings.model_validate(json.loads(settings))
     except ValidationError as error:
-        return f"settings.{'.'.join(map(str, error.errors()[0]['loc']))} is not as it should be"
+        return f"settings.{'.'.join(map(str, error.errors()[0]['loc']))} is not valid"
     except (ValueError, TypeError, RecursionError):
-        return "its point or settings are no JSON"
+        return "its point or settings are not valid JSON"
     return ""

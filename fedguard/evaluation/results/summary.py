@@ -1,4 +1,4 @@
-"""From the records of a run to one row of numbers."""
+"""The metrics of a run from its records."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
 
     With a policy that bans, DACC, FPR and FNR come from the labels at the end of the run (a client ever
     banned counts as labeled malicious; basis "labels"). Otherwise they are the averages over rounds
-    (basis "rounds"), which are always there as ADACC, AFPR and AFNR. Without a detector all of them are
-    undefined; so they are for a recording without labels. TACC and ASR are those of the final model. The
-    metrics over active attackers leave out attackers in rounds in which they send their honest update.
+    (basis "rounds"), which are always available as ADACC, AFPR and AFNR. Without a detector, or for a
+    recording without labels, all of them are undefined. TACC and ASR are those of the final model.
+    The metrics over active attackers leave out attackers in rounds in which they send their honest update.
     """
     guard = federation.guard
     if any(row.malicious is None for row in records[0].clients):

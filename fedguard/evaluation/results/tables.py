@@ -1,4 +1,4 @@
-"""How numbers are shown: titles, percent, digits, ± and the best in bold; and the tables on the terminal."""
+"""How numbers are shown (titles, percent, digits, ±, the best in bold), and the tables on the terminal."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Column:
     Attributes:
         name: its column in the frame.
         title: its heading.
-        scale: what it is multiplied by (100 for percentages).
-        best: "max", "min", or nothing if neither is better.
-        digits: decimals shown.
+        scale: the factor it is multiplied by (100 for percentages).
+        best: "max", "min", or empty if neither is better.
+        digits: how many decimals are shown.
     """
 
     name: str
@@ -84,9 +84,9 @@ COLUMNS = {
     )
 }
 UNDEFINED = "–"
-#: What a heading says about runs that are no closed loop.
+#: What a heading says about modes other than closed.
 _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
-#: What is shown unless somebody asks for something else.
+#: The columns shown by default.
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
@@ -97,7 +97,7 @@ the time of training, detection and aggregation. All metrics: `fedguard list met
 
 
 def columns_named(names: Sequence[str]) -> list[Column]:
-    """Columns by name, in capitals or not; "all" is every one of them.
+    """Columns by name, in any case; "all" means every column.
 
     Raises:
         ParameterError: there is no such column.
@@ -111,12 +111,12 @@ def columns_named(names: Sequence[str]) -> list[Column]:
 
 
 def defined(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
-    """The columns that have a value anywhere."""
+    """The columns with at least one value."""
     return [c for c in columns if frame[c.name].notna().any()]
 
 
 def best_values(group: pd.DataFrame, columns: Sequence[Column]) -> dict[str, float]:
-    """The best value of every column in one attack's rows; columns with nothing to choose are absent."""
+    """The best value of every column in one attack's rows, without columns that have no best value."""
     best = {}
     for column in columns:
         values = group[column.name].dropna()
@@ -126,7 +126,7 @@ def best_values(group: pd.DataFrame, columns: Sequence[Column]) -> dict[str, flo
 
 
 def show(value: Any, column: Column, interval: Any = math.nan) -> str:
-    """A number as it appears in a table, with its interval if it has one; – if undefined."""
+    """A number as shown in a table, with its interval if it has one; – if undefined."""
     if value is None or math.isnan(value):
         return UNDEFINED
     text = f"{value * column.scale:.{column.digits}f}"
@@ -136,18 +136,18 @@ def show(value: Any, column: Column, interval: Any = math.nan) -> str:
 
 
 def shown(row: Any, column: Column) -> str:
-    """The number of a frame's row as it appears in a table."""
+    """The number of a frame's row as shown in a table."""
     return show(row[column.name], column, row.get(column.interval, math.nan))
 
 
 def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
-    """Whether a value is the best of its column, as far as can be seen at the digits shown."""
+    """Whether a value is the best of its column at the digits shown."""
     target = best.get(column.name)
     return target is not None and show(value, column) == show(target, column)
 
 
 def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tuple[str, Table]]:
-    """A heading and a rich table for every attack; defenses beside each other, intervals written closely."""
+    """A heading and a rich table for every attack, with one row per defense."""
     tables = []
     columns = columns_named(names)
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, checked when read, the one before kept."""
+"""Checkpoints of a run: written atomically, checked when read, with the previous one kept."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ...simulation.records import ClientRow, RoundRecord
 
 
 class Checkpoint:
-    """The latest states of one run, in two files: the last one written, and the one before.
+    """The two latest states of one run, in two files.
 
     Args:
-        path: the file; the one before is kept beside it as ``.old``.
-        seconds: write at most once in so many seconds (0: always), so that short runs pay nothing.
+        path: the file; the previous state is kept beside it as ``.old``.
+        seconds: the least time between two writes (0: always write), so that short runs write nothing.
     """
 
     def __init__(self, path: Path, seconds: float = 10.0) -> None:
@@ -30,16 +30,16 @@ class Checkpoint:
         return self.path.with_suffix(".old")
 
     def offer(self, state: Any) -> None:
-        """Write ``state()`` if it is time to.
+        """Write ``state()`` if enough time has passed.
 
         Args:
-            state: gives the state; only called when it will be written.
+            state: returns the state; called only if it will be written.
         """
         if time.monotonic() - self._last >= self.seconds:
             self.save(state())
 
     def save(self, state: State) -> None:
-        """Write a state; a crash at any moment leaves this one or the one before.
+        """Write a state; after a crash at any moment, this state or the previous one is intact.
 
         Raises:
             ResultsError: it cannot be written.
@@ -48,10 +48,10 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> State | None:
-        """The latest state that is whole; None if there is none."""
+        """The latest intact state; None if there is none."""
         try:
             return load(self.path)
-        except ResultsError:  # cut short, or written by another version: begin again
+        except ResultsError:  # truncated, or written by another version: start again
             return None
 
     def clear(self) -> None:
@@ -66,5 +66,5 @@ def records_state(records: list[RoundRecord]) -> list[dict[str, Any]]:
 
 
 def load_records(state: list[dict[str, Any]]) -> list[RoundRecord]:
-    """What :func:`records_state` was made of."""
+    """The round records from :func:`records_state`."""
     return [RoundRecord(**{**r, "clients": [ClientRow(*row) for row in r["clients"]]}) for r in state]

@@ -1,4 +1,4 @@
-"""What a suite will cost, before it is run."""
+"""Estimates of what a suite will cost."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ...simulation.shadow import Shadow
 from ..suites.suite import Suite
 from .task import tasks_of
 
-#: Bytes that the store takes per client and round: 50 to 115 were seen, the more the longer the reasons.
+#: Bytes of the store per client and round. Measured: 50 to 115, more for longer reasons.
 ROW_BYTES = 90
 
 
 def estimate(suite: Suite, workers: int) -> str:
-    """Cells, minutes and megabytes of a suite in words.
+    """The cells, minutes and megabytes of a suite, as text.
 
-    Minutes come from timing the first round of every attack × defense at the first point of the grid (once,
-    in this process): later rounds may be faster or slower, FedREDefense's first is its slowest.
+    The minutes come from timing the first round of every attack × defense at the first point of the grid
+    (once, in this process). Later rounds may be faster or slower; FedREDefense's first is its slowest.
     """
     cells = suite.cells()
     tasks = tasks_of(list(enumerate(cells)), Path(tempfile.gettempdir()), 0)
@@ -46,7 +46,7 @@ def estimate(suite: Suite, workers: int) -> str:
 def _first_round(cell: Cell) -> float:
     first = cell.model_copy(update={"rounds": 1})
     start = time.perf_counter()
-    with single_thread():  # as in the worker processes; many threads of tiny work wait for each other
+    with single_thread():  # as in the worker processes; with tiny work, many threads wait for each other
         if cell.recording is not None:
             Shadow([first]).run()
         else:

@@ -1,4 +1,4 @@
-"""Where the tasks of a suite run: worker processes here, Ray, or Slurm. The results are the same bits."""
+"""Where the tasks of a suite run: local worker processes, Ray, or Slurm. Results are bit-identical."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Done = tuple[int, list[CellResult]]
 
 
 class Executor(Protocol):
-    """Runs tasks, in any order, and hands back each as soon as it is finished."""
+    """Runs tasks, in any order, and yields the results of each as soon as it finishes."""
 
     def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        """Every task once."""
+        """Run every task once."""
         ...
 
 
@@ -46,7 +46,7 @@ class Pool:
         self.parallel = parallel
 
     def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        """Every task once."""
+        """Run every task once."""
         if self.parallel == "clients" or self.workers <= 1:
             yield from self._one_by_one(tasks, on_round)
         elif tasks:
@@ -74,7 +74,7 @@ class Ray:
     reported when a task is finished.
 
     Args:
-        address: of the cluster; None starts one here, "auto" takes the one that is running here.
+        address: of the cluster; None starts one here, "auto" uses the one that is running here.
         workers: CPUs for a cluster that is started here.
 
     Raises:
@@ -87,7 +87,7 @@ class Ray:
         self.workers = workers
 
     def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        """Every task once."""
+        """Run every task once."""
         started = not self.ray.is_initialized()
         if started:
             here = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
@@ -109,13 +109,13 @@ class Ray:
     def _get(self, reference: Any) -> list[CellResult]:
         try:
             found: list[CellResult] = self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:  # it holds the error of the task
+        except self.ray.exceptions.RayTaskError as error:  # carries the error of the task
             cause = error.cause
             raise (cause if isinstance(cause, FedGuardError) else error) from None
         except self.ray.exceptions.RayError as error:
             first = str(error).strip().splitlines()[0]
             raise FedGuardError(
-                f"a Ray worker died, tried again or not ({first}); the same command resumes"
+                f"a Ray worker died, and any retry failed ({first}); run the same command to resume"
             ) from None
         return found
 
@@ -127,8 +127,8 @@ class Slurm:
 
     Args:
         folder: where submitit keeps its logs.
-        cluster: "slurm"; "local" runs subprocesses here, to try things out.
-        settings: what submitit is told: slurm_partition, timeout_min, mem_gb, slurm_array_parallelism …
+        cluster: "slurm"; "local" runs subprocesses here, for trying out.
+        settings: submitit's parameters: slurm_partition, timeout_min, mem_gb, slurm_array_parallelism …
 
     Raises:
         ParameterError: submitit is not installed.
@@ -141,7 +141,7 @@ class Slurm:
         self.settings = {"cpus_per_task": 1, "timeout_min": 24 * 60, **(settings or {})}
 
     def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        """Every task once."""
+        """Run every task once."""
         executor = self.submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
         executor.update_parameters(**self.settings)
         with executor.batch():
@@ -182,7 +182,7 @@ def _report(task: Task, position: int, on_round: OnRound) -> None:
 
 
 def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
-    """The data sets of the tasks by name: read once, and in memory once for all processes."""
+    """The data sets of the tasks by name, read once and kept in memory once for all processes."""
     names = {cell.data.name: None for task in tasks for cell in task.cells if cell.data.name != LIVE}
     found = {name: load_dataset(name) for name in names}
     for dataset in found.values():

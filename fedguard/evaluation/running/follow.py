@@ -1,4 +1,4 @@
-"""Whoever follows a suite while it runs: the terminal, JSON lines, an experiment tracker."""
+"""Followers of a running suite: the terminal, JSON lines, experiment trackers."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from .runner import run_suite
 
 
 class Follower:
-    """Hears of everything that happens to a suite, in this process; ignores it unless overridden."""
+    """Receives the events of a suite in this process; every method ignores its event unless overridden."""
 
     def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
-        """A suite starts, with so many runs and rounds left."""
+        """A suite starts; ``runs`` and ``rounds`` are left."""
 
     def round_done(self, cell: Cell, index: int) -> None:
-        """A round is done; of the first cell, where several watch one federation."""
+        """A round is done. If several cells watch one federation, the cell is the first of them."""
 
     def run_done(self, result: CellResult) -> None:
         """A run is stored."""
 
     def ended(self, store: Store, seconds: float) -> None:
-        """Nothing is left to run."""
+        """All runs are done."""
 
     def close(self) -> None:
-        """Called last, also if the suite was interrupted."""
+        """Called last, even if the suite was interrupted."""
 
 
 class Followers(Follower):
-    """Several of them. One that fails is told nothing more, and costs no results.
+    """Several followers. One that fails is dropped, and the suite goes on.
 
     Args:
-        members: in the order in which they are told.
+        members: the followers, in the order in which they receive events.
     """
 
     def __init__(self, members: Sequence[Follower]) -> None:
@@ -63,10 +63,10 @@ class Followers(Follower):
         for follower in list(self.members):
             try:
                 call(follower)
-            except Exception as error:  # a tracker's server that is down must not cost a night's results
+            except Exception as error:  # a tracker whose server is down must not end the suite
                 self.members.remove(follower)
                 name = type(follower).__name__
-                sys.stderr.write(f"fedguard: {name} failed and is left out from here on: {error}\n")
+                sys.stderr.write(f"fedguard: {name} failed and receives nothing more: {error}\n")
 
 
 def run_followed(

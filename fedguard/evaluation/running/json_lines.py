@@ -14,7 +14,7 @@ from .follow import Follower
 
 
 class JsonLines(Follower):
-    """Events "started", "round", "run" and "ended"; numbers at full precision, null if undefined.
+    """Events "started", "round", "run" and "ended"; numbers have full precision, undefined ones are null.
 
     Args:
         stream: where to write.
@@ -24,15 +24,15 @@ class JsonLines(Follower):
         self.stream = stream
 
     def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
-        """What is left to run."""
+        """Write the runs and rounds that are left."""
         self._write("started", suite=suite.name, folder=str(folder), runs=runs, rounds=rounds)
 
     def round_done(self, cell: Cell, index: int) -> None:
-        """One per round."""
+        """Write one object per round."""
         self._write("round", **_about(cell), round=index)
 
     def run_done(self, result: CellResult) -> None:
-        """One per run, with its metrics, seconds by part, and error."""
+        """Write one object per run, with its metrics, seconds by part, and error."""
         metrics = {name: _plain(value) for name, value in result.metrics.items()}
         status = "failed" if result.error else "done"
         about = _about(result.cell)
@@ -41,7 +41,7 @@ class JsonLines(Follower):
         )
 
     def ended(self, store: Store, seconds: float) -> None:
-        """How it went."""
+        """Write how the suite ended."""
         failed = len(store.failures())
         runs = len(store.finished())
         self._write("ended", folder=str(store.folder), runs=runs, failed=failed, seconds=seconds)

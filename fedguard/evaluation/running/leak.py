@@ -1,4 +1,4 @@
-"""How much one client's update leaks: a simulated client, a passive attack, and the truth to compare with."""
+"""How much one client's update leaks: a passive attack on a simulated client, compared with the truth."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class LeakSettings:
     """One simulated client whose update is attacked.
 
     Attributes:
-        data: the data set.
+        data: the name of the data set.
         model: the model's name.
         samples: how many samples the client has.
-        steps: full-batch steps that it trains.
+        steps: how many full-batch steps it trains.
         lr: its learning rate.
-        seed: of everything.
+        seed: of all randomness.
     """
 
     data: str = "digits"
@@ -46,13 +46,13 @@ class LeakSettings:
 
 @dataclass(frozen=True)
 class LeakResult:
-    """What came out.
+    """The result of a passive attack.
 
     Attributes:
         metrics: "psnr", "ssim" and "labels" of the attack, and "noise_psnr" and "noise_ssim" of guessing
             pixels at random, for comparison.
         truth: (n, …) the client's pixels.
-        pixels: (k, …) the reconstructed pixels, None if the attack finds labels only.
+        pixels: (k, …) the reconstructed pixels; None if the attack finds only labels.
     """
 
     metrics: dict[str, float]
@@ -73,16 +73,16 @@ def passive(name: str, params: dict[str, Any]) -> PassiveAttack:
 
 
 def leak_of(settings: LeakSettings, attack: PassiveAttack, start: PassiveAttack | None = None) -> LeakResult:
-    """Let a client train, attack its update, and measure.
+    """Train a client, attack its update, and measure what leaked.
 
     Args:
         settings: the client.
-        attack: what is measured.
-        start: another attack whose reconstruction is where this one begins, for example the knowledge
-            that FedREDefense distils.
+        attack: the passive attack to measure.
+        start: another attack whose reconstruction is the starting point of this one, for example the
+            knowledge that FedREDefense distills.
 
     Raises:
-        ParameterError: the data are no images, or there are not enough of them.
+        ParameterError: the data are not images, or there are too few of them.
     """
     data = load_dataset(settings.data)
     if len(data.input_shape) != 3:
@@ -135,14 +135,14 @@ def _begin(leak: Leak, start: PassiveAttack) -> Leak:
 
 
 def _pixels(data: Dataset, inputs: Tensor) -> Tensor:
-    """Inputs of the model as pixels in [0, 1]."""
+    """The model's inputs as pixels in [0, 1]."""
     shape = (-1,) + (1,) * (inputs.ndim - 2)
     mean, std = (inputs.new_tensor(part).view(shape) for part in (data.mean, data.std))
     return (inputs * std + mean).clamp(0, 1)
 
 
 def save_picture(result: LeakResult, path: Path) -> None:
-    """A PNG: the client's images above, what was reconstructed below, eight times as large."""
+    """Write a picture: the client's images above, the reconstructed ones below, eight times enlarged."""
     from ...simulation.vision import torchvision
 
     rows = [result.truth] if result.pixels is None else [result.truth, result.pixels]

@@ -27,9 +27,9 @@ class Terminal(Follower):
     """Progress with the time left, the current run and the mean DACC so far; the tables at the end.
 
     Args:
-        workers: processes, to be shown.
-        columns: metrics that the tables show.
-        recording: whether federations are recorded, which finished ones are not.
+        workers: the number of processes to show.
+        columns: the metrics in the tables.
+        recording: whether federations are recorded; finished ones are not.
     """
 
     def __init__(self, workers: int, columns: tuple[str, ...] = SHOWN, recording: bool = False) -> None:
@@ -50,7 +50,7 @@ class Terminal(Follower):
         )
 
     def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
-        """Show what is going to be run."""
+        """Show what will run."""
         if not self.console.is_terminal:
             self.console.width = 110 if len(suite.seeds) == 1 else 150  # intervals take room
         self.console.print(_headline(suite, self.workers))
@@ -78,18 +78,18 @@ class Terminal(Follower):
             self.console.print(table)
         self.console.print(FOOTNOTE, style="dim")
         if self.recording and len(store.finished()) > self.ran:
-            self.console.print("what was there already has not been recorded", style="yellow")
+            self.console.print("runs that were already there have not been recorded", style="yellow")
         there = len(store.finished()) - self.ran
-        done = f", {there} were there already" if there else ""
+        done = f", {there} were already there" if there else ""
         self.console.print(f"{self.ran} runs in {seconds:.0f} s{done}, results in {store.folder}")
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self.progress.stop()
 
 
 def show_failures(store: Store) -> int:
-    """Say on stderr which runs failed, and how many did."""
+    """Print the failed runs and their number to stderr."""
     failed = store.failures()
     for attack, defense, seed, error in failed:
         last = error.strip().splitlines()[-1]

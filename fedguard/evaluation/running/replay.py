@@ -1,4 +1,4 @@
-"""``fedguard replay``: one defense on a recording, on the terminal and as a file of verdicts."""
+"""``fedguard replay``: one defense on a recording, with a summary on the terminal and verdicts in a file."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from ..terminal import plain, terminal
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a recording.
+    """What to replay, and with which defense.
 
     Attributes:
         folder: the recording.
-        detector: who scores it; the recorded defense if None.
-        params: the detector's.
-        policy: what follows, as in a suite; the default if None.
-        assumed: how many malicious clients defenses are told; as recorded if None.
+        detector: the detector that scores it; the recorded defense if None.
+        params: the detector's parameters.
+        policy: the policy, as in a suite; the default if None.
+        assumed: the number of malicious clients that the defense is told; as recorded if None.
         model: for a live recording, see :func:`fedguard.evaluation.suites.given.given_server`.
         validation: likewise.
         root: likewise.
-        banned: show the defense clients that were banned when it was recorded.
-        allow_code: import the classes that the recorded defense names.
+        banned: also show the defense the clients that were banned during the recording.
+        allow_code: allow importing the classes that the recorded defense names.
     """
 
     folder: Path
@@ -62,15 +62,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the defense says.
+    """The verdicts of the defense.
 
     Attributes:
         cell: its settings.
         watcher: the defense, and its record of every round.
         problems: what is wrong with the recording.
-        compared: scores compared with the recorded ones, where the defense is the recorded one.
-        different: how many of them are not the same to the last bit.
-        rotated: how many rounds at the beginning were dropped to save space.
+        compared: how many scores were compared with the recorded ones, if the defense is the recorded one.
+        different: how many of them are not bit-identical.
+        rotated: how many of the oldest rounds were dropped to save space.
     """
 
     cell: Cell
@@ -91,7 +91,7 @@ def ask(question: Question) -> Answer:
 
     Raises:
         ResultsError: it cannot be read, or its first round is damaged.
-        ConfigError: the defense is none, was not recorded, or names code that may not be imported.
+        ConfigError: the defense is not valid, was not recorded, or names code that may not be imported.
     """
     recording = Recording(question.folder)
     problems = recording.check()
@@ -115,7 +115,7 @@ def ask(question: Question) -> Answer:
 
 
 def show_replay(question: Question, out: Path | None) -> bool:
-    """Replay, show what the defense says, and return whether recording and defense went through."""
+    """Replay, print the verdicts, and return whether the recording and the defense worked without errors."""
     if out is not None and out.suffix not in (".csv", ".json"):
         raise ConfigError(f"cannot write {out}: use a name that ends in .csv or .json")
     answer = ask(question)
@@ -159,7 +159,7 @@ def _cell(question: Question, recording: Recording) -> Cell:
     )
     if recorded is None and told is None:
         raise ConfigError(
-            "nobody knows how many clients of this recording are malicious; say with --assumed what "
+            "this recording does not say how many clients are malicious; set with --assumed what "
             "defenses are told"
         )
     before = Defense() if recorded is None else recorded.defense
@@ -181,14 +181,14 @@ def _cell(question: Question, recording: Recording) -> Cell:
 
 
 def _permit(recorded: dict[str, Any], recording: Recording, allow_code: bool) -> None:
-    """Refuse the code that a recorded defense names, or let it be found in the current folder."""
+    """Refuse the code that a recorded defense names, or allow importing it from the current folder."""
     if not allow_code:
         refuse_code(recorded, recording.folder / INDEX, ("about", "cell", "defense"))
     find_here(recorded)
 
 
 def _scores(recording: Recording, position: int, records: list[RoundRecord]) -> tuple[Any, Any]:
-    """The recorded scores and the new ones of those who are in both."""
+    """The recorded and the new scores of the clients that have both."""
     recorded = recording.read(position)
     new = {row.id: row.score for row in records[-1].clients if row.participated}
     known = [i for i, name in enumerate(recorded.round.client_ids) if str(name) in new]
@@ -209,7 +209,7 @@ def _show(answer: Answer, console: Console) -> None:
     )
     if answer.rotated:
         console.print(
-            f"the {answer.rotated} oldest rounds were dropped to save space: no detector can remember them",
+            f"the {answer.rotated} oldest rounds were dropped to save space: detectors start without them",
             style="yellow",
         )
     rounds = _table("round", "clients", "mean score", "suspects", "excluded", "banned", "who")
@@ -252,7 +252,7 @@ def _client_row(answer: Answer, number: int) -> list[str]:
 
 
 def _mean(scores: list[float]) -> str:
-    """The mean of the finite ones."""
+    """The mean of the finite values."""
     finite = [s for s in scores if math.isfinite(s)]
     return f"{np.mean(finite):.4g}" if finite else "–"
 
@@ -290,7 +290,7 @@ def _write(answer: Answer, out: Path) -> None:
 
 
 def _json(value: Any) -> Any:
-    """JSON knows neither NaN (null) nor infinity (the string "inf")."""
+    """The value for JSON, which lacks NaN (null) and infinity (the string "inf")."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

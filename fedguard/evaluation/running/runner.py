@@ -1,4 +1,4 @@
-"""Run a suite, or what is left of it, and store every run as it finishes."""
+"""Run a suite, or the rest of it, and store every run as it finishes."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def run_suite(
     executor: Executor | None = None,
     record: Path | None = None,
 ) -> Store:
-    """Run a suite into a results folder, or what is left of it if it was interrupted.
+    """Run a suite into a results folder, or the rest of it after an interruption.
 
-    A cell that fails is stored with its error, and the others go on. The results are the same bits for
-    any executor, for any number of workers, and for any number of interruptions: every piece of work runs
-    on one thread with generators of its own, and unfinished cells go on from their last checkpoint.
+    A failed cell is stored with its error, and the others continue. Results are bit-identical for any
+    executor, number of workers and number of interruptions: every piece of work runs on one thread with its
+    own generators, and unfinished cells resume from their last checkpoint.
 
     Args:
         suite: a checked suite (see :func:`fedguard.evaluation.suites.check.check_suite`).
-        folder: where results go; holds none yet, or those of the same suite and code.
+        folder: where results go; holds no results yet, or those of the same suite and code.
         workers: processes; 1 runs everything in this one.
         on_round: called in this process after every round that is run.
         on_cell: called in this process after every cell that is run.
         on_start: called once, before the first round.
         retry_failed: run failed cells again.
-        checkpoint_seconds: how much work, at most, an interruption may cost each running cell.
+        checkpoint_seconds: the most work that an interruption may cost each running cell.
         executor: where to run; ``workers`` processes here if absent.
-        record: record every federation that is run to a folder of its own in this one.
+        record: a folder; every federation that runs is recorded to its own folder in it.
 
     Raises:
-        ResultsError: the folder is taken, in use by another process, or cannot be written.
+        ResultsError: the folder holds other results, is in use by another process, or cannot be written.
     """
     store = Store.create(folder, suite)
     try:
@@ -73,7 +73,7 @@ def run_suite(
         on_start(len(left), sum(task.cells[0].rounds for task in tasks))
         where = executor or Pool(workers, suite.parallel)
         running = where.run(tasks, lambda p, index: on_round(tasks[p].cells[0], index))
-        with closing(running):  # an interruption ends the workers now, not when Python collects them
+        with closing(running):  # after an interruption, end the workers now, not at garbage collection
             for position, results in running:
                 store.add(dict(zip(tasks[position].runs, results, strict=True)))
                 Checkpoint(tasks[position].checkpoint).clear()
@@ -83,7 +83,7 @@ def run_suite(
 
 
 def pending(store: Store, suite: Suite, retry_failed: bool = False) -> list[tuple[int, Cell]]:
-    """The cells that are not in the store yet, with their numbers; failed ones are forgotten if wanted."""
+    """The cells that are not in the store yet, with their numbers; removes failed ones if asked to."""
     finished = store.finished()
     if retry_failed:
         store.forget(run for run, status in finished.items() if status == "failed")

@@ -1,4 +1,4 @@
-"""One piece of a suite: a run, or all the defenses that watch one federation; resumed where it was left."""
+"""Tasks of a suite: one run, or all defenses that watch one federation; resumed from their checkpoints."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ AfterRound = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker runs in one go.
+    """The cells that one worker runs together.
 
     Attributes:
         runs: the numbers of the cells in the suite.
         cells: one cell, or (in shadow mode) all that differ in the defense only.
-        checkpoint: where it saves its state.
-        seconds: how often, at most.
+        checkpoint: the file of its state.
+        seconds: the least time between two checkpoints.
         record: the folder to record its federation to, if any.
     """
 
@@ -49,7 +49,7 @@ class Task:
 def tasks_of(
     cells: Sequence[tuple[int, Cell]], folder: Path, seconds: float, record: Path | None = None
 ) -> list[Task]:
-    """The cells of a suite, with their numbers, as tasks: those that watch the same federation together."""
+    """The numbered cells of a suite as tasks; cells that watch the same federation form one task."""
     groups: dict[str, list[tuple[int, Cell]]] = {}
     for run, cell in cells:
         watched = cell.model_dump_json(exclude={"defense", "defense_label"})
@@ -67,7 +67,7 @@ def tasks_of(
 
 
 def _folder_name(run: int, cell: Cell) -> str:
-    """What the recording of a task is called: the number of its (first) run, the attack and the defense."""
+    """The folder of a task's recording: the number of its (first) run, the attack and the defense."""
     defense = cell.defense_label if cell.mode == "closed" else cell.mode
     return re.sub(r"[^\w.-]+", "_", f"{run:03d}-{cell.attack_label}-{defense}-seed{cell.seed}")
 
@@ -75,10 +75,10 @@ def _folder_name(run: int, cell: Cell) -> str:
 def run_task(
     task: Task, map: Map = map_in_order, after_round: AfterRound = lambda _: None
 ) -> list[CellResult]:
-    """Run a task, from its last checkpoint on if it has one; whatever goes wrong becomes the cells' error.
+    """Run a task, from its last checkpoint if it has one; exceptions become the cells' error.
 
     Raises:
-        ResultsError: the checkpoint cannot be written: that is no fault of the cells.
+        ResultsError: the checkpoint cannot be written, which is not the cells' fault.
     """
     run = _run_closed if task.cells[0].mode == "closed" else _run_shadow
     try:
@@ -126,15 +126,14 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
             watcher.records = load_records(records)
         done, clock.before = int(state["done"]), float(state["seconds"])
 
-    finished = [done]
-
     def after(record: RoundRecord) -> None:
-        finished[0] += 1
+        nonlocal done
+        done += 1
         checkpoint.offer(
             lambda: {
                 "shadow": shadow.state_dict(),
                 "records": [records_state(watcher.records) for watcher in shadow.watchers],
-                "done": finished[0],
+                "done": done,
                 "seconds": clock.seconds,
             }
         )
@@ -156,7 +155,7 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
 
 
 class Clock:
-    """Seconds since its start, and those before an interruption."""
+    """Measures seconds, including those before an interruption."""
 
     def __init__(self) -> None:
         self.before = 0.0
@@ -164,5 +163,5 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """All of them."""
+        """Seconds since the start, plus those before an interruption."""
         return self.before + time.perf_counter() - self._start

@@ -25,11 +25,11 @@ class TensorBoard(Follower):
         ).SummaryWriter
 
     def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
-        """Where to write."""
+        """Open the folder of the event files."""
         self.folder = folder / "tensorboard"
 
     def run_done(self, result: CellResult) -> None:
-        """One TensorBoard run for each."""
+        """Write one TensorBoard run per cell."""
         with self.writer(self.folder / _name(result)) as writer:
             for index, numbers in curves(result):
                 for name, value in numbers.items():
@@ -40,9 +40,9 @@ class TensorBoard(Follower):
 
 
 class MLflow(Follower):
-    """One MLflow run for each, in an experiment named after the suite.
+    """One MLflow run per cell, in an experiment named after the suite.
 
-    Where: the environment variable MLFLOW_TRACKING_URI, or ``mlflow.db`` in the results folder.
+    Runs go to the environment variable MLFLOW_TRACKING_URI, or to ``mlflow.db`` in the results folder.
     """
 
     def __init__(self) -> None:
@@ -71,13 +71,13 @@ class MLflow(Follower):
 
 
 class WandB(Follower):
-    """One Weights & Biases run for each, in a project named after the suite; WANDB_MODE=offline works."""
+    """One Weights & Biases run per cell, in a project named after the suite; WANDB_MODE=offline works."""
 
     def __init__(self) -> None:
         self.wandb = extra_module("wandb", "wandb", "tracker wandb")
 
     def started(self, suite: Suite, folder: Path, runs: int, rounds: int) -> None:
-        """What the project is called."""
+        """Set the project's name."""
         self.suite, self.folder = suite.name, folder
 
     def run_done(self, result: CellResult) -> None:
@@ -120,7 +120,7 @@ def curves(result: CellResult) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def final(result: CellResult) -> dict[str, float]:
-    """The numbers of the table ``runs`` and the seconds by part."""
+    """The numbers of a run in the table ``runs``, and its seconds by part."""
     numbers = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
     return _finite({**numbers, **{f"seconds_{part}": s for part, s in result.seconds.items()}})
 
@@ -141,7 +141,7 @@ def _labels(result: CellResult) -> dict[str, Any]:
 
 
 def _name(result: CellResult) -> str:
-    """A name that is a file name too; what users call things may hold anything."""
+    """A name that is safe as a file name; labels may hold any character."""
     words = "-".join(f"{key}_{value}" if key not in ("attack", "defense", "mode") else str(value)
                      for key, value in _labels(result).items())  # fmt: skip
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in words)

@@ -1,1 +1,1 @@
-"""Suites: read, checked, crossed into cells."""
+"""Suites: read, checked, and expanded into cells."""

@@ -1,4 +1,4 @@
-"""Every mistake in a suite is reported before anything is trained."""
+"""Checks of a suite that report every mistake before training starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a live recording does not hold, from files: a model, validation data, root data."""
+"""Files that complete a live recording: a model, validation data, root data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def given_server(
     """The server for a replay; None if nothing is given.
 
     Args:
-        recording: a simulation's server is built again, and what is given takes the place of its parts.
+        recording: of a simulation or live; a simulation's server is rebuilt, and the other arguments replace
+            its parts.
         model: the name of a suite's model, or ``module:function`` that returns an ``nn.Module``.
         validation: a .npz or .safetensors file with ``inputs`` (as the model takes them) and ``labels``.
         root: likewise.
@@ -67,7 +68,7 @@ def labeled_from(path: Path) -> LabeledData:
         else:
             raise ConfigError(f"{path}: use a .npz or .safetensors file with `inputs` and `labels`")
     except KeyError as error:
-        raise ConfigError(f"{path} has no {error.args[0]}; it must hold `inputs` and `labels`") from None
+        raise ConfigError(f"{path} has no {error.args[0]}; store `inputs` and `labels` in it") from None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     if labels.shape != (len(inputs),) or len(labels) == 0:
@@ -79,7 +80,7 @@ def _model(name: str, shape: tuple[int, ...] | None, classes: int | None) -> nn.
     module, colon, function = name.partition(":")
     if not colon:
         if shape is None or classes is None:
-            raise ConfigError(f"--model {name}: nothing says how large inputs are; give --validation too")
+            raise ConfigError(f"--model {name}: the input size is unknown; give --validation too")
         return build_model(name, shape, classes, generator(0, "replay"))
     try:
         model = getattr(importlib.import_module(module), function)()

@@ -1,4 +1,4 @@
-"""A suite read from a file, with overrides; every mistake is named by file, line and key path."""
+"""Reading a suite from a file, with overrides; errors name file, line and key path."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_suite(
         allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
 
     Raises:
-        ConfigError: with file, line and key path; suggests the nearest key for a misspelt one.
+        ConfigError: with file, line and key path; suggests the nearest key for a misspelled one.
     """
     source = read(str(suite))
     if source.data is None:
@@ -63,7 +63,7 @@ def load_suite(
 
 
 def _check_points(suite: Suite, source: Source) -> None:
-    """Refuse a grid that leads nowhere, and patterns that cannot match."""
+    """Refuse grid paths that do not exist and patterns that cannot match."""
     plain = suite.model_dump(exclude={"grid"})
     for path, values in suite.grid.items():
         for value in values:
@@ -86,7 +86,7 @@ def _check_points(suite: Suite, source: Source) -> None:
 
 
 def _move_lists(source: Source) -> None:
-    """A setting of the federation that is given as a list becomes an axis of the grid."""
+    """Move settings of the federation that are lists into the grid."""
     axes: list[tuple[str, ...]] = [(key,) for key in Settings.model_fields]
     axes += [("training", key) for key in TrainingSettings.model_fields]
     axes += [("server", key) for key in ServerSettings.model_fields]
@@ -117,7 +117,7 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
 
 
 def _fields_at(path: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at a path of a suite."""
+    """The known keys at a path of a suite."""
     homes: dict[str, type[BaseModel]] = {
         "server": ServerSettings,
         "training": TrainingSettings,
@@ -130,7 +130,7 @@ def _fields_at(path: tuple[str | int, ...]) -> list[str]:
 
 
 def _check_size(suite: Suite, source: Source) -> None:
-    """Refuse what is too much to plan, at the key that has the most entries."""
+    """Refuse a suite that is too large to plan; the error names the key with the most entries."""
     axes: dict[tuple[str, ...], int] = {("grid", path): len(values) for path, values in suite.grid.items()}
     points = math.prod(axes.values())
     axes |= {(key,): len(getattr(suite, key)) for key in ("attacks", "defenses", "seeds")}

@@ -1,4 +1,4 @@
-"""Suites on a recording: the federation, the attack and the seed are those that were recorded."""
+"""Suites on a recording, which sets the federation, the attack and the seed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ...simulation.setup import check_parts, setup_for
 from .source import Source
 from .suite import Suite
 
-#: What a suite on a recording may set; the rest comes from the recording.
+#: The keys that a suite on a recording may set; the recording sets the rest.
 FREE = frozenset(
     {"assumed_malicious", "recording", "name", "summary", "defenses", "only", "exclude", "parallel"}
 )
 
 
 def on_recording(suite: Suite, source: Source) -> Suite:
-    """Fill in what the recording says; a suite without a recording stays as it is.
+    """The suite with the recording's settings; a suite without a recording stays as it is.
 
     Raises:
         ConfigError: the recording cannot be read, is damaged, or contradicts the suite.
@@ -44,13 +44,13 @@ def on_recording(suite: Suite, source: Source) -> Suite:
     if "malicious" not in recording.index.about and suite.assumed_malicious is None:
         raise source.error(
             ("assumed_malicious",),
-            "nobody knows how many clients of this recording are malicious; say what defenses are told",
+            "this recording does not say how many clients are malicious; set what defenses are told",
         )
     return suite.model_copy(update=facts)
 
 
 def facts_of(recording: Recording) -> dict[str, Any]:
-    """Everything of a suite that a recording determines."""
+    """The settings of a suite that the recording determines."""
     common = {
         "recording": str(recording.folder),
         "mode": "recorded",
@@ -73,7 +73,7 @@ def facts_of(recording: Recording) -> dict[str, Any]:
 
 
 def _described(cell: Cell) -> AttackSpec:
-    """The attack that was recorded. It is not run again, so a class that it names is not imported."""
+    """The recorded attack. It does not run again, so its class is not imported."""
     code = any(code_in(cell.attack.model_dump()))
     return cell.attack if code else resolve_attack(cell.attack, cell)
 
@@ -96,10 +96,10 @@ def _most(recording: Recording) -> int:
 
 
 def check_recordable(suite: Suite) -> None:
-    """Refuse, before anything runs, to record what has no single guard, or is a recording itself.
+    """Refuse, before anything runs, to record suites on a recording and defenses with several guards.
 
     Raises:
-        ConfigError: says what to leave out.
+        ConfigError: the suite cannot be recorded; says what to leave out.
     """
     if suite.recording is not None:
         raise ConfigError("--record: this suite is on a recording already")

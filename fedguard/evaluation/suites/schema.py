@@ -1,4 +1,4 @@
-"""The JSON schema of a suite, with every registered method and its parameters spelled out."""
+"""The JSON schema of a suite, with every registered method and its parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .suite import Suite
 
 
 def suite_schema() -> dict[str, Any]:
-    """A draft 2020-12 schema; editors complete and check suites with it."""
+    """A draft 2020-12 schema, with which editors complete and check suites."""
     schema = Suite.model_json_schema()
     choices = {kind: _methods(kind) for kind in ("detectors", "attacks", "aggregators", "policies")}
     definitions = schema["$defs"]
@@ -44,7 +44,7 @@ def suite_schema() -> dict[str, Any]:
 
 
 def _describe(part: dict[str, Any], docstring: str) -> None:
-    """Give keys without a description what the section "Attributes" of a docstring says of them."""
+    """Describe keys without a description by the section "Attributes" of a docstring."""
     _, _, section = docstring.partition("Attributes:\n")
     for name, text in re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
         if name in part.get("properties", {}):

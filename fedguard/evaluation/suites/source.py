@@ -1,4 +1,4 @@
-"""YAML with line numbers, so that every message about a suite can say where."""
+"""YAML with line numbers, so that messages about a suite name the line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Source:
     """A parsed YAML file and the line of every key path in it.
 
     Attributes:
-        name: what the file is called in messages.
+        name: the file's name in messages.
         data: the plain value.
         lines: key path → line, from 1.
         overrides: key path → the override that set it.
-        aliases: another way to name a key path (an entry of a list by its label) → the path in the file.
+        aliases: alternative key path (an entry of a list by its label) → the path in the file.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Source:
         return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
 
     def override(self, assignment: str) -> None:
-        """Apply ``a.b=c``; the value is YAML, list positions are numbers.
+        """Apply ``a.b=c``; the value is YAML, numbers are list positions.
 
         Raises:
-            ConfigError: no "=", or the path runs into something that has no keys.
+            ConfigError: no "=", or the path leads through a value that has no keys.
         """
         key, equals, text = assignment.partition("=")
         if not equals or not key:
@@ -74,7 +74,7 @@ class Source:
             if isinstance(target, str):  # `attacks.0.knowledge=partial` on the short form "lie"
                 raise ConfigError(
                     f"override {assignment!r}: {'.'.join(map(str, path[: depth + 1]))} is {target!r}; "
-                    f"override it whole, e.g. {'.'.join(map(str, path[: depth + 1]))}={{name: {target}, …}}"
+                    f"override all of it, e.g. {'.'.join(map(str, path[: depth + 1]))}={{name: {target}, …}}"
                 )
         if not isinstance(target, dict | list):
             raise ConfigError(f"override {assignment!r}: {'.'.join(map(str, path[:-1]))} has no keys")
@@ -85,7 +85,7 @@ class Source:
         self.overrides[path] = assignment
 
     def refuse_code(self) -> None:
-        """Refuse a file that names classes to import: whoever wrote it chooses what is run.
+        """Refuse a file that names classes to import: its author would choose the code that runs.
 
         Raises:
             ConfigError: with the place of the first ``module:Class``.
@@ -127,7 +127,7 @@ def read(suite: str) -> Source:
     """Read a suite by path or by the name of a shipped one.
 
     Raises:
-        ConfigError: no such file or suite, or not valid YAML (says the line).
+        ConfigError: no such file or suite, or not valid YAML (names the line).
     """
     shipped = shipped_suites()
     path = shipped.get(suite, Path(suite))
@@ -138,7 +138,9 @@ def read(suite: str) -> Source:
         )
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path}: has more than {MAX_BYTES >> 10} KiB; that is no suite")
+            raise ConfigError(
+                f"{path}: is larger than {MAX_BYTES >> 10} KiB, the limit for suites; use a smaller file"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -147,5 +149,5 @@ def read(suite: str) -> Source:
 
 
 def short(text: str, limit: int = 200) -> str:
-    """The beginning of a text, for a message."""
+    """The start of a text, for a message."""
     return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,4 +1,4 @@
-"""What a suite is: a federation, and the attacks and defenses to cross on it."""
+"""Suites: a federation, and the attacks and defenses to combine on it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _labeled(value: Any) -> Any:
 
 
 def _label(item: Any) -> str | None:
-    """What an entry of a list is called; None if it has nothing like a name."""
+    """The default label of a list entry; None if it has no name."""
     if isinstance(item, Mapping):
         first = item.get("detector") or item.get("name") or "none"
         first = first[0] if isinstance(first, list) else first
@@ -60,24 +60,24 @@ class Suite(Settings):
     """A suite: one federation, attacks × defenses × seeds.
 
     Attributes:
-        name: what the results folder is called.
+        name: the name of the results folder.
         summary: one line, for ``fedguard list suites``.
-        attacks: label → attack; a list of names or specs will do.
-        defenses: label → defense; a list will do.
-        seeds: one run each.
+        attacks: label → attack, or a list of names or specs.
+        defenses: label → defense, or a list.
+        seeds: one run for each.
         mode: "closed": each defense acts in a federation of its own. "shadow": all defenses watch one
             undefended federation per attack and seed, which is far cheaper and compares them on the same
-            rounds. "both" does both. "recorded" goes with ``recording``, and is set by it.
+            rounds. "both" does both. "recorded" goes with ``recording``, which sets it.
         grid: key path → values; every combination is run, for example {partition.beta: [0.1, 1.0],
             attacks.lie.knowledge: [full, partial]}. A setting of the federation that is given as a list
             (``malicious: [4, 8]``) is moved here.
-        only: run only what matches one of these, for example {attack: lie, malicious: 8}. What can be
-            matched: attack, defense, seed, mode and the grid's paths; several values are alternatives.
-        exclude: do not run what matches one of these.
+        only: run only what matches one of these, for example {attack: lie, malicious: 8}. The keys are
+            attack, defense, seed, mode and the grid's paths; several values are alternatives.
+        exclude: skip what matches one of these.
         anchors: a place for YAML anchors; ignored.
         parallel: "cells" runs several cells at a time, one process each; "clients" runs one cell at a
-            time and spreads its clients over the processes (for few, heavy cells). The results are the
-            same bits either way.
+            time and spreads its clients over the processes (for few, heavy cells). The results are
+            identical either way.
     """
 
     name: Annotated[str, AfterValidator(folder_name)] = "suite"
@@ -101,12 +101,12 @@ class Suite(Settings):
         return self
 
     def cells(self) -> list[Cell]:
-        """Everything that is to be run, in the suite's order: grid, mode, attack, defense, seed."""
+        """All cells to run, in the suite's order: grid, mode, attack, defense, seed."""
         wanted = [c for c in self.all_cells() if not self.only or any(matches(c, m) for m in self.only)]
         return [c for c in wanted if not any(matches(c, m) for m in self.exclude)]
 
     def all_cells(self) -> list[Cell]:
-        """The same before ``only`` and ``exclude``; a defense without a detector has nothing to shadow."""
+        """All cells before ``only`` and ``exclude``; shadow mode skips defenses without a detector."""
         modes: tuple[Mode, ...] = ("closed", "shadow") if self.mode == "both" else (self.mode,)
         return [
             Cell(
@@ -128,7 +128,7 @@ class Suite(Settings):
         ]
 
     def points(self) -> list[tuple[dict[str, Any], Suite]]:
-        """Every point of the grid, and the suite there."""
+        """Every point of the grid, with the suite at that point."""
         if not self.grid:
             return [({}, self)]
         plain = self.model_dump(exclude={"grid"})
@@ -141,11 +141,11 @@ class Suite(Settings):
 def with_values(data: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """A deep copy of plain settings with some key paths set.
 
-    In lists (detectors, stages) a key is a position, from 0; where there is only one it may be left out, as
-    the suite does: ``defenses.krum.detector.select``.
+    In lists (detectors, stages) a key is a position, from 0. It may be left out if the list has one entry:
+    ``defenses.krum.detector.select``.
 
     Raises:
-        ParameterError: a path leads nowhere.
+        ParameterError: a path does not exist.
     """
     result = copy.deepcopy(data)
     for path, value in values.items():
@@ -161,7 +161,7 @@ def with_values(data: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _below(target: Any, key: str) -> Any:
-    """What lies under a key, None if nothing does."""
+    """The value under a key; None if there is none."""
     if isinstance(target, list) and key.isdecimal():
         return target[int(key)] if int(key) < len(target) else None
     target = _only_one(target)
@@ -176,7 +176,7 @@ def matches(cell: Cell, pattern: dict[str, Any]) -> bool:
     """Whether a cell has all the values of a pattern; a list means any of its values.
 
     Raises:
-        ParameterError: the pattern names something that cells do not have.
+        ParameterError: the pattern has a key that cells do not have.
     """
     known = {
         "attack": cell.attack_label,
@@ -188,7 +188,7 @@ def matches(cell: Cell, pattern: dict[str, Any]) -> bool:
     unknown = [key for key in pattern if key not in known]
     if unknown:
         hint = f"{nearest(unknown[0], known)} (known: {', '.join(known)})"
-        raise ParameterError(f"nothing can be matched by {unknown[0]!r}{hint}")
+        raise ParameterError(f"cells cannot be matched by {unknown[0]!r}{hint}")
     return all(
         known[key] in value if isinstance(value, list) else known[key] == value
         for key, value in pattern.items()
@@ -196,10 +196,10 @@ def matches(cell: Cell, pattern: dict[str, Any]) -> bool:
 
 
 def resolved(suite: Suite) -> Suite:
-    """The same suite with every method's defaults spelled out.
+    """The same suite with every method's defaults filled in.
 
-    What defenses are told is spelled out too, unless there is a grid, whose points may differ in it. The
-    attack of a recording is left as it is.
+    ``num_malicious`` of the defenses is filled in too, unless there is a grid, whose points may differ in
+    it. The attack of a recording stays as it is.
     """
     attacks = suite.attacks
     if suite.recording is None:

@@ -1,4 +1,4 @@
-"""YAML as plain values, each with its line; bounded, whatever the text holds."""
+"""YAML as plain values, each with its line, with bounds on size and nesting for any input."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ...core.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
 
-#: The bytes and nodes of one file; its values once aliases and merges are written out.
+#: Limits on the bytes and nodes of one file, and on its values after aliases and merges are expanded.
 MAX_BYTES, MAX_NODES, MAX_VALUES = 2**19, 20_000, 100_000
-#: Characters of one text, digits of one number, levels of nesting.
+#: Limits on the characters of one string, the digits of one number, and the levels of nesting.
 MAX_TEXT, MAX_DIGITS, MAX_DEPTH = 10_000, 100, 40
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
-#: What plain text stands for, and how it may begin. Every pattern takes time linear in the text.
+#: Patterns of unquoted scalars, and their first characters. Every pattern takes time linear in the text.
 _FORMS: dict[str, tuple[re.Pattern[str], str]] = {
     f"{_TAG}bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), "tTfF"),
     f"{_TAG}int": (
@@ -40,7 +40,7 @@ _KINDS: dict[type[yaml.Node], str] = {yaml.SequenceNode: f"{_TAG}seq", yaml.Mapp
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, and stops at the first text, depth or number of nodes that is beyond the bounds.
+    """Composes nodes, and stops at the first string, depth or number of nodes beyond the bounds.
 
     Scalars read as people expect: 1e-3 is a number, only true and false are booleans, 1:30 is text.
     """
@@ -52,7 +52,7 @@ class _Loader(yaml.SafeLoader):
         self.depth = self.nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node, if there are not too many already."""
+        """The next node; refused once there are too many."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self.depth, self.nodes = self.depth + 1, self.nodes + 1
         if self.depth > MAX_DEPTH:
@@ -72,7 +72,7 @@ for _tag, (_pattern, _first) in _FORMS.items():
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """Well formed, and yet nothing for settings; knows its key path once it has passed a value."""
+    """An error in well-formed YAML that is not valid for settings; collects its key path on the way up."""
 
     path: Path_ | None = None
 
@@ -88,7 +88,7 @@ def parse(text: str, name: str) -> tuple[Any, dict[Path_, int]]:
 
     Args:
         text: one document.
-        name: what it is called in messages.
+        name: its name in messages.
 
     Raises:
         ConfigError: not valid YAML, or beyond the bounds; names the line.
@@ -120,7 +120,7 @@ def parse(text: str, name: str) -> tuple[Any, dict[Path_, int]]:
 
 
 class _Values:
-    """Makes plain values of nodes.
+    """Turns nodes into plain values.
 
     Attributes:
         lines: key path → line, from 1.
@@ -131,7 +131,7 @@ class _Values:
         self._count = 0
 
     def plain(self, node: yaml.Node, path: Path_) -> Any:
-        """The value of a node; what an alias or a merge repeats counts again."""
+        """The value of a node; values repeated by aliases and merges count again."""
         try:
             return self._plain(node, path)
         except _Refused as error:
@@ -154,7 +154,7 @@ class _Values:
         return result
 
     def _merged(self, node: yaml.Node, path: Path_) -> dict[str | int, tuple[yaml.Node, yaml.Node]]:
-        """The entries of a mapping: its own, over those of what it merges, earlier ones over later ones."""
+        """The entries of a mapping. Its own override merged ones, and earlier merges override later ones."""
         own: dict[str | int, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str | int, tuple[yaml.Node, yaml.Node]] = {}
         merges = False
@@ -176,13 +176,13 @@ class _Values:
     def _step(self, node: yaml.Node, depth: int) -> None:
         self._count += 1
         if self._count > MAX_VALUES:  # aliases of aliases grow exponentially
-            _stop(node, f"more than {MAX_VALUES:,} values once aliases and merges are written out")
+            _stop(node, f"more than {MAX_VALUES:,} values after expanding aliases and merges")
         if depth > MAX_DEPTH:
-            _stop(node, f"nested more than {MAX_DEPTH} levels deep, or an alias that holds itself")
+            _stop(node, f"nested more than {MAX_DEPTH} levels deep, or an alias that contains itself")
 
 
 def _sources(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-    """The mappings that ``<<`` names."""
+    """The mappings that ``<<`` merges."""
     for part in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         if not isinstance(part, yaml.MappingNode):
             _stop(part, "'<<' merges a mapping or a list of them, for example <<: *base")
@@ -224,7 +224,7 @@ def _integer(node: yaml.ScalarNode) -> int:
     except ValueError:  # 0x_
         _stop(node, f"{node.value!r} is not an integer")
     if not -(2**63) <= value < 2**63:
-        _stop(node, f"{node.value} is beyond the integers of 64 bits")
+        _stop(node, f"{node.value} does not fit into a 64-bit integer")
     return value
 
 

@@ -1,8 +1,8 @@
 """Data sets by name.
 
-Two are embedded in scikit-learn. The others are read from a data root: the argument ``data_root``, else
-the environment variable ``FEDGUARD_DATA``; both are read as they are and never written to. Without
-either, a per-user cache is used, into which torchvision downloads.
+Two come with scikit-learn. The others are read from a data root: the argument ``data_root``, else the
+environment variable ``FEDGUARD_DATA``. FedGuard never writes to these folders. Without either, it uses a
+per-user cache, into which torchvision downloads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["DATASETS", "Dataset", "Source", "load_dataset"]
 
 
 class Source(NamedTuple):
-    """A line for ``fedguard list datasets``, and the function that loads from a data root."""
+    """A summary for ``fedguard list datasets``, and the function that loads from a data root."""
 
     summary: str
     load: Callable[[str | Path | None], Dataset]

@@ -1,4 +1,4 @@
-"""What a data set is: samples as they are, and the constants that normalize them."""
+"""Data sets: raw samples, and the constants that normalize them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Dataset:
 
     @cached_property
     def training_set(self) -> LabeledData:
-        """All training samples as the model takes them; where the data set is shared, these are too."""
+        """All training samples, normalized for the model; shared between processes if the data set is."""
         return self.labeled(self.train)
 
     @cached_property
     def test_set(self) -> LabeledData:
-        """The same for testing."""
+        """All test samples, normalized for the model."""
         return self.labeled(self.test)
 
     normalise = Renamed("normalize")
@@ -64,7 +64,7 @@ class Dataset:
     labelled = Renamed("labeled")
 
     def labeled(self, samples: Samples) -> LabeledData:
-        """Samples as the model takes them."""
+        """Samples, normalized for the model."""
         return LabeledData(self.normalize(samples.pixels), samples.labels)
 
 
@@ -75,8 +75,8 @@ Raw = tuple[NDArray[np.uint8], NDArray[np.integer]]
 def image_dataset(name: str, train: Raw, test: Raw, num_classes: int = 10, white: int = 255) -> Dataset:
     """A data set of integer images; ``white`` is the brightest value.
 
-    Mean and standard deviation come from exact integer sums over the training images, hence are the
-    same on every machine.
+    Mean and standard deviation come from exact integer sums over the training images, so they are
+    identical on every machine.
     """
     images = train[0]
     count = images.size // images.shape[1]

@@ -21,7 +21,7 @@ MAX_BYTES = 2**28
 
 
 def load_cifar10(data_root: str | Path | None = None) -> Dataset:
-    """CIFAR-10 from ``cifar-10-batches-py``; batches of any size are taken."""
+    """CIFAR-10 from ``cifar-10-batches-py``; batches may have any size."""
     *train, test = [_read_batch(path) for path in FILES.find(data_root)]
     images = np.concatenate([batch[0] for batch in train])
     labels = np.concatenate([batch[1] for batch in train])
@@ -33,18 +33,18 @@ def _read_batch(path: Path) -> Raw:
     try:
         data, labels = batch["data"].value, batch["labels"]
     except (TypeError, KeyError, AttributeError):
-        raise DataError(f"{path} is no CIFAR-10 batch: it has no `data` and `labels`; {REPLACE}") from None
+        raise DataError(f"{path} is not a CIFAR-10 batch: it has no `data` and `labels`; {REPLACE}") from None
     if data.ndim != 2 or data.shape[1] != PIXELS or len(data) == 0:
         raise DataError(f"{path}: data has shape {data.shape}; (N, {PIXELS}) is expected. {REPLACE}")
     if not isinstance(labels, list) or len(labels) != len(data):
-        raise DataError(f"{path}: there is no list of {len(data)} labels. {REPLACE}")
+        raise DataError(f"{path}: `labels` is not a list of {len(data)} labels. {REPLACE}")
     if not all(isinstance(label, int) and 0 <= label <= 9 for label in labels):
         raise DataError(f"{path}: a label is not one of 0 … 9. {REPLACE}")
     return data.reshape(-1, 3, 32, 32), np.array(labels)
 
 
 def read_pickle(path: Path) -> Any:
-    """Unpickle numbers, strings, lists, dicts and arrays of bytes (as :class:`_Array`), nothing else.
+    """Unpickle only numbers, strings, lists, dicts and arrays of bytes (as :class:`_Array`).
 
     Raises:
         DataError: the file is damaged, or asks for any other class or function.
@@ -54,12 +54,12 @@ def read_pickle(path: Path) -> Any:
             raise DataError(f"it has more than {MAX_BYTES >> 20} MiB")
         with path.open("rb") as file:
             return _Unpickler(file, encoding="latin1").load()
-    except Exception as error:  # damaged pickles raise nearly anything
+    except Exception as error:  # damaged pickles raise almost any exception
         raise DataError(f"{path} cannot be read: {error}; {REPLACE}") from error
 
 
 class _Array:
-    """Stands for numpy.ndarray: takes its pickled state apart itself, so that numpy trusts nothing."""
+    """Replaces numpy.ndarray: it parses the pickled state itself, so numpy sees no untrusted state."""
 
     value: NDArray[np.uint8]
 
@@ -72,14 +72,14 @@ class _Array:
 
 
 class _Dtype:
-    """Stands for numpy.dtype; only unsigned bytes."""
+    """Replaces numpy.dtype; accepts only unsigned bytes."""
 
     def __init__(self, code: str, align: object, copy: object) -> None:
         if code != "u1":
             raise pickle.UnpicklingError(f"an array of type {code!r}, not of unsigned bytes")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and the like mean nothing for bytes."""
+        """Ignore byte order and flags, which do not matter for bytes."""
 
 
 def _reconstruct(kind: object, shape: object, code: object) -> _Array:
@@ -93,7 +93,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names that a pickled array needs; a pickle cannot call anything else."""
+    """Resolves only the names that a pickled array needs; a pickle cannot call anything else."""
 
     known = {  # noqa: RUF012 - a constant
         ("numpy", "ndarray"): _Array,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...contracts.data import Samples
 from .base import Dataset, image_dataset
 
-#: The split is part of the data set: the same whatever the experiment's seed.
+#: The split is part of the data set and does not depend on the experiment's seed.
 SPLIT_SEED = 0
 TEST_SHARE = 0.2
 
@@ -20,7 +20,7 @@ TEST_SHARE = 0.2
 @functools.cache
 def load_digits() -> Dataset:
     """1,797 handwritten digits of 8×8 pixels with 17 gray levels; split 1,437 / 360, stratified."""
-    from sklearn import datasets  # here: importing scikit-learn takes longer than reading MNIST
+    from sklearn import datasets  # imported here because it takes longer than reading MNIST
 
     bunch = datasets.load_digits()
     images = bunch.images.astype(np.uint8)[:, None]

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: a data root that is only read, or a cache that is filled."""
+"""The files of data sets, in a read-only data root or in a download cache."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ...core.errors import DataError
 
 VARIABLE = "FEDGUARD_DATA"
 #: What to do about a damaged file.
-REPLACE = "replace it with a fresh copy (if it lies in the cache, delete it: it is downloaded again)"
+REPLACE = "replace it with a fresh copy (if it is in the cache, delete it: it is downloaded again)"
 
 
 def cache_root() -> Path:
-    """The per-user folder that downloads go to."""
+    """The per-user folder for downloads."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "fedguard" / "data"
 
 
 def from_torchvision(name: str) -> Callable[[str], object]:
-    """What downloads a data set of torchvision into a data root."""
+    """A function that downloads a data set of torchvision into a data root."""
 
     def download(root: str) -> object:
         from ..vision import datasets
@@ -40,10 +40,10 @@ class Files:
 
     Attributes:
         dataset: its name, for messages.
-        folder: where they lie below a data root.
-        names: the files.
-        suffixes: what may follow a name, in order of preference.
-        download: fetches them into a data root, say :func:`from_torchvision`.
+        folder: their folder below a data root.
+        names: the names of the files.
+        suffixes: possible suffixes of a name, in order of preference.
+        download: downloads them into a data root, for example :func:`from_torchvision`.
     """
 
     dataset: str
@@ -93,13 +93,13 @@ class Files:
         return [next(p for p in self._candidates(root, name) if p.is_file()) for name in self.names]
 
     def _download(self, root: Path) -> None:
-        """Download into a scratch folder first: what is interrupted leaves nothing behind."""
+        """Download to a scratch folder first, so that an interrupted download leaves nothing behind."""
         top = Path(self.folder).parts[0]
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=root, prefix="download-") as scratch:
                 self.download(scratch)
-                if self._missing(root):  # nobody else was faster
+                if self._missing(root):  # no other process was faster
                     shutil.rmtree(root / top, ignore_errors=True)
                     (Path(scratch) / top).rename(root / top)
         except (OSError, RuntimeError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their idx files, packed or not."""
+"""MNIST and Fashion-MNIST from their idx files, compressed or not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 UNSIGNED_BYTE = 0x08
-#: No file of these data sets is larger once unpacked (47 MB); a bomb of zeros would be.
+#: Limit on a decompressed file, against decompression bombs; the largest of these files has 47 MB.
 MAX_BYTES = 2**28
 
 
@@ -51,13 +51,13 @@ def _read_pair(image_path: Path, label_path: Path) -> Raw:
 
 
 def read_idx(path: Path, sample_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The array of bytes in an idx file, (N, *sample_shape).
+    """(N, *sample_shape) the array of bytes in an idx file.
 
     The format: two zero bytes, the type, the number of dimensions, each dimension as a big-endian
     32-bit integer, then the data.
 
     Raises:
-        DataError: the file is damaged, cut short, or holds something else.
+        DataError: the file is damaged, truncated, or of another type or shape.
     """
     data = _content(path)
     shape = (-1, *sample_shape)

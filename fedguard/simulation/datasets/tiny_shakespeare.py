@@ -1,4 +1,4 @@
-"""Tiny Shakespeare: which character comes next?"""
+"""Tiny Shakespeare: predict the next character."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .files import REPLACE, Files
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 MD5 = "6fb458f1232090904fb40fe944165e91"
-#: Characters that the model sees; as LEAF has it for Shakespeare.
+#: Characters that the model sees, as in LEAF's Shakespeare task.
 WINDOW = 80
-#: A passage starts every so many characters.
+#: Characters from one passage's start to the next.
 STRIDE = 20
-#: The end of the text is for testing; no passage reaches over the border.
+#: The end of the text is the test set; no passage crosses the border.
 TEST_SHARE = 0.1
 #: The text has 1.1 MB.
 MAX_BYTES = 2**26
@@ -37,11 +37,11 @@ FILES = Files("tiny_shakespeare", "tinyshakespeare", ("input.txt",), ("",), _dow
 def load_tiny_shakespeare(data_root: str | Path | None = None) -> Dataset:
     """Passages x = (c₁, …, c₈₀) of a text with the label c₈₁, from ``tinyshakespeare/input.txt``.
 
-    Characters are numbered in the order of their code points; the numbers are kept in float32, as all
-    inputs are, and not normalized. The last tenth of the text is for testing.
+    Characters are numbered in the order of their code points. The numbers are float32, like all inputs, and
+    not normalized. The last tenth of the text is the test set.
 
     Raises:
-        DataError: the file is missing, is no UTF-8 text, or is too short.
+        DataError: the file is missing, is not UTF-8 text, or is too short.
     """
     path = FILES.find(data_root)[0]
     alphabet, ids = np.unique(_code_points(path), return_inverse=True)

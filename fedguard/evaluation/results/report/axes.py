@@ -1,4 +1,4 @@
-"""Axes: from values to places, with round numbers as ticks."""
+"""Axes: from values to pixels, with round numbers as ticks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: A log axis where positive values span more than this factor.
+#: Positive values that span more than this factor get a log axis.
 LOG_FROM = 50.0
-#: A symmetric log axis where all values span this many times what nine tenths of them span.
+#: All values that span this many times as much as nine tenths of them get a symmetric log axis.
 SYMLOG_FROM = 20.0
 
 
@@ -21,7 +21,7 @@ class Scale:
 
     Attributes:
         kind: "linear", "log", or "symlog" (linear around zero, logarithmic beyond).
-        unit: where symlog turns logarithmic.
+        unit: the value beyond which symlog is logarithmic.
     """
 
     kind: str = "linear"
@@ -45,7 +45,7 @@ class Scale:
 
 
 def scale_for(values: NDArray[np.float64]) -> Scale:
-    """The plainest scale on which finite values can be told apart."""
+    """The simplest scale that separates the finite values."""
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > LOG_FROM:
         return Scale("log")
@@ -75,7 +75,7 @@ class Axis:
     scale: Scale = Scale()
 
     def at(self, value: float) -> float:
-        """Where a value is."""
+        """The pixel of a value."""
         low, high, place = self.scale.forward(np.array([self.low, self.high, value], dtype=float))
         return float(self.start + (self.end - self.start) * (place - low) / (high - low))
 
@@ -118,7 +118,7 @@ def _power_text(value: float) -> str:
 
 
 def path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """A line through points, as the ``d`` of an SVG path; a NaN interrupts it."""
+    """The ``d`` of an SVG path through points; NaN interrupts the line."""
     parts, pen_up = [], True
     for a, b in points:
         if math.isnan(a) or math.isnan(b):
@@ -130,6 +130,6 @@ def path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
 
 
 def pixel(value: float) -> str:
-    """A length for SVG: one decimal is enough."""
+    """A length for SVG, to one decimal."""
     text = f"{value:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text

@@ -1,4 +1,4 @@
-"""``fedguard report``: one HTML file that holds everything, pictures included, and loads nothing."""
+"""``fedguard report``: one HTML file that holds everything, pictures included, and loads no other file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .timeline import timeline
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What a report shows at most, so that the file of a large suite still opens.
+#: Limits of a report, so that browsers can open the report of a large suite.
 MAX_SECTIONS = 12
 MAX_DETAILS = 160
 MAX_ROWS = 4000
@@ -39,7 +39,7 @@ def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any]
     Args:
         folder: what ``fedguard evaluate`` wrote, finished or not.
         out: the file; ``report.html`` in the folder if absent.
-        where: keeps only what has these values: setting → value or list of values.
+        where: keeps only runs with these values: setting → value or list of values.
 
     Returns:
         The file.
@@ -94,7 +94,7 @@ def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- what was run
+# ---------------------------------------------------------------- the suite
 
 
 def _about(store: Store) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _about(store: Store) -> dict[str, Any]:
 
 
 def _plan(store: Store) -> Suite | None:
-    """The suite that was run; None if its file is not there or cannot be read."""
+    """The suite; None if its file is missing or cannot be read."""
     try:
         return load_suite(store.folder / "suite.yaml")[0]
     except FedGuardError:
@@ -122,7 +122,7 @@ def _plan(store: Store) -> Suite | None:
 
 
 def _facts(settings: dict[str, Any]) -> list[tuple[str, str]]:
-    """The settings of the federation in words."""
+    """The settings of the federation as text."""
 
     def spec(value: Any) -> str:
         if not isinstance(value, dict):
@@ -156,7 +156,7 @@ def _names(labeled: Any) -> str:
 
 
 def _failures(part: Section) -> list[dict[str, str]]:
-    """The failed runs of a section, seeds that failed with the same last line of their errors together."""
+    """The failed runs of a section; seeds with the same last line of their errors form one entry."""
     failed = part.runs[part.runs["status"] == "failed"]
     seeds: dict[tuple[str, str, str], list[str]] = {}
     for _, run in failed.iterrows():
@@ -271,5 +271,5 @@ def _detail(
 
 
 def _alone(attack: str, curve: Line) -> pictures.PanelPlan:
-    """A ROC curve by itself: solid, in the first color."""
+    """A single ROC curve: solid, in the first color."""
     return pictures.roc_plans([Panel(attack, [replace(curve, rank=0)])])[0]

@@ -1,4 +1,4 @@
-"""Where things are in the report's pictures, in pixels; the templates draw them."""
+"""The coordinates of the report's pictures, in pixels; the templates draw them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .results import PARTS, Cost, HeatMap, Panel
 from .scores import Distribution
 from .timeline import Timeline
 
-#: Characters of a name in a picture; the whole name is in its tooltip.
+#: The most characters of a name in a picture; its tooltip has the whole name.
 NAME = 20
 
 
 def short(name: str, limit: int = NAME) -> str:
-    """A name that fits."""
+    """A name, shortened to the limit."""
     return name if len(name) <= limit else f"{name[: limit - 1]}…"
 
 
 def width_of(names: Sequence[str], size: float = 12) -> float:
-    """About how wide the longest of some (shortened) names is."""
+    """The approximate width of the longest of some (shortened) names."""
     return max((len(short(name)) for name in names), default=0) * size * 0.58
 
 
 @dataclass(frozen=True)
 class HeatPlan:
-    """A heat map's measures."""
+    """The coordinates of a heat map."""
 
     map: HeatMap
     left: float
@@ -40,7 +40,7 @@ class HeatPlan:
 
 
 def heat_plan(chart: HeatMap) -> HeatPlan:
-    """Labels of attacks on the left, those of defenses slanted above."""
+    """Lay out a heat map: attack labels on the left, slanted defense labels above."""
     left, slanted = width_of([*chart.attacks, HeatPlan.corner]) + 14, width_of(chart.defenses) * 0.72
     top = slanted + 12
     step, line = HeatPlan.cell
@@ -50,7 +50,7 @@ def heat_plan(chart: HeatMap) -> HeatPlan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A line of a panel as a path."""
+    """A line of a panel as an SVG path."""
 
     name: str
     rank: int
@@ -60,7 +60,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class PanelPlan:
-    """A panel's measures and lines; gray ones come first, so that they lie below."""
+    """The coordinates and lines of a panel; gray lines come first, so that others cover them."""
 
     title: str
     x: Axis
@@ -70,7 +70,7 @@ class PanelPlan:
 
 
 def line_plans(panels: Sequence[Panel], metric: str) -> list[PanelPlan]:
-    """Panels of percent by round, with common axes."""
+    """Lay out panels of percentages by round, with common axes."""
     points = [point for panel in panels for line in panel.lines for point in line.points]
     last = max((x for x, _ in points), default=1.0)
     low = math.floor(min((y for _, y in points), default=0.0) / 10) * 10.0
@@ -88,7 +88,7 @@ def line_plans(panels: Sequence[Panel], metric: str) -> list[PanelPlan]:
 
 
 def roc_plans(panels: Sequence[Panel]) -> list[PanelPlan]:
-    """ROC panels: TPR by FPR."""
+    """Lay out ROC panels: TPR by FPR."""
     x, y = Axis(0.0, 1.0, 40, 224), Axis(0.0, 1.0, 196, 12)
     return [
         _panel_plan(
@@ -116,14 +116,14 @@ def _panel_plan(panel: Panel, x: Axis, y: Axis, alt: str) -> PanelPlan:
 
 
 def area(points: Sequence[tuple[float, float]]) -> float:
-    """The area under a line."""
+    """The area under a curve."""
     pairs = itertools.pairwise(points)
     return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairs)
 
 
 @dataclass(frozen=True)
 class ScoresPlan:
-    """A mirrored histogram: benign clients upwards, malicious ones downwards."""
+    """The coordinates of a mirrored histogram: benign clients upwards, malicious ones downwards."""
 
     data: Distribution
     x: Axis
@@ -134,7 +134,7 @@ class ScoresPlan:
 
 
 def scores_plan(data: Distribution) -> ScoresPlan:
-    """Bars in percent of the scores of each kind."""
+    """Lay out bars in percent of the scores of each kind of client."""
     x = Axis(data.edges[0], data.edges[-1], 46, 332, data.scale)
     top = max([*data.benign, *data.malicious, 1.0])
     y = Axis(-top, top, 190, 14)
@@ -158,7 +158,7 @@ def _bars(edges: Sequence[float], shares: Sequence[float], x: Axis, y: Axis) -> 
 
 @dataclass(frozen=True)
 class TimelinePlan:
-    """A timeline's measures; one path per state."""
+    """The coordinates of a timeline, with one path per state."""
 
     data: Timeline
     left: float
@@ -172,7 +172,7 @@ class TimelinePlan:
 
 
 def timeline_plan(data: Timeline) -> TimelinePlan:
-    """A row per client, a column per round."""
+    """Lay out a timeline: a row per client, a column per round."""
     left, top, line = width_of([row.name for row in data.rows]) + 54, 24.0, 17.0
     cell = min(26.0, max(8.0, 320 / data.rounds))
     paths: dict[str, list[str]] = {state: [] for state in ("passed", "flagged", "banned")}
@@ -197,7 +197,7 @@ def timeline_plan(data: Timeline) -> TimelinePlan:
 
 @dataclass(frozen=True)
 class CostPlan:
-    """Stacked bars of seconds."""
+    """The coordinates of stacked bars of seconds."""
 
     rows: list[tuple[Cost, list[tuple[str, float, float]]]]
     x: Axis
@@ -206,7 +206,7 @@ class CostPlan:
 
 
 def cost_plan(costs: Sequence[Cost]) -> CostPlan:
-    """A bar per defense; its parts as (part, start, width)."""
+    """Lay out one bar per defense, with parts as (part, start, width)."""
     left = width_of([cost.defense for cost in costs]) + 14
     x = Axis(0.0, max([cost.total for cost in costs] + [1e-3]), left, left + 320)
     rows = []

@@ -1,4 +1,4 @@
-"""What a results folder has to show: sections, heat maps, curves over rounds, costs."""
+"""The contents of a report: sections, heat maps, curves over rounds, costs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..tables import COLUMNS, Column, show, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Metrics with a heat map, where they exist.
+#: Metrics that get a heat map if they are defined.
 HEATS = ("dacc", "fpr", "fnr", "auroc", "tacc", "asr")
-#: Steps of the color scale, 0 the worst.
+#: Steps of the color scale; 0 is the worst.
 SHADES = 10
-#: Defenses with a color of their own in pictures with a line each; further ones are gray.
+#: How many defenses have their own color in line charts; the others are gray.
 NAMED = 8
-#: Points that a line has at most.
+#: The most points of a line.
 LINE_POINTS = 80
-#: What the seconds of a run are split into.
+#: The parts of a run's seconds.
 PARTS = ("training", "detectors", "policy", "aggregator")
 
 
@@ -32,11 +32,11 @@ class Section:
     """One point of the grid in one mode.
 
     Attributes:
-        point: of the grid, as text; empty without a grid.
+        point: the point of the grid, as text; empty without a grid.
         mode: "closed" or "shadow".
         frame: a row per attack and defense, see :func:`fedguard.evaluation.results.frame.read_results`.
         runs: a row per run.
-        modes: how many modes there are in all sections.
+        modes: how many modes all sections have.
     """
 
     point: str
@@ -47,32 +47,32 @@ class Section:
 
     @property
     def title(self) -> str:
-        """What tells it apart."""
+        """Its heading."""
         return self.place or "Results"
 
     @property
     def place(self) -> str:
-        """The point and the mode, as far as there is something to say."""
+        """The point of the grid and, if needed, the mode."""
         mode = {"shadow": "shadow mode"}.get(self.mode, "closed loop" if self.modes > 1 else "")
         return "; ".join(part for part in (self.point, mode) if part)
 
     @property
     def attacks(self) -> list[str]:
-        """In the suite's order."""
+        """The labels of its attacks, in the suite's order."""
         return list(dict.fromkeys(self.frame["attack"]))
 
     @property
     def defenses(self) -> list[str]:
-        """In the suite's order."""
+        """The labels of its defenses, in the suite's order."""
         return list(dict.fromkeys(self.frame["defense"]))
 
     @property
     def seeds(self) -> int:
-        """How many there are."""
+        """How many seeds there are."""
         return int(self.runs["seed"].nunique())
 
     def row(self, attack: str, defense: str) -> Any:
-        """The frame's row of an attack and a defense, None if there is none."""
+        """The frame's row of an attack and a defense; None if there is none."""
         found = self.frame[(self.frame["attack"] == attack) & (self.frame["defense"] == defense)]
         return None if found.empty else found.iloc[0]
 
@@ -82,7 +82,7 @@ def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Secti
 
     Args:
         store: of a results folder.
-        where: keeps only what has these values: attack, defense, mode, seed or the key path of a setting →
+        where: keeps only runs with these values: attack, defense, mode, seed or the key path of a setting →
             value or list of values.
 
     Raises:
@@ -113,8 +113,8 @@ class HeatCell:
 
     Attributes:
         value: a fraction, NaN if undefined.
-        text: what is written; empty if undefined.
-        label: the same with names and what it is the mean of.
+        text: the value as shown; empty if undefined.
+        label: the text with the names, and what the mean is over.
         shade: 0 (worst) to :data:`SHADES` (best), None if undefined.
     """
 
@@ -126,7 +126,7 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A metric by attack (rows) and defense (columns); those without any value are left out."""
+    """A metric by attack (rows) and defense (columns), without empty rows and columns."""
 
     column: Column
     attacks: list[str]
@@ -135,12 +135,12 @@ class HeatMap:
 
     @property
     def better(self) -> str:
-        """Which way is better."""
+        """Whether higher or lower is better."""
         return "higher is better" if self.column.best == "max" else "lower is better"
 
     @property
     def unit(self) -> str:
-        """What its numbers are in."""
+        """The unit of its numbers."""
         return "%" if self.column.scale == 100 else "area, 0 to 1; 0.5 is guessing"
 
     @property
@@ -184,7 +184,7 @@ class Line:
 
     Attributes:
         name: the defense.
-        rank: its color; -1 for gray.
+        rank: the index of its color; -1 for gray.
         points: x and y.
         mark: one point to mark, if any.
     """
@@ -197,21 +197,21 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of several small pictures that share their axes and legend."""
+    """One of several charts that share axes and legend."""
 
     title: str
     lines: list[Line] = field(default_factory=list)
 
 
 def ranks(section: Section) -> dict[str, int]:
-    """The color of every defense: the first in the suite's order have one of their own."""
+    """The color index of every defense; the first in the suite's order have their own colors."""
     return {name: i if i < NAMED else -1 for i, name in enumerate(section.defenses)}
 
 
 def curves(store: Store, section: Section, metric: str) -> list[Panel]:
     """A metric of the table ``rounds`` in percent by round (from 1), a panel per attack, a line per defense.
 
-    Means over seeds. In shadow mode nobody acts, so that one line stands for all defenses.
+    Lines are means over seeds. In shadow mode no defense acts, so one line stands for all of them.
     """
     runs = section.runs[["run", "attack", "defense"]]
     table = store.rows("rounds", runs["run"]).merge(runs, on="run")
@@ -229,26 +229,26 @@ def curves(store: Store, section: Section, metric: str) -> list[Panel]:
 
 
 def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Not more than :data:`LINE_POINTS` of them, the first and the last included."""
+    """At most :data:`LINE_POINTS` points, including the first and the last."""
     step = -(-len(points) // LINE_POINTS)
     return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Where the time of a defense's runs goes: seconds per run, means over attacks and seeds."""
+    """The costs of a defense: seconds per run and part, means over attacks and seeds."""
 
     defense: str
     seconds: dict[str, float]
 
     @property
     def total(self) -> float:
-        """Seconds of all parts."""
+        """The seconds of all parts."""
         return sum(self.seconds.values())
 
     @property
     def share(self) -> float:
-        """The detectors' share."""
+        """The detectors' share of them."""
         return self.seconds["detectors"] / self.total if self.total > 0 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Scores of benign and malicious clients: their distribution, where the decision fell, ROC curves."""
+"""Scores of benign and malicious clients: distributions, decision thresholds, ROC curves."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 28
-#: Places at which a mean ROC curve is taken, if its curves have more corners than that.
+#: At how many FPRs a mean ROC curve is sampled if its curves have more corners than that.
 ROC_PLACES = 201
 Curve = list[tuple[float, float]]
 
 
 def verdicts(store: Store, section: Section, attack: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The table ``clients`` of one attack's runs, by defense; defenses without a detector are left out."""
+    """The table ``clients`` of one attack's runs, by defense, without defenses that have no detector."""
     runs = section.runs[(section.runs["attack"] == attack) & (section.runs["basis"].fillna("") != "")]
     table = store.rows("clients", runs["run"]).merge(runs[["run", "defense", "seed"]], on="run")
     yield from table.groupby("defense", sort=False)
 
 
 def scored(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of clients that took part and were given a score."""
+    """The rows of clients that took part and have a score."""
     return table[(table["participated"] == 1) & table["score"].notna()]
 
 
@@ -41,14 +41,14 @@ def scored(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the decision between suspects and the others fell on the scale of scores.
+    """The score that separated suspects from other clients.
 
     Attributes:
-        middle: the threshold, or the median over rounds of the middle between the highest score that was
-            let pass and the lowest that was not; NaN if there is none.
+        middle: the threshold, or the median over rounds of the midpoint between the highest accepted and the
+            lowest suspect score; NaN if there is none.
         low: the lowest of these over the rounds.
         high: the highest.
-        note: what it is, in words.
+        note: a description of it.
     """
 
     middle: float
@@ -62,13 +62,13 @@ class Distribution:
     """Scores of all rounds and seeds of an attack and a defense.
 
     Attributes:
-        scale: how the scores are spread along the axis.
-        edges: of the bins.
-        benign: the share of benign clients' scores in each bin, in percent.
-        malicious: the same of malicious clients.
+        scale: the scale of the score axis.
+        edges: the edges of the bins.
+        benign: the percentage of benign clients' scores in each bin.
+        malicious: the percentage of malicious clients' scores in each bin.
         counts: how many scores there are, benign and malicious.
         infinite: how many of them are infinite and not drawn, benign and malicious.
-        cut: where the decision fell.
+        cut: the decision threshold.
     """
 
     scale: Scale
@@ -81,7 +81,7 @@ class Distribution:
 
 
 def distribution(table: pd.DataFrame, settings: str) -> Distribution | None:
-    """The distribution of one attack's and defense's scores, None without a finite one.
+    """The distribution of the scores under one attack and defense; None without a finite score.
 
     Args:
         table: their rows of ``clients``.
@@ -114,7 +114,7 @@ def distribution(table: pd.DataFrame, settings: str) -> Distribution | None:
 
 
 def cut_of(rows: pd.DataFrame, settings: str) -> Cut:
-    """Where the decision fell: the rule's threshold if it has one, otherwise between scores, by round."""
+    """The decision threshold: the rule's own if it has one, otherwise between scores, by round."""
     rule = ((json.loads(settings)["defense"].get("policy") or {}).get("rule")) or "native"
     if isinstance(rule, dict) and rule.get("name") == "threshold":
         value = float(rule["value"])
@@ -136,9 +136,9 @@ def cut_of(rows: pd.DataFrame, settings: str) -> Cut:
 def _summed_up(cuts: Sequence[float], crossed: int, total: int) -> Cut:
     notes = []
     if crossed:
-        notes.append(f"in {crossed} of {total} rounds the decision is no threshold on the score")
+        notes.append(f"in {crossed} of {total} rounds the decision is not a threshold on the score")
     if not cuts:
-        notes = notes or ["no round has both suspects and others, so that no threshold shows"]
+        notes = notes or ["no round has both suspects and others, so no threshold is visible"]
         return Cut(math.nan, math.nan, math.nan, "; ".join(notes))
     notes.insert(0, f"threshold: median over the {len(cuts)} of {total} rounds that show it; band: its range")
     return Cut(float(np.median(cuts)), min(cuts), max(cuts), "; ".join(notes))
@@ -148,9 +148,9 @@ def _summed_up(cuts: Sequence[float], crossed: int, total: int) -> Cut:
 
 
 def roc(malicious: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """The corners (k, 2) of the ROC curve, FPR and TPR as the threshold falls; None without both kinds.
+    """(k, 2) corners of the ROC curve: FPR and TPR by falling threshold; None without both kinds of client.
 
-    Equal scores are one threshold, so that the area under the curve is :func:`fedguard.evaluation.metrics.auroc`.
+    Equal scores are one threshold, so the area under the curve is :func:`fedguard.evaluation.metrics.auroc`.
     """
     positive, negative = int(malicious.sum()), int((~malicious).sum())
     if not positive or not negative:
@@ -179,7 +179,7 @@ def mean_curve(curves: Sequence[NDArray[np.float64]], weights: Sequence[float]) 
 def _between(
     curve: NDArray[np.float64], places: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The lowest and the highest TPR of a curve at every place; they differ where it rises straight up."""
+    """The lowest and the highest TPR of a curve at every FPR; they differ where the curve is vertical."""
     x, first = np.unique(curve[:, 0], return_index=True)
     low, high = curve[first, 1], curve[np.append(first[1:], len(curve)) - 1, 1]
     i = np.clip(np.searchsorted(x, places, "right") - 1, 0, len(x) - 1)
@@ -191,7 +191,7 @@ def _between(
 
 
 def _without_straight(points: Curve) -> Curve:
-    """The same line without repeated points and without those amid a straight stretch."""
+    """The line without repeated points and without points inside straight segments."""
     kept: Curve = []
     for point in points:
         if kept and max(abs(point[0] - kept[-1][0]), abs(point[1] - kept[-1][1])) < 1e-12:

@@ -1,4 +1,4 @@
-"""Who was flagged and who was banned when: a grid of clients and rounds of one run."""
+"""Timelines: which clients were flagged or banned in which rounds of one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Clients and rounds that a timeline shows at most.
+#: The most clients and rounds of a timeline.
 CLIENTS = 40
 ROUNDS = 100
 STATES = ("absent", "passed", "flagged", "banned")
@@ -19,10 +19,10 @@ class Row:
     """One client.
 
     Attributes:
-        name: its id; with another one it came back under, the ids in order.
+        name: its id; several ids, in order, if it came back under new ones.
         malicious: the truth.
         states: one of :data:`STATES` per round.
-        attacks: the rounds (places in ``states``) in which it attacked.
+        attacks: the rounds (positions in ``states``) in which it attacked.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Timeline:
     Attributes:
         seed: of the run.
         rows: malicious clients first.
-        rounds: how many there are in ``states``.
-        left_out: what is not shown, in words; empty if everything is.
+        rounds: the length of ``states``.
+        left_out: a description of what is not shown; empty if everything is shown.
     """
 
     seed: int
@@ -49,15 +49,15 @@ class Timeline:
 
     @property
     def false_flags(self) -> int:
-        """How often a benign client that is shown was flagged."""
+        """How often the benign clients shown were flagged."""
         return sum(row.states.count("flagged") for row in self.rows if not row.malicious)
 
 
 def timeline(table: pd.DataFrame) -> Timeline | None:
-    """The timeline of the first seed in a part of the table ``clients``; None if the part is empty.
+    """The timeline of the first seed in rows of the table ``clients``; None without rows.
 
-    If there are many clients, the malicious ones come first (at most half of the places, if benign ones need
-    them), then the benign ones that were flagged or banned in most rounds.
+    With too many clients, it keeps malicious ones first (at most half of the rows if benign ones need the
+    rest), then the benign ones flagged or banned in most rounds.
     """
     if table.empty:
         return None

@@ -1,0 +1,86 @@
+"""Training data of clients, poisoned once for all defenses, and the test set in batches."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from ..contracts.attack import Attack, DataView
+from ..contracts.data import LabeledData, Share
+from ..contracts.registry import REGISTRIES
+from ..core.files import save_tensors
+from ..core.seeds import generator
+from ..training.parameters import batches
+from .build import build_attack
+from .keys import CellKey
+from .pool import scratch
+from .setup import setup_of
+
+
+def training_data(key: CellKey, client: int, attacking: bool) -> LabeledData | Share:
+    """A client's training data: its own samples, poisoned if it attacks and the attack poisons data."""
+    if attacking and poisons_data(REGISTRIES["attacks"].get(key.cell.attack.name)):
+        return poisoned_data(key.attack, client)
+    setup = setup_of(key)
+    return Share(setup.dataset.training_set, setup.samples[client])
+
+
+def poisons_data(attack: type[Attack]) -> bool:
+    """Whether attacks of a class may change training data."""
+    return attack.poison_data is not Attack.poison_data
+
+
+@functools.lru_cache(maxsize=512)
+def changes_data(key: CellKey, client: int) -> bool:
+    """Whether the attack, which poisons data, changes anything about this client's data."""
+    setup = setup_of(key)
+    own = setup.dataset.labeled(setup.client_samples(client))
+    return not all(map(torch.equal, own, poisoned_data(key.attack, client)))
+
+
+@functools.lru_cache(maxsize=512)
+def poisoned_data(key: CellKey, client: int) -> LabeledData:
+    """The poisoned data of a client, made once for all defenses and all workers.
+
+    Args:
+        key: a :attr:`CellKey.attack`.
+        client: a malicious client.
+    """
+    folder = scratch()
+    if folder is None:
+        return _poison(key, client)
+    path = folder / f"{hashlib.sha256(key.settings.encode()).hexdigest()}-{client}"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            save_tensors(_poison(key, client)._asdict(), path)
+        return LabeledData(**load_file(path))
+
+
+def _poison(key: CellKey, client: int) -> LabeledData:
+    setup = setup_of(key)
+    view = DataView(
+        rank=sorted(setup.malicious).index(client),
+        num_malicious=len(setup.malicious),
+        num_classes=setup.dataset.num_classes,
+        generator=generator(key.cell.seed, "attack data", client),
+    )
+    samples = build_attack(key.cell).poison_data(setup.client_samples(client), view)
+    return setup.dataset.labeled(samples)
+
+
+def evaluation_batches(key: CellKey, targeted: bool) -> list[LabeledData]:
+    """The test set in batches, or with ``targeted`` the samples and target labels of the attack's trial."""
+    return _trial_batches(key.attack) if targeted else batches(setup_of(key).test)
+
+
+@functools.lru_cache(maxsize=4)
+def _trial_batches(key: CellKey) -> list[LabeledData]:
+    setup = setup_of(key)
+    trial = build_attack(key.cell).trial(setup.dataset.test, setup.dataset.num_classes)
+    if trial is None:
+        return []
+    return batches(LabeledData(setup.dataset.normalize(trial.samples.pixels), trial.target))
