@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.contracts.attack import UpdateView
 from fedguard.contracts.card import Card
 
-from ._gamma import FarthestStep, Line, Perturbation, largest_step
+from ._gamma import FarthestStep, Line, largest_step
 
 
 class MinSum(FarthestStep):
@@ -29,9 +29,6 @@ class MinSum(FarthestStep):
         "as far from all honest updates together as an honest update may be",
         "Shejwalkar & Houmansadr, Manipulating the Byzantine, NDSS 2021",
     )
-
-    def __init__(self, perturbation: Perturbation = "std", knowledge: Knowledge = "full") -> None:
-        super().__init__(perturbation, knowledge)
 
     def step(self, line: Line, view: UpdateView) -> float:
         """Only the sum of the distances counts."""

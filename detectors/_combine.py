@@ -6,21 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from fedguard.core.ties import above, levels, tolerance
+from fedguard.core.ties import above, tolerance
 
 #: A standard deviation in units of the median, and of the mean, absolute deviation of a normal sample.
 PER_MAD, PER_MEAN_DEVIATION = 1.4826, 1.2533
-
-
-def mean_ranks(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(n,) mean over detectors of (rank − 1)/(n − 1), ranks from 1; equal scores share their mean rank."""
-    n = len(values[0])
-    shares: NDArray[np.float64] = np.mean(
-        [(rankdata(levels(v, tolerance(n))) - 1) / max(n - 1, 1) for v in values], axis=0
-    )
-    return shares
 
 
 def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from hashlib import blake2b
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedguard.aggregators._leave_one_out import leave_one_out, shares_work
 from fedguard.contracts.detector import Detector
 from fedguard.contracts.registry import make_aggregator
 from fedguard.contracts.round import Round
+from fedguard.contracts.scores import Scores
 from fedguard.contracts.server import AggregationRule
 from fedguard.core.errors import NeedError, ParameterError, TooFewClientsError
 from fedguard.core.threads import single_thread
@@ -42,6 +44,20 @@ class LeaveOneOut(Detector):
     def min_clients(self) -> int:
         """One more than c, so that somebody is kept."""
         return (self.num_malicious or 0) + 1
+
+
+class Impact(LeaveOneOut):
+    """What ERR and LFR have in common: the largest impacts of one kind are suspects."""
+
+    #: Which of the two impacts counts, and what it is called.
+    measure: ClassVar[int]
+    called: ClassVar[str]
+
+    def score(self, round: Round) -> Scores:
+        """Score by the impact."""
+        impact = impacts(round, self.name)[self.measure]
+        why = f"among the {count(round.n, self.num_malicious)} largest {self.called} impacts"
+        return Scores(impact, removed(round, impact, self.num_malicious), why)
 
 
 def impacts(round: Round, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

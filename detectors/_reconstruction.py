@@ -27,25 +27,25 @@ class Knowledge(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all clients; :class:`FedREDefense` says what it means.
+    """What is the same for all clients; :class:`FedREDefense` explains each. The defaults are the paper's.
 
     Raises:
         ParameterError: a value is out of range.
     """
 
-    threshold: float
-    inner_steps: int
-    optimizer: Literal["sgd", "adam"]
-    lr_images: float
-    lr_labels: float
-    lr_inner_lr: float
-    momentum: float
-    loss_average: Average
-    inner_loop: Literal["closed", "func", "higher"]
-    stop_early: bool
-    inner_rate: Literal["learnt", "matched"]
-    give_up_after: int
-    spectral_bound: bool
+    threshold: float = 0.6
+    inner_steps: int = 5
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr_images: float = 0.1
+    lr_labels: float = 0.05
+    lr_inner_lr: float = 5e-5
+    momentum: float = 0.0
+    loss_average: Average = "classes"
+    inner_loop: Literal["closed", "func", "higher"] = "closed"
+    stop_early: bool = True
+    inner_rate: Literal["learnt", "matched"] = "learnt"
+    give_up_after: int = 0
+    spectral_bound: bool = False
 
     def __post_init__(self) -> None:
         check_positive({"threshold": self.threshold, "inner_steps": self.inner_steps})

@@ -16,13 +16,14 @@ from fedguard.contracts.detector import Detector
 from fedguard.contracts.nested import DetectorSpec, make, within
 from fedguard.contracts.policy import Vote
 from fedguard.contracts.round import Round
-from fedguard.contracts.scores import Scores
+from fedguard.contracts.scores import Scores, mean_ranks
 from fedguard.core.errors import ParameterError
 from fedguard.core.restored import vector
 from fedguard.core.seeds import derive
 from fedguard.core.state import State
+from fedguard.core.ties import tolerance
 
-from ._combine import fisher, mean_ranks, p_values, robust_z
+from ._combine import fisher, p_values, robust_z
 
 #: Distances and the main direction of the spread: two different looks at the same updates.
 MEMBERS: list[DetectorSpec] = [{"name": "krum", "select": "m_krum"}, "dnc"]
@@ -123,7 +124,8 @@ class Ensemble(Detector):
 
     def _combined(self, values: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         if self.combine == "rank_mean":
-            return mean_ranks(list(values.values()))
+            some = list(values.values())
+            return mean_ranks(some, tolerance(len(some[0])))
         if self.combine == "max":
             highest: NDArray[np.float64] = np.max([robust_z(v) for v in values.values()], axis=0)
             return highest

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from fedguard.contracts.card import Card
-from fedguard.contracts.round import Round
-from fedguard.contracts.scores import Scores
 
-from ._impact import LeaveOneOut, count, impacts, removed
+from ._impact import Impact
 
 
-class ERR(LeaveOneOut):
+class ERR(Impact):
     """E_A − E_B: the error rate on validation data with everybody, minus that without client i.
 
     A and B are global models made by the aggregation rule in use (the guard's; the mean if there is no
@@ -31,9 +29,4 @@ class ERR(LeaveOneOut):
         "what the client adds to the validation error rate",
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
-
-    def score(self, round: Round) -> Scores:
-        """Score by error rate impact."""
-        impact, _ = impacts(round, "err")
-        why = f"among the {count(round.n, self.num_malicious)} largest error rate impacts"
-        return Scores(impact, removed(round, impact, self.num_malicious), why)
+    measure, called = 0, "error rate"

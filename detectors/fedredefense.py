@@ -23,7 +23,7 @@ from fedguard.core.state import State
 
 from ._fedredefense_presets import preset as preset_named
 from ._labels import logits_of_bias
-from ._reconstruction import Job, Knowledge, Result, Settings, Task, check_positive, check_word, reconstruct
+from ._reconstruction import Job, Knowledge, Result, Task, check_positive, check_word, reconstruct
 from ._unroll import virtual_network
 
 
@@ -150,7 +150,7 @@ class FedREDefense(Detector):
         give_up_after: int = 0,
         spectral_bound: bool = False,
     ) -> None:
-        self.use = preset_named(preset).given(
+        self.settings = preset_named(preset).given(
             threshold=threshold,
             num_images=num_images,
             inner_steps=inner_steps,
@@ -165,19 +165,9 @@ class FedREDefense(Detector):
             init=init,
             first_labels=first_labels,
             inner_rate=inner_rate,
-        )
-        self.settings = Settings(
-            threshold=self.use.threshold,
-            inner_steps=self.use.inner_steps,
-            optimizer=self.use.optimizer,
-            lr_images=self.use.lr_images,
-            lr_labels=self.use.lr_labels,
-            lr_inner_lr=self.use.lr_inner_lr,
-            momentum=self.use.momentum,
             loss_average=loss_average,
             inner_loop=inner_loop,
             stop_early=schedule == "dynamic",
-            inner_rate=self.use.inner_rate,
             give_up_after=give_up_after,
             spectral_bound=spectral_bound,
         )
@@ -248,17 +238,17 @@ class FedREDefense(Detector):
     def _cap(self, memory: Memory | None, index: int) -> int:
         """M for a client in this round."""
         if memory is None:
-            return self.use.first_iterations
+            return self.settings.first_iterations
         if self.schedule == "intermittent" and index - memory.refined < self.interval:
             return 0
-        return self.use.later_iterations
+        return self.settings.later_iterations
 
     def _first(self, server: Server, client: ClientId, update: Tensor) -> Knowledge:
         """Where a client's knowledge starts; the same whoever else takes part, and in whatever order."""
-        draw = server.generator("fedredefense", *(() if self.use.init == "shared" else (client,)))
-        shape = (self.use.num_images, *(server.input_shape or ()))
-        sample = torch.rand if self.use.init == "uniform" else torch.randn
-        labels = torch.zeros(self.use.num_images, server.num_classes or 0)
-        if self.use.first_labels == "bias" and server.model is not None:
+        draw = server.generator("fedredefense", *(() if self.settings.init == "shared" else (client,)))
+        shape = (self.settings.num_images, *(server.input_shape or ()))
+        sample = torch.rand if self.settings.init == "uniform" else torch.randn
+        labels = torch.zeros(self.settings.num_images, server.num_classes or 0)
+        if self.settings.first_labels == "bias" and server.model is not None:
             labels += logits_of_bias(server.model, update, server.num_classes or 0)
-        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.use.inner_lr)))
+        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.settings.inner_lr)))

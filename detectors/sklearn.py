@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class Sklearn(Detector):
 
 def _identical(round: Round) -> list[list[int]]:
     """Groups (positions) of two clients or more that sent the same update."""
-    groups: dict[bytes, list[int]] = {}
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
     for i, row in enumerate(round.updates.matrix.cpu().numpy()):
-        groups.setdefault(hashlib.sha256((row + 0).tobytes()).digest(), []).append(i)  # −0 + 0 is 0
+        groups[hashlib.sha256((row + 0).tobytes()).digest()].append(i)  # −0 + 0 is 0
     return [group for group in groups.values() if len(group) > 1]
