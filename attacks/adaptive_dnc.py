@@ -22,7 +22,7 @@ class AdaptiveDnC(TailoredStep):
 
     u_i are the honest updates that the attacker knows and g their mean. The attacker runs DnC itself: in
     each of ``niters`` rounds on ``coordinates`` random coordinates, s_i = ⟨u_i − μ, v⟩² with v the top right
-    singular vector of the centerd updates, and the ⌈c·m⌉ largest s are removed; u' is kept if at least so
+    singular vector of the centered updates, and the ⌈c·m⌉ largest s are removed; u' is kept if at least so
     many honest updates have a larger s every time. It knows DnC and its parameters, but not the server's
     random numbers: it draws coordinates of its own. γ is searched for as in agr_tailored; with partial
     knowledge malicious updates are imagined as there. If no γ passes, u' = g.

@@ -19,7 +19,7 @@ from ._statistics import along
 
 
 class Choice(NamedTuple):
-    """What the attack has learnt: (d,) float32 direction z, the position copied, of how many, and when."""
+    """What the attack has learned: (d,) float32 direction z, the position copied, of how many, and when."""
 
     direction: Tensor
     target: int
@@ -32,7 +32,7 @@ class Mimic(Attack):
 
     z is the direction in which benign updates vary most, argmax zᵀ (Σ_t Σ_i (u_i − μ)(u_i − μ)ᵀ) z over
     the first ``warmup`` rounds of the attack, μ the benign mean of the round. In the first of them z is the
-    top right singular vector of the round's centerd updates; later ones turn it by Oja's rule,
+    top right singular vector of the round's centered updates; later ones turn it by Oja's rule,
     z ← t/(t+1)·z + 1/(t+1)·S z/‖S z‖ with S the scatter of round t = 1, 2, …, normalized. The sign of z is
     arbitrary, hence |⟨z, u_i⟩| (the released code takes ⟨z, u_i⟩ as it comes). The attack copies from the
     first round on, choosing i* anew with each new z. Nothing in a copy is conspicuous in itself: it is the
@@ -42,10 +42,10 @@ class Mimic(Attack):
     not mean the same client: use target "each_round" there. The paper's setting has all of them.
 
     Args:
-        warmup: rounds in which z is learnt; 1 in the released code.
+        warmup: rounds in which z is learned; 1 in the released code.
         target: what is copied after the warm-up. "fixed": the client i* of its last round, found by its
             position, as in the paper (i* is chosen anew whenever the number of benign clients has
-            changed); "each_round": i* for this round's updates, with the z that was learnt.
+            changed); "each_round": i* for this round's updates, with the z that was learned.
 
     Source: Karimireddy et al., ICLR 2022 (mimic attack), and its released code for the steps of Oja's rule.
     """
@@ -76,7 +76,7 @@ class Mimic(Attack):
         self._choice = self._next(view)
 
     def state_dict(self) -> State:
-        """The direction, the client that is copied, and how many rounds were learnt from."""
+        """The direction, the client that is copied, and how many rounds it learned from."""
         return {} if self._choice is None else self._choice._asdict()
 
     def load_state_dict(self, state: State) -> None:
@@ -101,13 +101,13 @@ class Mimic(Attack):
 
 def combined(updates: Updates, shares: Tensor) -> Tensor:
     """(d,) Σ_i share_i (u_i − μ), scaled to length 1 unless it is 0."""
-    centerd = shares - shares.mean()
-    total = torch.cat([centerd @ block for block in updates.blocks()])
+    centered = shares - shares.mean()
+    total = torch.cat([centered @ block for block in updates.blocks()])
     return total / total.norm() if total.norm() > 0 else total
 
 
 def leading_direction(updates: Updates) -> Tensor:
-    """(d,) the top right singular vector of the centerd updates; 0 if they are all the same."""
+    """(d,) the top right singular vector of the centered updates; 0 if they are all the same."""
     return combined(updates, top_eigenvector(updates.centered_gram))
 
 

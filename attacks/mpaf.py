@@ -1,4 +1,4 @@
-"""MPAF: fake clients pull the global model towards a bad one."""
+"""MPAF: fake clients pull the global model toward a bad one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MPAF(Attack):
 
     card = Card(
         "mpaf",
-        "pull the global model towards its initial or a random state",
+        "pull the global model toward its initial or a random state",
         "Cao & Gong, MPAF, CVPR Workshops 2022",
     )
     kind = "model"

@@ -22,14 +22,22 @@ class Krum(Detector):
     round logs a warning once, except under "multi_krum", which needs 2f + 3 clients to select anybody.
 
     Args:
-        num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
-        select: "krum" keeps the lowest score only; "m_krum" the m lowest, in one shot (FedSecurity);
-            "multi_krum" repeats Krum on the clients that remain.
+        num_malicious: f; None assumes ⌊(n − 3)/2⌋, the most that the proof allows.
+        select: "krum" keeps the lowest score only; "m_krum" keeps the m lowest at once (FedSecurity);
+            "multi_krum" repeats Krum on the remaining clients.
         m: how many to keep; None means n − f for m_krum and n − 2f − 2 for multi_krum, as in the code
             released with NDSS 2021. The paper's text, n − c > 2f + 2 for c selected clients, keeps one fewer:
             m = n − 2f − 3.
 
     Source: Blanchard et al., NeurIPS 2017, §4; Shejwalkar & Houmansadr, NDSS 2021, §II-C2.
+
+    Example:
+        >>> from fedguard import make_detector
+        >>> scores = make_detector("krum", num_malicious=1)([[0.0], [0.1], [0.2], [0.3], [9.0]])
+        >>> scores.values.round(2).tolist()
+        [0.05, 0.02, 0.02, 0.05, 153.13]
+        >>> scores.suspects.tolist()
+        [True, False, True, True, True]
     """
 
     card = Card(
@@ -56,7 +64,7 @@ class Krum(Detector):
         self._check_proof = ProofCheck()
 
     def min_clients(self) -> int:
-        """f + 3, so that at least one neighbor counts; 2f + 3 for multi_krum, so that it selects anybody."""
+        """f + 3, so that every client has a neighbor; 2f + 3 for multi_krum, so that it selects a client."""
         f = self.num_malicious or 0
         return 2 * f + 3 if self.select == "multi_krum" else f + 3
 
