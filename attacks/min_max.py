@@ -1,4 +1,4 @@
-"""Min-Max: as far out as the two most distant honest updates are apart."""
+"""Min-Max: no farther from any honest update than the two most distant honest updates are apart."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class MinMax(FarthestStep):
     """u' = g − γ·p with the largest γ such that max_i ‖u' − u_i‖ ≤ max_{i,j} ‖u_i − u_j‖.
 
     u_i are the honest updates that the attacker knows and g their mean. The paper bisects γ; each
-    distance is a quadratic in γ, so we take the exact maximum, the smallest of the k positive roots.
-    γ = 0 if there is one update only, all are the same, or p = 0.
+    distance is a quadratic in γ, so the exact maximum is the smallest of the k positive roots. γ = 0 if there
+    is only one update, all are equal, or p = 0.
 
     Args:
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate (FedREDefense's
@@ -31,7 +31,7 @@ class MinMax(FarthestStep):
     )
 
     def step(self, line: Line, view: UpdateView) -> float:
-        """Every single distance counts."""
+        """Bound every distance."""
         updates = line.updates
         return largest_step(
             updates.centered_gram.diagonal(), line.along, line.length, updates.sq_distances.max()

@@ -1,4 +1,4 @@
-"""Min-Sum: as far out, in sum, as the most distant honest update is from the others."""
+"""Min-Sum: no farther from the honest updates, in sum, than the most distant honest update."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class MinSum(FarthestStep):
     """u' = g − γ·p with the largest γ such that Σ_i ‖u' − u_i‖² ≤ max_i Σ_j ‖u_i − u_j‖².
 
     u_i are the honest updates that the attacker knows and g their mean. The paper bisects γ; the sum is
-    a quadratic in γ, so we take the exact maximum, its positive root. γ = 0 if there is one update only,
-    all are the same, or p = 0.
+    a quadratic in γ, so the exact maximum is its positive root. γ = 0 if there is only one update, all are
+    equal, or p = 0.
 
     Args:
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate (FedREDefense's
@@ -31,7 +31,7 @@ class MinSum(FarthestStep):
     )
 
     def step(self, line: Line, view: UpdateView) -> float:
-        """Only the sum of the distances counts."""
+        """Bound the sum of the distances."""
         total = line.updates.centered_gram.diagonal().sum()
         bound = line.updates.sq_distances.sum(1).max()
         return largest_step(total[None], line.along.sum()[None], line.updates.n * line.length, bound)
