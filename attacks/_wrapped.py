@@ -30,7 +30,9 @@ class Wrapped(Attack):
     def __init__(self, attack: AttackSpec) -> None:
         self.attack: Attack = make(attack, "attacks", f"{self.name}: attack")
         if self.attack.kind in ("none", "passive"):
-            raise ParameterError(f"{self.name}: attack is {self.attack.name}, which sends nothing of its own")
+            raise ParameterError(
+                f"{self.name}: attack is {self.attack.name}, which sends no updates; use another"
+            )
         self.knowledge = self.attack.knowledge
         self.goal = self.attack.goal
 

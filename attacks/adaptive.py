@@ -68,7 +68,7 @@ class Adaptive(Wrapped):
         knowledge: Knowledge = "full",
     ) -> None:
         if not 0 <= start < float("inf"):
-            raise ParameterError(f"{self.name}: start is {start}; use a finite number from 0")
+            raise ParameterError(f"{self.name}: start is {start}; use a finite number of at least 0")
         require_positive(self.name, "step", step)
         require_positive(self.name, "precision", precision)
         if precision > step:

@@ -84,7 +84,9 @@ class BackGradient(Attack):
         if iterations < 0:
             raise ParameterError(f"back_gradient: iterations is {iterations}; it cannot be negative")
         if not 0 <= tolerance < math.inf:
-            raise ParameterError(f"back_gradient: tolerance is {tolerance}; use a finite number, 0 or more")
+            raise ParameterError(
+                f"back_gradient: tolerance is {tolerance}; use a finite number of at least 0"
+            )
         self.distribution = distribution
         self.fraction = fraction
         self.max_samples = max_samples

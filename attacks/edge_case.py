@@ -55,7 +55,7 @@ class EdgeCase(Attack):
     ) -> None:
         if target < 0 or (source is not None and (source < 0 or source == target)):
             raise ParameterError(
-                f"edge_case: target is {target} and source is {source}; use two different labels from 0"
+                f"edge_case: target is {target} and source is {source}; use two different labels, 0 or more"
             )
         if not 0 < tail <= 1:
             raise ParameterError(f"edge_case: tail is {tail}; use a share in (0, 1]")

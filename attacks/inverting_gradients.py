@@ -44,7 +44,7 @@ class InvertingGradients(PassiveAttack):
                 raise ParameterError(f"inverting_gradients: {name} is {value}; use at least 1")
         require_positive("inverting_gradients", "lr", lr)
         if not 0 <= tv < float("inf"):
-            raise ParameterError(f"inverting_gradients: tv is {tv}; use a finite number from 0")
+            raise ParameterError(f"inverting_gradients: tv is {tv}; use a finite number of at least 0")
         self.iterations = iterations
         self.lr = lr
         self.tv = tv

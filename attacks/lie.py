@@ -64,8 +64,8 @@ class LIE(Attack):
         require_spread(self.name, n - m if self.knowledge else m, m)
         if self.z is None and m > 0 and lie_z(n, m) <= 0:
             raise ParameterError(
-                f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which does "
-                "not attack; set z"
+                f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which is "
+                "no attack; set z"
             )
 
     def craft(self, view: UpdateView) -> Tensor:

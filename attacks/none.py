@@ -12,6 +12,6 @@ class NoAttack(Attack):
     Source: the "no attack" rows of every paper.
     """
 
-    card = Card("none", "nobody attacks", "FedGuard")
+    card = Card("none", "no attack", "FedGuard")
     kind = "none"
     goal = "none"

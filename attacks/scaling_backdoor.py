@@ -27,7 +27,7 @@ class ScalingBackdoor(SquareBackdoor):
 
     card = Card(
         "scaling_backdoor",
-        "plant a pixel trigger and magnify the update",
+        "plant a pixel trigger and scale the update",
         "Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020",
     )
 

@@ -51,7 +51,7 @@ def load(path: str) -> type[Any]:
     if package not in ("sklearn", "pyod") or not all(part.isidentifier() for part in path.split(".")):
         raise ParameterError(
             f"sklearn: estimator is {path!r}{nearest(path, KNOWN)}; write the class path of an outlier "
-            f"detector of sklearn or pyod, say {KNOWN[0]!r} (your own detector is named by 'module:Class')"
+            f"detector of sklearn or pyod, such as {KNOWN[0]!r} (name your own detector by 'module:Class')"
         )
     if package == "pyod" and importlib.util.find_spec("pyod") is None:
         raise ParameterError(
@@ -65,8 +65,8 @@ def load(path: str) -> type[Any]:
         ) from error
     if not _detects(cls):
         raise ParameterError(
-            f"sklearn: estimator {path} is no outlier detector{nearest(path, KNOWN)}; use one of "
-            f"sklearn, say {KNOWN[0]}, or of pyod.models"
+            f"sklearn: estimator {path} is not an outlier detector{nearest(path, KNOWN)}; use one of "
+            f"sklearn, such as {KNOWN[0]}, or of pyod.models"
         )
     return cls  # type: ignore[no-any-return]
 
@@ -121,7 +121,7 @@ def least(cls: type[Any]) -> int:
 def judge(
     cls: type[Any], params: Mapping[str, Any], columns: NDArray[Any], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Fit on all rows; (n,) abnormality, higher is more abnormal, and (n,) whom the estimator flags.
+    """Fit on all rows; (n,) abnormality, higher is more abnormal, and (n,) the estimator's flags.
 
     NaN counts as +Inf. If no value is finite, the estimator did not separate any rows: all get 0, none is
     flagged.

@@ -30,8 +30,8 @@ class AFA(Detector):
     """s_i = cos(u_i, Σ_j p_j n_j u_j over the good set G); outliers leave G one iteration after another.
 
     Let μ, m and σ be the mean, median and standard deviation (population form) of the cosines in G. If
-    μ < m, clients below m − ξ σ leave G, otherwise those above m + ξ σ. Then ξ grows by Δξ. This repeats
-    until nobody leaves. n_i is the sample count and p_i = α_i / (α_i + β_i) the reputation of client i; α_i
+    μ < m, clients below m − ξ σ leave G, otherwise those above m + ξ σ; then ξ grows by Δξ. This repeats
+    until none leaves. n_i is the sample count and p_i = α_i / (α_i + β_i) the reputation of client i; α_i
     counts rounds in G and β_i rounds outside, both starting at the priors. A client is blocked once its
     posterior Beta(α_i, β_i) has more than δ of its mass below one half: it is then always a suspect and never
     in G. The score of suspects is above 1 and higher the earlier they left; the score of other clients is
@@ -46,7 +46,7 @@ class AFA(Detector):
         alpha: prior of good rounds; 3.
         beta: prior of bad rounds; 3.
         reputation: False weights by sample counts alone.
-        block: δ, in [0.5, 1), 0.95 in the paper; None blocks nobody.
+        block: δ, in [0.5, 1), 0.95 in the paper; None blocks no client.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -74,7 +74,7 @@ class AFA(Detector):
             if not 0 < value < math.inf:
                 raise ParameterError(f"afa: {name} is {value}; use a finite number above 0")
         if not 0 <= delta_xi < math.inf:
-            raise ParameterError(f"afa: delta_xi is {delta_xi}; use a finite number from 0")
+            raise ParameterError(f"afa: delta_xi is {delta_xi}; use a finite number of at least 0")
         if block is not None and not 0.5 <= block < 1:
             raise ParameterError(f"afa: block is {block}; use a probability in [0.5, 1), or null")
         self.xi = xi

@@ -92,7 +92,7 @@ class FLDetector(Detector):
         if window < 1:
             raise ParameterError(f"fldetector: window is {window}; use at least 1 round")
         if start < 0:
-            raise ParameterError(f"fldetector: start is {start}; rounds are numbered from 0")
+            raise ParameterError(f"fldetector: start is {start}; use a round number of at least 0")
         self.window = window
         self.start = start
         self._models: list[Tensor] = []
@@ -125,7 +125,7 @@ class FLDetector(Detector):
         return Scores(
             values,
             suspects,
-            "its updates do not follow from its earlier ones",
+            "its updates are inconsistent with its earlier ones",
             info={"clusters": float(clusters)},
             memory=(models[-self.window - 2 :], now),
         )

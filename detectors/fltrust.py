@@ -38,6 +38,6 @@ class FLTrust(Detector):
         return Scores(
             1 - cosines,
             ~above(cosines, 0.0, tolerance(round.n, round.updates.d), scale=1.0),
-            "does not point the way of the server's own update",
+            "its update does not point in the direction of the server's own",
             weights=np.clip(cosines, 0, 1),
         )

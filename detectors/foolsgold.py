@@ -133,7 +133,7 @@ def last_layer(model: nn.Module, d: int) -> slice:
     """
     named = list(model.named_parameters())
     if sum(p.numel() for _, p in named) != d:
-        raise RoundError(f"the updates have {d} parameters, but the model has another number of them")
+        raise RoundError(f"the updates have {d} parameters, but the model has a different number")
     layer = named[-1][0].rpartition(".")[0]
     size = sum(p.numel() for name, p in named if name.rpartition(".")[0] == layer)
     return slice(d - size, d)

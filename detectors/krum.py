@@ -19,7 +19,7 @@ class Krum(Detector):
     """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest other clients; clients not selected are suspects.
 
     n is the number of clients in the round, not in the population. The proof needs n ≥ 2f + 3. A smaller
-    round logs a warning once, except under "multi_krum", which needs 2f + 3 clients to select anybody.
+    round logs a warning once, except under "multi_krum", which needs 2f + 3 clients.
 
     Args:
         num_malicious: f; None assumes ⌊(n − 3)/2⌋, the most that the proof allows.

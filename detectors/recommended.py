@@ -34,12 +34,12 @@ LIMITS = {
     "copies": (4.0, "times closer to another client than usual"),
     "size": (6.0, "deviations longer than its samples explain"),
     "size over rounds": (5.0, "deviations longer than its samples explain, over its last rounds"),
-    "direction": (4.5, "deviations off the others' direction"),
-    "direction over rounds": (5.0, "deviations off the others' direction, over its last rounds"),
-    "gain": (4.0, "deviations less use to any class of the validation data"),
+    "direction": (4.5, "deviations away from the others' direction"),
+    "direction over rounds": (5.0, "deviations away from the others' direction, over its last rounds"),
+    "gain": (4.0, "deviations less useful for any class of the validation data"),
     "gain over rounds": (
         4.5,
-        "deviations less use to any class of the validation data, over its last rounds",
+        "deviations less useful for any class of the validation data, over its last rounds",
     ),
     "reconstruction": (4.0, "deviations less explained by any mix of the validation data's classes"),
     "reconstruction over rounds": (

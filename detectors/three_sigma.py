@@ -70,7 +70,7 @@ class ThreeSigma(Detector):
         features: Part = "all",
     ) -> None:
         if not 0 <= sigmas < math.inf:
-            raise ParameterError(f"three_sigma: sigmas is {sigmas}; use a finite number from 0")
+            raise ParameterError(f"three_sigma: sigmas is {sigmas}; use a finite number of at least 0")
         if center not in CENTERS:
             raise ParameterError(f"three_sigma: center is {center!r}; use one of {', '.join(CENTERS)}")
         if features not in ("all", "last_layer"):
