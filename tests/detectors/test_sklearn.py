@@ -430,7 +430,7 @@ def test_the_reason_names_estimator_and_features():
     [
         ({"estimator": "sklearn.ensemble.IsolationForrest"}, "cannot be imported, did you mean"),
         ({"estimator": "IsolationForest"}, "did you mean 'sklearn.ensemble.IsolationForest'"),
-        ({"estimator": "sklearn.ensemble"}, "cannot be imported|no outlier detector"),
+        ({"estimator": "sklearn.ensemble"}, "cannot be imported|not an outlier detector"),
         ({"estimator": "sklearn"}, "cannot be imported"),
         ({"estimator": "sklearn..svm.OneClassSVM"}, "write the class path"),
         ({"estimator": "sklearn.nowhere.Class"}, "cannot be imported.*No module named 'sklearn.nowhere'"),
