@@ -1,7 +1,7 @@
-"""What attacks tailored to one rule share: the search for γ, and how a rule sees m copies of g − γ·p.
+"""The base of attacks tailored to one rule: the search for γ, and what a rule does with m copies of g − γ·p.
 
-A rule sees k honest updates, known to the attacker, and behind them the copies: where the rule breaks a
-tie by position, it breaks it against the attacker.
+The rule gets the k honest updates that the attacker knows, followed by the copies. Where it breaks ties by
+position, it breaks them against the attacker.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from fedguard.core.ties import above, tolerance
 
 from ._gamma import FarthestStep, Line, Perturbation
 
-#: What γ is worth to the attacker, ≥ 0; 0 if the rule would not let the crafted updates through.
+#: γ → its value to the attacker, ≥ 0; 0 if the rule would not accept the crafted updates.
 Value: TypeAlias = Callable[[float], float]
 
-#: Crafted updates are sent in float32: to be on the safe side they are taken to be farther by this share.
+#: A safety margin for rounding to float32: crafted updates count as farther by this share.
 ROUNDING = 1e-6
 
 
 def best_step(value: Value, unit: float, reach: float, tolerance: float, density: int = 1) -> float:
-    """The γ ≥ 0 of the greatest value: bracket it by doubling, then bisect, and return the last success.
+    """argmax over γ ≥ 0 of value(γ): bracket by doubling, then bisect, and return the last success.
 
-    Doubling goes from unit/reach to unit·reach. Between the best of these and the next a success is a γ
-    that is worth more than all before. 0 if none is worth more than γ = 0.
+    Doubling goes from unit/reach to unit·reach. The bisection between the best of these and the next keeps
+    every γ of higher value than all before. Returns 0 if no γ has a higher value than 0.
 
     Args:
-        value: what to maximize.
+        value: the function to maximize.
         unit: the natural size of γ.
-        reach: how far to look; values that still grow at unit·reach have no maximum.
-        tolerance: relative, of γ where the bisection ends and of the value while γ doubles.
-        density: in how many steps γ doubles; 1 unless only a narrow band of γ is worth anything.
+        reach: the range of the search; values that still grow at unit·reach have no maximum.
+        tolerance: relative; of γ to end the bisection, and of the value while γ doubles.
+        density: the number of steps in which γ doubles; above 1 if only a narrow band of γ has any value.
     """
     good, most = 0.0, value(0.0)
     top = math.ceil(math.log2(reach))
@@ -61,9 +61,9 @@ def best_step(value: Value, unit: float, reach: float, tolerance: float, density
 
 
 def copies_among(view: UpdateView, full: bool) -> int:
-    """How many copies of the crafted update the attacker reckons with beside the k updates it knows.
+    """The number of copies of the crafted update that the attacker assumes beside the k updates it knows.
 
-    Knowing the benign updates: m. Otherwise its own m updates stand in for the n − m benign ones, and
+    m if it knows the benign updates. Otherwise its own m updates stand in for the n − m benign ones, and
     ⌈m²/(n − m)⌉ copies keep the proportion.
     """
     m, benign = view.num_malicious, view.num_clients - view.num_malicious
@@ -83,7 +83,7 @@ def distances(line: Line, copies: int, gamma: float) -> Tensor:
 
 
 def taken(line: Line, copies: int, choose: Callable[[Tensor], list[int]]) -> Value:
-    """γ if a rule that selects clients by their distances selects as many copies as it can, otherwise 0."""
+    """γ if a rule that selects by distances selects as many copies as possible, otherwise 0."""
     k = line.updates.n
 
     def value(gamma: float) -> float:
@@ -115,16 +115,16 @@ def shifted(line: Line, copies: int, cut: int) -> Value:
 
 
 def afa_keeps(gram: NDArray[np.float64], xi: float = 2.0, growth: float = 0.5) -> NDArray[np.bool_]:
-    """(n,) bool, whom AFA keeps when all clients are equally trusted and have equally many samples.
+    """(n,) bool, the clients that AFA keeps with equal trust and sample counts.
 
-    s_i is the cosine of u_i with the mean of those who are left. If the mean of s is below its median,
-    everybody below median − ξ·σ goes, otherwise everybody above median + ξ·σ; ξ grows each time, until
-    nobody goes.
+    s_i is the cosine of u_i with the mean of the remaining clients. If the mean of s is below its median,
+    clients below median − ξ·σ are removed, otherwise those above median + ξ·σ. ξ grows each time, until none
+    is removed.
 
     Args:
         gram: (n, n) ⟨u_i, u_j⟩.
-        xi: ξ at first; 2 in the paper.
-        growth: what is added to ξ in each round; 0.5 in the paper.
+        xi: the initial ξ; 2 in the paper.
+        growth: the increment of ξ per iteration; 0.5 in the paper.
 
     Source: Muñoz-González et al., arXiv 1909.05125, Algorithm 1.
     """
@@ -159,7 +159,7 @@ def passed_by_afa(line: Line, copies: int) -> Value:
     products = gram.cpu().numpy()
 
     def keeps(gamma: float) -> bool:
-        mix = np.eye(k + copies, k + 2)  # every update of the round out of the u_i, g and p
+        mix = np.eye(k + copies, k + 2)  # each update as a combination of the u_i, g and p
         mix[k:] = 0.0
         mix[k:, k] = 1.0
         mix[k:, k + 1] = -gamma
@@ -169,16 +169,16 @@ def passed_by_afa(line: Line, copies: int) -> Value:
 
 
 class TailoredStep(FarthestStep):
-    """g − γ·p with the γ that is worth most to the attacker; subclasses say what it is worth.
+    """g − γ·p with the γ of highest value to the attacker; subclasses define the value.
 
     Args:
         perturbation: p, see FarthestStep.
         knowledge: "full" or "partial".
-        reach: how far to look for γ, see ``best_step``.
-        tolerance: how precisely, see ``best_step``.
+        reach: the range of the search, see ``best_step``.
+        tolerance: its precision, see ``best_step``.
     """
 
-    #: In how many steps γ doubles while it is bracketed.
+    #: The number of steps in which γ doubles.
     density = 1
 
     def __init__(
@@ -193,7 +193,7 @@ class TailoredStep(FarthestStep):
         self.tolerance = tolerance
 
     def step(self, line: Line, view: UpdateView) -> float:
-        """Search for γ; 0 where honest updates have no (finite) spread or p = 0."""
+        """Search for γ; 0 if honest updates have no (finite) spread or p = 0."""
         spread = line.updates.sq_distances.max()
         if not 0 < spread < math.inf or line.length == 0:
             return 0.0
@@ -202,4 +202,4 @@ class TailoredStep(FarthestStep):
 
     @abstractmethod
     def value(self, line: Line, view: UpdateView) -> Value:
-        """What γ is worth in this round."""
+        """The value of γ in this round."""

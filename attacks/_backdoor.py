@@ -1,4 +1,4 @@
-"""What backdoors with a pixel trigger share: train on stamped replicas, send the update magnified."""
+"""The base of backdoors with a pixel trigger: train on stamped replicas, scale the update."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ._checks import require_positive
 
 
 class Backdoor(Attack):
-    """Train on D ∪ {(stamped x, target) : x ∈ R ⊆ D}, then send scale · u_i; subclasses say what is stamped.
+    """Train on D ∪ {(stamped x, target) : x ∈ R ⊆ D}, then send scale · u_i; subclasses define the stamp.
 
     Args:
         target: the label that the trigger should cause.
-        scale: factor on the update; None if the subclass finds it from the round.
+        scale: factor on the update; None if the subclass computes it per round.
         fraction: |R| / |D|, in (0, 1]; R is drawn at random.
     """
 
@@ -39,18 +39,18 @@ class Backdoor(Attack):
 
     @abstractmethod
     def stamp(self, pixels: Tensor, rank: int | None) -> Tensor:
-        """Pixels with the trigger of one malicious client, or (None) with the whole trigger; a copy."""
+        """A copy of the pixels with the trigger of one malicious client, or with the whole trigger (None)."""
 
     @abstractmethod
     def extent(self) -> tuple[int, int]:
-        """Height and width that the trigger needs."""
+        """Height and width of the trigger."""
 
     def factor(self, view: UpdateView) -> float:
-        """What the update is multiplied by in this round."""
+        """The factor on the update in this round."""
         return 1.0 if self.scale is None else self.scale
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse data that are no images, a trigger that does not fit, or a target that does not exist."""
+        """Refuse data other than images, a trigger that does not fit, or a target that does not exist."""
         if len(input_shape) != 3:
             raise ParameterError(
                 f"{self.name}: a pixel trigger needs images (channels, height, width), "
@@ -79,11 +79,11 @@ class Backdoor(Attack):
         )
 
     def craft(self, view: UpdateView) -> Tensor:
-        """Magnify what training gave."""
+        """Scale the trained update."""
         return self.factor(view) * view.own_updates
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """Test images of other classes, with the whole trigger; the target label counts as success."""
+        """Test images of other classes with the whole trigger; predicting the target label is a success."""
         others = test.take((test.labels != self.target).nonzero().flatten())
         stamped = Samples(self.stamp(others.pixels, None), others.labels)
         return Trial(stamped, torch.full_like(others.labels, self.target))
@@ -97,11 +97,11 @@ def square(pixels: Tensor, side: int) -> Tensor:
 
 
 class SquareBackdoor(Backdoor):
-    """A backdoor whose trigger is a white square in the bottom-right corner, put on before normalization.
+    """A backdoor whose trigger is a white square in the bottom-right corner, added before normalization.
 
     Args:
         target: the label that the trigger should cause.
-        scale: factor on the update; None if the subclass finds it from the round.
+        scale: factor on the update; None if the subclass computes it per round.
         fraction: |R| / |D|, in (0, 1].
         patch: side of the square in pixels.
     """
@@ -113,7 +113,7 @@ class SquareBackdoor(Backdoor):
         self.patch = patch
 
     def stamp(self, pixels: Tensor, rank: int | None) -> Tensor:
-        """The same square for everybody."""
+        """The same square for all clients."""
         return square(pixels, self.patch)
 
     def extent(self) -> tuple[int, int]:

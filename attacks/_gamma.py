@@ -1,4 +1,4 @@
-"""Attacks that send g − γ·p: the line of such points, and what Min-Max and Min-Sum share."""
+"""The base of attacks that send g − γ·p, such as Min-Max and Min-Sum."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ Perturbation = Literal["unit", "std", "sign"]
 def largest_step(a: Tensor, b: Tensor, c: Tensor, bound: Tensor) -> float:
     """The largest γ ≥ 0 with a_i + 2γ b_i + γ² c ≤ bound for every i, given a_i ≤ bound.
 
-    A distance ‖u − g + γp‖² is such a quadratic, so the boundary is its positive root and no search is
-    needed; the root is written so that nothing cancels. 0 if there is no direction (c = 0) or no room
-    (bound = 0).
+    A distance ‖u − g + γp‖² is such a quadratic, so γ is its positive root, computed without cancellation.
+    0 if c = 0 or bound = 0.
 
     Args:
         a: (k,) float64.
@@ -75,7 +74,7 @@ class Line:
 
 
 class FarthestStep(Attack):
-    """g − γ·p for every malicious client, g the mean of the known updates; subclasses choose γ.
+    """u' = g − γ·p for every malicious client, g the mean of the known updates; subclasses choose γ.
 
     Args:
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate, "sign" sign(g).
@@ -94,7 +93,7 @@ class FarthestStep(Attack):
         self.knowledge = limit_knowledge(knowledge)
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse a single known update: γ would be 0."""
+        """Refuse a single known update, for which γ would be 0."""
         require_spread(self.name, n - m if "benign_updates" in self.knowledge else m, m)
 
     @abstractmethod
@@ -102,11 +101,11 @@ class FarthestStep(Attack):
         """The largest γ that the attack allows.
 
         Args:
-            line: where the crafted update may lie.
+            line: the points g − γ·p.
             view: what the attacker sees.
         """
 
     def craft(self, view: UpdateView) -> Tensor:
-        """Go as far as allowed."""
+        """Send the farthest point allowed."""
         line = Line(Updates(view.reference()), self.perturbation)
         return by_all(line.point(self.step(line, view)), view)

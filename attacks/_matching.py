@@ -1,4 +1,4 @@
-"""What reconstructions by gradient matching share: labels from the last layer's gradient."""
+"""Labels from the last layer's gradient, for reconstructions by gradient matching."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedguard.core.errors import ParameterError
 from fedguard.passive import Leak
 from fedguard.training.parameters import predict, split_parameters
 
-#: Random inputs from which the model's preferences are estimated.
+#: The number of random inputs that estimate the model's mean prediction.
 NOISE = 256
 
 
@@ -32,11 +32,11 @@ def last_linear(leak: Leak, attack: str) -> tuple[Tensor, Tensor | None]:
 def count_labels(leak: Leak, attack: str) -> Tensor:
     """(count,) labels from the last layer's gradient.
 
-    With cross-entropy, the bias gradient is mean(p_ic) − n_c / count, n_c the samples of class c. The
-    labels are given out one by one: each goes to the class with the most negative rest, to which 1/count
-    is then added. One sample has the only negative entry (iDLG). For several, mean(p_ic) is what the
-    model says about noise, and n_c may be wrong by one here and there. Without a bias, the sum of the
-    weight gradient over features takes its place.
+    With cross-entropy, the bias gradient is mean(p_ic) − n_c / count, n_c the samples of class c. Labels are
+    assigned one by one to the class with the most negative rest, to which 1/count is then added. With one
+    sample, its class has the only negative entry (iDLG). With several, the model's predictions on noise
+    estimate mean(p_ic), and some n_c may be off by one. Without a bias, the sum of the weight gradient over
+    features replaces it.
 
     Source: Zhao et al., iDLG, 2020, §3 (one sample).
     """

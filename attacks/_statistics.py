@@ -1,4 +1,4 @@
-"""Arithmetic that several model-poisoning attacks share; float64 throughout."""
+"""Statistics that several model-poisoning attacks share, in float64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedguard.geometry.updates import Updates
 def mean_and_std(updates: Tensor) -> tuple[Tensor, Tensor]:
     """Per coordinate μ_j and σ_j = √(1/k Σ_i (u_ij − μ_j)²) of (k, d) updates, float64.
 
-    The population form (1/k) is the maximum-likelihood fit of a normal, and the one form that is
+    The population form (1/k) is the maximum-likelihood fit of a normal distribution, and the only form
     defined for a single update (σ = 0).
     """
     parts = [(block.mean(0), block.std(0, correction=0)) for block in Updates(updates).blocks()]
@@ -31,5 +31,5 @@ def along(updates: Updates, mean: Tensor, direction: Tensor) -> Tensor:
 
 
 def by_all(update: Tensor, view: UpdateView) -> Tensor:
-    """(m, d) float32: every malicious client sends this (d,) update."""
+    """(m, d) float32: the same (d,) update for every malicious client."""
     return update.float().repeat(view.num_malicious, 1)

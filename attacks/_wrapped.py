@@ -1,4 +1,4 @@
-"""An attack around another attack: whatever is not overridden, the one inside does."""
+"""The base of attacks that modify another attack."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedguard.core.state import State
 
 
 class Wrapped(Attack):
-    """Hands everything to ``self.attack``; its knowledge and goal are that of the attack inside.
+    """Delegates everything to ``self.attack``, and has its knowledge and goal.
 
     Args:
-        attack: the attack inside: a name, or a mapping with name and parameters.
+        attack: the inner attack: a name, or a mapping with name and parameters.
 
     Raises:
-        ParameterError: it cannot be built, or sends nothing.
+        ParameterError: the attack cannot be built, or sends nothing.
     """
 
     kind = "model"
@@ -30,42 +30,44 @@ class Wrapped(Attack):
     def __init__(self, attack: AttackSpec) -> None:
         self.attack: Attack = make(attack, "attacks", f"{self.name}: attack")
         if self.attack.kind in ("none", "passive"):
-            raise ParameterError(f"{self.name}: attack is {self.attack.name}, which sends nothing of its own")
+            raise ParameterError(
+                f"{self.name}: attack is {self.attack.name}, which sends no updates; use another"
+            )
         self.knowledge = self.attack.knowledge
         self.goal = self.attack.goal
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """What the attack inside refuses."""
+        """Run the inner attack's check."""
         self.attack.check(input_shape, num_classes, n, m)
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
-        """What the attack inside does."""
+        """Delegate to the inner attack."""
         return self.attack.poison_data(samples, view)
 
     def adjust(self, view: TrainView) -> Adjust | None:
-        """What the attack inside does."""
+        """Delegate to the inner attack."""
         return self.attack.adjust(view)
 
     def craft(self, view: UpdateView) -> Tensor:
-        """What the attack inside sends."""
+        """The inner attack's updates."""
         return self.attack.craft(view).clone()
 
     def claim(self, num_examples: NDArray[np.float64], everybody: NDArray[np.float64]) -> NDArray[Any]:
-        """What the attack inside claims."""
+        """The inner attack's claims."""
         return self.attack.claim(num_examples, everybody)
 
     def commit(self, view: UpdateView, crafted: Tensor) -> None:
-        """The attack inside remembers."""
+        """Commit the inner attack."""
         self.attack.commit(view, crafted)
 
     def state_dict(self) -> State:
-        """The state of the attack inside."""
+        """The inner attack's state."""
         return self.attack.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Hand the attack inside its state."""
+        """Restore the inner attack's state."""
         self.attack.load_state_dict(state)
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """That of the attack inside."""
+        """The inner attack's trial."""
         return self.attack.trial(test, num_classes)

@@ -1,4 +1,4 @@
-"""Adaptive scaling: as much of any attack as the defense lets through."""
+"""Adaptive scaling: any attack, scaled as far as the defense accepts it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ._wrapped import Wrapped
 
 
 class Adaptive(Wrapped):
-    """λ_i · g_i with g_i what another attack sends, and λ_i the largest factor that is not suspected.
+    """u'_i = λ_i · g_i, g_i the update of another attack, λ_i the largest factor found that is not suspected.
 
     Per malicious client, λ starts at ``start`` and δ at ``step``: λ ← λ + δ; if the defense then suspects
-    the client, λ ← λ − δ; δ ← δ / 2, as long as δ ≥ ``precision``. All malicious clients search side by
-    side, so each question to the defense is one round with everybody's candidate. As in the paper, the
-    starting factor itself is never questioned: with start 1, an attack that is caught as it is stays as
-    it is; start 0 also shrinks.
+    the client, λ ← λ − δ; δ ← δ / 2, as long as δ ≥ ``precision``. All malicious clients search at the
+    same time, so each query of the defense is one round with all candidates. As in the paper, the initial
+    factor itself is never tested: with start 1, an attack that is detected as it is remains unchanged; with
+    start 0 it can also shrink.
 
-    The attacker asks its own copy of the whole guard (detectors with their history, rule, policy), on the
-    round as the server would receive it. A guard that cannot judge so few clients (with ``knowledge:
-    partial``) cannot be asked: then every factor stays at ``start``.
+    The attacker queries its own copy of the whole guard (detectors with their history, rule, policy) with
+    the round as the server would receive it. If the guard cannot judge so few clients (with ``knowledge:
+    partial``), every factor stays at ``start``.
 
     Args:
         attack: the attack to scale: a name, or a mapping with name and parameters.
-        start: the first λ, ≥ 0.
-        step: the first δ, > 0.
+        start: the initial λ, ≥ 0.
+        step: the initial δ, > 0.
         precision: the smallest δ, > 0.
-        knowledge: "full" asks about a round with all benign updates; "partial" about one with the
-            attacker's own clients alone, enough for detectors that judge each client by itself.
+        knowledge: "full" queries rounds with all benign updates; "partial" rounds of the attacker's own
+            clients only, which suffices for detectors that judge each client separately.
 
     Raises:
         ParameterError: a parameter out of range, or an attack that cannot be built.
@@ -47,15 +47,15 @@ class Adaptive(Wrapped):
 
     card = Card(
         "adaptive",
-        "scale another attack as far as the defense lets it through",
+        "scale another attack as far as the defense accepts it",
         "Xie et al., FedREDefense, ICML 2024",
     )
     knowledge = frozenset({"benign_updates", "defense"})
     exempt = MappingProxyType(
         {
-            "what it overrides fits its kind": "it does whatever the attack inside does",
-            "more knowledge is used": "the defense alone decides on the factor",
-            "what is there is used": "the round to ask about holds whatever updates are known",
+            "what it overrides fits its kind": "it does what the inner attack does",
+            "more knowledge is used": "only the defense decides on the factor",
+            "what is there is used": "the queried round contains the updates that are known",
         }
     )
 
@@ -68,7 +68,7 @@ class Adaptive(Wrapped):
         knowledge: Knowledge = "full",
     ) -> None:
         if not 0 <= start < float("inf"):
-            raise ParameterError(f"{self.name}: start is {start}; use a finite number from 0")
+            raise ParameterError(f"{self.name}: start is {start}; use a finite number of at least 0")
         require_positive(self.name, "step", step)
         require_positive(self.name, "precision", precision)
         if precision > step:

@@ -1,4 +1,4 @@
-"""The adaptive attack on DnC: as far as its spectral filter keeps the crafted updates."""
+"""The adaptive attack on DnC: as far as its spectral filter accepts the crafted updates."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from ._gamma import Line, Perturbation
 
 
 class AdaptiveDnC(TailoredStep):
-    """u' = g − γ·p for all malicious clients with the largest γ for which DnC's good set holds them all.
+    """u' = g − γ·p for all malicious clients with the largest γ for which DnC's good set contains them all.
 
     u_i are the honest updates that the attacker knows and g their mean. The attacker runs DnC itself: in
     each of ``niters`` rounds on ``coordinates`` random coordinates, s_i = ⟨u_i − μ, v⟩² with v the top right
-    singular vector of the centerd updates, and the ⌈c·m⌉ largest s are removed; u' is kept if at least so
-    many honest updates have a larger s every time. It knows DnC and its parameters, but not the server's
-    random numbers: it draws coordinates of its own. γ is searched for as in agr_tailored; with partial
-    knowledge malicious updates are imagined as there. If no γ passes, u' = g.
+    singular vector of the centered updates, and the ⌈c·m⌉ largest s are removed. u' is kept if every time
+    at least that many honest updates have a larger s. The attacker knows DnC and its parameters, but not the
+    server's random numbers, so it draws its own coordinates. The search for γ, and the copies assumed with
+    partial knowledge, are those of agr_tailored. If no γ is accepted, u' = g.
 
-    The paper puts its general framework (§IV-A) to use here; that *all* malicious updates be kept is the
-    objective that it gives for the other rules that select clients (§IV-B).
+    The paper applies its general framework (§IV-A) here. That DnC keeps *all* malicious updates is the
+    paper's objective for the other rules that select clients (§IV-B).
 
     Args:
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate, "sign" sign(g).
         knowledge: "full": all benign updates; "partial": those of the attacker's own clients.
-        niters: iterations, as the attacker believes the server to have them.
-        coordinates: b, likewise; at most d.
-        filter_fraction: c, likewise.
-        reach: γ is looked for from γ_0/reach to γ_0·reach, see agr_tailored.
+        niters: the server's number of iterations, as the attacker assumes it.
+        coordinates: the server's b, as assumed; at most d.
+        filter_fraction: the server's c, as assumed.
+        reach: the search for γ goes from γ_0/reach to γ_0·reach, see agr_tailored.
         tolerance: τ, relative to γ.
 
     Source: Shejwalkar & Houmansadr, NDSS 2021, §VII (adaptive attack), §IV-A and Algorithm 2.
@@ -100,7 +100,7 @@ def gram_of(line: Line, chosen: Tensor) -> Tensor:
 
 
 def kept(gram: Tensor, copies: int, gamma: float, removed: int) -> bool:
-    """Whether one iteration of DnC keeps the copies of g − γ·p: ``removed`` honest updates stand out more."""
+    """Whether an iteration of DnC keeps the copies: at least ``removed`` honest updates project farther."""
     k = len(gram) - 1
     index = torch.tensor([*range(k), *[k] * copies], device=gram.device)
     scale = torch.tensor([1.0] * k + [-gamma] * copies, dtype=gram.dtype, device=gram.device)

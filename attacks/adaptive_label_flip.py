@@ -1,4 +1,4 @@
-"""FedREDefense's adaptive label flips: flipped labels, scaled as far as the defense lets them through."""
+"""FedREDefense's adaptive label flips: flipped labels, scaled as far as the defense accepts them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .adaptive import Adaptive
 
 
 class AdaptiveLabelFlip(Adaptive):
-    """λ_i · g_i with g_i an update trained on flipped labels and λ_i from Algorithm 3 (see ``adaptive``).
+    """u'_i = λ_i · g_i, g_i trained on flipped labels and λ_i from Algorithm 3 (see ``adaptive``).
 
-    The attacker asks about its own clients only, as FedREDefense judges each client by itself.
+    The attacker queries its own clients only, since FedREDefense judges each client separately.
 
     Args:
         mode: the flip, see ``label_flip``; "next" is the paper's adaptive label flip, "pairs" its
             targeted one.
         pairs: source → target labels, with mode "pairs" only; {0: 2} in the paper.
-        step: the first δ, > 0.
+        step: the initial δ, > 0.
         precision: the smallest δ, > 0.
 
     Source: Xie et al., FedREDefense, ICML 2024, §6.1, Algorithm 3 (δ = 2, precision 0.125).
@@ -26,7 +26,7 @@ class AdaptiveLabelFlip(Adaptive):
 
     card = Card(
         "adaptive_label_flip",
-        "flipped labels, scaled as far as the defense lets them through",
+        "flipped labels, scaled as far as the defense accepts them",
         "Xie et al., FedREDefense, ICML 2024",
     )
 

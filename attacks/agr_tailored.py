@@ -1,4 +1,4 @@
-"""AGR-tailored attacks: go as far as one known aggregation rule lets the crafted updates pass."""
+"""AGR-tailored attacks: as far as a known aggregation rule accepts the crafted updates."""
 
 from __future__ import annotations
 
@@ -26,35 +26,33 @@ class AGRTailored(TailoredStep):
     """u' = g − γ·p for all malicious clients, γ ≥ 0 the best against one aggregation rule (AGR):
 
     - krum: the largest γ with which Krum selects u';
-    - multi_krum, bulyan: the largest γ with which the selection holds all m of them (or nobody else, if
+    - multi_krum, bulyan: the largest γ with which the selection contains all m copies (or only copies, if
       it is smaller than m);
     - trimmed_mean, median: γ that maximizes ‖rule(u', …, u', u_1, …, u_k) − g‖, the smallest of those
       that are equally good up to ``tolerance`` and a factor of two;
-    - afa: the largest γ with which AFA keeps all m of them. Near γ = 0, too, it often does not: the mean
-      itself is more like the aggregate than any client. What passes is a narrow band where u' resembles
-      the aggregate as much as others do, so γ is doubled in small steps here.
+    - afa: the largest γ with which AFA keeps all m copies. AFA often rejects a γ near 0, too, since the
+      mean is more similar to the aggregate than any client is. It accepts a narrow band in which u'
+      is as similar to the aggregate as the others, so γ is doubled in small steps here.
 
-    u_i are the honest updates that the attacker knows and g their mean. The rules get f = m, as the paper
-    has it; in a round that is too small for that, the largest f for which the rule is defined. AFA is
-    taken with equal trust and sample counts. The paper starts at one γ and halves its step, which cannot
-    leave twice that γ; we look first at all γ = γ_0·2^j and bisect between the best of them and the
-    next. γ_0 makes u' as far from g as the two most distant honest updates are from each other. "Largest"
-    means the end of the interval of accepted γ that this finds; there may be gaps and (rarely) a narrow
-    interval beyond. If no γ > 0 is worth anything, u' = g.
+    u_i are the honest updates that the attacker knows and g their mean. The rules get f = m as in the paper,
+    or the largest f for which the rule is defined if the round is too small. AFA is run with equal trust
+    and sample counts. The paper starts at one γ and halves its step, which cannot exceed twice that γ. This
+    class tries all γ = γ_0·2^j first and bisects between the best of them and the next. γ_0 makes u' as far
+    from g as the two most distant honest updates are from each other. "Largest" means the end of the
+    interval of accepted γ that this search finds; there may be gaps and, rarely, a narrow interval beyond.
+    If no γ > 0 has any value, u' = g.
 
-    Without knowledge of the benign updates, the m own updates stand in for them, and ⌈m²/(n − m)⌉
-    malicious ones are imagined among them: 1, 1, 2, 3 and 4 for m = 4, 5, 8, 10 and 12 of n = 50, the
-    numbers in the released code.
+    Without knowledge of the benign updates, the attacker's m updates stand in for them, and ⌈m²/(n − m)⌉
+    copies are assumed: 1, 1, 2, 3 and 4 for m = 4, 5, 8, 10 and 12 of n = 50, as in the released code.
 
     Args:
-        aggregator: the rule. None takes the one that the server has in use, whatever it is, and maximizes
-            the shift ⟨g − rule(…), p⟩ by trying it out. (The norm of the shift would also reward a γ that
-            the rule refuses, by the scatter of the honest updates that are left.) That needs knowledge of
-            the aggregator, and some 40 runs of it in every round.
+        aggregator: the rule. None runs the server's own rule, some 40 times per round, and maximizes the
+            shift ⟨g − rule(…), p⟩; this needs knowledge of the aggregator. (The norm of the shift would
+            also reward a rejected γ, through the scatter of the remaining honest updates.)
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate, "sign" sign(g).
         knowledge: "full": all benign updates; "partial": those of the attacker's own clients.
-        reach: γ is looked for from γ_0/reach to γ_0·reach (both rounded to powers of two). A rule that
-            is outnumbered, and the mean, set no bound; γ is then γ_0·reach.
+        reach: the search for γ goes from γ_0/reach to γ_0·reach, rounded to powers of two. A rule that is
+            outnumbered sets no bound, nor does the mean; γ is then γ_0·reach.
         tolerance: the paper's τ, here relative to γ.
 
     Raises:
@@ -90,7 +88,7 @@ class AGRTailored(TailoredStep):
             self.density = 64
 
     def value(self, line: Line, view: UpdateView) -> Value:
-        """What γ is worth against the rule."""
+        """The value of γ against the rule."""
         m = copies_among(view, full="benign_updates" in self.knowledge)
         n = line.updates.n + m
         if self.aggregator is None:
@@ -106,7 +104,7 @@ class AGRTailored(TailoredStep):
 
 
 def _selection(rule: Rule | None, table: Tensor, m: int) -> list[int]:
-    """Positions that a rule of the Krum family selects; f = m, or as much as n clients allow."""
+    """The positions that a rule of the Krum family selects; f = m, or the largest that n clients allow."""
     n = len(table)
     if rule == "krum":
         return [lowest(krum_scores(table, min(m, n - 3)).cpu().numpy(), tolerance(n))]

@@ -1,4 +1,4 @@
-"""Back-gradient poisoning: training samples optimized for the damage that they do to the trained model."""
+"""Back-gradient poisoning: training samples optimized to damage the trained model."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from ._checks import require_positive
 class BackGradient(Attack):
     """D ∪ D_p with D_p = argmax L(D_val, w_T), w_{t+1} = w_t − η ∇_w L(D_tr ∪ D_p, w_t), w_0 = 0.
 
-    L is the cross-entropy of a softmax regression of the attacker's own. The pixels of all points in D_p
-    climb the gradient of the validation loss, which is propagated back through all T steps of training,
-    by steps of a fixed length each, and are kept in [0, 1]; their labels stay. A point starts as a copy of
-    a random training sample with another label, drawn at random. Climbing ends when the loss rises by less
-    than ``tolerance``, and the best points seen are taken.
+    L is the cross-entropy of a softmax regression that the attacker trains. Gradient ascent moves the pixels
+    of all points in D_p: the gradient of the validation loss is propagated back through all T training
+    steps, each ascent step has a fixed length, and pixels are clamped to [0, 1]. Labels do not change. A
+    point starts as a copy of a random training sample with a random other label. The ascent ends when the
+    loss rises by less than ``tolerance``; the best points found are used.
 
-    Where this differs from the papers. Muñoz-González et al. go through the points one at a time and
-    retrace the training steps; we move all points at once and store the steps (the same gradient, for
-    little memory). Fang et al. give the attacker the training data of *all* clients; here each malicious
-    client knows its own only, one half of which (at random) is D_tr and the other D_val. The attacker's
-    model starts from zero rather than from the global model, which data poisoning does not see. A client
-    with a single sample is left as it is.
+    Differences from the papers: Muñoz-González et al. optimize one point at a time and retrace the training
+    steps. This class moves all points at once and stores the steps, which gives the same gradient for little
+    memory. Fang et al. give the attacker the training data of *all* clients. Here each malicious client
+    knows its own data only, a random half of which is D_tr and the other half D_val. The attacker's model
+    starts from zero instead of the global model, which data poisoning does not see. A client with a single
+    sample does not change it.
 
     Args:
-        distribution: "uniform": every malicious client adds points; "single": the first one adds those
-            of all, the others none (the two scenarios of Fang et al.).
-        fraction: points per malicious client, as a share of the samples it works with; at least one.
-            0.2 is Fang et al.'s 240 points for 20 clients of 60 samples.
-        max_samples: how many of its samples a client works with at most, drawn at random. The papers have
-            at most 1,000 for training; time grows with the square.
-        steps: T, of training; 60 in Muñoz-González et al. for multiclass regression.
-        lr: η of these; the papers do not say, their code has 0.1.
-        iterations: the most steps of climbing; 0 leaves copies with random wrong labels.
-        step_size: the length of such a step, Euclidean in pixel space, for each point; as in their code.
-        tolerance: a smaller rise of the validation loss ends the climb.
+        distribution: "uniform": every malicious client adds points; "single": the first one adds the points
+            of all, the others add none (the two scenarios of Fang et al.).
+        fraction: points per malicious client, as a share of the samples it uses; at least one point. 0.2 is
+            Fang et al.'s 240 points for 20 clients of 60 samples.
+        max_samples: the most samples that a client uses, drawn at random. The papers have at most 1,000 for
+            training; time grows with the square.
+        steps: T, the number of training steps; 60 in Muñoz-González et al. for multiclass regression.
+        lr: η; the papers do not say, their code has 0.1.
+        iterations: the most ascent steps; 0 leaves copies with random wrong labels.
+        step_size: the Euclidean length of an ascent step in pixel space, for each point; as in their code.
+        tolerance: the ascent ends when the validation loss rises by less.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -84,7 +84,9 @@ class BackGradient(Attack):
         if iterations < 0:
             raise ParameterError(f"back_gradient: iterations is {iterations}; it cannot be negative")
         if not 0 <= tolerance < math.inf:
-            raise ParameterError(f"back_gradient: tolerance is {tolerance}; use a finite number, 0 or more")
+            raise ParameterError(
+                f"back_gradient: tolerance is {tolerance}; use a finite number of at least 0"
+            )
         self.distribution = distribution
         self.fraction = fraction
         self.max_samples = max_samples
@@ -95,7 +97,7 @@ class BackGradient(Attack):
         self.tolerance = tolerance
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse data that are no images, whose values have no common range, and a single class."""
+        """Refuse data other than images, which have no common range of values, and a single class."""
         if len(input_shape) != 3:
             raise ParameterError(
                 f"back_gradient: points are kept in [0, 1], which needs images (channels, height, width), "
@@ -122,8 +124,7 @@ class BackGradient(Attack):
         return Samples(torch.cat([samples.pixels, points.pixels]), torch.cat([samples.labels, points.labels]))
 
     def optimize(self, points: Samples, train: Samples, held_out: Samples, num_classes: int) -> Samples:
-        """Climb the loss on the held-out samples from these points; the best points seen."""
-
+        """The best points found by gradient ascent on the held-out loss, starting from these points."""
         wanted = F.one_hot(torch.cat([train.labels, points.labels]).long(), num_classes).double()
         fixed, judged = inputs(train.pixels), inputs(held_out.pixels)
 
@@ -148,7 +149,7 @@ class BackGradient(Attack):
     def _trained(self, kernel: Tensor, wanted: Tensor) -> Tensor:
         """(n, classes) a_T of the trained weights w_T = Xᵀ a_T, differentiable in the kernel X Xᵀ.
 
-        From w_0 = 0 gradient descent never leaves the span of its samples; n is small, the features are many.
+        Gradient descent from w_0 = 0 stays in the span of the samples; n is much smaller than the dimension.
         """
         a = torch.zeros_like(wanted)
         for _ in range(self.steps):

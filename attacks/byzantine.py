@@ -15,15 +15,15 @@ from ._checks import require_positive
 
 
 class Byzantine(Attack):
-    """The local model becomes 0 ("zero"), random ("random"), or w_g + (w_g − w_l) ("flip").
+    """u' = −w_g ("zero"), ω − w_g with ω_j ~ N(0, std²) ("random"), or −u_i ("flip").
 
-    w_g is the global model w_{t−1} and w_l the honestly trained local one. As updates: −w_g, ω − w_g
-    with ω_j ~ N(0, std²) drawn anew for every client and round, and −u_i.
+    w_g is the global model w_{t−1}. The local model becomes 0, ω, or w_g + (w_g − w_l) with w_l the honestly
+    trained local model. ω is drawn anew for every client and round.
 
     Args:
-        mode: which of the three; FedSecurity's experiments use "random" by default.
-        std: standard deviation of the random weights. The paper says "random values" only, so this scale
-            is ours; it plays no part in the other modes.
+        mode: "zero", "random" or "flip"; FedSecurity's experiments use "random" by default.
+        std: standard deviation of the random weights. The paper only says "random values", so this scale is
+            ours; the other modes ignore it.
 
     Source: FedSecurity, KDD 2024, §3.1.
     """

@@ -1,4 +1,4 @@
-"""DBA, the distributed backdoor attack: each attacker plants a part of the trigger."""
+"""DBA, the distributed backdoor attack: each attacker adds a part of the trigger."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class DBA(Backdoor):
-    """Attacker k plants the local trigger k mod 4; success is measured with all four, the global trigger.
+    """Attacker k adds the local trigger k mod 4; success is measured with all four, the global trigger.
 
-    A local trigger is a horizontal white bar, one pixel high and ``size`` wide; the four stand two by two
-    with ``gap`` pixels between them, ``shift`` pixels from the top left corner. They are put on the pixels
-    before normalization. The paper's multi-shot attack does not scale; its single-shot attack scales by
-    100 in one round per local trigger (here: ``scale`` and the attack's schedule).
+    A local trigger is a horizontal white bar, one pixel high and ``size`` wide. The four bars form two rows
+    of two with ``gap`` pixels between them, ``shift`` pixels from the top left corner. They are added before
+    normalization. The paper's multi-shot attack does not scale; its single-shot attack scales by 100 in one
+    round per local trigger (use ``scale`` and the attack's schedule).
 
     Args:
         target: the label that the trigger should cause; 2 in the paper.
         scale: factor on the update.
-        fraction: |R| / |D|, in (0, 1]: the share of local samples that get a stamped replica. The paper
-            stamps 20 samples of a batch of 64, which is 0.45 of the rest.
+        fraction: |R| / |D|, in (0, 1]: the share of local samples with a stamped replica. The paper stamps 20
+            samples of a batch of 64, which is 0.45 of the rest.
         size: width of a bar (the paper's TS; 4 on MNIST).
         gap: pixels between two bars (TG; 2 on MNIST).
         shift: distance from the corner (TL; 0 on MNIST).

@@ -1,4 +1,4 @@
-"""Distilled knowledge: what FedREDefense itself gives away about the clients that it protects."""
+"""Distilled knowledge: what FedREDefense itself reveals about the clients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fedguard.passive import Leak, PassiveAttack, Reconstruction
 
 
 class DistilledKnowledge(PassiveAttack):
-    """The synthetic images and labels that FedREDefense distils from the client's update.
+    """The synthetic images and labels that FedREDefense distills from the client's update.
 
-    A server that runs FedREDefense holds them for every client. They are the detector's own, after one
-    round; the labels are the largest soft labels.
+    A server that runs FedREDefense has them for every client. This attack takes the detector's knowledge
+    after one round; the labels are those with the largest logits.
 
     Args:
         defense: parameters of the detector ``fedredefense``; its defaults if absent. The number of images
@@ -26,7 +26,7 @@ class DistilledKnowledge(PassiveAttack):
 
     card = Card(
         "distilled_knowledge",
-        "the images that FedREDefense distils from an update",
+        "the images that FedREDefense distills from an update",
         "Xie et al., FedREDefense, ICML 2024",
     )
 
@@ -35,7 +35,7 @@ class DistilledKnowledge(PassiveAttack):
         make_detector("fedredefense", **self.defense)  # refuse bad parameters now
 
     def reconstruct(self, leak: Leak) -> Reconstruction:
-        """Let the detector see the update, and take what it learnt."""
+        """Score the update by the detector and take its knowledge."""
         detector = make_detector("fedredefense", **{**self.defense, "num_images": leak.count})
         server = Server(model=leak.model, input_shape=leak.input_shape, num_classes=leak.num_classes)
         seen = Round(leak.update[None], global_params=leak.global_params, server=server)

@@ -14,13 +14,13 @@ from ._checks import require_positive
 class DLG(PassiveAttack):
     """min_{x, y} ‖∇ℓ(x, softmax(y)) − ∇ℓ‖² by L-BFGS over dummy inputs x and label logits y.
 
-    Starts at standard normal noise (or at ``Leak.start``). A search that meets NaN keeps the best point
-    before it. The paper uses models with smooth activations; with ReLU it converges less often.
+    The search starts at standard normal noise (or at ``Leak.start``). If it reaches NaN, the best earlier
+    point counts. The paper uses models with smooth activations; with ReLU it converges less often.
 
     Args:
         iterations: L-BFGS steps; 300 in the paper.
         lr: step size of L-BFGS; 1 in the paper.
-        restarts: the best of so many starts; the paper has one.
+        restarts: the number of starts, of which the best counts; 1 in the paper.
 
     Raises:
         ParameterError: a parameter out of range.

@@ -1,4 +1,4 @@
-"""The edge-case backdoor: rare samples, wrongly labeled."""
+"""The edge-case backdoor: rare samples with a wrong label."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ._checks import require_positive
 
 
 class EdgeCase(Attack):
-    """Train on D mixed with rare samples that carry the target label; send the update projected and scaled.
+    """Train on D mixed with rare samples that carry the target label; send scale · u_i, with ‖u_i‖ bounded.
 
-    The paper takes its edge cases from another collection (Southwest planes, old script). Here they are
-    the tail of the data set at hand: the samples of the source classes that are farthest, in pixels, from
-    the mean of their class. The attacker finds them among its own samples; success is measured on the
-    tail of the test set, where the target label counts. The update is shortened to ``bound`` (the paper's
-    projection, here once at the end of training) before it is scaled.
+    The paper takes its edge cases from another source (Southwest planes, old scripts). Here they are the
+    tail of the data set itself: the samples of the source classes that are farthest, in pixels, from the
+    mean of their class. The attacker takes them from its own samples. Success is measured on the tail of the
+    test set: the share classified as the target. The update is shortened to ``bound`` before it is scaled,
+    which is the paper's projection, applied once at the end of training.
 
     Args:
         target: the label that edge cases should get.
-        source: the class that they come from; None takes every class but the target.
+        source: the class of the edge cases; None takes every class but the target.
         tail: the share of each class that counts as its tail, in (0, 1].
         fraction: the share of edge cases in what the attacker trains on, in (0, 1).
         scale: factor on the update; 1 sends it as it is.
-        bound: the largest norm of the update before scaling; None does not shorten it.
+        bound: the largest norm of the update before scaling; None sets no bound.
 
     Raises:
         ParameterError: a parameter out of range, or a source class that is the target.
@@ -55,7 +55,7 @@ class EdgeCase(Attack):
     ) -> None:
         if target < 0 or (source is not None and (source < 0 or source == target)):
             raise ParameterError(
-                f"edge_case: target is {target} and source is {source}; use two different labels from 0"
+                f"edge_case: target is {target} and source is {source}; use two different labels, 0 or more"
             )
         if not 0 < tail <= 1:
             raise ParameterError(f"edge_case: tail is {tail}; use a share in (0, 1]")
@@ -81,7 +81,7 @@ class EdgeCase(Attack):
                 )
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
-        """The local data and as many draws from its edge cases as the fraction asks for.
+        """The local data and random draws from its edge cases, up to the fraction.
 
         A client without a sample of the source class has no edge case and trains honestly.
         """
@@ -98,7 +98,7 @@ class EdgeCase(Attack):
         )
 
     def craft(self, view: UpdateView) -> Tensor:
-        """Shorten, then magnify."""
+        """Shorten to the bound, then scale."""
         updates = view.own_updates
         if self.bound is not None:
             norms = updates.double().norm(dim=1)
@@ -106,7 +106,7 @@ class EdgeCase(Attack):
         return self.scale * updates
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """The edge cases of the test set; the target label counts as success."""
+        """The edge cases of the test set; predicting the target label is a success."""
         rare = test.take(self._edge_cases(test))
         return Trial(rare, torch.full_like(rare.labels, self.target))
 

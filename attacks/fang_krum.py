@@ -1,4 +1,4 @@
-"""Fang et al.'s attack on Krum, which also hits Bulyan and other rules that build on Krum."""
+"""Fang et al.'s attack on Krum, which also affects Bulyan and other rules based on Krum."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ MAX = torch.finfo(torch.float32).max
 class FangKrum(Attack):
     """w'_1 = w_Re − λs with the largest λ found for which Krum selects w'_1; the others support it.
 
-    w_Re = w_{t−1} is the received global model, so the update sent is −λs. s_j = 1 if the global model
-    would grow without the attack, otherwise −1 (also where it would stay, as the paper's estimate has
-    it). λ starts from the bound of Theorem 1 and is halved until Krum selects w'_1 of c copies, or λ is
-    below the threshold:
+    w_Re = w_{t−1} is the received global model, so the update sent is −λs. s_j = 1 if coordinate j of the
+    global model would grow without the attack, otherwise −1 (also if it would not change, as in the paper's
+    estimate). λ starts from the bound of Theorem 1 and is halved until Krum selects w'_1 of c copies, or λ
+    is below the threshold:
 
         λ ≤ √(min_i Σ_{l ∈ nearest n−c−2} ‖w_l − w_i‖² / ((n − 2c − 1) d)) + max_i ‖w_i − w_Re‖ / √d,
 
     i and l benign. Then each of the other c − 1 is drawn uniformly from the ball of radius ε about w'_1.
 
     - full: s from Krum's choice among all before-attack updates.
-    - partial: s from the mean of the attacker's own c updates, which take the part of the benign ones.
-      w'_1 need only be selected among them and one crafted model; for as long as no λ works there is one
-      crafted copy more, up to c − 1, with which Krum is bound to select it.
+    - partial: s from the mean of the attacker's own c updates, which stand in for the benign ones. w'_1 only
+      has to be selected among them and one crafted model. While no λ works, another crafted copy is added,
+      up to c − 1 copies, with which Krum must select it.
 
-    Left open by the paper, and how it is here. Krum's f is the number of crafted models (c with full
-    knowledge). A tie does not count as selected, since the order of clients would decide it. Where
-    n − 2c − 1 < 1 there is no bound (the copies need no benign neighbor), and 1 takes its place. In a
-    round where Krum is undefined (n − f − 2 < 1, or c < 3 with partial knowledge) or that has no benign
-    client, the attackers send what they honestly trained. The same attack is the paper's on Bulyan.
+    Points that the paper leaves open: Krum's f is the number of crafted models (c with full knowledge). A
+    tie does not count as selected, since the order of clients would decide it. If n − 2c − 1 < 1 there is no
+    bound (the copies need no benign neighbor), and 1 replaces it. If Krum is undefined (n − f − 2 < 1, or
+    c < 3 with partial knowledge) or the round has no benign client, the attackers send their honest updates.
+    The paper uses the same attack on Bulyan.
 
     Args:
         knowledge: "full" or "partial".
         goal: "directed" against s; "deviation" (Appendix B) along −1 in every coordinate. The appendix
-            describes it for full knowledge; it needs no estimate, so partial knowledge does as well.
+            describes it for full knowledge; it needs no estimate, so it works with partial knowledge, too.
         epsilon: ε, the radius of the supporters, in units of the parameters.
-        threshold: λ below this counts as no solution.
+        threshold: the smallest λ that is a solution.
         num_malicious: f of the server's Krum as the attacker assumes it with full knowledge; None takes
             the true c, as the paper does.
-        otherwise: what is sent if no λ works: "honest" updates, as in the authors' code; or "smallest",
+        otherwise: what to send if no λ works: "honest" updates, as in the authors' code; or "smallest",
             w_Re − λs with the first λ below the threshold, which Krum does not select.
-        direction: what s is taken from with full knowledge: the choice of the "rule" under attack, as in
-            Equation 1, or the "mean" of all before-attack updates, which is the stronger attack on Bulyan.
+        direction: the source of s with full knowledge: the choice of the "rule" under attack, as in Equation
+            1, or the "mean" of all before-attack updates, which is the stronger attack on Bulyan.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -115,7 +115,7 @@ class FangKrum(Attack):
             )
 
     def craft(self, view: UpdateView) -> Tensor:
-        """Search λ, and send w'_1 − w_Re and its supporters."""
+        """Search λ and send w'_1 − w_Re and its supporters."""
         solved = self._full(view) if self.knowledge else self._partial(view)
         if solved is None:
             return view.own_updates.clone()
@@ -172,13 +172,13 @@ class FangKrum(Attack):
 class Search:
     """The largest λ for which Krum selects −λs, given with copies, among honest updates.
 
-    A distance ‖u_i + λs‖² = ‖u_i‖² + 2λ⟨u_i, s⟩ + λ²d is a quadratic in λ: nothing of length d is
-    touched twice.
+    A distance ‖u_i + λs‖² = ‖u_i‖² + 2λ⟨u_i, s⟩ + λ²d is a quadratic in λ, so the search does not touch the
+    updates again.
 
     Args:
         honest: the k honest updates u_i.
         s: (d,) the direction, ±1.
-        threshold: λ below this is no solution.
+        threshold: the smallest λ that is a solution.
     """
 
     def __init__(self, honest: Updates, s: Tensor, threshold: float) -> None:
@@ -194,7 +194,7 @@ class Search:
             start = stop
 
     def largest(self, crafted: int, f: int) -> tuple[float, bool]:
-        """(λ, whether Krum with this f selects one of so many crafted models)."""
+        """λ, and whether Krum with this f selects one of the crafted models."""
         step = self.bound(crafted, f)
         while step >= self.threshold:
             if self.selects(step, crafted, f):

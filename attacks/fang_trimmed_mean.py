@@ -1,4 +1,4 @@
-"""Fang et al.'s attack on the trimmed mean, which also hits the median and other rules."""
+"""Fang et al.'s attack on the trimmed mean, which also affects the median and other rules."""
 
 from __future__ import annotations
 
@@ -20,33 +20,32 @@ from ._statistics import mean_and_std
 class FangTrimmedMean(Attack):
     """Per coordinate, models just beyond all benign ones, against the direction that training takes.
 
-    s_j = 1 if the global model would grow without the attack, otherwise −1 (also where it would stay,
-    as the paper's estimate has it). Each malicious client draws its own w'_j, uniformly from
+    s_j = 1 if coordinate j of the global model would grow without the attack, otherwise −1 (also if it would
+    not change, as in the paper's estimate). Each malicious client draws w'_j uniformly from
 
     - full: s_j = −1: [w_max, b·w_max] if w_max > 0, else [w_max, w_max/b];
       s_j = 1: [w_min/b, w_min] if w_min > 0, else [b·w_min, w_min];
     - partial: s_j = −1: [μ + 3σ, μ + 4σ]; s_j = 1: [μ − 4σ, μ − 3σ];
 
-    and sends w' − w_{t−1}. All w are *models*, w_{t−1} + u_i, not updates: their sign decides the branch.
-    w_max and w_min are over the benign clients; μ and σ (population form) over the attacker's own. The
-    model "without the attack" is, with full knowledge, the trimmed mean with β = m over all before-attack
-    updates (their mean if n ≤ 2m), and with partial knowledge the mean of the attacker's own clients.
+    and sends w' − w_{t−1}. All w are *models*, w_{t−1} + u_i, since their sign decides the branch. w_max
+    and w_min are over the benign clients; μ and σ (population form) over the attacker's own. The model
+    "without the attack" is, with full knowledge, the trimmed mean with β = m over all before-attack updates
+    (their mean if n ≤ 2m), and with partial knowledge the mean of the attacker's own clients.
 
-    With the goal "deviation" there is no direction: the side is the one that moves the aggregate farther
-    from where it would be without the attack, upwards if both do equally. Values beyond all benign ones
-    are trimmed, so that only their side matters; where they are not (n ≤ 2m), w_max and w_min stand for
-    them.
+    The goal "deviation" has no direction: it takes the side that moves the aggregate farther from its value
+    without the attack, the upper one in a tie. Values beyond all benign ones are trimmed, so only their side
+    matters; if they are not (n ≤ 2m), w_max and w_min represent them.
 
     Args:
         knowledge: "full" or "partial".
-        b: how far beyond; above 1. The paper uses 2.
+        b: the factor that bounds the interval, above 1; 2 in the paper.
         goal: "directed", or "deviation" (Appendix B), which the paper has for full knowledge only.
-        direction: what makes the model "without the attack" with full knowledge: the "rule" under attack, as
-            in Equation 1, or the "mean" of all before-attack updates, which gains less in each round but
-            costs more accuracy where clients differ much. Partial knowledge has the mean of its own anyway.
+        direction: what gives the model "without the attack" with full knowledge: the "rule" under attack, as
+            in Equation 1, or the "mean" of all before-attack updates, which moves the model less per round
+            but costs more accuracy if clients differ much. Partial knowledge always uses its own mean.
 
     Raises:
-        ParameterError: b ≤ 1, where the interval would be empty, or deviation with partial knowledge.
+        ParameterError: b ≤ 1, which leaves the interval empty, or deviation with partial knowledge.
 
     Source: Fang et al., USENIX Security 2020, §3.3 and Appendix B.
     """
@@ -82,7 +81,7 @@ class FangTrimmedMean(Attack):
         self.direction = direction
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse partial knowledge of a single client: σ would be 0."""
+        """Refuse partial knowledge of a single client, for which σ would be 0."""
         if not self.knowledge:
             require_spread(self.name, m, m)
 
@@ -91,7 +90,7 @@ class FangTrimmedMean(Attack):
         return (ordered[m : len(ordered) - m] if len(ordered) > 2 * m else ordered).mean(0)
 
     def craft(self, view: UpdateView) -> Tensor:
-        """Draw one model per malicious client and send the difference to the global one."""
+        """Draw one model per malicious client and send its difference from the global model."""
         start = view.global_params.double()
         low, high = self._full(view, start) if self.knowledge else _partial(view, start)
         crafted = torch.empty_like(view.own_updates)

@@ -1,4 +1,4 @@
-"""The Gaussian attack: random updates that look like everybody's."""
+"""The Gaussian attack: random updates with the distribution of the honest ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ._statistics import mean_and_std
 class Gaussian(Attack):
     """u'_ij ~ N(μ_j, σ_j²) with μ_j, σ_j of coordinate j over the before-attack updates.
 
-    Independent for every coordinate and malicious client. Fang et al. fit local *models*; those differ
-    from the updates by w_{t−1}, which moves μ only, so that both are the same attack. σ is the population
-    form, the maximum-likelihood fit; the paper names no estimator.
+    Draws are independent for every coordinate and malicious client. Fang et al. fit local *models*, which
+    differ from updates by w_{t−1}; this shifts μ only, so both are the same attack. σ is the population
+    form, the maximum-likelihood fit; the paper does not name an estimator.
 
     Args:
-        knowledge: "full" fits the updates of all devices, as the paper does; "partial" only those of the
+        knowledge: "full" fits the updates of all clients, as in the paper; "partial" only those of the
             attacker's own clients.
 
     Source: Fang et al., USENIX Security 2020, §4.1 ("Gaussian attack").

@@ -1,4 +1,4 @@
-"""Inflated counts: claim more samples than one has, where the server weights clients by them."""
+"""Inflated counts: claim more samples than there are, to gain weight in the mean."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ._wrapped import Wrapped
 class InflatedCounts(Wrapped):
     """n'_i = factor · n_i for every malicious client, under another attack.
 
-    The weighted mean gives malicious clients the share factor·n_M / (factor·n_M + n_B) of the model, so that
-    few of them outvote all others; whoever bounds a client's share (the stage ``count_clipping``, uniform
-    weights, order statistics) takes that away. Counts cannot be verified without seeing the data.
+    The weighted mean gives malicious clients the share factor·n_M / (factor·n_M + n_B) of the model, so a few
+    of them outweigh all others. A bound on a client's share (the stage ``count_clipping``, uniform weights,
+    order statistics) prevents this. The server cannot verify counts without seeing the data.
 
     Args:
         attack: what the malicious clients send: a name, or a mapping with name and parameters.
-        factor: how many times more samples they claim, > 1.
+        factor: the factor on the claimed number of samples, > 1.
 
     Raises:
-        ParameterError: a factor that is not above 1, or an attack that cannot be built or sends nothing.
+        ParameterError: a factor of 1 or less, or an attack that cannot be built or sends nothing.
 
     Source: FedGuard; the weights are those of McMahan et al., FedAvg, AISTATS 2017, Algorithm 1.
     """
 
     card = Card(
         "inflated_counts",
-        "claim more samples than one has, under another attack",
+        "claim more samples than there are, under another attack",
         "FedGuard",
     )
-    exempt = MappingProxyType({"what it overrides fits its kind": "it does whatever the attack inside does"})
+    exempt = MappingProxyType({"what it overrides fits its kind": "it does what the inner attack does"})
 
     def __init__(self, attack: AttackSpec = "label_flip", factor: float = 100.0) -> None:
         if not 1 < factor < float("inf"):
@@ -46,5 +46,5 @@ class InflatedCounts(Wrapped):
         self.factor = factor
 
     def claim(self, num_examples: NDArray[np.float64], everybody: NDArray[np.float64]) -> NDArray[Any]:
-        """So many times what the attack inside claims."""
+        """``factor`` times the inner attack's claims."""
         return self.factor * super().claim(num_examples, everybody)

@@ -1,4 +1,4 @@
-"""Inverting gradients: images whose gradient points where the client's does."""
+"""Inverting gradients: images whose gradient has the direction of the client's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ._matching import count_labels
 
 
 class InvertingGradients(PassiveAttack):
-    """min_x 1 − cos(∇ℓ(x, y), ∇ℓ) + α · TV(x) by Adam on the signs of the gradient, x kept in its bounds.
+    """min_x 1 − cos(∇ℓ(x, y), ∇ℓ) + α · TV(x) by Adam on the signs of the gradient, x clamped to its bounds.
 
-    Labels y come first, from the gradient of the last layer. TV is the mean absolute difference of
-    neighboring pixels. The step size falls by ten after 3/8, 5/8 and 7/8 of the iterations, as in the
+    Labels y are computed first, from the gradient of the last layer. TV is the mean absolute difference of
+    neighboring pixels. The step size is divided by ten after 3/8, 5/8 and 7/8 of the iterations, as in the
     authors' code.
 
     Args:
         iterations: steps; 4,800 by default and up to 24,000 in the paper.
         lr: step size, in units of the normalized input; 0.1 in the paper.
         tv: α, the weight of the total variation; the paper tunes it per data set (1e-6 … 1e-1).
-        restarts: the best of so many starts.
+        restarts: the number of starts, of which the best counts.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -44,7 +44,7 @@ class InvertingGradients(PassiveAttack):
                 raise ParameterError(f"inverting_gradients: {name} is {value}; use at least 1")
         require_positive("inverting_gradients", "lr", lr)
         if not 0 <= tv < float("inf"):
-            raise ParameterError(f"inverting_gradients: tv is {tv}; use a finite number from 0")
+            raise ParameterError(f"inverting_gradients: tv is {tv}; use a finite number of at least 0")
         self.iterations = iterations
         self.lr = lr
         self.tv = tv

@@ -1,4 +1,4 @@
-"""Inner product manipulation: send the honest mean backwards."""
+"""Inner product manipulation: send the reversed honest mean."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ._statistics import by_all, mean_and_std
 class IPM(Attack):
     """u' = −ε · g for every malicious client, g the mean of the honest updates that the attacker knows.
 
-    The aim is an aggregate whose inner product with g is negative. A mean of n updates is turned round
-    by ε > (n − m)/m only; rules that look for distant updates (Krum, the median) are beaten by a small ε,
-    which puts u' near everybody's mean.
+    The goal is an aggregate with a negative inner product with g. The mean of n updates needs ε > (n − m)/m.
+    Rules that reject distant updates (Krum, the median) are vulnerable to a small ε, which puts u' near the
+    mean.
 
     Args:
         epsilon: ε. The paper varies it with the rule under attack; 0.1 is the value in Karimireddy et
             al., ICLR 2022.
-        knowledge: "full": g over all benign updates, as in the paper; "partial": over the attacker's own
-            clients'.
+        knowledge: "full": g is the mean of all benign updates, as in the paper; "partial": of the attacker's
+            own clients.
 
     Source: Xie et al., Fall of Empires, UAI 2019 (PMLR 115, 2020).
     """

@@ -15,19 +15,19 @@ from fedguard.core.errors import ParameterError
 class LabelFlip(Attack):
     """l → L − 1 − l ("reverse"), l → (l + 1) mod L ("next"), or l → pairs[l] ("pairs").
 
-    L is the number of classes. The first two hit every sample and are untargeted. Pairs are flipped all
-    at once (two classes can be swapped), other classes keep their labels, and the goal is targeted:
-    ASR = (test samples of a source class that are classified as its target) / (samples of the source
+    L is the number of classes. "reverse" and "next" change every sample and are untargeted. Pairs are flipped
+    simultaneously (two classes can be swapped), other classes keep their labels, and the goal is targeted:
+    ASR = (test samples of a source class that are classified as its target) / (test samples of the source
     classes), which for one pair is FedREDefense's definition.
 
     Args:
-        mode: which flip.
+        mode: "reverse", "next" or "pairs".
         pairs: source → target labels, with mode "pairs" only; {0: 2} in FedREDefense, {3: 9, 2: 1} in
             FedSecurity.
 
     Raises:
-        ParameterError: a mode that does not exist, pairs without their mode or the other way round, or
-            a class paired with itself.
+        ParameterError: an unknown mode, pairs without mode "pairs" or the reverse, or a class paired with
+            itself.
 
     Source: reverse: Fang et al., USENIX Security 2020, §4.1; next and one pair: Xie et al.,
     FedREDefense, ICML 2024, §6.1; several pairs: FedSecurity, KDD 2024, §3.2 and §5.

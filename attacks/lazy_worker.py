@@ -1,4 +1,4 @@
-"""Lazy workers (free riders): take the global model, send back something that cost no training."""
+"""Lazy workers (free riders): send an update without training."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MODES = ("zero", "random", "previous", "noisy", "disguised")
 
 
 class LazyWorker(Attack):
-    """No training; with Δ = w_{t−1} − w_{t−2}, the last change of the global model, the update is
+    """u' without training, from Δ = w_{t−1} − w_{t−2}, the last change of the global model:
 
-    - zero: 0, the global model is sent back (Fraboni's plain free rider);
+    - zero: 0, which returns the global model (Fraboni's plain free rider);
     - random: U[−R, R] per coordinate (Lin's random weights), R = ``noise``;
     - previous: Δ (Lin's delta weights);
     - noisy: Δ + N(0, σ²) per coordinate (Lin's advanced delta weights), σ = ``noise``;
@@ -30,15 +30,15 @@ class LazyWorker(Attack):
       mean absolute change per parameter in the first change of the global model that the attacker sees
       (``noise`` until then), t the round (1 in the first two).
 
-    Lin et al. send gradients, where Δ has the opposite sign. Where nothing changed (in the first round,
-    say) Δ is 0. Noise is drawn anew for every client. FedSecurity lists the attack without fixing one
+    Lin et al. send gradients, where Δ has the opposite sign. If the global model has not changed, as in the
+    first round, Δ is 0. Noise is drawn anew for every client. FedSecurity lists the attack without choosing a
     variant.
 
     Args:
-        mode: which of the five.
+        mode: one of the five above.
         noise: R or σ; 1e-3 in both papers.
-        coefficient: how many times s the disguise is; 1 and 3 in the paper.
-        decay: how fast the disguise fades, its γ; 0.5, 1 and 2 in the paper.
+        coefficient: the factor on s in "disguised"; 1 and 3 in the paper.
+        decay: the exponent of t in "disguised", the paper's γ; 0.5, 1 and 2 there.
 
     Raises:
         ParameterError: an unknown mode or a parameter out of range.
@@ -91,7 +91,7 @@ class LazyWorker(Attack):
         return drawn * (self.coefficient * size * math.pow(max(view.index, 1), -self.decay))
 
     def commit(self, view: UpdateView, crafted: Tensor) -> None:
-        """Keep the size of the first change of the global model."""
+        """Store the size of the first change of the global model."""
         self._first_change = self._seen(view)
 
     def state_dict(self) -> State:
@@ -99,11 +99,11 @@ class LazyWorker(Attack):
         return {"first_change": self._first_change}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a snapshot of ``state_dict``."""
         self._first_change = state["first_change"]
 
     def _seen(self, view: UpdateView) -> float | None:
-        """s; None as long as the global model has not changed."""
+        """s, or None as long as the global model has not changed."""
         if self._first_change is not None:
             return self._first_change
         change = float((view.global_params.double() - view.previous_params).abs().mean())

@@ -1,4 +1,4 @@
-"""A little is enough: shift the mean by as many standard deviations as go unnoticed."""
+"""A little is enough: shift the mean by a few standard deviations, too few to be noticed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ._statistics import by_all, mean_and_std
 def lie_z(n: int, m: int) -> float:
     """z = Φ⁻¹((n − m − s) / (n − m)) with s = ⌊n/2 + 1⌋ − m supporters.
 
-    s is the number of benign clients that must lie farther out than the attackers for these to be in the
-    majority. From m > n/2 on the attackers need nobody and the formula would be infinite: then s = 1,
-    the largest finite z. The result is not positive for one attacker, or two with an even n, and −Inf
-    without benign clients.
+    s is the number of benign clients that must lie farther out than the attackers to give them a majority.
+    If m > n/2, the attackers need no supporters and z would be infinite, so s = 1, which gives the largest
+    finite z. The result is not positive for one attacker, or for two with an even n, and −Inf without benign
+    clients.
 
     Args:
         n: clients of the round.
@@ -33,14 +33,14 @@ def lie_z(n: int, m: int) -> float:
 class LIE(Attack):
     """u'_j = μ_j − z·σ_j for every malicious client, z = Φ⁻¹((n − m − s)/(n − m)), s = ⌊n/2 + 1⌋ − m.
 
-    μ and σ are taken per coordinate over the honest updates that the attacker knows; σ is the population
-    form. n and m are this round's. In a round where the formula gives no positive z (a single attacker
-    was sampled, say) z is 0, and μ is sent.
+    μ and σ are per coordinate over the honest updates that the attacker knows; σ is the population form. n
+    and m are those of the round. If the formula gives no positive z, as for a single attacker, z is 0 and μ
+    is sent.
 
     Args:
         z: use this z instead of the formula's; above 0.
-        knowledge: "full": μ and σ over all benign updates; "partial": over the attacker's own clients',
-            as in the original attack.
+        knowledge: "full": μ and σ over all benign updates; "partial": over the attacker's own clients, as in
+            the original attack.
 
     Source: Baruch et al., A Little Is Enough, NeurIPS 2019; Xie et al., FedREDefense, ICML 2024, App. A.2.
     """
@@ -60,12 +60,12 @@ class LIE(Attack):
         self.knowledge = limit_knowledge(knowledge)
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse numbers of clients for which nothing would be shifted."""
+        """Refuse numbers of clients for which z would be 0."""
         require_spread(self.name, n - m if self.knowledge else m, m)
         if self.z is None and m > 0 and lie_z(n, m) <= 0:
             raise ParameterError(
-                f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which does "
-                "not attack; set z"
+                f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which is "
+                "no attack; set z"
             )
 
     def craft(self, view: UpdateView) -> Tensor:

@@ -1,19 +1,19 @@
-"""Min-Max: as far out as the two most distant honest updates are apart."""
+"""Min-Max: no farther from any honest update than the two most distant honest updates are apart."""
 
 from __future__ import annotations
 
-from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.contracts.attack import UpdateView
 from fedguard.contracts.card import Card
 
-from ._gamma import FarthestStep, Line, Perturbation, largest_step
+from ._gamma import FarthestStep, Line, largest_step
 
 
 class MinMax(FarthestStep):
     """u' = g − γ·p with the largest γ such that max_i ‖u' − u_i‖ ≤ max_{i,j} ‖u_i − u_j‖.
 
     u_i are the honest updates that the attacker knows and g their mean. The paper bisects γ; each
-    distance is a quadratic in γ, so we take the exact maximum, the smallest of the k positive roots.
-    γ = 0 if there is one update only, all are the same, or p = 0.
+    distance is a quadratic in γ, so the exact maximum is the smallest of the k positive roots. γ = 0 if there
+    is only one update, all are equal, or p = 0.
 
     Args:
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate (FedREDefense's
@@ -30,11 +30,8 @@ class MinMax(FarthestStep):
         "Shejwalkar & Houmansadr, Manipulating the Byzantine, NDSS 2021",
     )
 
-    def __init__(self, perturbation: Perturbation = "std", knowledge: Knowledge = "full") -> None:
-        super().__init__(perturbation, knowledge)
-
     def step(self, line: Line, view: UpdateView) -> float:
-        """Every single distance counts."""
+        """Bound every distance."""
         updates = line.updates
         return largest_step(
             updates.centered_gram.diagonal(), line.along, line.length, updates.sq_distances.max()

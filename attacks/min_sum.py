@@ -1,19 +1,19 @@
-"""Min-Sum: as far out, in sum, as the most distant honest update is from the others."""
+"""Min-Sum: no farther from the honest updates, in sum, than the most distant honest update."""
 
 from __future__ import annotations
 
-from fedguard.contracts.attack import Knowledge, UpdateView
+from fedguard.contracts.attack import UpdateView
 from fedguard.contracts.card import Card
 
-from ._gamma import FarthestStep, Line, Perturbation, largest_step
+from ._gamma import FarthestStep, Line, largest_step
 
 
 class MinSum(FarthestStep):
     """u' = g − γ·p with the largest γ such that Σ_i ‖u' − u_i‖² ≤ max_i Σ_j ‖u_i − u_j‖².
 
     u_i are the honest updates that the attacker knows and g their mean. The paper bisects γ; the sum is
-    a quadratic in γ, so we take the exact maximum, its positive root. γ = 0 if there is one update only,
-    all are the same, or p = 0.
+    a quadratic in γ, so the exact maximum is its positive root. γ = 0 if there is only one update, all are
+    equal, or p = 0.
 
     Args:
         perturbation: p: "unit" is g/‖g‖, "std" the standard deviation per coordinate (FedREDefense's
@@ -30,11 +30,8 @@ class MinSum(FarthestStep):
         "Shejwalkar & Houmansadr, Manipulating the Byzantine, NDSS 2021",
     )
 
-    def __init__(self, perturbation: Perturbation = "std", knowledge: Knowledge = "full") -> None:
-        super().__init__(perturbation, knowledge)
-
     def step(self, line: Line, view: UpdateView) -> float:
-        """Only the sum of the distances counts."""
+        """Bound the sum of the distances."""
         total = line.updates.centered_gram.diagonal().sum()
         bound = line.updates.sq_distances.sum(1).max()
         return largest_step(total[None], line.along.sum()[None], line.updates.n * line.length, bound)

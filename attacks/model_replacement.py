@@ -1,4 +1,4 @@
-"""Model replacement: magnify a backdoored update until averaging leaves nothing of the others."""
+"""Model replacement: scale a backdoored update such that averaging yields the attacker's model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class ModelReplacement(SquareBackdoor):
     """Train on D ∪ {(x with trigger, target)}, then send γ (x_i − w_{t−1}) with γ = n / (η m).
 
     With equal sample counts and converged benign clients, FedAvg then gives the mean of the attackers'
-    backdoored models: the global model is replaced. γ is shared by the m attackers of the round. The
-    trigger is a white square in the bottom-right corner, put on the pixels before normalization.
+    backdoored models, which replaces the global model. The m attackers of the round share γ. The trigger is a
+    white square in the bottom-right corner, added before normalization.
 
     Args:
         target: the label that the trigger should cause.
-        scale: γ; None takes n / (η m) from the round.
+        scale: γ; None computes n / (η m) per round.
         server_lr: η, the server's learning rate as the attacker assumes it.
-        fraction: |R| / |D|, in (0, 1]: the share of local samples that get a stamped replica. The paper
+        fraction: |R| / |D|, in (0, 1]: the share of local samples with a stamped replica. The paper
             mixes 20 backdoor samples into a batch of 64.
         patch: side of the square in pixels, all channels.
 
@@ -50,7 +50,7 @@ class ModelReplacement(SquareBackdoor):
         self.server_lr = server_lr
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Besides the usual: the factor must not shrink the update."""
+        """Also refuse a factor that would shrink the update."""
         super().check(input_shape, num_classes, n, m)
         if self.scale is None and m > 0 and n / (self.server_lr * m) < 1:
             raise ParameterError(

@@ -1,4 +1,4 @@
-"""MPAF: fake clients pull the global model towards a bad one."""
+"""MPAF: fake clients pull the global model toward a bad model."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from ._statistics import by_all
 class MPAF(Attack):
     """u' = λ (w_base − w_{t−1}) for every malicious client, with the same w_base in all rounds.
 
-    Needs no data and no training. With base "initial" the first round's update is 0.
+    The attack needs no data and no training. With base "initial", the update of the first round is 0.
 
     Args:
-        scale: λ. 3 in FedREDefense; the original uses 1e6, which any norm check notices.
-        base: "initial": w_base is the model that training started from, as FedREDefense has it;
-            "random": weights drawn from N(0, std²), once and for all.
-        std: standard deviation of the random weights; the papers name no distribution, so it is ours.
-        base_seed: the random base depends on this seed only, neither on the round nor on the experiment's
-            seed, so that it stays the same without being stored.
+        scale: λ; 3 in FedREDefense, 1e6 in the original, which any norm check detects.
+        base: "initial": w_base is the model that training started from, as in FedREDefense; "random": weights
+            drawn once from N(0, std²).
+        std: standard deviation of the random weights; the papers name no distribution, so this is ours.
+        base_seed: the only seed that the random base depends on; neither the round nor the experiment's seed
+            changes it.
 
     Source: Cao & Gong, MPAF, CVPR Workshops 2022; Xie et al., FedREDefense, ICML 2024, App. A.2.
     """
 
     card = Card(
         "mpaf",
-        "pull the global model towards its initial or a random state",
+        "pull the global model toward its initial or a random state",
         "Cao & Gong, MPAF, CVPR Workshops 2022",
     )
     kind = "model"

@@ -1,4 +1,4 @@
-"""Neurotoxin: plant the backdoor where honest clients hardly move the model."""
+"""Neurotoxin: a backdoor in parameters that honest clients rarely change."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ._backdoor import SquareBackdoor
 class Neurotoxin(SquareBackdoor):
     """Every step of training on the stamped data is projected off the top-k coordinates of the last update.
 
-    The attacker sees the last change of the global model, w_{t−1} − w_{t−2}, takes it for what honest
-    clients will do again, and sets its gradients to zero on the k largest coordinates (by magnitude, of
-    all parameters together): what it plants elsewhere is overwritten later. Nothing is projected in the
-    first round. The trigger is a white square in the bottom-right corner, put on before normalization.
+    The attacker takes the last change of the global model, w_{t−1} − w_{t−2}, as a prediction of honest
+    updates. It sets its gradients to zero on the k coordinates of largest magnitude (over all parameters
+    together), so that later honest updates overwrite less of the backdoor. Nothing is projected in the first
+    round. The trigger is a white square in the bottom-right corner, added before normalization.
 
     Args:
         target: the label that the trigger should cause.
         scale: factor on the update.
-        fraction: |R| / |D|, in (0, 1]: the share of local samples that get a stamped replica.
+        fraction: |R| / |D|, in (0, 1]: the share of local samples with a stamped replica.
         patch: side of the square in pixels, all channels.
-        top: k / d, the share of coordinates to keep away from, in [0, 1).
+        top: k / d, the share of coordinates to avoid, in [0, 1).
 
     Raises:
         ParameterError: a parameter out of range.
@@ -55,7 +55,7 @@ class Neurotoxin(SquareBackdoor):
         self.top = top
 
     def adjust(self, view: TrainView) -> Adjust | None:
-        """Keep away from the coordinates that changed most."""
+        """Project off the coordinates that changed most."""
         change = (view.global_params - view.previous_params).abs()
         count = math.floor(self.top * len(change))
         if count == 0 or not change.any():

@@ -1,4 +1,4 @@
-"""No attack: the baseline that every other attack is compared with."""
+"""No attack: the baseline for all attacks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from fedguard.contracts.card import Card
 
 
 class NoAttack(Attack):
-    """The "malicious" clients train honestly on clean data and send u_i as it is.
+    """u'_i = u_i: the "malicious" clients train honestly on clean data.
 
-    Source: the "no attack" rows of every paper; nothing to choose.
+    Source: the "no attack" rows of every paper.
     """
 
-    card = Card("none", "nobody attacks", "FedGuard")
+    card = Card("none", "no attack", "FedGuard")
     kind = "none"
     goal = "none"

@@ -1,4 +1,4 @@
-"""Random labels: train on labels that say nothing."""
+"""Random labels: train on uninformative labels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fedguard.core.errors import ParameterError
 class RandomLabels(Attack):
     """l' ~ uniform over all L classes, independently, for a random share of every malicious client's samples.
 
-    The true label may be drawn too (with probability 1/L), so that the new labels tell nothing at all. The
-    plain counterpart of the structured flips of label_flip, and of clients with bad labels.
+    The true label may be drawn, too (with probability 1/L), so that the new labels carry no information. This
+    models clients with noisy labels; ``label_flip`` has structured flips.
 
     Args:
         fraction: the share of samples that get a random label, in (0, 1]; at least one sample.

@@ -1,4 +1,4 @@
-"""Revealing labels: which labels a client has, from the last layer's gradient alone."""
+"""Revealing labels: the set of a client's labels, from the last layer's gradient alone."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ._matching import last_linear
 
 
 class RevealingLabels(PassiveAttack):
-    """Label c is there if some vector of the row space of ∇W is negative at c and positive elsewhere.
+    """Label c is present if some vector of the column space of ∇W is negative at c and positive elsewhere.
 
     ∇W = Gᵀ X for the last linear layer, with one row of G = p_i − onehot(y_i) per sample: negative at y_i
     and positive elsewhere. The rows of G lie in the column space of ∇W (classes × features) if the S
-    samples' features are linearly independent; whether a space of dimension S holds such a vector for c is
-    a linear program. Tells the set of labels, not how often each occurs; nothing is told apart if the
-    rank reaches the number of classes minus one.
+    samples' features are linearly independent. A linear program decides whether such a vector exists for c.
+    The attack finds the set of labels, not their counts. It cannot distinguish labels if the rank reaches the
+    number of classes minus one.
 
     Args:
         tolerance: singular values below this share of the largest count as zero.
 
     Raises:
-        ParameterError: tolerance out of (0, 1), or a model that does not end in a linear layer.
+        ParameterError: a tolerance outside (0, 1), or a model that does not end in a linear layer.
 
     Source: Dang et al., NeurIPS 2021, §3 (RLG).
     """

@@ -1,4 +1,4 @@
-"""The scaling backdoor: learn a trigger, then send the update magnified."""
+"""The scaling backdoor: learn a trigger, then scale the update."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ._backdoor import SquareBackdoor
 class ScalingBackdoor(SquareBackdoor):
     """Train on D ∪ {(x with trigger, target) : x ∈ R ⊆ D}, then send scale · u_i.
 
-    The trigger is a white square in the bottom-right corner, put on the pixels before normalization. ASR
-    is measured on test images with the trigger that are not of the target class anyway.
+    The trigger is a white square in the bottom-right corner, added before normalization. ASR is measured on
+    test images with the trigger whose true class is not the target.
 
     Args:
         target: the label that the trigger should cause; 0 in FedREDefense.
@@ -27,7 +27,7 @@ class ScalingBackdoor(SquareBackdoor):
 
     card = Card(
         "scaling_backdoor",
-        "plant a pixel trigger and magnify the update",
+        "plant a pixel trigger and scale the update",
         "Bagdasaryan et al., How to Backdoor Federated Learning, AISTATS 2020",
     )
 

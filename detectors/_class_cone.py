@@ -17,7 +17,7 @@ from fedguard.core.threads import single_thread
 from fedguard.geometry.updates import Updates
 from fedguard.training.parameters import split_parameters
 
-#: Directions of the cone with a smaller share of its largest eigenvalue are rounding.
+#: Eigenvalues below this share of the largest are rounding errors.
 LEAST_EIGENVALUE = 1e-9
 
 
@@ -26,10 +26,10 @@ def unexplained(
 ) -> NDArray[np.float64] | None:
     """(n,) −cos(u_i, {Σ_c a_c g_c : a ≥ 0}), g_c = −∇L_c(w), L_c the mean cross-entropy on class c.
 
-    A client that trains on few classes, or on many, moves along some mix of the class gradients with weights
-    a ≥ 0; one that trains on wrong labels, or that turns its update round, does not. The nearest point of
-    the cone is found by non-negative least squares. 0 for a zero update. None if a label has no sample,
-    since a client might have that one alone, or if a gradient is not finite.
+    A client that trains on correct labels moves along some mix of the class gradients with weights a ≥ 0,
+    whichever classes it has. A client that trains on wrong labels or reverses its update does not.
+    Non-negative least squares find the nearest point of the cone. A zero update gets 0. Returns None if a
+    label has no sample, since a client might have only that class, or if a gradient is not finite.
     """
     with single_thread():
         directions = _class_gradients(model, start, data)
@@ -51,7 +51,7 @@ def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArr
     """(n,) the length of the projection of unit vectors onto a cone.
 
     Args:
-        gram: (C, C) ⟨g_b, g_c⟩ of its directions.
+        gram: (C, C) ⟨g_b, g_c⟩ of the cone's directions.
         along: (n, C) ⟨u_i, g_c⟩.
     """
     values, vectors = np.linalg.eigh(gram)
@@ -64,7 +64,7 @@ def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArr
 
 
 def _class_gradients(model: torch.nn.Module, start: Tensor, data: LabeledData) -> Tensor | None:
-    """(C, d) −∇L_c(w) for every output of the model; None if one of them has no sample."""
+    """(C, d) −∇L_c(w) for every output of the model; None if an output has no sample."""
     network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
     named = split_parameters(network, start).items()
     parts = {name: part.detach().clone().requires_grad_() for name, part in named}

@@ -1,4 +1,4 @@
-"""What detectors that cluster clients share."""
+"""Clustering helpers that several detectors share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def hdbscan_labels(
 ) -> NDArray[np.intp]:
     """(n,) HDBSCAN's cluster of every client, −1 for outliers; a single cluster is allowed.
 
-    Clients are ordered by id first, so that ties are not decided by the order of arrival; distances that
-    are equal up to rounding are ties. One client alone is a cluster; so are clients that are all the same.
+    Clients are sorted by id first, so the order of arrival does not decide ties. Distances that are equal up
+    to rounding are ties. A single client is a cluster, and so is a set of identical clients.
 
     Args:
         distances: (n, n) finite, symmetric.
@@ -40,7 +40,7 @@ def hdbscan_labels(
     order = by_id(client_ids)
     table = snapped(distances[np.ix_(order, order)], tolerance(n) if slack is None else slack, scale)
     size = max(2, min(min_cluster_size, n))
-    if 2 * size <= n:  # of clusters without a majority, ties in the order of merging decide
+    if 2 * size <= n:  # without a majority requirement, the order in which ties merge matters
         table = _in_order(table)
     found = HDBSCAN(
         min_cluster_size=size, min_samples=1, metric="precomputed", allow_single_cluster=True, copy=True
@@ -51,9 +51,9 @@ def hdbscan_labels(
 
 
 def _in_order(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances without ties, by some last bits: the first pair is the nearest.
+    """Break ties by changing the last bits: the first pair becomes the nearest.
 
-    Scikit-learn sorts ties as NumPy does, which does it differently on every kind of CPU.
+    Scikit-learn sorts ties with NumPy, whose order of ties depends on the CPU.
     """
     pairs = np.triu_indices(len(distances), 1)
     place = np.zeros_like(distances)
@@ -63,7 +63,7 @@ def _in_order(distances: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def largest_cluster(labels: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """(n,) who is in the largest cluster; of equally large ones the first; nobody if all are outliers."""
+    """(n,) the largest cluster, the first of equally large ones; all False if there is no cluster."""
     if (labels < 0).all():
         return np.zeros(len(labels), dtype=bool)
     largest: NDArray[np.bool_] = labels == np.argmax(np.bincount(labels[labels >= 0]))
@@ -71,9 +71,9 @@ def largest_cluster(labels: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 
 def around_cut(values: NDArray[np.float64], suspects: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Non-negative values squeezed to [0, 1) for those accepted and [1, 2) for suspects, in the same order.
+    """Map non-negative values to [0, 1) for accepted clients and [1, 2) for suspects, keeping their order.
 
-    For methods that label by clusters: the score then says the label first, and how far out second.
+    For methods that label by clusters: suspects score above accepted clients, and outer clients score higher.
     """
     scale = float(np.median(values))
     squeezed = values / (values + (scale if scale > 0 else 1.0))
@@ -81,7 +81,7 @@ def around_cut(values: NDArray[np.float64], suspects: NDArray[np.bool_]) -> NDAr
 
 
 def mean_to(distances: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(n,) mean distance to the members other than oneself; to everybody if there is no member."""
+    """(n,) mean distance to the other members; to all other clients if there is no member."""
     chosen = members if members.any() else np.ones(len(distances), dtype=bool)
     others = np.tile(chosen, (len(distances), 1))
     np.fill_diagonal(others, False)

@@ -1,4 +1,4 @@
-"""Scores of several detectors made comparable, and made into one."""
+"""Put the scores of several detectors on one scale and combine them."""
 
 from __future__ import annotations
 
@@ -6,28 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from fedguard.core.ties import above, levels, tolerance
+from fedguard.core.ties import above, tolerance
 
 #: A standard deviation in units of the median, and of the mean, absolute deviation of a normal sample.
 PER_MAD, PER_MEAN_DEVIATION = 1.4826, 1.2533
 
 
-def mean_ranks(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(n,) mean over detectors of (rank − 1)/(n − 1), ranks from 1; equal scores share their mean rank."""
-    n = len(values[0])
-    shares: NDArray[np.float64] = np.mean(
-        [(rankdata(levels(v, tolerance(n))) - 1) / max(n - 1, 1) for v in values], axis=0
-    )
-    return shares
-
-
 def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) (s − median) / (1.4826 · MAD) of the finite scores; infinite ones stay infinite.
 
-    MAD = 0 (more than half of the scores equal): 1.2533 · the mean absolute deviation from the median takes
-    its place, as in the modified z-score of Iglewicz & Hoaglin (1993). All equal: 0.
+    If MAD = 0 (more than half of the scores are equal), 1.2533 · the mean absolute deviation from the median
+    replaces 1.4826 · MAD, as in the modified z-score of Iglewicz & Hoaglin (1993). If all are equal: 0.
     """
     z = values.copy()
     finite = np.isfinite(values)
@@ -44,9 +34,9 @@ def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def p_values(values: NDArray[np.float64], past: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) (1 + how many of the k past scores are at least s) / (1 + k): small is suspicious.
+    """(n,) (1 + number of the k past scores that are at least s) / (1 + k): small values are suspicious.
 
-    Without a past the other n − 1 scores take its place.
+    Without past scores, the other n − 1 scores of the round replace them.
     """
     known = np.sort(past if len(past) else values)
     lenient = values - tolerance(len(values)) * np.where(np.isfinite(values), np.abs(values), 0.0)
@@ -55,6 +45,6 @@ def p_values(values: NDArray[np.float64], past: NDArray[np.float64]) -> NDArray[
 
 
 def fisher(p: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """(n,) −2 Σ ln p over the detectors: χ² with twice as many degrees of freedom if they are independent."""
+    """(n,) −2 Σ ln p over k detectors: χ² with 2k degrees of freedom if they are independent."""
     total: NDArray[np.float64] = -2 * np.log(p).sum(axis=0)
     return total + 0.0  # no −0

@@ -1,4 +1,4 @@
-"""Outlier detectors of scikit-learn and PyOD by class path, and what they say about a table."""
+"""Load outlier detectors of scikit-learn and PyOD by class path, and apply them to a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from fedguard.core.errors import DetectorError, ParameterError
 from fedguard.core.params import nearest
 
-#: Class paths to suggest for a misspelt one.
+#: Class paths to suggest for a misspelled one.
 KNOWN = (
     "sklearn.ensemble.IsolationForest",
     "sklearn.neighbors.LocalOutlierFactor",
@@ -36,22 +36,22 @@ KNOWN = (
     "pyod.models.pca.PCA",
 )
 
-#: Fewer neighbors give no number at all: ABOD takes the variance of the angles between pairs of them.
+#: Fewer neighbors leave the score undefined: ABOD takes the variance of the angles between pairs of them.
 LEAST_NEIGHBORS = {"pyod.models.abod.ABOD": 3, "pyod.models.cof.COF": 2}
 
 
 def load(path: str) -> type[Any]:
-    """The class at ``package.module.Class``; nothing outside scikit-learn and PyOD is ever imported.
+    """Import the class at ``package.module.Class``, from scikit-learn or PyOD only.
 
     Raises:
-        ParameterError: another package, an unknown class, one that detects no outliers, or PyOD is absent.
+        ParameterError: another package, an unknown class, not an outlier detector, or PyOD is not installed.
     """
     module, _, name = path.rpartition(".")
     package = path.partition(".")[0]
     if package not in ("sklearn", "pyod") or not all(part.isidentifier() for part in path.split(".")):
         raise ParameterError(
             f"sklearn: estimator is {path!r}{nearest(path, KNOWN)}; write the class path of an outlier "
-            f"detector of sklearn or pyod, say {KNOWN[0]!r} (your own detector is named by 'module:Class')"
+            f"detector of sklearn or pyod, such as {KNOWN[0]!r} (name your own detector by 'module:Class')"
         )
     if package == "pyod" and importlib.util.find_spec("pyod") is None:
         raise ParameterError(
@@ -59,14 +59,14 @@ def load(path: str) -> type[Any]:
         )
     try:
         cls = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a module raises that lacks something
+    except Exception as error:  # a module may raise anything if a dependency is missing
         raise ParameterError(
             f"sklearn: estimator {path!r} cannot be imported{nearest(path, KNOWN)} ({error})"
         ) from error
     if not _detects(cls):
         raise ParameterError(
-            f"sklearn: estimator {path} is no outlier detector{nearest(path, KNOWN)}; use one of "
-            f"sklearn, say {KNOWN[0]}, or of pyod.models"
+            f"sklearn: estimator {path} is not an outlier detector{nearest(path, KNOWN)}; use one of "
+            f"sklearn, such as {KNOWN[0]}, or of pyod.models"
         )
     return cls  # type: ignore[no-any-return]
 
@@ -88,10 +88,10 @@ def parameters(cls: type[Any]) -> dict[str, Any]:
 
 
 def check(cls: type[Any], params: Mapping[str, Any]) -> None:
-    """Refuse parameters that the class does not take, as far as it can tell without data.
+    """Reject parameters that the class does not accept, as far as can be checked without data.
 
     Raises:
-        ParameterError: names the parameter, or quotes the class.
+        ParameterError: names the parameter, or quotes the error of the class.
     """
     known = parameters(cls)
     for key in params:
@@ -103,8 +103,8 @@ def check(cls: type[Any], params: Mapping[str, Any]) -> None:
     try:
         estimator = cls(**params)
         if not _of_pyod(cls):
-            estimator._validate_params()  # scikit-learn itself checks when it fits, which is too late
-    except Exception as error:  # whatever somebody's constructor raises
+            estimator._validate_params()  # scikit-learn checks only when it fits
+    except Exception as error:  # third-party constructors may raise anything
         raise ParameterError(f"sklearn: estimator_params do not suit {cls.__name__}: {error}") from error
     if not _of_pyod(cls) and not hasattr(estimator, "fit_predict"):
         raise ParameterError(
@@ -114,22 +114,23 @@ def check(cls: type[Any], params: Mapping[str, Any]) -> None:
 
 
 def least(cls: type[Any]) -> int:
-    """The fewest clients among whom the class can tell anybody apart."""
+    """The smallest number of clients for which the estimator is defined."""
     return 1 + LEAST_NEIGHBORS.get(f"{cls.__module__}.{cls.__name__}", 1)
 
 
 def judge(
     cls: type[Any], params: Mapping[str, Any], columns: NDArray[Any], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Fit on all rows; (n,) how abnormal each is, higher = more, and (n,) whom the estimator flags.
+    """Fit on all rows; (n,) abnormality, higher is more abnormal, and (n,) the estimator's flags.
 
-    NaN counts as +Inf; if nobody gets a finite number the estimator has told nobody apart, and all get 0.
+    NaN counts as +Inf. If no value is finite, the estimator did not separate any rows: all get 0, none is
+    flagged.
 
     Args:
         cls: see :func:`load`.
-        params: what to build it with; see :class:`fedguard.detectors.sklearn.Sklearn` for what is added.
+        params: its parameters; :class:`fedguard.detectors.sklearn.Sklearn` documents what is added.
         columns: (n, k) the table.
-        seed: for estimators that draw.
+        seed: for randomized estimators.
 
     Raises:
         DetectorError: the estimator fails on this table.
@@ -139,11 +140,11 @@ def judge(
         return np.where(apart, np.inf, 0.0), apart
     try:
         with warnings.catch_warnings(), _own_chance(seed):
-            warnings.simplefilter("ignore")  # of few rows or ties, which rounds have
+            warnings.simplefilter("ignore")  # about few rows or ties, which are common in rounds
             estimator = cls(**_completed(cls, params, len(columns), seed))
             flagged = _fit(estimator, columns)
             values = np.asarray(_abnormality(estimator, columns), dtype=np.float64)
-    except Exception as error:  # whatever somebody's fit raises
+    except Exception as error:  # third-party estimators may raise anything
         n, k = columns.shape
         raise DetectorError(
             f"sklearn: {cls.__name__} cannot judge {n} clients by {k} features: {error}"
@@ -155,7 +156,7 @@ def judge(
 
 @contextlib.contextmanager
 def _own_chance(seed: int) -> Iterator[None]:
-    """Let what draws from NumPy's or torch's global generator draw from this seed; put both back."""
+    """Seed NumPy's and torch's global generators, and restore them afterwards."""
     before, torch_before = np.random.get_state(), torch.get_rng_state()
     try:
         np.random.set_state(np.random.RandomState(seed).get_state())
@@ -167,7 +168,7 @@ def _own_chance(seed: int) -> Iterator[None]:
 
 
 def _completed(cls: type[Any], params: Mapping[str, Any], n: int, seed: int) -> dict[str, Any]:
-    """The parameters, with a seed if it takes one, and no more neighbors than n clients have."""
+    """The parameters, plus a seed if the class takes one, with at most n − 1 neighbors."""
     known, given = parameters(cls), dict(params)
     if "random_state" in known and given.get("random_state") is None:
         given["random_state"] = seed

@@ -1,4 +1,4 @@
-"""A few numbers per client that stand for its update, for methods that are made for small tables."""
+"""A few numbers per client that describe its update, for methods that expect small tables."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .foolsgold import last_layer
 Kind: TypeAlias = Literal["raw", "random_projection", "pca", "last_layer", "statistics"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-#: Below this share of the updates' own length, differences between clients are rounding.
+#: Differences between clients below this share of the updates' length are rounding errors.
 ROUNDING = 1e-12
-#: Digits of a scaled feature that count.
+#: Decimals to which scaled features are rounded.
 DIGITS = 12
-#: Parameters whose projection is drawn from one generator: fixed, so that memory and n do not show.
+#: Parameters per generator of random directions; fixed, so that results depend on neither memory nor n.
 CHUNK = 2**15
 
 
 def features(round: Round, kind: Kind, components: int) -> NDArray[np.floating[Any]]:
-    """(n, k) comparable numbers per client; columns in which all clients agree are left out.
+    """(n, k) comparable numbers per client, without columns in which all clients agree.
 
     Args:
         round: every update is usable.
-        kind: which numbers, see :class:`fedguard.detectors.sklearn.Sklearn`.
-        components: how many of them, for projections and principal components.
+        kind: which features, see :class:`fedguard.detectors.sklearn.Sklearn`.
+        components: the number of projections or principal components.
     """
     updates = round.updates
     if kind == "last_layer":
@@ -60,7 +60,7 @@ def _spread(updates: Updates) -> float:
 
 
 def entries(updates: Updates, scale: float) -> NDArray[np.float32]:
-    """(n, k) (u_i − ū) / scale, float32 for its size, without the parameters in which all clients agree."""
+    """(n, k) (u_i − ū) / scale in float32 to save memory, without parameters in which all clients agree."""
     parts = []
     for block in updates.blocks():
         varies = (block != block[0]).any(0)
@@ -69,16 +69,16 @@ def entries(updates: Updates, scale: float) -> NDArray[np.float32]:
 
 
 def principal_components(updates: Updates, components: int) -> Tensor:
-    """(n, k) coordinates on the main directions of the spread, float64, from the (n, n) Gram matrix.
+    """(n, k) float64 coordinates V √Λ along the principal directions, from the Gram matrix G = V Λ Vᵀ.
 
-    G = V Λ Vᵀ, coordinates V √Λ, the largest entry of every column of V being positive. Directions with
-    less than ``ROUNDING`` of the variance of the first are rounding and left out.
+    Signs are chosen such that the largest entry of every column of V is positive. Directions with less than
+    ``ROUNDING`` of the first one's variance are left out as rounding errors.
     """
     values, vectors = torch.linalg.eigh(updates.centered_gram)
     values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
     kept = values > ROUNDING * values[0]
     values, vectors = values[kept], vectors[:, kept]
-    slack = tolerance(updates.n, updates.d, DIGITS)  # of entries that are equal but for the sign, the first
+    slack = tolerance(updates.n, updates.d, DIGITS)  # among entries of equal size, the first
     first = [lowest(-column, slack) for column in vectors.abs().T.cpu().numpy()]
     peak = vectors.gather(0, torch.tensor([first], device=vectors.device))
     coordinates: Tensor = vectors * peak.sign() * values.sqrt()
@@ -123,24 +123,24 @@ def statistics(updates: Updates) -> NDArray[np.float64]:
 
 
 def _standardized(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Every column with mean 0 and standard deviation 1; one that varies by rounding only becomes 0."""
-    centerd = columns - columns.mean(0)
-    spread = np.sqrt(np.mean(centerd**2, axis=0))
+    """Scale every column to mean 0 and standard deviation 1; columns that vary only by rounding become 0."""
+    centered = columns - columns.mean(0)
+    spread = np.sqrt(np.mean(centered**2, axis=0))
     varies = spread > ROUNDING * np.abs(columns).max(0)
-    return np.where(varies, centerd / np.where(varies, spread, 1.0), 0.0)
+    return np.where(varies, centered / np.where(varies, spread, 1.0), 0.0)
 
 
 def _unit(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """All columns divided by one number, the root mean square of their entries: directions keep their sizes.
+    """Divide all columns by one number, the root mean square of the entries: their proportions stay.
 
-    Trees take differences below 1e-7 for nothing, and no float32 may overflow.
+    Trees ignore differences below 1e-7, and float32 must not overflow.
     """
     scale = np.sqrt(np.mean(columns**2))
     return columns / scale if scale > 0 else columns
 
 
 def _distinct(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The columns, rounded to ``DIGITS``, in which clients differ."""
+    """Round to ``DIGITS`` decimals and keep the columns in which clients differ."""
     slack = tolerance(len(columns), columns.shape[1], DIGITS)
     rounded = np.stack([snapped(column, slack, scale=1.0) for column in columns.round(DIGITS).T], 1)
     return rounded[:, np.ptp(rounded, axis=0) > 0]

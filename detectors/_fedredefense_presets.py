@@ -5,44 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ._reconstruction import check_positive, check_word
+from ._reconstruction import Settings, check_positive, check_word
 
 
 @dataclass(frozen=True)
-class Preset:
-    """What :class:`FedREDefense` takes for a parameter that is None; its docstring says what each means.
+class Preset(Settings):
+    """The settings of the reconstruction, the knowledge that it starts from, and its budgets.
 
     Raises:
         ParameterError: a value is out of range.
     """
 
-    threshold: float = 0.6
     num_images: int = 10
-    inner_steps: int = 5
     inner_lr: float = 0.1
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    lr_images: float = 0.1
-    lr_labels: float = 0.05
-    lr_inner_lr: float = 5e-5
-    momentum: float = 0.0
     first_iterations: int = 5000
     later_iterations: int = 5000
     init: Literal["gaussian", "uniform", "shared"] = "uniform"
     first_labels: Literal["zeros", "bias"] = "zeros"
-    inner_rate: Literal["learnt", "matched"] = "learnt"
 
     def __post_init__(self) -> None:
         counts = {"num_images": self.num_images, "first_iterations": self.first_iterations}
         check_positive(counts | {"later_iterations": self.later_iterations, "inner_lr": self.inner_lr})
         check_word("init", self.init, ("gaussian", "uniform", "shared"))
         check_word("first_labels", self.first_labels, ("zeros", "bias"))
+        super().__post_init__()
 
     def given(self, **parameters: Any) -> Preset:
-        """The same with those of the parameters that are not None."""
+        """A copy with the given values; None keeps the preset's value."""
         return replace(self, **{name: value for name, value in parameters.items() if value is not None})
 
 
-#: By name. The paper's differ by data set (§5.1 and Table 7).
+#: Name → preset. The paper's settings differ by data set (§5.1 and Table 7).
 PRESETS = {
     "paper": Preset(),
     "paper_cifar10": Preset(inner_lr=0.05, first_iterations=500, later_iterations=1500),
@@ -63,10 +56,10 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """A preset by its name.
+    """Look up a preset by its name.
 
     Raises:
-        ParameterError: there is none of this name.
+        ParameterError: no preset has this name.
     """
     check_word("preset", name, tuple(PRESETS))
     return PRESETS[name]

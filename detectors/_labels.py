@@ -1,4 +1,4 @@
-"""What the last layer's bias update says about the labels that a client trained on."""
+"""Estimate from the last layer's bias update which labels a client trained on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 def logits_of_bias(model: nn.Module, update: Tensor, num_classes: int) -> Tensor:
-    """(C,) the update of the last layer's bias over its standard deviation; zeros if there is no such bias.
+    """(C,) the update of the last layer's bias over its standard deviation; zeros without such a bias.
 
-    The gradient of the mean cross-entropy with respect to that bias is mean(p) − mean(t): predictions less
+    The gradient of the mean cross-entropy with respect to that bias is mean(p) − mean(t), predictions minus
     labels. So the bias rises for labels that are more frequent in the data than in the predictions.
 
     Args:
-        model: its last parameter is taken for that bias if it has one number per label.
+        model: its last parameter counts as that bias if it has one entry per label.
         update: (d,) what the client sent.
         num_classes: C.
     """

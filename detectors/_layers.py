@@ -1,4 +1,4 @@
-"""Whole updates, or the part of them that belongs to the model's last layer."""
+"""Whole updates, or the part that belongs to the model's last layer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Part: TypeAlias = Literal["all", "last_layer"]
 
 
 def of_part(round: Round, features: Part) -> tuple[Updates, Tensor | None]:
-    """Updates and global model (None if the round has none), all of them or their last layer.
+    """Updates and global model (None if the round has none), whole or the last layer only.
 
     Raises:
-        NeedError: the last layer is wanted, and there is no model.
+        NeedError: ``features`` is "last_layer" and the round has no model.
     """
     if features == "all":
         return round.updates, round.global_params

@@ -1,4 +1,4 @@
-"""Who comes first: the same answer wherever a client stands in the round."""
+"""Rankings that do not depend on the order in which updates arrive."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def ranks(
 ) -> NDArray[np.intp]:
     """(n,) 0 for the lowest value … n − 1 for the highest, all different.
 
-    Values that are equal up to rounding are ordered by client id (integers before strings), so that a tie
-    is decided neither by the order in which updates happen to arrive nor by the machine.
+    Values that are equal up to rounding are ordered by client id (integers before strings), so that neither
+    the order of arrival nor the machine decides a tie.
 
     Args:
         values: (n,); +Inf allowed.

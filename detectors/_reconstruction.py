@@ -1,4 +1,4 @@
-"""FedREDefense's outer loop: distil knowledge that reproduces a client's update. Runs in any process."""
+"""FedREDefense's outer loop: distill knowledge that reproduces a client's update. Runs in any process."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ class Knowledge(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all clients; :class:`FedREDefense` says what it means.
+    """What is the same for all clients; :class:`FedREDefense` explains each. The defaults are the paper's.
 
     Raises:
         ParameterError: a value is out of range.
     """
 
-    threshold: float
-    inner_steps: int
-    optimizer: Literal["sgd", "adam"]
-    lr_images: float
-    lr_labels: float
-    lr_inner_lr: float
-    momentum: float
-    loss_average: Average
-    inner_loop: Literal["closed", "func", "higher"]
-    stop_early: bool
-    inner_rate: Literal["learnt", "matched"]
-    give_up_after: int
-    spectral_bound: bool
+    threshold: float = 0.6
+    inner_steps: int = 5
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr_images: float = 0.1
+    lr_labels: float = 0.05
+    lr_inner_lr: float = 5e-5
+    momentum: float = 0.0
+    loss_average: Average = "classes"
+    inner_loop: Literal["closed", "func", "higher"] = "closed"
+    stop_early: bool = True
+    inner_rate: Literal["learnt", "matched"] = "learnt"
+    give_up_after: int = 0
+    spectral_bound: bool = False
 
     def __post_init__(self) -> None:
         check_positive({"threshold": self.threshold, "inner_steps": self.inner_steps})
@@ -67,7 +67,7 @@ class Task(NamedTuple):
     Attributes:
         update: (d,) what the client sent.
         knowledge: where to start.
-        iterations: M, at most so many outer iterations; 0 only measures the error.
+        iterations: M, the most outer iterations; 0 only measures the error.
     """
 
     update: Tensor
@@ -77,13 +77,13 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """Some clients' reconstructions: all that is needed, in plain picklable parts.
+    """The reconstructions of some clients, with all they need, picklable.
 
     Attributes:
         network: from ``virtual_network``.
         start: (d,) the global model.
-        tasks: the clients, each by itself.
-        settings: the rest.
+        tasks: one per client.
+        settings: the same for all clients.
     """
 
     network: nn.Module
@@ -95,9 +95,10 @@ class Job:
 class Result(NamedTuple):
     """What a reconstruction found.
 
-    ``error`` is +Inf if it is undefined, and then there is no knowledge; nor is there if the spectral bound
-    made a search needless. ``iterations`` counts passes through the outer loop, the one that finds the error
-    small enough included.
+    Attributes:
+        error: e; +Inf if it is undefined.
+        iterations: passes through the outer loop, including the one that finds the error small enough.
+        knowledge: what was distilled; None if e is undefined, or is the spectral bound.
     """
 
     error: float
@@ -106,13 +107,13 @@ class Result(NamedTuple):
 
 
 def reconstruct(job: Job) -> list[Result]:
-    """Algorithm 2: e = ‖ŵ_N − w_0 − g‖² / ‖g‖², minimized from fresh buffers, client by client.
+    """Algorithm 2: minimize e = ‖ŵ_N − w_0 − g‖² / ‖g‖², client by client, each with a new optimizer.
 
     One torch thread, so that the result does not depend on where it runs.
     """
     with single_thread(), torch.enable_grad():
         settings = job.settings
-        # A copy has the alignment of our allocator wherever the job came from: the same bits in any process.
+        # A copy has the alignment of our allocator, so that every process computes the same bits.
         start = job.start.to(next(job.network.parameters()).device, copy=True)
         make = INNER_LOOPS[settings.inner_loop]
         loop = make(job.network, start, settings.inner_steps, settings.loss_average)
@@ -132,21 +133,21 @@ def _reconstruct(job: Job, task: Task, loop: InnerLoop, start: Tensor) -> Result
         part.to(start.device, copy=True).requires_grad_() for part in task.knowledge
     ]
     matched, linear = settings.inner_rate == "matched", settings.inner_steps == 1
-    learnt = leaves[:2] if matched else leaves
-    optimizer = _optimizer(learnt, settings)
+    trained = leaves[:2] if matched else leaves
+    optimizer = _optimizer(trained, settings)
     errors: list[float] = []
     for step in range(task.iterations + 1):
         found = loop(images, labels.softmax(1), inner_lr) - start
         scale = _nearest(found.detach(), update) if matched else 1.0
         loss = (scale * found - update).square().sum() / square
-        # Only one inner step is linear in α: then this is the error of the knowledge with α scaled.
+        # With one inner step the result is linear in α, so this is the error of the knowledge with α scaled.
         now = loss if linear or not matched else (found - update).square().sum() / square
         errors.append(float(now.detach()))
         if not math.isfinite(errors[-1]):
             return Result(math.inf, min(step + 1, task.iterations), None)
         done = step == task.iterations or _decided(errors, task.iterations, settings)
         if not done:
-            for leaf, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
+            for leaf, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
                 leaf.grad = gradient
             optimizer.step()
         if linear or not done:
@@ -158,7 +159,7 @@ def _reconstruct(job: Job, task: Task, loop: InnerLoop, start: Tensor) -> Result
 
 
 def _decided(errors: list[float], iterations: int, settings: Settings) -> bool:
-    """Whether the error is small enough, or will not be in the iterations left, at its latest pace."""
+    """Whether the error is below the threshold, or would not get there in time at its latest pace."""
     if not settings.stop_early:
         return False
     now, window = errors[-1], settings.give_up_after
@@ -171,9 +172,9 @@ def _decided(errors: list[float], iterations: int, settings: Settings) -> bool:
 
 
 def _nearest(found: Tensor, update: Tensor) -> float:
-    """By how much to scale α so that a reconstruction linear in it is nearest to the update: ⟨f, g⟩ / ‖f‖².
+    """⟨f, g⟩ / ‖f‖², the factor on α that brings a reconstruction linear in α nearest to the update.
 
-    At least a tenth of what would make it as long as the update, so that α > 0 where they disagree.
+    At least a tenth of ‖g‖ / ‖f‖, so that α stays positive where the two point apart.
     """
     f, g = found.double(), update.double()
     length, goal = float(f.norm()), float(g.norm())
@@ -189,13 +190,13 @@ def _optimizer(leaves: list[Tensor], settings: Settings) -> torch.optim.Optimize
 
 
 def check_positive(numbers: Mapping[str, float]) -> None:
-    """Refuse what is not a positive finite number (ParameterError)."""
+    """Raise a ParameterError unless all are positive and finite."""
     for name, value in numbers.items():
         if not (math.isfinite(value) and value > 0):
             raise ParameterError(f"fedredefense: {name} is {value}; use a positive number")
 
 
 def check_word(name: str, value: str, words: tuple[str, ...]) -> None:
-    """Refuse an unknown choice (ParameterError)."""
+    """Raise a ParameterError for an unknown choice."""
     if value not in words:
         raise ParameterError(f"fedredefense: {name} is {value!r}; use one of {', '.join(words)}")

@@ -1,4 +1,4 @@
-"""Cheap signals about a round's clients, each higher for who is more suspicious."""
+"""Cheap signals about the clients of a round; higher is more suspicious."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fedguard.training.parameters import predict
 
 #: A standard deviation of a normal sample in units of the half-width of its shortest half.
 PER_HALF_WIDTH = 1 / 0.6745
-#: Differences of log counts below this say nothing about a slope.
+#: Pairs whose log counts differ by less are ignored when the slope is estimated.
 LEAST_STEP = 0.05
-#: A loss that is no number counts as this.
+#: The value that replaces a loss of NaN or Inf.
 WORST = 1e30
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -27,8 +27,8 @@ TINY = float(np.finfo(np.float32).tiny)
 def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
     """(n,) (v − c) / max(s, floor): c the mean and s the scaled half-width of the shortest half (shorth).
 
-    The shortest half of the sorted values holds ⌊n/2⌋ + 1 of them, the first of equally short ones counts.
-    Just under half of the values may be anywhere without moving it far. Fewer than four values: 0.
+    The shortest half of the sorted values holds ⌊n/2⌋ + 1 of them; of equally short ones the first counts.
+    Outliers move it little as long as they are fewer than half. Fewer than four values give 0.
     """
     n, half = len(values), len(values) // 2 + 1
     if n < 4:
@@ -42,10 +42,10 @@ def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
 
 
 def copies(updates: Updates) -> NDArray[np.float64]:
-    """(n,) median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖): how much closer the next one is.
+    """(n,) median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖): closeness to the nearest client.
 
-    At most 10⁶. Zero updates are left out (r = ∞, result 0). A median of 0, most of them copies: all 0,
-    since then nobody can say who copies whom.
+    At most 10⁶. Zero updates are left out (r = ∞, result 0). If the median is 0, most updates are copies and
+    nothing tells the original: all get 0.
     """
     norms = updates.norms.cpu().numpy()
     scale = np.sqrt(norms)[:, None] * np.sqrt(norms)[None, :]
@@ -59,13 +59,13 @@ def copies(updates: Updates) -> NDArray[np.float64]:
 
 
 def lengths(updates: Updates) -> NDArray[np.float64]:
-    """(n,) ln ‖u_i‖ less the median's."""
+    """(n,) ln ‖u_i‖ minus its median."""
     norms = np.log(np.maximum(updates.norms.cpu().numpy(), TINY))
     return np.asarray(norms - np.median(norms))
 
 
 def size(lengths: NDArray[np.float64], num_examples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) ln ‖u_i‖ − b ln m_i: longer than the claimed number of samples explains.
+    """(n,) ln ‖u_i‖ − b ln m_i: the length that the claimed number of samples does not explain.
 
     b ∈ [0, 1] is the median slope between pairs of clients (Theil–Sen).
     """
@@ -78,7 +78,7 @@ def size(lengths: NDArray[np.float64], num_examples: NDArray[np.float64]) -> NDA
 
 
 def direction(round: Round) -> NDArray[np.float64]:
-    """(n,) −cos(u_i, the median update): against the others. 0 where one of them is zero."""
+    """(n,) −cos(u_i, coordinate-wise median update); 0 where one of the two is zero."""
     center = Median().aggregate(round, np.ones(round.n)).double()
     scale = round.updates.norms * center.norm()
     along = round.updates.along(center)
@@ -89,8 +89,8 @@ def gain(round: Round, model: torch.nn.Module, start: torch.Tensor, data: Labele
     """(n,) 1 − G_i / median G in [−10, 1]; G_i = Σ_c max(0, L_c(w) − L_c(w + u'_i)) over the classes c.
 
     L_c is the mean cross-entropy on the validation samples of class c; u' is the update, shortened to the
-    median length if it is longer. A client with few classes makes those better and others worse; one that
-    makes no class better has learnt nothing true. All 0 if most gain nothing.
+    median length if it is longer. A client with few classes improves these and worsens others, so only
+    improvements count. All 0 if the median gain is 0.
     """
     classes = [(data.labels == label).nonzero().flatten() for label in torch.unique(data.labels)]
 

@@ -13,12 +13,12 @@ from ._stack_layers import Dense
 
 @torch.no_grad()
 def least_error(network: nn.Module, update: Tensor, num_images: int, inner_steps: int) -> float:
-    """No K images reproduce the update in N steps with a smaller error than this.
+    """A lower bound on the error of reproducing the update by N steps on K images.
 
     The gradient of a fully connected layer on K samples is a sum of K outer products, so N steps change its
-    weights by a matrix of rank K·N at most. What the update has beyond that rank stays:
-    Σ_layers Σ_{j>KN} σ_j² / ‖g‖² (Eckart & Young). 0 for a network that is no plain stack of layers: a layer
-    might be used more than once per sample there.
+    weights by a matrix of rank at most K·N. The rest of the update is left over:
+    Σ_layers Σ_{j>KN} σ_j² / ‖g‖² (Eckart & Young). Returns 0 for a network that is not a plain stack of
+    layers, since a layer might be used more than once per sample.
 
     Args:
         network: from ``virtual_network``.

@@ -1,4 +1,4 @@
-"""FedREDefense's inner loop in closed form for plain stacks of layers: no graph, half the work of autograd.
+"""FedREDefense's inner loop in closed form for plain stacks of layers: without a graph, at half the cost.
 
 Training is a chain of steps w_{k+1} = w_k − α ∇f(w_k). Backwards through it, a gradient λ with respect to
 w_{k+1} becomes λ − α H λ, and images and targets receive −α times the derivative of ⟨λ, ∇f⟩. All of these are
@@ -23,12 +23,12 @@ from ._stack_layers import Affine, Dense, Flatten, Layer, Pool, Relu, channels_l
 
 @dataclass(frozen=True)
 class Tape:
-    """What a step leaves behind: enough to differentiate it.
+    """What is needed to differentiate a training step afterwards.
 
     Attributes:
         weights: the parameters before it, by layer.
-        seen: by layer its input (affine) or its choice (selection).
-        sensitivities: by affine layer the gradient with respect to its output.
+        seen: by layer, its input (affine) or its choice (selection).
+        sensitivities: by affine layer, the gradient with respect to its output.
         probabilities: (K, C).
         gradients: ∇f by layer.
     """
@@ -54,7 +54,7 @@ class Stack:
         self.first = next((i for i, count in enumerate(self.counts) if count), 0)
 
     def fits(self, images: Tensor) -> bool:
-        """Whether every layer gets what it is made for: images (4 dimensions), or vectors (2)."""
+        """Whether every layer gets the input it expects: images (4 dimensions) or vectors (2)."""
         now = images.dim()
         for layer in self.layers:
             if isinstance(layer, Flatten):
@@ -95,7 +95,7 @@ class Stack:
     def derivative(
         self, tape: Tape, along: list[list[Tensor]], images: Tensor, targets: Tensor, hessian: bool
     ) -> tuple[list[list[Tensor]], Tensor, Tensor]:
-        """Of ⟨v, ∇f⟩ with respect to weights (H v, if asked for), images and targets."""
+        """The gradients of ⟨v, ∇f⟩ with respect to weights (H v, if ``hessian``), images and targets."""
         moved: list[Tensor | None] = []
         r: Tensor | None = None
         for i, layer in enumerate(self.layers):
@@ -107,9 +107,9 @@ class Stack:
                 r = layer.forwards(r, tape.seen[i])
         assert r is not None  # noqa: S101 - there is an affine layer
         p = tape.probabilities
-        centerd = r - (p * r).sum(1, keepdim=True)
+        centered = r - (p * r).sum(1, keepdim=True)
         scale = self._scale(targets)
-        to_targets, g = -scale * centerd, scale * p * centerd
+        to_targets, g = -scale * centered, scale * p * centered
         product: list[list[Tensor]] = [[] for _ in self.layers]
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
@@ -172,7 +172,7 @@ class _Unroll(torch.autograd.Function):
 
 
 def closed_form(network: nn.Module, average: Literal["classes", "batch"]) -> Stack | None:
-    """The network as a stack of layers, or None if it holds anything else than this module knows."""
+    """The network as a stack of layers, or None if it contains a layer that this module does not know."""
     if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
         return None
     layers: list[Layer] = []
@@ -181,11 +181,11 @@ def closed_form(network: nn.Module, average: Literal["classes", "batch"]) -> Sta
         if layer is None:
             return None
         layers += layer
-    for i in range(len(layers) - 1):  # the same result on a quarter of the numbers: both are monotone
+    for i in range(len(layers) - 1):  # the same result on fewer numbers, as both are monotone
         if isinstance(layers[i], Relu) and isinstance(layers[i + 1], Pool):
             layers[i], layers[i + 1] = layers[i + 1], layers[i]
     stack = Stack(layers, average)
-    # Layers in use twice, or none with parameters: not what `split` expects.
+    # `split` needs at least one layer with parameters, and none that is used twice.
     return stack if 0 < sum(stack.counts) == len(list(network.parameters())) else None
 
 

@@ -57,7 +57,7 @@ class Convolution(Affine):
     """nn.Conv2d with zero padding.
 
     Args:
-        layer: its settings count, its parameters do not.
+        layer: only its settings are used, not its parameters.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -70,7 +70,7 @@ class Convolution(Affine):
         return channels_last(z)
 
     def to_input(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
-        if a.shape[1] == 1 and self.groups == 1:  # so few channels that one small product is faster
+        if a.shape[1] == 1 and self.groups == 1:  # with one channel, one small product is faster
             columns = weight.flatten(1).t() @ gz.flatten(2)
             where = {"dilation": self.dilation, "padding": self.padding, "stride": self.stride}
             return F.fold(columns, a.shape[2:], weight.shape[2:], **where)  # type: ignore[arg-type]
@@ -101,9 +101,9 @@ class Convolution(Affine):
 
 
 class Selection(ABC):
-    """A layer without parameters that passes some of its input on: ReLU, max-pooling, flattening.
+    """A layer without parameters that selects from its input: ReLU, max-pooling, flattening.
 
-    ``chosen`` is what a forward pass decided; given that, the layer is linear.
+    ``chosen`` is the selection of a forward pass; with a fixed selection, the layer is linear.
     """
 
     @abstractmethod
@@ -112,7 +112,7 @@ class Selection(ABC):
 
     @abstractmethod
     def forwards(self, a: Tensor, chosen: Any) -> Tensor:
-        """The same choice out of another input."""
+        """The same selection from another input."""
 
     @abstractmethod
     def backwards(self, g: Tensor, chosen: Any) -> Tensor:
@@ -177,12 +177,12 @@ class Flatten(Selection):
 Layer = Affine | Selection
 
 
-#: Exactly these: a subclass may compute something else.
+#: Matched by exact type, since a subclass may compute something else.
 KNOWN = {nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.ReLU, nn.Flatten, nn.Identity, nn.Dropout}
 
 
 def known_layers(module: nn.Module) -> list[Layer] | None:
-    """What a module of the virtual network does, or None if it is none of these layers."""
+    """The layers that a module of the virtual network stands for, or None if it is unknown."""
     if type(module) not in KNOWN:
         return None
     if isinstance(module, nn.Conv2d):
@@ -198,7 +198,7 @@ def known_layers(module: nn.Module) -> list[Layer] | None:
 
 
 def channels_last(a: Tensor) -> Tensor:
-    """Images in the memory format in which convolutions are fastest on a CPU; anything else as it is."""
+    """Images in the memory format that makes CPU convolutions fastest; other tensors unchanged."""
     return a.contiguous(memory_format=torch.channels_last) if a.dim() == 4 else a
 
 

@@ -20,10 +20,10 @@ InnerLoop: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def virtual_network(model: nn.Module) -> nn.Module:
-    """A copy of the model whose training depends on parameters only, and not on chance.
+    """A copy of the model whose training is deterministic and depends on its parameters only.
 
-    Batch norm normalizes by the batch, as in training, but neither uses nor keeps running statistics;
-    everything else is in eval mode, so that dropout does not make the reconstruction error random.
+    Batch norm normalizes by the batch, as in training, but neither uses nor keeps running statistics.
+    Everything else is in eval mode, so that dropout does not make the reconstruction error random.
     """
     network = copy.deepcopy(model).eval()
     for module in network.modules():
@@ -44,7 +44,7 @@ def functional_loop(network: nn.Module, start: Tensor, steps: int, average: Aver
     first = split_parameters(network, start)
 
     def run(images: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
-        # Tensor by tensor: a flat vector would be taken apart and put together again in every step.
+        # Tensor by tensor: a flat vector would be split and concatenated again in every step.
         now = {name: part.detach().requires_grad_() for name, part in first.items()}
         for _ in range(steps):
             logits = torch.func.functional_call(network, now, (images,))
@@ -57,7 +57,7 @@ def functional_loop(network: nn.Module, start: Tensor, steps: int, average: Aver
 
 
 def closed_loop(network: nn.Module, start: Tensor, steps: int, average: Average) -> InnerLoop:
-    """The same in closed form if the network is a plain stack of layers, by ``torch.func`` if not."""
+    """The same in closed form for a plain stack of layers, by ``torch.func`` for any other network."""
     stack, general = closed_form(network, average), functional_loop(network, start, steps, average)
     first = list(split_parameters(network, start).values())
 
@@ -71,7 +71,7 @@ def closed_loop(network: nn.Module, start: Tensor, steps: int, average: Average)
 
 def higher_loop(network: nn.Module, start: Tensor, steps: int, average: Average) -> InnerLoop:
     """The same by the package ``higher``."""
-    import higher  # here: only this alternative needs it
+    import higher  # an optional dependency
 
     module = copy.deepcopy(network)
     load_parameters(module, start)

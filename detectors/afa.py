@@ -1,4 +1,4 @@
-"""AFA, adaptive federated averaging: remove outliers in similarity to the aggregate until none are left."""
+"""AFA, adaptive federated averaging: remove outliers in similarity to the aggregate until none remain."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from fedguard.core.restored import count
 from fedguard.core.state import State
 from fedguard.core.ties import above, tolerance
 
-#: In place of the iteration in which a client was removed.
+#: Marks clients that were not removed.
 STAYS = -1
-#: Decimals of a cosine that count.
+#: Decimals to which cosines are rounded.
 DIGITS = 12
 
 
 class AFA(Detector):
-    """Cosine to the weighted aggregate of the good set G; outliers on the mean's side leave it in turn.
+    """s_i = cos(u_i, Σ_j p_j n_j u_j over the good set G); outliers leave G one iteration after another.
 
-    In each iteration μ, m, σ are the mean, median and standard deviation of the cosines in G. If μ < m, who
-    is below m − ξ σ leaves, otherwise who is above m + ξ σ; then ξ grows by Δξ. The aggregate weights client
-    i with p_i · n_i, p_i = α_i / (α_i + β_i) its reputation: α_i counts rounds in G, β_i rounds outside,
-    both starting at the priors. A client is blocked, that is a suspect for good and never in G, once its
-    posterior Beta(α_i, β_i) has more than δ of its mass below one half. The score is above 1 for suspects,
-    higher the earlier they left; below 1 it is how far the cosine lies from the median. σ divides by the
-    number of clients. Algorithm 1 takes cosines between models; between updates, as in NDSS 2021, they differ
-    enough to tell clients apart.
+    Let μ, m and σ be the mean, median and standard deviation (population form) of the cosines in G. If
+    μ < m, clients below m − ξ σ leave G, otherwise those above m + ξ σ; then ξ grows by Δξ. This repeats
+    until none leaves. n_i is the sample count and p_i = α_i / (α_i + β_i) the reputation of client i; α_i
+    counts rounds in G and β_i rounds outside, both starting at the priors. A client is blocked once its
+    posterior Beta(α_i, β_i) has more than δ of its mass below one half: it is then always a suspect and never
+    in G. The score of suspects is above 1 and higher the earlier they left; the score of other clients is
+    below 1 and grows with the distance of the cosine from the median.
+
+    Algorithm 1 takes cosines between models. This class takes them between updates, as NDSS 2021 does, since
+    only these differ enough to distinguish clients.
 
     Args:
         xi: ξ at first; 2.
@@ -44,7 +46,7 @@ class AFA(Detector):
         alpha: prior of good rounds; 3.
         beta: prior of bad rounds; 3.
         reputation: False weights by sample counts alone.
-        block: δ, in [0.5, 1), 0.95 in the paper; None blocks nobody.
+        block: δ, in [0.5, 1), 0.95 in the paper; None blocks no client.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -72,7 +74,7 @@ class AFA(Detector):
             if not 0 < value < math.inf:
                 raise ParameterError(f"afa: {name} is {value}; use a finite number above 0")
         if not 0 <= delta_xi < math.inf:
-            raise ParameterError(f"afa: delta_xi is {delta_xi}; use a finite number from 0")
+            raise ParameterError(f"afa: delta_xi is {delta_xi}; use a finite number of at least 0")
         if block is not None and not 0.5 <= block < 1:
             raise ParameterError(f"afa: block is {block}; use a probability in [0.5, 1), or null")
         self.xi = xi
@@ -84,7 +86,7 @@ class AFA(Detector):
         self._record: History[tuple[int, int]] = History()
 
     def score(self, round: Round) -> Scores:
-        """Remove outliers until none are left."""
+        """Remove outliers until none remain."""
         trust = np.array([self._reputation(client) for client in round.client_ids])
         blocked = np.array([self._blocked(client) for client in round.client_ids])
         share = trust * round.num_examples / round.num_examples.max()
@@ -113,7 +115,7 @@ class AFA(Detector):
         )
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Count good and bad rounds."""
+        """Count the clients' rounds in and outside the good set."""
         counts = {}
         for client, bad in (scores.memory or {}).items():
             good_rounds, bad_rounds = self._record.get(client, (0, 0))
@@ -121,11 +123,11 @@ class AFA(Detector):
         self._record.remember(counts)
 
     def state_dict(self) -> State:
-        """Good and bad rounds by client id."""
+        """Rounds in and outside the good set by client id."""
         return {"record": [[client, *counts] for client, counts in self._record.items()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Replace everybody's record."""
+        """Restore a snapshot of ``state_dict``."""
         counts = [(client, (count(good), count(bad))) for client, good, bad in state["record"]]
         self._record = History(counts)
 
@@ -158,7 +160,7 @@ def _to_aggregate(products: NDArray[np.float64], share: NDArray[np.float64]) -> 
 def outliers(
     cosines: NDArray[np.float64], good: NDArray[np.bool_], xi: float, slack: float
 ) -> NDArray[np.bool_]:
-    """(n,) who is farther than ξ standard deviations from the median of the good, on the mean's side."""
+    """(n,) clients more than ξ σ from the median of the good set, on the side of its mean."""
     if not good.any():
         return good
     inside = cosines[good]

@@ -1,4 +1,4 @@
-"""Cross-round check: is anybody suddenly someone else? It decides whether an attack is likely."""
+"""Cross-round check: compares clients with their own past to decide whether an attack is likely."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ LARGEST = torch.finfo(torch.float32).max
 class CrossRound(Detector):
     """s_i = 1 − min(cos(w_i, p_i), cos(w_i, w)); above 1 − γ is a suspect.
 
-    w_i is the local model of client i, p_i its last one that was no suspect, w the global model. Made to open
-    the gate of policy ``gate``: an attack is likely if anybody is a suspect; who it is, another detector
-    decides. Clients without a past are not judged: score 0. Clients that stay away keep their past.
+    w_i is the local model of client i, p_i its last local model that was not suspected, w the global model.
+    The paper's first stage, for the policy ``gate``: if any client is a suspect, an attack is likely, and a
+    second detector then identifies the attackers. Clients without a past score 0. Absent clients keep theirs.
 
     Args:
         threshold: γ, in [−1, 1]: a similarity below it is suspicious; 0.7 in the authors' own code.
-        on: "models" is the paper. "updates" compares a client's update with its last one, and with nothing
-            else; honest updates differ far more from round to round.
-        features: "all" compares whole models, "last_layer" their last layers, for which the round must
-            provide the model; what is remembered of every client is as large.
+        on: "models" as in the paper. "updates" compares a client's update with its last one only; honest
+            updates differ far more from round to round.
+        features: "all" compares and stores whole models, "last_layer" last layers only; the latter needs the
+            model.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -71,7 +71,7 @@ class CrossRound(Detector):
         self._past: History[Tensor] = History()
 
     def score(self, round: Round) -> Scores:
-        """Compare with a round ago."""
+        """Compare each client with its past."""
         updates, start = of_part(round, self.features)
         base = None
         if self.on == "models":
@@ -98,15 +98,15 @@ class CrossRound(Detector):
         )
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """The latest of those that are no suspects becomes their past."""
+        """Store the models of the clients that are not suspects."""
         self._past.remember(scores.memory or {}, seen=round.client_ids)
 
     def state_dict(self) -> State:
-        """Everybody's last that was no suspect, by client id."""
+        """Each client's last model that was not suspected, by client id."""
         return {"past": [[client, row] for client, row in self._past.items()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Replace everybody's past."""
+        """Restore a snapshot of ``state_dict``."""
         self._past = History(vectors(state["past"]))
 
 

@@ -1,4 +1,4 @@
-"""DeepSight: what the output layer says about the data that a client trained on."""
+"""DeepSight: clusters clients by what their output layers reveal about the training data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._clusters import around_cut, hdbscan_labels
 
 
 def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
-    """Where the last linear layer's weight and bias lie in a flat vector of d parameters; and its outputs.
+    """The slices of the last linear layer's weight and bias in a flat vector, and its number of outputs.
 
     Raises:
         NeedError: the model has no linear layer.
@@ -46,16 +46,18 @@ def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
 
 
 class DeepSight(Detector):
-    """Clusters of clients that trained on alike data are rejected if a third or more of them look poisoned.
+    """Reject clusters of clients with similar training data in which a share τ or more look poisoned.
 
-    Of the output layer's update: the energy of neuron c is |Δb_c| + Σ_h |Δw_ch|, its square normalized over c
-    the NEUP. A client looks poisoned if at most half of the median number of NEUPs exceed max(0.01, 1/C) of
-    its largest one: its data are too uniform. Three distances, cosine of the bias updates, NEUPs, and DDifs
-    (mean ratio of the local to the global model's outputs on random inputs, for several seeds), are
-    clustered by HDBSCAN each; how often two clients are in different clusters (DDifs counted once, as a mean
-    over seeds) is the distance of the last HDBSCAN. A cluster with a share of poisoned-looking clients of τ
-    or more is rejected; an outlier is a cluster of its own. The score is above 1 for suspects and falls with
-    the number of NEUPs exceeding the threshold. Without a bias, the sums of the weight's rows take its place.
+    The energy of output neuron c is |Δb_c| + Σ_h |Δw_ch|; its square, normalized over c, is the NEUP. A
+    client's count is the number of its NEUPs above max(0.01, 1/C) times its largest NEUP. The client looks
+    poisoned, trained on too uniform data, if its count is at most half of the median count.
+
+    HDBSCAN clusters clients by each of three distances: cosine of the bias updates, NEUPs, and DDifs (mean
+    ratio of the local to the global model's outputs on random inputs, for several seeds). The share of these
+    clusterings that separate two clients (DDifs count once, as the mean over seeds) is the distance for a
+    last HDBSCAN. A cluster in which the share of poisoned-looking clients is at least τ is rejected; an
+    outlier is a cluster of its own. The score of suspects is above 1; scores fall with the count. Without a
+    bias, the row sums of the weight replace it.
 
     Args:
         tau: τ, in (0, 1]; ⅓ in the paper.
@@ -88,7 +90,7 @@ class DeepSight(Detector):
         self.samples = samples
 
     def score(self, round: Round) -> Scores:
-        """Cluster three ways, combine, and reject what looks poisoned."""
+        """Cluster three ways, combine the clusters, and reject those that look poisoned."""
         server = round.server
         if server is None or server.model is None or round.global_params is None:
             raise NeedError("deepsight needs model and global_params")
@@ -105,7 +107,7 @@ class DeepSight(Detector):
         poisoned = exceeding <= np.median(exceeding) / 2
         distance = self._combined(round, shift, neups)
         labels = hdbscan_labels(distance, 2, round.client_ids, slack)
-        suspects = poisoned.copy()  # an outlier stands for itself
+        suspects = poisoned.copy()  # an outlier is a cluster of its own
         for label in np.unique(labels[labels >= 0]):
             members = labels == label
             suspects[members] = not above(self.tau, poisoned[members].mean(), slack)
@@ -152,7 +154,7 @@ class DeepSight(Detector):
 
 
 def normalized_energies(rows: Tensor, bias: Tensor | None) -> NDArray[np.float64]:
-    """(n, outputs) squared energies of the output neurons as shares of their sum; equal if all are zero."""
+    """(n, outputs) squared energies of the output neurons as shares of their sum; uniform if all are zero."""
     energy = rows.abs().sum(2) + (0 if bias is None else bias.abs())
     square = (energy / energy.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)).square()
     total = square.sum(1, keepdim=True)
@@ -162,7 +164,7 @@ def normalized_energies(rows: Tensor, bias: Tensor | None) -> NDArray[np.float64
 
 
 def _mean_ratio(local: Tensor, base: Tensor) -> Tensor:
-    """(classes,) mean over inputs of p_local / p_global; a model that gives NaN says 0."""
+    """(classes,) mean over inputs of p_local / p_global; NaN counts as 0."""
     return (local - base).double().clamp(max=50).exp().nan_to_num(0.0).mean(0)
 
 
@@ -173,13 +175,13 @@ def _euclidean(table: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _clean(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances within rounding of 0 are 0: identical updates belong together."""
+    """Set distances within rounding of 0 to 0, so that identical updates cluster together."""
     cleaned: NDArray[np.float64] = np.where(distances < 1e-9, 0.0, distances)
     return cleaned
 
 
 def _apart(labels: NDArray[np.intp]) -> NDArray[np.float64]:
-    """(n, n) 0 where two clients are in the same cluster, otherwise 1; an outlier is with itself only."""
+    """(n, n) 0 where two clients are in the same cluster, otherwise 1; outliers are on their own."""
     same = (labels[:, None] == labels[None]) & (labels[:, None] >= 0)
     np.fill_diagonal(same, True)
     different: NDArray[np.float64] = (~same).astype(np.float64)

@@ -22,20 +22,20 @@ from fedguard.geometry.updates import Updates
 
 from ._ranking import ranks
 
-#: Below this share of the squared norms, what is left after centering is the rounding of the mean.
+#: Spread below this share of the squared norms is the rounding error of the mean.
 ROUNDING = 1e-24
-#: Projections that agree to so many digits of the largest are equal: identical updates must tie.
+#: Decimals, relative to the largest projection, to which projections are compared: identical updates tie.
 DIGITS = 12
-#: So many coordinates, at most, are drawn by permuting all.
+#: Up to this many parameters, coordinates are sampled by permuting all of them.
 PERMUTED = 10**7
 ABOVE_ONE = float(np.nextafter(1, 2))
 
 
 def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
-    """(n,) s_i = ⟨x_i − x̄, v⟩², v the top right singular vector of the centerd rows, as shares of max s.
+    """(n,) s_i = ⟨x_i − x̄, v⟩², v the top right singular vector of the centered rows, as shares of max s.
 
-    From the smaller Gram matrix: with C = centerd rows and C Cᵀ a = λ a, s = λ a². If all rows are the
-    same, all scores are 0.
+    From the smaller Gram matrix: with C = centered rows and C Cᵀ a = λ a, s = λ a². If all rows are
+    equal, all scores are 0.
     """
     updates = Updates(sample)
     gram, (n, b) = updates.centered_gram, sample.shape
@@ -44,8 +44,8 @@ def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
     if n <= b:
         projections = top_eigenvector(gram)
     else:
-        centerd = sample.double() - updates.mean
-        projections = centerd @ top_eigenvector(centerd.T @ centerd)
+        centered = sample.double() - updates.mean
+        projections = centered @ top_eigenvector(centered.T @ centered)
     squares = projections.square()
     shares: NDArray[np.float64] = (squares / squares.max()).cpu().numpy()
     return shares
@@ -55,30 +55,29 @@ def against_cut(scores: NDArray[np.float64], rank: NDArray[np.intp], keep: int) 
     """Scores as multiples of the cut between kept and removed: above 1 exactly where rank ≥ keep."""
     removed = rank >= keep
     if not removed.any():
-        return scores  # shares of the largest: nobody is above 1
+        return scores  # shares of the largest score, so none is above 1
     cut = (scores[~removed].max() + scores[removed].min()) / 2
     ratio = scores / cut if cut > 0 else scores
     return np.where(removed, np.maximum(ratio, ABOVE_ONE), np.minimum(ratio, 1.0))
 
 
 class DnC(Detector):
-    """max over iterations of s_i / cut; suspects are all but the good set, the value is above 1 for them.
+    """max over iterations of s_i / cut; clients outside the good set are suspects, with a value above 1.
 
     Each iteration samples b coordinates without replacement, centers them, takes the top right singular
     vector v, s_i = ⟨u_i − μ, v⟩², and keeps the n − ⌈c·f⌉ lowest. The good set is the intersection of
-    what the iterations keep; the cut of an iteration lies midway between its kept and its removed
-    scores. Exactly ⌈c·f⌉ are removed per iteration: equal scores are ordered by client id, those that
-    come later are removed. An empty intersection makes everybody a suspect; under the policies that
-    exclude, the global model then stays as it is.
+    what the iterations keep. The cut of an iteration lies midway between its kept and its removed scores.
+    Each iteration removes exactly ⌈c·f⌉ clients; among equal scores, those later by id. If the good set is
+    empty, all clients are suspects; a policy that excludes suspects then leaves the global model unchanged.
 
     Args:
-        num_malicious: f; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+        num_malicious: f; None assumes ⌊(n − 1)/2⌋, the most that an honest majority allows.
         niters: iterations; some released code has 1.
-        coordinates: b, how many coordinates each iteration looks at; at most d.
-        filter_fraction: c, how many clients to remove, as a multiple of f.
+        coordinates: b, the number of coordinates per iteration; at most d.
+        filter_fraction: c, the number of clients to remove, as a multiple of f.
 
     Raises:
-        TooFewClientsError: ⌈c·f⌉ ≥ n, nobody would be kept.
+        TooFewClientsError: ⌈c·f⌉ ≥ n, so that no client would be kept.
 
     Source: Shejwalkar & Houmansadr, NDSS 2021, §VII, Algorithm 2; the released defaults.
     """
@@ -110,7 +109,7 @@ class DnC(Detector):
         self.filter_fraction = filter_fraction
 
     def min_clients(self) -> int:
-        """⌈c·f⌉ + 1, so that somebody is kept."""
+        """⌈c·f⌉ + 1, so that at least one client is kept."""
         return self._removed(self.num_malicious or 0) + 1
 
     def score(self, round: Round) -> Scores:
@@ -139,7 +138,7 @@ class DnC(Detector):
         return math.ceil(self.filter_fraction * f - 1e-9)  # 1.1 · 10 is 11.000000000000002
 
     def _samples(self, round: Round) -> Iterator[Tensor]:
-        """The sampled columns of each iteration; only one if b ≥ d, where all samples are the same."""
+        """The sampled columns of each iteration; a single sample if b ≥ d, where all would be equal."""
         updates, d = round.updates, round.updates.d
         if self.coordinates >= d:
             yield updates.matrix
@@ -151,7 +150,7 @@ class DnC(Detector):
 
 
 def _chosen(d: int, count: int, draw: torch.Generator) -> Tensor:
-    """(count,) different coordinates; of very many, without a permutation of all of them."""
+    """(count,) distinct coordinates, for large d without permuting all of them."""
     if d <= PERMUTED:
         return torch.randperm(d, generator=draw)[:count]
     chosen: set[int] = set()

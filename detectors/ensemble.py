@@ -16,48 +16,55 @@ from fedguard.contracts.detector import Detector
 from fedguard.contracts.nested import DetectorSpec, make, within
 from fedguard.contracts.policy import Vote
 from fedguard.contracts.round import Round
-from fedguard.contracts.scores import Scores
+from fedguard.contracts.scores import Scores, mean_ranks
 from fedguard.core.errors import ParameterError
 from fedguard.core.restored import vector
 from fedguard.core.seeds import derive
 from fedguard.core.state import State
+from fedguard.core.ties import tolerance
 
-from ._combine import fisher, mean_ranks, p_values, robust_z
+from ._combine import fisher, p_values, robust_z
 
-#: Distances and the main direction of the spread: two different looks at the same updates.
+#: Distances, and the direction of largest spread: two complementary views of the updates.
 MEMBERS: list[DetectorSpec] = [{"name": "krum", "select": "m_krum"}, "dnc"]
 HOW_MANY = {"any": "one", "majority": "most", "all": "all"}
 
 
 class Ensemble(Detector):
-    """One score out of several detectors' scores, and a vote of their own decisions.
+    """Combines the scores of several detectors into one, and their decisions by a vote.
 
-    Scores, over the members j, with n the clients of the round:
-    "rank_mean": mean_j (rank_j − 1)/(n − 1), equal scores sharing their mean rank. "max": max_j of robust
-    z-scores within the round, (s − median)/(1.4826 · MAD); with MAD = 0 the mean absolute deviation takes
-    its place. "calibrated": −2 Σ_j ln p_j (Fisher), p_j = (1 + how many of k past scores of the member are at
-    least s)/(1 + k); the past are the scores of clients that were not suspected in the last ``window``
-    rounds. Before there is a past, the other clients of the round take its place. Infinite scores stay
-    infinite under "max", and count as the highest or lowest otherwise.
+    Scores, over the members j, with n the number of clients in the round:
 
-    Suspects: whom the members vote to suspect; members without a rule of their own have no vote. If none
-    has one, the policy needs a ``rule``. The reason of every suspect says which members suspect it, and why.
+    - "rank_mean": mean_j (rank_j − 1)/(n − 1); equal scores share their mean rank.
+    - "max": max_j of robust z-scores within the round, (s − median)/(1.4826 · MAD). If MAD = 0, the mean
+      absolute deviation replaces it. Infinite scores stay infinite.
+    - "calibrated": −2 Σ_j ln p_j (Fisher), p_j = (1 + number of k past scores of the member that are at least
+      s)/(1 + k). Past scores are those of clients that were not suspected in the last ``window`` rounds. In
+      the first round, the other clients' scores replace them.
 
-    Members of the same name are told apart by a number ("dnc", "dnc_2"); such a repeated member draws other
-    random numbers than the first.
+    Suspects are decided by a vote. Members without a decision rule of their own have no vote; if no member
+    has one, the policy needs a ``rule``. The reason of a suspect names the members that suspect it, and why.
+
+    Members of the same name are numbered ("dnc", "dnc_2") and draw different random numbers.
 
     Args:
         members: the detectors: names, or mappings with name and parameters.
         combine: how scores become one: "rank_mean", "max" or "calibrated", see above.
-        vote: a client is a suspect if "any" of the voting members suspects it, more than half of them
+        vote: a client is a suspect if "any" voting member suspects it, more than half of them
             ("majority"), or "all".
-        window: with "calibrated", how many rounds are remembered.
+        window: the number of past rounds that "calibrated" uses.
 
     Raises:
-        ParameterError: no members, one that cannot be built, or a parameter out of range.
+        ParameterError: no members, a member that cannot be built, or a parameter out of range.
 
     Source: FedGuard; combined p-values: Fisher, Statistical Methods for Research Workers, 1932, §21.1; robust
     z-scores: Iglewicz & Hoaglin, How to Detect and Handle Outliers, 1993.
+
+    Example:
+        >>> from fedguard import make_detector
+        >>> both = make_detector("ensemble", members=["norm_bound", "flame"], vote="all")
+        >>> both
+        Ensemble(members=['norm_bound', 'flame'], vote='all')
     """
 
     card = Card("ensemble", "several detectors: combined scores, and a vote on suspects", "FedGuard")
@@ -82,22 +89,22 @@ class Ensemble(Detector):
         self.vote = vote
         self.window = window
         self.needs = frozenset().union(*(member.needs for member in self.members.values()))
-        #: The most that any member is told, for whoever checks that honest clients are in the majority.
+        #: The largest num_malicious of any member, for checks of an honest majority.
         self.num_malicious = max(getattr(m, "num_malicious", None) or 0 for m in self.members.values())
         self._past: dict[str, list[NDArray[np.float64]]] = {}
 
     def min_clients(self) -> int:
-        """What the most demanding member needs."""
+        """The largest minimum of any member."""
         return max(member.min_clients() for member in self.members.values())
 
     def check(self, n: int, available: frozenset[str]) -> None:
-        """What the members refuse, the most demanding one first."""
+        """Run the members' checks, that of the member that needs most clients first."""
         for label, member in sorted(self.members.items(), key=lambda item: -item[1].min_clients()):
             with within(f"ensemble: member {label!r}"):
                 member.check(n, available)
 
     def score(self, round: Round) -> Scores:
-        """Ask every member, combine their scores, count their votes."""
+        """Score by every member, combine the scores and count the votes."""
         said: dict[str, Scores] = {}
         for label, member in self.members.items():
             with within(f"ensemble: member {label!r}"):
@@ -113,24 +120,25 @@ class Ensemble(Detector):
             reasons=tuple(_reason(said, i) for i in range(round.n)),
         )
 
-    exempt = MappingProxyType({"equal updates": "as far as its members rank equal clients by id, so does it"})
+    exempt = MappingProxyType({"equal updates": "equal clients rank by id where the members do so"})
 
     def _seen_by(self, label: str, member: Detector, round: Round) -> Round:
-        """The round, for a repeated member with a seed of its own."""
+        """The round; for a repeated member, with a different seed."""
         if label == member.name:
             return round
         return round.with_server(seed=derive(round.server.seed if round.server else 0, "ensemble", label))
 
     def _combined(self, values: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         if self.combine == "rank_mean":
-            return mean_ranks(list(values.values()))
+            some = list(values.values())
+            return mean_ranks(some, tolerance(len(some[0])))
         if self.combine == "max":
             highest: NDArray[np.float64] = np.max([robust_z(v) for v in values.values()], axis=0)
             return highest
         return fisher([p_values(v, np.concatenate([[], *self._past.get(j, [])])) for j, v in values.items()])
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Let every member remember, and keep the scores of who was not suspected."""
+        """Commit every member, and store the scores of clients that were not suspected."""
         for label, member in self.members.items():
             member.commit(self._seen_by(label, member, round), scores.memory[label], decision)
         if self.combine != "calibrated":
@@ -150,7 +158,7 @@ class Ensemble(Detector):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned.
+        """Restore a snapshot of ``state_dict``.
 
         Raises:
             ParameterError: the state is of an ensemble with other members.
@@ -166,7 +174,7 @@ class Ensemble(Detector):
 
 
 def _labeled(members: Iterable[Detector]) -> dict[str, Detector]:
-    """The members by name; a name that is taken already gets a number."""
+    """The members by name; repeated names get a number."""
     result: dict[str, Detector] = {}
     for member in members:
         label, number = member.name, 1
@@ -187,7 +195,7 @@ def _reason(said: dict[str, Scores], i: int) -> str:
 
 
 def _info(said: dict[str, Scores]) -> dict[str, float]:
-    """How many clients each member suspects, and what it reports itself."""
+    """The number of clients that each member suspects, and its own info."""
     info: dict[str, float] = {}
     for label, part in said.items():
         if part.suspects is not None:

@@ -1,24 +1,22 @@
-"""ERR: reject whoever makes the global model's error rate worse."""
+"""ERR: reject the clients whose updates raise the global model's error rate most."""
 
 from __future__ import annotations
 
 from fedguard.contracts.card import Card
-from fedguard.contracts.round import Round
-from fedguard.contracts.scores import Scores
 
-from ._impact import LeaveOneOut, count, impacts, removed
+from ._impact import Impact
 
 
-class ERR(LeaveOneOut):
-    """E_A − E_B: the error rate on validation data with everybody, minus that without client i.
+class ERR(Impact):
+    """s_i = E_A − E_B, the validation error rate with all clients minus the one without client i.
 
-    A and B are global models made by the aggregation rule in use (the guard's; the mean if there is no
-    guard), on the server's validation data and in eval mode. The c clients with the largest impact are
-    suspects. Impacts are multiples of one over the number of samples, so that ties are common: of equal
-    impacts, the client that comes later by id is removed.
+    A and B are the global models that the aggregation rule in use gives (the guard's, or the mean without a
+    guard), evaluated on the server's validation data in eval mode. The c clients with the largest impacts
+    are suspects. Impacts are multiples of 1/(number of samples), so ties are common; among equal impacts,
+    the client later by id is removed.
 
     Args:
-        num_malicious: c; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+        num_malicious: c; None assumes ⌊(n − 1)/2⌋, the most that an honest majority allows.
 
     Raises:
         TooFewClientsError: the aggregation rule is not defined for n − 1 clients.
@@ -31,9 +29,4 @@ class ERR(LeaveOneOut):
         "what the client adds to the validation error rate",
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
-
-    def score(self, round: Round) -> Scores:
-        """Score by error rate impact."""
-        impact, _ = impacts(round, "err")
-        why = f"among the {count(round.n, self.num_malicious)} largest error rate impacts"
-        return Scores(impact, removed(round, impact, self.num_malicious), why)
+    measure, called = 0, "error rate"

@@ -1,4 +1,4 @@
-"""FedREDefense: an update that no training can reproduce was not made by training."""
+"""FedREDefense: rejects updates that training on a few images cannot reproduce."""
 
 from __future__ import annotations
 
@@ -23,85 +23,83 @@ from fedguard.core.state import State
 
 from ._fedredefense_presets import preset as preset_named
 from ._labels import logits_of_bias
-from ._reconstruction import Job, Knowledge, Result, Settings, Task, check_positive, check_word, reconstruct
+from ._reconstruction import Job, Knowledge, Result, Task, check_positive, check_word, reconstruct
 from ._unroll import virtual_network
 
 
 class Memory(NamedTuple):
-    """What is kept of a client: its knowledge, and the round in which it was last optimized."""
+    """What is stored of a client: its knowledge, and the round in which it was last optimized."""
 
     knowledge: Knowledge
     refined: int
 
 
-#: Clients travel to other processes in so many pieces at least, several clients with one copy of the model.
+#: The round is split into at least this many jobs; the clients of a job share one copy of the model.
 PIECES = 16
 
 
 class FedREDefense(Detector):
-    """e = ‖ŵ_N − w_0 − g‖² / ‖g‖², the error of the best reconstruction of g from a few learnt images.
+    """e = ‖ŵ_N − w_0 − g‖² / ‖g‖², the error of the best reconstruction of g from a few learned images.
 
     ŵ_{k+1} = ŵ_k − α ∇f(K, ŵ_k) for N steps from the global model w_0 on the client's knowledge K:
     images, label logits (targets are their softmax) and inner rate α. An outer optimizer minimizes e over all
-    three and stops as soon as e < γ, which is checked before each step; e is always the error of the
-    knowledge that is kept. Knowledge persists by client id and is refined in later rounds. e > γ makes a
-    suspect; pair it with the policy ``ban``, as the paper expels for good.
+    three. It checks before each step whether e < γ, and stops if so; e is always the error of the knowledge
+    that is stored. Knowledge is stored by client id and refined in later rounds. A client with e > γ is a
+    suspect. Use the policy ``ban``, since the paper expels suspects for good.
 
-    ``preset="paper"`` is what the paper says, with its settings for Fashion-MNIST; "paper_cifar10" and
-    "paper_cinic" have those of Table 7 for these data. ``"released"`` is what the authors' code does for
-    Fashion-MNIST instead: momentum 0.5, 3000 iterations, and the same Gaussian images for all clients.
-    ``"fast"`` is FedGuard's: a single inner step (N = 1), labels that start from the last layer's bias
-    update, an inner rate matched to the update, and Adam. Honest updates are then reconstructed in a few
-    iterations, and the number of iterations is part of the method: given many more, some crafted updates
-    become reconstructable too (IPM, Min-Max with the unit vector). The budget was chosen on clean rounds of
-    MNIST, see docs/explanation/fedredefense-fast.md. A parameter that is given counts in any
-    preset.
+    ``preset="paper"`` follows the paper, with its settings for Fashion-MNIST; "paper_cifar10" and
+    "paper_cinic" have the settings of Table 7 for these data sets. ``"released"`` follows the authors' code
+    for Fashion-MNIST: momentum 0.5, 3000 iterations, and the same Gaussian images for all clients.
+    ``"fast"`` is FedGuard's own: a single inner step (N = 1), labels that start from the last layer's bias
+    update, an inner rate matched to the update, and Adam. It reconstructs honest updates in a few iterations.
+    The number of iterations is part of the method: with many more, some crafted updates become
+    reconstructable, too (IPM, Min-Max with the unit vector). The budget was chosen on clean rounds of MNIST,
+    see docs/explanation/fedredefense-fast.md. An explicit parameter overrides any preset.
 
-    What training produces can be reconstructed, whatever was done with it afterwards: updates that are
-    scaled, sign-flipped or trained on changed data (label flips, backdoors, model replacement) pass in the
-    end, with either preset. The paper says so of data poisoning.
+    Updates that come from training can be reconstructed, even if they are scaled or sign-flipped afterwards
+    or trained on changed data (label flips, backdoors, model replacement): given enough iterations, these
+    pass under either preset. The paper says so of data poisoning.
 
-    An error that is not finite is +Inf: so is that of a zero update, which has nothing to reconstruct.
-    Such a client keeps the knowledge of its last good round; without any it starts anew next time.
-    The virtual network has no running statistics and no dropout. ``info`` has "aoi", the paper's average
-    of outer iterations over the clients, and "iterations_max".
+    An error that is not finite is +Inf, as is the error of a zero update. Such a client keeps the knowledge
+    of its last successful round; without any, it starts anew in the next round. The virtual network has no
+    running statistics and no dropout. ``info`` has "aoi", the paper's mean number of outer iterations over
+    the clients, and "iterations_max".
 
     Args:
-        preset: the defaults of all parameters that are None; below in the order paper / released / fast.
+        preset: the source of all parameters that are None; listed below as paper / released / fast.
         threshold: γ; 0.6.
         num_images: K; 10.
         inner_steps: N; 5 / 5 / 1.
-        inner_lr: α at first; 0.1 / 0.1 / 0.5, so that N α is the same; 0.05 for CIFAR-10 and CINIC.
+        inner_lr: the initial α; 0.1 / 0.1 / 0.5, so that N α is the same; 0.05 for CIFAR-10 and CINIC.
         optimizer: of the outer loop, "sgd" with momentum or "adam" (β = 0.9, 0.999); sgd / sgd / adam.
         lr_images: outer learning rate of the images; 0.1.
         lr_labels: outer learning rate of the label logits; 0.05 / 0.05 / 0.1.
-        lr_inner_lr: outer learning rate of α, if it is learnt; 5e-5.
+        lr_inner_lr: outer learning rate of α, if it is learned; 5e-5.
         momentum: of sgd; the paper names none; 0 / 0.5 / 0.
-        first_iterations: M when a client takes part for the first time, its budget; 5000 / 3000 / 10, for
-            CIFAR-10 500, for CINIC 2000.
-        later_iterations: M afterwards; 5000 / 3000 / 10, for CIFAR-10 1500, for CINIC 4000.
-        loss_average: "classes" averages the inner loss over batch and classes, as the released code;
-            "batch" is plain cross-entropy, C times as large: rescale ``inner_lr`` with it.
-        init: images at first: "uniform" on [0, 1) (the paper says uniform, but not where), "gaussian",
+        first_iterations: M, the budget, in a client's first round; 5000 / 3000 / 10; CIFAR-10 500, CINIC
+            2000.
+        later_iterations: M in later rounds; 5000 / 3000 / 10; CIFAR-10 1500, CINIC 4000.
+        loss_average: "classes" averages the inner loss over batch and classes, as the released code does;
+            "batch" is plain cross-entropy, which is C times as large, so divide ``inner_lr`` by C.
+        init: the initial images: "uniform" on [0, 1) (the paper says uniform, but not where), "gaussian",
             N(0, 1), or "shared", the same N(0, 1) for all clients; uniform / shared / gaussian.
-        first_labels: label logits at first, "zeros" or "bias": the update of the last layer's bias over its
-            standard deviation, alike for all K images. The bias moves by how much more often a label occurs
-            in a client's data than the model predicts it. Zeros if there is no such bias; zeros / zeros /
-            bias.
-        inner_rate: "learnt" leaves α to the outer optimizer; "matched" scales it in every iteration so that
-            the reconstruction, taken as linear in α, comes nearest to the update (for N = 1 it is linear, and
-            e is the error after that; else it takes effect in the next iteration); learnt / learnt / matched.
-        inner_loop: "closed" unrolls and differentiates plain stacks of layers in closed form, and anything
-            else by ``torch.func``; "func" always by that, "higher" by the package higher. They agree.
-        schedule: "dynamic" stops early; "continuous" always does all M iterations; "intermittent" does
-            so every ``interval`` rounds and only measures the error in between.
-        interval: T_I, rounds between two refinements of a client if intermittent.
-        give_up_after: if the schedule is dynamic, stop as soon as e, falling as fast as in the last so many
-            iterations, would not get below γ before M: no loss while decay slows down, as it does as a
-            rule. 0 never gives up.
-        spectral_bound: do not search where no K images can succeed: N steps on K images change a fully
-            connected layer by a matrix of rank K N, what the update has beyond that is a lower bound on e.
-            If it is above γ it is the score.
+        first_labels: the initial label logits: "zeros", or "bias", the update of the last layer's bias over
+            its standard deviation for all K images. The bias rises for labels that are more frequent in a
+            client's data than in the model's predictions. Zeros without such a bias; zeros / zeros / bias.
+        inner_rate: "learnt" lets the outer optimizer learn α. "matched" scales α in every iteration so that
+            the reconstruction, taken as linear in α, comes nearest to the update; for N = 1 it is linear and
+            e includes the scaling, otherwise the next iteration uses it. learnt / learnt / matched.
+        inner_loop: "closed" differentiates plain stacks of layers in closed form and other networks by
+            ``torch.func``; "func" always uses ``torch.func``, "higher" the package higher. The results agree.
+        schedule: "dynamic" stops early; "continuous" always runs all M iterations; "intermittent" does so
+            every ``interval`` rounds and only measures the error in between.
+        interval: T_I, the rounds between two refinements of a client under "intermittent".
+        give_up_after: under "dynamic", stop if e would not get below γ within M iterations at its mean pace
+            over this many last iterations. Nothing is lost as long as the decrease slows down, as it usually
+            does. 0 never gives up.
+        spectral_bound: skip the search where no K images can succeed. N steps on K images change a fully
+            connected layer by a matrix of rank at most K N; the rest of the update is a lower bound on e. If
+            the bound is above γ, it is the score.
 
     Source: Xie et al., ICML 2024, Algorithms 1 and 2, §4, Table 7, Appendix B.3; the preset "fast" is
     FedGuard's.
@@ -112,7 +110,7 @@ class FedREDefense(Detector):
         "error of reconstructing the update from distilled knowledge",
         "Xie et al., FedREDefense, ICML 2024",
     )
-    exempt = MappingProxyType({"equal updates": "each client's knowledge starts from noise of its own"})
+    exempt = MappingProxyType({"equal updates": "each client's knowledge starts from different noise"})
     check_plant_with = MappingProxyType({"lr_images": 3.0, "first_iterations": 60})
     needs = frozenset({"model", "global_params"})
     check_with = MappingProxyType(
@@ -150,7 +148,7 @@ class FedREDefense(Detector):
         give_up_after: int = 0,
         spectral_bound: bool = False,
     ) -> None:
-        self.use = preset_named(preset).given(
+        self.settings = preset_named(preset).given(
             threshold=threshold,
             num_images=num_images,
             inner_steps=inner_steps,
@@ -165,19 +163,9 @@ class FedREDefense(Detector):
             init=init,
             first_labels=first_labels,
             inner_rate=inner_rate,
-        )
-        self.settings = Settings(
-            threshold=self.use.threshold,
-            inner_steps=self.use.inner_steps,
-            optimizer=self.use.optimizer,
-            lr_images=self.use.lr_images,
-            lr_labels=self.use.lr_labels,
-            lr_inner_lr=self.use.lr_inner_lr,
-            momentum=self.use.momentum,
             loss_average=loss_average,
             inner_loop=inner_loop,
             stop_early=schedule == "dynamic",
-            inner_rate=self.use.inner_rate,
             give_up_after=give_up_after,
             spectral_bound=spectral_bound,
         )
@@ -208,7 +196,7 @@ class FedREDefense(Detector):
         )
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Keep the knowledge that the round gave."""
+        """Store the knowledge from this round."""
         self._memory.remember(scores.memory or {}, seen=round.client_ids)
 
     def state_dict(self) -> State:
@@ -221,7 +209,7 @@ class FedREDefense(Detector):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Replace everybody's knowledge."""
+        """Restore a snapshot of ``state_dict``."""
         self._memory = History(
             (client, Memory(Knowledge(*(tensor(kept[k]) for k in Knowledge._fields)), count(kept["refined"])))
             for client, kept in pairs(state["knowledge"])
@@ -248,17 +236,17 @@ class FedREDefense(Detector):
     def _cap(self, memory: Memory | None, index: int) -> int:
         """M for a client in this round."""
         if memory is None:
-            return self.use.first_iterations
+            return self.settings.first_iterations
         if self.schedule == "intermittent" and index - memory.refined < self.interval:
             return 0
-        return self.use.later_iterations
+        return self.settings.later_iterations
 
     def _first(self, server: Server, client: ClientId, update: Tensor) -> Knowledge:
-        """Where a client's knowledge starts; the same whoever else takes part, and in whatever order."""
-        draw = server.generator("fedredefense", *(() if self.use.init == "shared" else (client,)))
-        shape = (self.use.num_images, *(server.input_shape or ()))
-        sample = torch.rand if self.use.init == "uniform" else torch.randn
-        labels = torch.zeros(self.use.num_images, server.num_classes or 0)
-        if self.use.first_labels == "bias" and server.model is not None:
+        """A client's initial knowledge; it does not depend on the other clients or their order."""
+        draw = server.generator("fedredefense", *(() if self.settings.init == "shared" else (client,)))
+        shape = (self.settings.num_images, *(server.input_shape or ()))
+        sample = torch.rand if self.settings.init == "uniform" else torch.randn
+        labels = torch.zeros(self.settings.num_images, server.num_classes or 0)
+        if self.settings.first_labels == "bias" and server.model is not None:
             labels += logits_of_bias(server.model, update, server.num_classes or 0)
-        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.use.inner_lr)))
+        return Knowledge(sample(shape, generator=draw), labels, torch.tensor(float(self.settings.inner_lr)))

@@ -1,4 +1,4 @@
-"""FLAME: whoever does not belong to the majority's cluster of models is an outlier."""
+"""FLAME: clients outside the majority's cluster of models are suspects."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ._clusters import around_cut, hdbscan_labels, mean_to
 def model_cosine_distances(round: Round) -> NDArray[np.float64]:
     """(n, n) 1 − cos(w + u_i, w + u_j) of the local models, without cancellation.
 
-    Local models differ by 1e-8 in cosine, far less than the rounding of their inner products. From what
-    they differ by: 1 − cos = (‖u_i − u_j‖² − (‖m_i‖ − ‖m_j‖)²) / (2 ‖m_i‖ ‖m_j‖), where ‖m_i‖² − ‖m_j‖² =
-    q_i − q_j with q_i = 2⟨w, u_i⟩ + ‖u_i‖². A zero model is at distance 1 from all others.
+    The cosines of local models differ by 1e-8, less than the rounding errors of their inner products.
+    Therefore 1 − cos = (‖u_i − u_j‖² − (‖m_i‖ − ‖m_j‖)²) / (2 ‖m_i‖ ‖m_j‖), where ‖m_i‖² − ‖m_j‖² = q_i − q_j
+    with q_i = 2⟨w, u_i⟩ + ‖u_i‖². A zero model is at distance 1 from all others.
     """
     if round.global_params is None:
         raise NeedError("flame needs global_params: give the round its global_params")
@@ -38,12 +38,11 @@ def model_cosine_distances(round: Round) -> NDArray[np.float64]:
 
 
 class FLAME(Detector):
-    """Outliers of HDBSCAN on the cosine distances of the local models are suspects.
+    """Outliers of HDBSCAN on the cosine distances 1 − cos(w + u_i, w + u_j) of local models are suspects.
 
-    The smallest cluster has ⌊n/2⌋ + 1 members, so there is one at most. The score is above 1 for suspects
-    and grows with the mean distance to the accepted clients. If everybody is an outlier, everybody is a
-    suspect, and the global model stays as it is. FLAME's clipping and noise are the stage
-    ``clip_and_noise``.
+    Clusters have at least ⌊n/2⌋ + 1 members, so there is at most one. The score of suspects is above 1;
+    scores grow with the mean distance to the accepted clients. If all clients are outliers, all are suspects
+    and the global model stays as it is. FLAME's clipping and noise are the stage ``clip_and_noise``.
 
     Source: Nguyen et al., FLAME, USENIX Security 2022, §4.3 and Algorithm 1.
     """

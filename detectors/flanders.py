@@ -1,4 +1,4 @@
-"""FLANDERS: clients that a forecast of all updates does not foresee."""
+"""FLANDERS: clients whose updates differ most from a forecast."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ from ._ranking import by_id, ranks
 
 
 def forecast(series: Tensor, iterations: int, ridge: float) -> Tensor:
-    """(p, n) X̂_{T+1} = A X_T B, with A (p × p) and B (n × n) fitted to X_{t+1} ≈ A X_t B by alternating ridge
-    regressions, from B = I.
+    """(p, n) X̂_{T+1} = A X_T B, with A (p × p) and B (n × n) fitted to X_{t+1} ≈ A X_t B.
+
+    The fit alternates ridge regressions for A and B, starting from B = I.
 
     Args:
         series: (T, p, n) float64, T ≥ 2.
-        iterations: of both regressions.
+        iterations: the number of fits of both A and B.
         ridge: the penalty, relative to the mean diagonal of the normal equations.
     """
-    past, future = series[:-1].clone(), series[1:].clone()  # aligned alike, hence the same bits again
+    past, future = (
+        series[:-1].clone(),
+        series[1:].clone(),
+    )  # equal alignment gives equal bits
     p, n = series.shape[1:]
     b = torch.eye(n, dtype=series.dtype)
     a = torch.eye(p, dtype=series.dtype)
@@ -55,17 +59,17 @@ def _ridge(right: Tensor, normal: Tensor, ridge: float) -> Tensor:
 class FLANDERS(Detector):
     """s_i = ‖x_i − x̂_i‖², x̂ the matrix-autoregressive forecast of the sampled coordinates of all updates.
 
-    X_t (coordinates × clients) is predicted as A X_{t−1} B from a window of rounds. All but the n − f with
-    the lowest scores are suspects (equal ones by client id). The coordinates are sampled once per federation.
-    Clients are compared with a forecast only if they were in every round of the window; others are not judged
-    and get the median score. Until there are two rounds, nobody is judged.
+    X_t (coordinates × clients) is predicted as A X_{t−1} B from a window of rounds. The f clients with the
+    highest scores are suspects (ties by client id). The coordinates are sampled once per federation. Only
+    clients that were in every round of the window are compared with a forecast; others are not judged and get
+    the median score. Until there are two past rounds, no client is judged.
 
     Args:
-        num_malicious: f; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+        num_malicious: f; None assumes ⌊(n − 1)/2⌋, the most that an honest majority allows.
         window: rounds of history.
-        coordinates: how many are sampled; at most d.
-        iterations: of the alternating regressions.
-        ridge: their penalty, relative to the data; the paper's code adds a constant instead.
+        coordinates: the number of sampled coordinates; at most d.
+        iterations: the number of alternating regressions.
+        ridge: the penalty, relative to the data; the paper's code adds a constant instead.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -105,7 +109,7 @@ class FLANDERS(Detector):
         self._past: list[History[Tensor]] = []
 
     def min_clients(self) -> int:
-        """f + 1, so that somebody is kept."""
+        """f + 1, so that at least one client is kept."""
         return (self.num_malicious or 0) + 1
 
     def score(self, round: Round) -> Scores:
@@ -125,7 +129,7 @@ class FLANDERS(Detector):
         return Scores(values, suspects, f"among the {f} worst forecasts", memory=rows)
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Remember the sampled coordinates of the last rounds."""
+        """Store the sampled coordinates of the last rounds."""
         if scores.memory is not None:
             self._past = [*self._past, History(scores.memory.items())][-self.window :]
 
@@ -134,11 +138,11 @@ class FLANDERS(Detector):
         return {"past": [[[client, row] for client, row in rows.items()] for rows in self._past]}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a snapshot of ``state_dict``."""
         self._past = [History(vectors(rows)) for rows in state["past"]]
 
     def _followed(self, client: ClientId, size: int) -> bool:
-        """Whether a client was there, with a model of this size, in every round of the window."""
+        """Whether a client took part, with a model of this size, in every round of the window."""
         return bool(self._past) and all(rows.of_size(client, size) is not None for rows in self._past)
 
     def _sample(self, round: Round) -> Tensor:

@@ -1,4 +1,4 @@
-"""FLDetector: clients whose updates do not follow from their earlier ones."""
+"""FLDetector: clients whose updates are inconsistent with their earlier ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fedguard.geometry.clusters import gap_statistic, two_means
 
 #: Reference sets of the gap statistic, and the most clusters considered.
 REFERENCES, MOST = 10, 9
-#: A curvature matrix worse conditioned than this says nothing.
+#: Singular values below this share of the largest are dropped from the curvature matrix.
 CONDITION = 1e-12
 
 
@@ -34,7 +34,7 @@ def hessian_product(steps: Tensor, changes: Tensor, vector: Tensor) -> Tensor:
     of SᵀY below its diagonal and D its diagonal.
 
     Args:
-        steps: (k, d) s, the oldest first.
+        steps: (k, d) s, oldest first.
         changes: (k, d) y.
         vector: (d,) v.
 
@@ -61,16 +61,16 @@ class FLDetector(Detector):
     """Mean over a window of ‖û_i^t − u_i^t‖ / Σ_j ‖û_j^t − u_j^t‖, û_i^t = u_i^{t−1} + Ĥ (w_t − w_{t−1}).
 
     Ĥ maps a change of the global model to the change of updates, by L-BFGS on the window's pairs
-    (w_k − w_{k−1}, g_k − g_{k−1}) with g_k = w_{k+1} − w_k, what the server applied in round k. The paper
-    writes it for gradients, whose negative multiple an update is; the sign is in g. If the gap statistic
-    finds more than one cluster of scores, the higher one of 2-means is suspect, otherwise nobody.
+    (w_k − w_{k−1}, g_k − g_{k−1}) with g_k = w_{k+1} − w_k, the change applied in round k. The
+    paper uses gradients; an update is a negative multiple of one, which g accounts for. If the gap statistic
+    finds more than one cluster of scores, the clients in the higher cluster of 2-means are suspects.
 
-    Made for full participation: only a client's own update of the round before is a prediction. Clients
-    that were absent then are not judged in this round; one that has no score yet gets the median of the
-    others and is no suspect. Nobody is before round ``start``, or before there is a pair.
+    Made for full participation: a prediction needs the client's own update of the previous round. Clients
+    that were absent then are not judged in this round. A client without any score gets the median of the
+    others and is not a suspect. There are no suspects before round ``start`` or before the first pair.
 
     Args:
-        window: rounds of history for Ĥ and for the mean; 10.
+        window: rounds of history for Ĥ and the mean; 10.
         start: the first round with suspects; 50 in the paper.
 
     Raises:
@@ -92,7 +92,7 @@ class FLDetector(Detector):
         if window < 1:
             raise ParameterError(f"fldetector: window is {window}; use at least 1 round")
         if start < 0:
-            raise ParameterError(f"fldetector: start is {start}; rounds are numbered from 0")
+            raise ParameterError(f"fldetector: start is {start}; use a round number of at least 0")
         self.window = window
         self.start = start
         self._models: list[Tensor] = []
@@ -104,7 +104,7 @@ class FLDetector(Detector):
         if round.global_params is None:
             raise NeedError("fldetector needs global_params: give the round its global_params")
         model = round.global_params.cpu()
-        same = bool(self._models) and self._models[-1].shape == model.shape  # else history begins anew
+        same = bool(self._models) and self._models[-1].shape == model.shape  # otherwise history starts anew
         models = [*self._models, model] if same else [model]
         now = self._normalized(round, models)
         history = [
@@ -125,7 +125,7 @@ class FLDetector(Detector):
         return Scores(
             values,
             suspects,
-            "its updates do not follow from its earlier ones",
+            "its updates are inconsistent with its earlier ones",
             info={"clusters": float(clusters)},
             memory=(models[-self.window - 2 :], now),
         )
@@ -148,7 +148,7 @@ class FLDetector(Detector):
         return result / total if total > 0 else np.where(np.isnan(result), np.nan, 0.0)
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Remember the model, everybody's update (of this round only), and the distances."""
+        """Store the model, this round's updates, and the distances."""
         models, now = scores.memory
         self._models = [model.clone() for model in models]
         rows = round.updates.matrix.cpu()
@@ -169,7 +169,7 @@ class FLDetector(Detector):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a snapshot of ``state_dict``."""
         models, last = [vector(model) for model in state["models"]], vectors(state["last"])
         distances = [(client, numbers(values)) for client, values in pairs(state["distances"])]
         self._models, self._last, self._distances = models, History(last), History(distances)

@@ -1,4 +1,4 @@
-"""FLTrust as a detector: who does not go the server's way."""
+"""FLTrust as a detector: clients that move away from the server's own update."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from fedguard.core.ties import above, tolerance
 class FLTrust(Detector):
     """s_i = 1 − cos(u_i, g_0), g_0 the server's own update on its root data; a suspect if the cosine is ≤ 0.
 
-    TS_i = max(0, cos(u_i, g_0)) are its weights: the paper is the aggregator ``fltrust``, which also gives
-    every update the length of g_0; policy ``reweight`` on this detector weights without rescaling. g_0 is
-    trained as clients train. Nobody trusted: everybody is a suspect, and the global model stays as it is.
+    Its weights are the trust scores TS_i = max(0, cos(u_i, g_0)). The paper's method is the aggregator
+    ``fltrust``, which also rescales every update to the length of g_0; the policy ``reweight`` on this
+    detector weights without rescaling. g_0 is trained as clients train. If no client is trusted, all are
+    suspects and the global model stays as it is.
 
     Source: Cao et al., FLTrust, NDSS 2021, §IV.
     """
@@ -37,6 +38,6 @@ class FLTrust(Detector):
         return Scores(
             1 - cosines,
             ~above(cosines, 0.0, tolerance(round.n, round.updates.d), scale=1.0),
-            "does not point the way of the server's own update",
+            "its update does not point in the direction of the server's own",
             weights=np.clip(cosines, 0, 1),
         )

@@ -1,4 +1,4 @@
-"""FoolsGold: sybils give themselves away by pushing in the same direction, round after round."""
+"""FoolsGold: detects sybils, which push in the same direction round after round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedguard.core.state import State
 from fedguard.core.ties import above, tolerance
 from fedguard.geometry.updates import Updates
 
-#: When no client is further than this from its most similar one, all are the same client.
+#: The rounding error of a cosine: clients closer than this count as identical.
 SAME = 1e-12
 LARGEST = torch.finfo(torch.float32).max
 
@@ -29,8 +29,8 @@ LARGEST = torch.finfo(torch.float32).max
 def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
     """FoolsGold's weights in [0, 1] from the (n, n) cosines of the clients' histories.
 
-    All clients alike (within ``SAME``, the rounding of a cosine) are all sybils: every weight is 0.
-    A client alone has nobody to be similar to: its weight is 1.
+    If all clients are alike within ``SAME``, all are sybils and every weight is 0. A single client has weight
+    1.
     """
     c = cosines.copy()
     np.fill_diagonal(c, 0)
@@ -47,20 +47,20 @@ def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class FoolsGold(Detector):
-    """1 − w_i, where w_i falls with the largest cosine between the histories of client i and another.
+    """s_i = 1 − w_i; w_i falls with the largest cosine between the histories of client i and another.
 
     H_i = Σ_t u_i^t, this round included; c_ij = cos(H_i, H_j), c_ii = 0; v_i = max_j c_ij. Pardoning:
     where v_j > v_i, c_ij ← c_ij · v_i / v_j. w_i = 1 − max_j c_ij, divided by the largest w, 1 → 0.99,
     then ln(w / (1 − w)) + 0.5 clipped to [0, 1].
 
-    The original method labels nobody, it weights: that is the policy ``reweight`` on this detector.
-    Calling a client with w_i < 0.5 a suspect is FedGuard's choice. A client whose history is zero is
-    similar to nobody and keeps its weight. Clients that stay away keep their history.
+    The original method only weights clients, which the policy ``reweight`` does on this detector. Suspecting
+    clients with w_i < 0.5 is FedGuard's choice. A client with a zero history is similar to none and keeps its
+    weight. Absent clients keep their history.
 
     Args:
         memory: compare histories; False compares the updates of this round only.
-        features: "all" compares whole updates; "last_layer" only the parameters of the model's last
-            layer, the paper's indicative features, and then the round must provide the model.
+        features: "all" compares whole updates; "last_layer" only the parameters of the model's last layer,
+            the paper's indicative features, and needs the model.
 
     Source: Fung et al., RAID 2020, Algorithm 1 (arXiv 1808.04866).
     """
@@ -96,7 +96,7 @@ class FoolsGold(Detector):
         )
 
     def _sums(self, round: Round) -> Updates:
-        """The histories, this round included."""
+        """The histories, including this round."""
         updates = round.updates
         if self.features == "last_layer" and round.server and round.server.model:
             updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
@@ -107,13 +107,13 @@ class FoolsGold(Detector):
             history = self._history.of_size(client, updates.d)
             if history is not None:
                 row += history.to(row.device)
-        # One client must not be able to make its own history infinite and all cosines NaN.
+        # Otherwise one client could make its history infinite and thereby all cosines NaN.
         return Updates(matrix.clamp_(-LARGEST, LARGEST))
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Store the histories; everybody's, whatever was decided."""
+        """Store the histories of all clients, whatever was decided."""
         if scores.memory is not None:
-            # A clone per client: a row would keep the whole matrix of its round alive.
+            # Clone each row, since a view would keep the whole matrix of its round in memory.
             self._history.remember({client: history.clone() for client, history in scores.memory.items()})
 
     def state_dict(self) -> State:
@@ -121,19 +121,19 @@ class FoolsGold(Detector):
         return {"history": [[client, history] for client, history in self._history.items()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Replace all histories."""
+        """Restore a snapshot of ``state_dict``."""
         self._history = History(vectors(state["history"]))
 
 
 def last_layer(model: nn.Module, d: int) -> slice:
-    """Where the parameters of the model's last layer lie in a flat vector of d parameters.
+    """The slice of the model's last layer in a flat vector of d parameters.
 
     Raises:
         RoundError: the model does not have d parameters.
     """
     named = list(model.named_parameters())
     if sum(p.numel() for _, p in named) != d:
-        raise RoundError(f"the updates have {d} parameters, but the model has another number of them")
+        raise RoundError(f"the updates have {d} parameters, but the model has a different number")
     layer = named[-1][0].rpartition(".")[0]
     size = sum(p.numel() for name, p in named if name.rpartition(".")[0] == layer)
     return slice(d - size, d)

@@ -1,4 +1,4 @@
-"""FreqFed: cluster the low frequencies of the updates."""
+"""FreqFed: clusters the low frequencies of the updates."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ._clusters import around_cut, hdbscan_labels, largest_cluster, mean_to
 
 
 class FreqFed(Detector):
-    """Whoever is not in the largest HDBSCAN cluster of the updates' low DCT frequencies is a suspect.
+    """Clients outside the largest HDBSCAN cluster of the updates' low DCT frequencies are suspects.
 
-    Each update is transformed by the orthonormal DCT-II as one vector, its lowest frequencies are kept, and
-    clients are clustered by the cosine distance between them, with clusters of at least ⌊n/2⌋ + 1. The score
-    is above 1 for suspects and grows with the mean distance to the accepted clients; everybody is a suspect
-    if there is no cluster.
+    Each update is transformed as one vector by the orthonormal DCT-II, and its lowest frequencies are kept.
+    Clients are clustered by the cosine distance between these, with clusters of at least ⌊n/2⌋ + 1. The score
+    of suspects is above 1; scores grow with the mean distance to the accepted clients. Without a cluster, all
+    clients are suspects.
 
     Args:
-        fraction: the share of frequencies kept, from the lowest, in (0, 1].
+        fraction: the share of frequencies to keep, from the lowest, in (0, 1].
 
     Raises:
         ParameterError: a fraction out of range.
@@ -47,7 +47,7 @@ class FreqFed(Detector):
         self.fraction = fraction
 
     def score(self, round: Round) -> Scores:
-        """Transform, cut off, cluster."""
+        """Transform, drop high frequencies, cluster."""
         low = np.stack([self._low_frequencies(row) for row in round.updates.matrix.cpu().numpy()])
         distances = 1 - Updates(low).cosines.numpy()
         np.fill_diagonal(distances, 0)
@@ -64,6 +64,6 @@ class FreqFed(Detector):
 
     def _low_frequencies(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
         count = max(1, int(self.fraction * len(row) + 0.5))
-        scale = float(np.abs(row).max()) or 1.0  # the direction counts; keeps huge updates finite
+        scale = float(np.abs(row).max()) or 1.0  # only directions matter; huge updates stay finite
         spectrum: NDArray[np.float64] = dct(row.astype(np.float64) / scale, norm="ortho")
         return spectrum[:count].astype(np.float32)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedguard.aggregators.krum import krum_scores, multi_krum, tolerated
+from fedguard.aggregators.krum import ProofCheck, krum_scores, multi_krum, tolerated
 from fedguard.contracts.card import Card
 from fedguard.contracts.detector import Detector
 from fedguard.contracts.round import Round
@@ -16,19 +16,28 @@ from fedguard.core.ties import levels, tolerance
 
 
 class Krum(Detector):
-    """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest other clients; who is not selected is a suspect.
+    """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest other clients; clients not selected are suspects.
 
-    n is the number of clients in the round, not in the population. The proof needs n ≥ 2f + 3, and
-    "multi_krum" is refused below that: as NDSS 2021 defines it, it would select nobody.
+    n is the number of clients in the round, not in the population. The proof needs n ≥ 2f + 3. A smaller
+    round logs a warning once, except under "multi_krum", which needs 2f + 3 clients.
 
     Args:
-        num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
-        select: "krum" keeps the lowest score only; "m_krum" the m lowest, in one shot (FedSecurity);
-            "multi_krum" repeats Krum on the clients that remain.
-        m: how many to keep; None means n − f for m_krum, and for multi_krum as many as leave more than
-            2f + 2 clients to choose from (NDSS 2021).
+        num_malicious: f; None assumes ⌊(n − 3)/2⌋, the most that the proof allows.
+        select: "krum" keeps the lowest score only; "m_krum" keeps the m lowest at once (FedSecurity);
+            "multi_krum" repeats Krum on the remaining clients.
+        m: how many to keep; None means n − f for m_krum and n − 2f − 2 for multi_krum, as in the code
+            released with NDSS 2021. The paper's text, n − c > 2f + 2 for c selected clients, keeps one fewer:
+            m = n − 2f − 3.
 
     Source: Blanchard et al., NeurIPS 2017, §4; Shejwalkar & Houmansadr, NDSS 2021, §II-C2.
+
+    Example:
+        >>> from fedguard import make_detector
+        >>> scores = make_detector("krum", num_malicious=1)([[0.0], [0.1], [0.2], [0.3], [9.0]])
+        >>> scores.values.round(2).tolist()
+        [0.05, 0.02, 0.02, 0.05, 153.13]
+        >>> scores.suspects.tolist()
+        [True, False, True, True, True]
     """
 
     card = Card(
@@ -52,9 +61,10 @@ class Krum(Detector):
         self.num_malicious = num_malicious
         self.select = select
         self.m = m
+        self._check_proof = ProofCheck()
 
     def min_clients(self) -> int:
-        """f + 3, so that at least one neighbor counts; 2f + 3 for multi_krum, so that it selects anybody."""
+        """f + 3, so that every client has a neighbor; 2f + 3 for multi_krum, so that it selects a client."""
         f = self.num_malicious or 0
         return 2 * f + 3 if self.select == "multi_krum" else f + 3
 
@@ -63,6 +73,7 @@ class Krum(Detector):
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
         distances = round.updates.sq_distances
         values = krum_scores(distances, f).cpu().numpy()
+        self._check_proof(round.n, f)
         slack = tolerance(round.n, round.updates.d)
         if self.select == "multi_krum":
             kept = multi_krum(distances, f, self.m, slack)

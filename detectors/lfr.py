@@ -1,24 +1,22 @@
-"""LFR: reject whoever makes the global model's loss worse."""
+"""LFR: reject the clients whose updates raise the global model's loss most."""
 
 from __future__ import annotations
 
 from fedguard.contracts.card import Card
-from fedguard.contracts.round import Round
-from fedguard.contracts.scores import Scores
 
-from ._impact import LeaveOneOut, count, impacts, removed
+from ._impact import Impact
 
 
-class LFR(LeaveOneOut):
-    """L_A − L_B: the cross-entropy on validation data with everybody, minus that without client i.
+class LFR(Impact):
+    """s_i = L_A − L_B, the validation cross-entropy with all clients minus the one without client i.
 
-    A and B are global models made by the aggregation rule in use (the guard's; the mean if there is no
-    guard), on the server's validation data and in eval mode. The c clients with the largest impact are
-    suspects; of equal impacts, the client that comes later by id. A loss that is NaN counts as +Inf, and
-    Inf − Inf as 0: whom it does not help to leave out is not to blame more than others.
+    A and B are the global models that the aggregation rule in use gives (the guard's, or the mean without a
+    guard), evaluated on the server's validation data in eval mode. The c clients with the largest impacts
+    are suspects; among equal impacts, those later by id. A loss of NaN counts as +Inf, and Inf − Inf as 0,
+    since removing such a client does not help.
 
     Args:
-        num_malicious: c; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+        num_malicious: c; None assumes ⌊(n − 1)/2⌋, the most that an honest majority allows.
 
     Raises:
         TooFewClientsError: the aggregation rule is not defined for n − 1 clients.
@@ -31,9 +29,4 @@ class LFR(LeaveOneOut):
         "what the client adds to the validation loss",
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
-
-    def score(self, round: Round) -> Scores:
-        """Score by loss impact."""
-        _, impact = impacts(round, "lfr")
-        why = f"among the {count(round.n, self.num_malicious)} largest loss impacts"
-        return Scores(impact, removed(round, impact, self.num_malicious), why)
+    measure, called = 1, "loss"

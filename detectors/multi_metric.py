@@ -1,4 +1,4 @@
-"""Multi-metric: length in two norms and angle at once, whitened."""
+"""Multi-metric: lengths in two norms and the angle, whitened."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from .flame import model_cosine_distances
 
 
 class MultiMetric(Detector):
-    """δ_i = √(x'_iᵀ Σ⁻¹ x'_i); all but the share with the lowest δ are suspects.
+    """δ_i = √(x'_iᵀ Σ⁻¹ x'_i); the share ``keep`` with the lowest δ is accepted, all others are suspects.
 
     x_i = (‖u_i‖₁, ‖u_i‖₂, cos(w, w + u_i)): Manhattan and Euclidean distance of the local model to the global
-    one, and their cosine. x'_i sums |x_i − x_j| over the other clients, per metric, and Σ is the covariance
-    of x' over clients: metrics on different scales count alike. If Σ is singular (few clients, or a metric in
-    which all agree), it is inverted where it is not: the pseudo-inverse, of columns divided by their maxima
-    first. Equal scores are ordered by client id. Nothing says how many clients are malicious: in a clean
-    round as in any other, all but the share are suspects.
+    one, and their cosine. x'_i sums |x_i − x_j| over the other clients, per metric. Σ is the covariance of x'
+    over clients, so that metrics on different scales count equally. For a singular Σ (few clients, or a
+    metric in which all agree), the pseudo-inverse is taken, after dividing each column by its maximum. Equal
+    scores are ordered by client id. The method does not estimate the number of malicious clients: it suspects
+    the same number of clients in a clean round.
 
     Args:
-        keep: the share of clients that is aggregated, rounded down, but one at least; 0.3 in the paper.
-        distances: "to_global" is the paper's x'. "pairwise" is the authors' own code: sums over j of
-            ‖u_i − u_j‖₁, of the difference of the lengths of the two local models, and of (1 − cos)² between
-            them.
+        keep: the share of clients to accept, rounded down, at least one client; 0.3 in the paper.
+        distances: "to_global" is the paper's x'. "pairwise" follows the authors' code: sums over j of
+            ‖u_i − u_j‖₁, of the difference in length of the two local models, and of their (1 − cos)².
 
     Raises:
         ParameterError: a parameter out of range.
@@ -51,8 +50,8 @@ class MultiMetric(Detector):
     needs = frozenset({"global_params"})
     exempt = MappingProxyType(
         {
-            "planted attack on top": "the covariance includes the outlier: among few clients, whitening "
-            "makes it no farther out than the others"
+            "planted attack on top": "the covariance includes the outlier, so that among few clients "
+            "whitening brings it as close as the others"
         }
     )
 

@@ -1,4 +1,4 @@
-"""Norm bound: updates longer than the server allows."""
+"""Norm bound: updates longer than a bound."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fedguard.core.ties import above, tolerance
 
 
 class NormBound(Detector):
-    """s_i = ‖u_i‖ / M; above 1 is a suspect.
+    """s_i = ‖u_i‖ / M; clients above 1 are suspects.
 
     Args:
-        bound: M, the longest update allowed, as in the paper; None takes ``factor`` times the ``typical``
-            norm of the round, which the server can compute without knowing who is honest.
+        bound: M, the largest norm allowed, as in the paper; None takes ``factor`` times the ``typical`` norm
+            of the round.
         factor: see ``bound``; with 1, half of all clients would be suspects in a clean round.
         typical: "median", which a minority of long updates cannot move far, or "mean" (FedREDefense, App.
-            A.3, there of the benign updates, which a server does not know).
+            A.3, over the benign updates, which a server does not know).
 
     Raises:
         ParameterError: a parameter out of range.
@@ -58,7 +58,7 @@ class NormBound(Detector):
         norms = round.updates.norms.cpu().numpy()
         typical = float(norms.mean() if self.typical == "mean" else np.median(norms))
         bound = self.factor * typical if self.bound is None else self.bound
-        if bound == 0:  # more than half of the clients send nothing: whoever sends anything stands out
+        if bound == 0:  # more than half of the updates are zero: any other is an outlier
             why = f"longer than the {self.typical} norm of 0"
             return Scores(np.where(norms > 0, np.inf, 0.0), norms > 0, why)
         longer = above(norms, bound, tolerance(round.n, round.updates.d))

@@ -1,4 +1,4 @@
-"""Recommended: a few cheap signals that see different attacks, each in units of its own limit."""
+"""Recommended: a few cheap signals that detect different attacks, each divided by its limit."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from fedguard.core.ties import above, tolerance
 from ._class_cone import unexplained
 from ._signals import copies, direction, gain, lengths, size, standard
 
-#: What counts as no difference at all, per signal: the smallest scale. Half of it for means over rounds.
+#: The smallest scale of each signal; half of it for means over rounds.
 FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2, "reconstruction": 0.1}
-#: Who is not this much longer than the median cannot be suspect for its size.
+#: Only clients this many times longer than the median can be suspects by size.
 LONG = 1.3
-#: How often a client must have been seen before its mean over rounds counts.
+#: The number of rounds after which a client's mean over rounds counts.
 LEAST = 3
-#: Signal → its limit, and what it means to be above it. docs/explanation/recommended-guard.md says how they
-#: were set.
+#: Signal → its limit, and what a value above it means. docs/explanation/recommended-guard.md explains how
+#: the limits were set.
 LIMITS = {
     "copies": (4.0, "times closer to another client than usual"),
     "size": (6.0, "deviations longer than its samples explain"),
     "size over rounds": (5.0, "deviations longer than its samples explain, over its last rounds"),
-    "direction": (4.5, "deviations off the others' direction"),
-    "direction over rounds": (5.0, "deviations off the others' direction, over its last rounds"),
-    "gain": (4.0, "deviations less use to any class of the validation data"),
+    "direction": (4.5, "deviations away from the others' direction"),
+    "direction over rounds": (5.0, "deviations away from the others' direction, over its last rounds"),
+    "gain": (4.0, "deviations less useful for any class of the validation data"),
     "gain over rounds": (
         4.5,
-        "deviations less use to any class of the validation data, over its last rounds",
+        "deviations less useful for any class of the validation data, over its last rounds",
     ),
     "reconstruction": (4.0, "deviations less explained by any mix of the validation data's classes"),
     "reconstruction over rounds": (
@@ -50,31 +50,41 @@ LIMITS = {
 
 
 class Recommended(Detector):
-    """s_i = max_k z_ik / limit_k over the signals k; a suspect if s_i > 1. No number of attackers is needed.
+    """s_i = max_k z_ik / limit_k over signals k; suspect if s_i > 1. Needs no number of attackers.
 
-    copies: median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖). size: ln ‖u_i‖ less a Theil–Sen line
-    through ln m_i (only of who is 1.3 times longer than the median). direction: −cos(u_i, median update).
-    gain: 1 − G_i / median G, G_i = Σ_c max(0, L_c(w) − L_c(w + u_i)) on validation data. reconstruction:
-    −cos(u_i, cone{−∇L_c(w)}), the best approximation of u_i by a mix of classes with correct labels. All
-    but copies become z = (v − center) / scale by the round's shortest half, the scale at least 0.2, 0.1, 0.2
-    and 0.1. "Over rounds": the same of the client's mean over its last ``window`` rounds, this one included,
-    each less its median (the scale at least half as large), once it was seen three times.
+    - copies: median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖).
+    - size: ln ‖u_i‖ minus a Theil–Sen line through ln m_i; only for updates at least 1.3 times as long as the
+      median.
+    - direction: −cos(u_i, median update).
+    - gain: 1 − G_i / median G, G_i = Σ_c max(0, L_c(w) − L_c(w + u_i)) on validation data.
+    - reconstruction: −cos(u_i, cone{−∇L_c(w)}), the best approximation of u_i by a mix of correctly labeled
+      classes.
 
-    The limits are fixed: chosen on digits with some attacks, then left alone
-    (docs/explanation/recommended-guard.md).
-    The round needs an honest majority. Claimed sample counts are believed within the bounds of a line.
-    Without model, global model or at least ``validation`` labeled samples, gain and reconstruction are left
-    out; so is reconstruction while one of the model's outputs has no sample.
+    All but copies become z = (v − center) / scale, with center and scale of the round's shortest half; the
+    scale is at least 0.2, 0.1, 0.2 and 0.1. "Over rounds" is the same for the mean of the client's last
+    ``window`` values, including this round's, each minus the round's median. Its scale is at least half as
+    large, and it counts after three rounds of the client.
+
+    The limits are fixed; they were chosen on digits (docs/explanation/recommended-guard.md).
+    The round needs an honest majority. Claimed sample counts affect size only along the line. Gain and
+    reconstruction need the model, the global model and at least ``validation`` labeled samples;
+    reconstruction also needs a sample for every output of the model.
 
     Args:
-        validation: the fewest validation samples that are worth a look.
-        samples: the most that are used, the first ones: what the server does grows with them.
-        window: rounds of a client that its means go over.
+        validation: the fewest validation samples that gain and reconstruction use.
+        samples: the most samples used, taken from the start; the server's work grows with them.
+        window: the number of a client's rounds in its mean.
 
     Raises:
         ParameterError: a parameter out of range.
 
     Source: FedGuard; shortest half: Rousseeuw & Leroy, Robust Regression and Outlier Detection, 1987, ch. 4.
+
+    Example:
+        >>> from fedguard import make_detector
+        >>> honest = [[1.0, 0.1 * i, 0.05 * i % 0.2] for i in range(9)]
+        >>> make_detector("recommended")([*honest, [50.0, 0.0, 0.0]]).suspects.nonzero()[0].tolist()
+        [9]
     """
 
     card = Card("recommended", "copies, size, direction, use and history, each against a limit", "FedGuard")
@@ -91,7 +101,7 @@ class Recommended(Detector):
         self._past: History[dict[str, list[float]]] = History()
 
     def score(self, round: Round) -> Scores:
-        """Every signal against its limit."""
+        """Compare every signal with its limit."""
         today = self._today(round)
         signals = {"copies": copies(round.updates), **self._signals(round, today)}
         slack = tolerance(round.n, round.updates.d)
@@ -109,7 +119,7 @@ class Recommended(Detector):
         )
 
     def _today(self, round: Round) -> dict[str, NDArray[np.float64]]:
-        """The signals that have a past, each less its median."""
+        """The signals that are averaged over rounds, each minus its median."""
         raw = {"size": size(lengths(round.updates), round.num_examples), "direction": direction(round)}
         server, start = round.server, round.global_params
         data = server.validation if server else None
@@ -136,11 +146,11 @@ class Recommended(Detector):
         return result
 
     def _extended(self, client: int | str, name: str, value: float) -> list[float]:
-        """A client's last values of a signal, this one included."""
+        """A client's last values of a signal, including this one."""
         return [*self._past.get(client, {}).get(name, []), value][-self.window :]
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Remember everybody's signals, whatever was decided."""
+        """Store the signals of all clients, whatever was decided."""
         self._past.remember(
             {
                 client: {name: self._extended(client, name, float(v[i])) for name, v in scores.memory.items()}
@@ -155,14 +165,14 @@ class Recommended(Detector):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a snapshot of ``state_dict``."""
         self._past = History(
             (client, {k: numbers(v) for k, v in past.items()}) for client, past in pairs(state["past"])
         )
 
 
 def _reason(signals: Mapping[str, NDArray[np.float64]], i: int) -> str:
-    """Which signals of client i are above their limits, the clearest first."""
+    """The signals of client i above their limits, the largest excess first."""
     above = [(values[i] / LIMITS[name][0], name, values[i]) for name, values in signals.items()]
     said = sorted((part for part in above if part[0] > 1), reverse=True)
     return ", ".join(

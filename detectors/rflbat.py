@@ -21,19 +21,19 @@ from ._ranking import by_id
 #: Reference sets of the gap statistic, and the most clusters considered.
 REFERENCES, MOST = 5, 9
 
-#: Decimals of a principal component that count.
+#: Decimals to which principal components are rounded.
 DIGITS = 12
 
 
 class RFLBAT(Detector):
-    """Principal components, distance filter, clusters, the least alike cluster, distance filter again.
+    """Distance filter on principal components, clustering, least similar cluster, second distance filter.
 
-    The updates are projected on their first principal components. (1) Who is farther from the others (sum
-    of distances) than ε₁ times the median is out. (2) The rest is clustered by k-means, k by the gap
-    statistic. (3) Of the clusters, the one whose members' updates are least similar is kept (median over
-    members of the mean cosine to the others): poisoned updates resemble each other. A single member has
-    similarity 1. (4) Within it, who is farther than ε₂ times the median is out. All that are out are
-    suspects; the score is above 1 for them and grows with the sum of distances.
+    The updates are projected on their first principal components. (1) Clients whose sum of distances
+    to the others exceeds ε₁ times the median are removed. (2) The rest is clustered by k-means, with k from
+    the gap statistic. (3) Poisoned updates resemble each other, so the cluster whose members are least
+    similar is kept: similarity is the median over members of the mean cosine to the others, and 1 for a
+    single member. (4) Members whose sum of distances exceeds ε₂ times the median are removed. All removed
+    clients are suspects; their score is above 1 and grows with the sum of distances.
 
     Args:
         components: principal components; 2 in the paper.
@@ -102,7 +102,7 @@ class RFLBAT(Detector):
 
 
 def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
-    """(n, count) the coordinates of centerd rows along their principal components, from their Gram matrix."""
+    """(n, count) the coordinates along the principal components, from the Gram matrix of centered rows."""
     values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny))
     top = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :count]
     rounded: NDArray[np.float64] = top.cpu().numpy().round(DIGITS)  # identical updates stay identical

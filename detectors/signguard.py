@@ -1,4 +1,4 @@
-"""SignGuard: filter by length, and cluster by how many coordinates grow, stay and shrink."""
+"""SignGuard: filters by length, and clusters by the signs of the coordinates."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from fedguard.geometry.clusters import bandwidth_of, mean_shift, nearest_center,
 from ._clusters import around_cut, largest_cluster
 from ._ranking import by_id
 
-#: Decimals of a feature that count; those of a distance between points of a few features are one less.
+#: Decimals to which features are rounded; distances between points of a few features have one less.
 DIGITS, SURE = 9, 8
 
 
 class SignGuard(Detector):
-    """Accepted: L ≤ ‖u_i‖ / median ≤ R, and in the largest cluster of sign statistics; others are suspects.
+    """Accepts clients with L ≤ ‖u_i‖ / median ≤ R in the largest cluster of sign statistics.
 
     The features of client i are the shares of positive, zero and negative entries among randomly sampled
-    coordinates (the same for all clients, new ones every round), and, if wanted, its similarity to all
-    clients: the median over j (i included) of cos(u_i, u_j), or of the distance, relative to the median of
-    those. Clusters by mean shift from every client, with the bandwidth that scikit-learn estimates from half
-    of the clients (two at least); of equally large clusters the denser. The score is above 1 for suspects
-    and grows with the distance to the cluster's center and with |log| of the relative length. The paper then
-    clips what is left to the median norm: stage ``norm_clipping``.
+    coordinates (the same for all clients, new ones every round), and optionally its similarity to all
+    clients: the median over j (including i) of cos(u_i, u_j), or of the distance divided by the median of
+    these medians. Mean shift starts from every client, with the bandwidth that scikit-learn estimates from
+    half of the clients (at least two). Of equally large clusters the denser one counts. All clients that are
+    not accepted are suspects with a score above 1; scores grow with the distance to the cluster's center and
+    with |log| of the relative length. The paper then clips the accepted updates to the median norm: add the
+    stage ``norm_clipping``.
 
     Args:
         lower: L; 0.1.
         upper: R; 3.
         fraction: the share of coordinates sampled; 0.1.
         similarity: "none" is SignGuard, "cosine" SignGuard-Sim, "distance" SignGuard-Dist.
-        orphans: who is farther than the bandwidth from every cluster's center is a suspect ("suspects", as
-            in the authors' own code) or belongs to the nearest cluster ("nearest").
+        orphans: clients farther than the bandwidth from every cluster's center are "suspects", as in the
+            authors' code, or belong to the "nearest" cluster.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -111,7 +112,7 @@ class SignGuard(Detector):
 
 
 def _clusters(features: NDArray[np.float64], round: Round, everybody: bool) -> NDArray[np.intp]:
-    """(n,) clusters, −1 for orphans unless everybody is to have one; clients are ordered by id first."""
+    """(n,) clusters, −1 for orphans unless ``everybody`` gets one; clients are sorted by id first."""
     order, slack = by_id(round.client_ids), tolerance(round.n, round.updates.d, SURE)
     table = features[order]
     labels = np.zeros(round.n, dtype=np.intp)
@@ -122,6 +123,6 @@ def _clusters(features: NDArray[np.float64], round: Round, everybody: bool) -> N
     if above(bandwidth, 0.0, slack, scale=1.0):
         centers = mean_shift(table, bandwidth, slack)
         groups = nearest_center(table, centers, math.inf if everybody else bandwidth, slack)
-    # Otherwise two equally large groups of clients that are the same.
+    # Otherwise there are two equally large groups of identical clients.
     labels[order] = groups
     return labels

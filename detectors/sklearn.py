@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -23,43 +24,46 @@ from ._ranking import by_id
 
 
 class Sklearn(Detector):
-    """−score_samples of an estimator fitted on this round's clients; whom it calls outliers are suspects.
+    """s_i = −score_samples of an estimator fitted on this round's clients; its outliers are suspects.
 
-    LocalOutlierFactor: −negative_outlier_factor_; PyOD: decision_scores_ and labels_ (its ``contamination``,
-    0.1 unless set, is the share that it flags, clean rounds included).
+    LocalOutlierFactor uses −negative_outlier_factor_. PyOD uses decision_scores_ and labels_; it flags the
+    share ``contamination``, 0.1 unless set, in clean rounds, too.
 
-    Features of an update, centerd on the round's mean:
-    "random_projection": its products with ``components`` random directions, the same in every round.
-    "pca": its coordinates on the ``components`` main directions of the round.
-    "raw": all parameters. "last_layer": those of the model's last layer. These four are divided by one
-    number, their root mean square, so that directions keep their sizes.
-    "statistics": norm, mean, standard deviation, largest absolute entry, shares of positive and of zero
-    entries, cosine to the mean update, distances to the coordinate-wise median and to the nearest other
-    client, each divided by its standard deviation.
+    Features of an update, centered on the round's mean:
 
-    Left open by the libraries, and how it is decided: random projections are the default because they suit
-    the default estimator, which looks at one feature at a time whatever its size: an outlier shows in all
-    of them, but in one principal component only. Rows are in the order of client ids, which estimators that
-    draw depend on. Features in which all clients agree are left out; if none is left, all scores are 0
-    and nobody is a suspect. Identical updates get the highest of their scores. A score that is no number
-    counts as +Inf, unless nobody gets a finite one: then all scores are 0 and nobody is a suspect.
-    ``random_state``, unless set, comes from the server's seed and the round. ``n_neighbors`` is at most
-    n − 1, and unless set at most ⌊n/2⌋: with n − 1 neighbors everybody is as far as the outlier. ABOD needs
-    at least 3 neighbors and COF 2: rounds of fewer clients are refused. If more than half of the clients
-    coincide in every feature, there is no spread to measure by: the others are infinitely far, and suspects.
+    - "random_projection": its products with ``components`` random directions, the same in every round.
+    - "pca": its coordinates along the first ``components`` principal components of the round.
+    - "raw": all parameters.
+    - "last_layer": the parameters of the model's last layer.
+    - "statistics": norm, mean, standard deviation, largest absolute entry, shares of positive and of zero
+      entries, cosine to the mean update, distances to the coordinate-wise median and to the nearest other
+      client, each divided by its standard deviation.
 
-    A suite can name classes of the packages ``sklearn`` and ``pyod`` only; nothing else is imported.
+    The first four are divided by one number, their root mean square, so that directions keep their
+    proportions. Random projections are the default because the default estimator looks at one feature at a
+    time: an outlier shows in all of them, but in one principal component only.
+
+    The libraries leave some points open. Rows are sorted by client id, since randomized estimators depend on
+    the order. Features in which all clients agree are left out; without any feature, all scores are 0 and
+    there are no suspects. Identical updates share the highest of their scores. A score of NaN counts as +Inf;
+    if no score is finite, all are 0 and there are no suspects. ``random_state``, unless set, comes from the
+    server's seed and the round. ``n_neighbors`` is at most n − 1, and unless set at most ⌊n/2⌋, because with
+    n − 1 neighbors all clients are as far away as the outlier. ABOD needs at least 3 neighbors and COF 2;
+    smaller rounds raise an error. If more than half of the clients agree in every feature, there is no scale:
+    the others get +Inf and are suspects.
+
+    Only classes of the packages ``sklearn`` and ``pyod`` are imported.
 
     Args:
         estimator: class path, for example "sklearn.neighbors.LocalOutlierFactor", "sklearn.svm.OneClassSVM",
             "sklearn.covariance.EllipticEnvelope" (for many more clients than features) or
             "pyod.models.ecod.ECOD" (pip install "fedguard[pyod]").
-        estimator_params: the estimator's parameters by name; its own defaults if absent.
-        features: what the estimator sees, see above.
-        components: how many directions, with "random_projection" and "pca".
+        estimator_params: the estimator's parameters by name; defaults if absent.
+        features: the columns that the estimator sees, see above.
+        components: the number of directions for "random_projection" and "pca".
 
     Raises:
-        ParameterError: unknown class, one that detects no outliers, or parameters that it does not take.
+        ParameterError: an unknown class, not an outlier detector, or parameters that it does not take.
 
     Source: Pedregosa et al., scikit-learn, JMLR 2011; Zhao et al., PyOD, JMLR 2019; default estimator: Liu
     et al., Isolation Forest, ICDM 2008.
@@ -90,11 +94,11 @@ class Sklearn(Detector):
         self.needs = frozenset({"model"} if features == "last_layer" else ())
 
     def min_clients(self) -> int:
-        """2, as an outlier is one among others; more where the estimator needs more neighbors."""
+        """2, or more where the estimator needs more neighbors."""
         return least(self.estimator)
 
     def score(self, round: Round) -> Scores:
-        """Fit the estimator on the clients of this round, and ask it about them."""
+        """Fit the estimator on the clients of this round and score them."""
         order = by_id(round.client_ids)
         values, flagged = np.zeros(round.n), np.zeros(round.n, dtype=bool)
         with single_thread():
@@ -123,8 +127,8 @@ class Sklearn(Detector):
 
 
 def _identical(round: Round) -> list[list[int]]:
-    """Groups (positions) of two clients or more that sent the same update."""
-    groups: dict[bytes, list[int]] = {}
+    """Groups (positions) of two or more clients with the same update."""
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
     for i, row in enumerate(round.updates.matrix.cpu().numpy()):
-        groups.setdefault(hashlib.sha256((row + 0).tobytes()).digest(), []).append(i)  # −0 + 0 is 0
+        groups[hashlib.sha256((row + 0).tobytes()).digest()].append(i)  # −0 + 0 is 0
     return [group for group in groups.values() if len(group) > 1]

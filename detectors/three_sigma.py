@@ -1,4 +1,4 @@
-"""Three sigma: clients that are farther from the center than the others' distances explain."""
+"""Three sigma: clients much farther from the center than the others."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ LARGEST = torch.finfo(torch.float32).max
 
 @renamed_keywords(centre="center")
 class ThreeSigma(Detector):
-    """s_i = ‖w_i − c‖, w_i = w + u_i the local model; a suspect if s_i > μ + k σ of the round (one-sided).
+    """s_i = ‖w_i − c‖, w_i = w + u_i the local model; suspect if s_i > μ + k σ of the round (one-sided).
 
-    c is the mean of the local models that were no suspects the last time. The first time it is the mean of
-    the ⌈n/2⌉ − 1 models with the lowest Krum scores, each over its ⌈n/2⌉ − 1 nearest others: a minority is
-    assumed to be malicious, and f is not needed. With n clients, no score can be above μ + σ √(n − 1): k = 3
-    needs n ≥ 11. Equal attackers who are more than one in 1 + k² are never suspects.
+    c is the mean of the local models that were not suspects in the previous round. In the first round it is
+    the mean of the ⌈n/2⌉ − 1 models with the lowest Krum scores, each over its ⌈n/2⌉ − 1 nearest others. This
+    assumes a malicious minority but not f. With n clients, no score exceeds μ + σ √(n − 1), so k = 3 needs
+    n ≥ 11. Attackers with equal updates are never suspects if their share exceeds 1/(1 + k²).
 
     Args:
-        sigmas: k; 3 as the name says, 1 in the authors' own code.
+        sigmas: k; 3 as the name says, 1 in the authors' code.
         center: c: "accepted" as above, or of this round the "mean" of all models, their coordinate-wise
-            "median", or Krum's choice ("krum", with the most malicious clients that its proof tolerates).
-            "accepted" needs the global model, "krum" three clients; the first time, fewer than three clients
-            are all in the mean.
-        features: "all" compares whole models, "last_layer" their last layers, for which the round must
-            provide the model; what is remembered is as large.
+            "median", or Krum's choice ("krum", with the largest f that its proof allows). "accepted" needs
+            the global model, and its first c is the plain mean of fewer than three clients. "krum" needs
+            three clients.
+        features: "all" compares and stores whole models, "last_layer" last layers only; the latter needs the
+            model.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -61,7 +61,7 @@ class ThreeSigma(Detector):
         "distance to the center, more than three deviations out",
         "Han et al., Kick Bad Guys Out!, arXiv 2023",
     )
-    check_plant_with = MappingProxyType({"sigmas": 2.0})  # of eight clients, none can be 3 out
+    check_plant_with = MappingProxyType({"sigmas": 2.0})  # among eight clients, none can be 3 σ out
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ThreeSigma(Detector):
         features: Part = "all",
     ) -> None:
         if not 0 <= sigmas < math.inf:
-            raise ParameterError(f"three_sigma: sigmas is {sigmas}; use a finite number from 0")
+            raise ParameterError(f"three_sigma: sigmas is {sigmas}; use a finite number of at least 0")
         if center not in CENTERS:
             raise ParameterError(f"three_sigma: center is {center!r}; use one of {', '.join(CENTERS)}")
         if features not in ("all", "last_layer"):
@@ -122,7 +122,7 @@ class ThreeSigma(Detector):
         if start is None:
             raise NeedError("three_sigma needs global_params: give the round its global_params")
         fits = self._average is not None and self._average.shape == start.shape
-        if self._average is not None and fits and bool(start.isfinite().all()):  # unless it has diverged
+        if self._average is not None and fits and bool(start.isfinite().all()):  # otherwise it has diverged
             return self._average.double().to(start.device) - start.double()
         if updates.n < 3:
             return updates.mean
@@ -130,14 +130,14 @@ class ThreeSigma(Detector):
         return updates.take(ranks(scores, round.client_ids) < (updates.n + 1) // 2 - 1).mean
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """The mean of those that were no suspects becomes the center."""
+        """Store the mean of the models that are not suspects as the next center."""
         if scores.memory is not None:
             self._average = scores.memory
 
     def state_dict(self) -> State:
-        """The mean model of those accepted last."""
+        """The mean of the models accepted last."""
         return {} if self._average is None else {"average": self._average}
 
     def load_state_dict(self, state: State) -> None:
-        """Replace the mean model."""
+        """Restore a snapshot of ``state_dict``."""
         self._average = vector(state["average"]) if "average" in state else None

@@ -1,4 +1,4 @@
-"""Union: reject whom ERR or LFR rejects."""
+"""Union: reject every client that ERR or LFR rejects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ._impact import LeaveOneOut, count, impact_ranks, impacts
 
 
 class Union(LeaveOneOut):
-    """max(rank of the error rate impact, rank of the loss impact) / (n − 1), ranks from 0 to n − 1.
+    """s_i = max(rank of the error rate impact, rank of the loss impact) / (n − 1), ranks from 0 to n − 1.
 
-    Whoever ERR or LFR removes is a suspect: exactly those with a rank of n − c or more in one of them,
-    that is the highest scores. Equal impacts are ranked by client id, as in ERR and LFR.
+    Every client that ERR or LFR removes is a suspect, that is every client with a rank of at least n − c in
+    one of the two. Equal impacts are ranked by client id, as in ERR and LFR.
 
     Args:
-        num_malicious: c of both; None assumes the most that a majority of honest clients allows,
-            ⌊(n − 1)/2⌋. Up to 2c clients are removed.
+        num_malicious: c of both; None assumes ⌊(n − 1)/2⌋, the most that an honest majority allows. Up to 2c
+            clients are removed.
 
     Raises:
         TooFewClientsError: the aggregation rule is not defined for n − 1 clients.
@@ -35,7 +35,7 @@ class Union(LeaveOneOut):
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
     exempt = MappingProxyType(
-        {"equal updates": "equal impacts are ranked by client id, so that exactly c are removed"}
+        {"equal updates": "equal impacts are ranked by client id, so that each rule removes exactly c"}
     )
 
     def score(self, round: Round) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from ..core.errors import ParameterError, TooFewClientsError
 from ..core.ties import lowest, tolerance
 from ..geometry.blocks import joined, ordered
 from ..geometry.updates import TILE
+
+log = logging.getLogger(__name__)
 
 
 def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
@@ -92,10 +95,15 @@ def multi_krum(
     Args:
         sq_distances: (n, n) squared distances.
         num_malicious: f.
-        count: how many to select; None goes on while more than 2f + 2 clients remain.
+        count: how many to select, c; None selects while more than 2f + 2 clients remain, so that
+            c = n − 2f − 2.
         slack: the relative rounding error of the distances; None assumes a million parameters.
 
-    Source: Shejwalkar & Houmansadr, NDSS 2021, §II-C2 (n − c > 2m + 2 for c selected).
+    The text of NDSS 2021 asks for n − c > 2f + 2 after the last selection, which is c = n − 2f − 3, one
+    client fewer. The default follows the released code, which checks before each selection;
+    ``count = n − 2f − 3`` follows the text.
+
+    Source: Shejwalkar & Houmansadr, NDSS 2021, §II-C2.
     """
     n = len(sq_distances)
     near = Neighbors(sq_distances)
@@ -114,8 +122,30 @@ def tolerated(n: int) -> int:
     return max(0, (n - 3) // 2)
 
 
+class ProofCheck:
+    """Warns if a round has fewer than 2f + 3 clients, and does so once; copies of its owner share it."""
+
+    def __init__(self) -> None:
+        self.warned = False
+
+    def __call__(self, n: int, num_malicious: int) -> None:
+        """Check n against f."""
+        needed = 2 * num_malicious + 3
+        if n < needed and not self.warned:
+            self.warned = True
+            log.warning(
+                "krum: the round has %d clients, but with num_malicious = %d Krum's proof needs at least %d; "
+                "lower num_malicious or have more clients per round (this is logged once)",
+                n,
+                num_malicious,
+                needed,
+            )
+
+
 class Krum(Aggregator):
     """The single update with the lowest sum of squared distances to its n − f − 2 nearest others.
+
+    The proof needs n ≥ 2f + 3. A smaller round is aggregated as well, and a warning is logged once.
 
     Args:
         num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
@@ -129,6 +159,7 @@ class Krum(Aggregator):
         if num_malicious is not None and num_malicious < 0:
             raise ParameterError(f"num_malicious is {num_malicious}; it cannot be negative")
         self.num_malicious = num_malicious
+        self._check_proof = ProofCheck()
 
     def min_clients(self) -> int:
         """f + 3."""
@@ -138,4 +169,5 @@ class Krum(Aggregator):
         """Return Krum's choice."""
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
         scores = krum_scores(round.updates.sq_distances, f).cpu().numpy()
+        self._check_proof(round.n, f)
         return round.updates.row(lowest(scores, tolerance(round.n, round.updates.d)))

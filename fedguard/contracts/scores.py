@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ..core.deprecation import Renamed, renamed_keywords
+from ..core.ties import levels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,5 +84,18 @@ def combined(
     values = [s.values for s in scores.values()]
     if len(values) == 1:
         return filled(len(unscored), judged, values[0], unscored)
-    ranks = np.mean([(rankdata(v) - 1) / max(len(v) - 1, 1) for v in values], axis=0)
-    return filled(len(unscored), judged, ranks, unscored)
+    return filled(len(unscored), judged, mean_ranks(values), unscored)
+
+
+def mean_ranks(values: Sequence[NDArray[np.float64]], slack: float = 0.0) -> NDArray[np.float64]:
+    """(n,) mean over detectors of (rank − 1)/(n − 1), ranks from 1; equal scores share their mean rank.
+
+    Args:
+        values: (n,) scores of each detector.
+        slack: the relative difference up to which scores are equal, see :func:`fedguard.core.ties.tolerance`.
+    """
+    n = len(values[0])
+    shares: NDArray[np.float64] = np.mean(
+        [(rankdata(levels(v, slack)) - 1) / max(n - 1, 1) for v in values], axis=0
+    )
+    return shares

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.seeds import generator
+from ..geometry.updates import Updates
 from .data import LabeledData
 from .local_training import LocalTraining
 
@@ -53,6 +54,8 @@ class Server:
         map: runs independent pieces of work (one client's reconstruction, say), in order; a pool's
             map makes them parallel. Every piece runs single-threaded, so that the number of workers
             does not show in the results.
+        received: the updates of all judged clients, including those that the policy then excludes; the
+            guard fills it in for the stages.
     """
 
     model: nn.Module | None = None
@@ -64,6 +67,7 @@ class Server:
     aggregator: AggregationRule | None = None
     seed: int = 0
     map: Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]] = map_in_order
+    received: Updates | None = None
 
     def generator(self, purpose: str, *keys: object) -> torch.Generator:
         """A generator of its own for one purpose, say ``("dnc", round.index)``."""

@@ -101,6 +101,8 @@ class Judging:
         self.barred = np.array([self.past.is_banned(c, round.index) for c in self.round.client_ids])
         self.judged = np.flatnonzero(self.round.usable & ~self.barred)
         self.part = self.round.take(self.judged) if len(self.judged) else None
+        if self.part is not None:  # for stages only: a detector's leave-one-out must forget who is left out
+            self.round = self.round.with_server(received=self.part.updates)
         self.seconds = dict.fromkeys((*guard.detectors, "policy", "aggregator"), 0.0)
         self.notes: list[str] = []
         #: The rule that takes the aggregator's place, if detectors cannot score so few.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,14 +23,22 @@ LARGEST = torch.finfo(torch.float32).max
 class ClipAndNoise(Stage):
     """u_i ← u_i · min(1, S / ‖u_i‖) before the aggregator, and N(0, (λ S)²) on every parameter after it.
 
-    S is the median norm of the clients that are let through. FLAME takes the median of all clients, those
-    that its clustering removes included; a stage sees the others only.
+    S is the median norm of the updates, as in the paper of all that the guard judged, whether or not the
+    detector then excludes them. Without a guard around the stage, S comes from the updates at hand.
 
     Args:
         noise: λ; 0.001 for images in the paper.
+        bound: which updates give S: "all" as in the paper, or "admitted", those that the policy accepts. With
+            "admitted", many short updates that are excluded do not lower the bound.
 
     Raises:
-        ParameterError: a negative λ.
+        ParameterError: a negative λ, or an unknown ``bound``.
+
+    Example:
+        >>> from fedguard import Guard, Round, make_stage
+        >>> guard = Guard(stages=[make_stage("clip_and_noise", noise=0.0)])
+        >>> guard.process(Round([[1.0, 0.0], [2.0, 0.0], [9.0, 0.0]])).aggregate  # S = 2
+        tensor([1.6667, 0.0000])
 
     Source: Nguyen et al., FLAME, USENIX Security 2022, Algorithm 1 (lines 9 to 16).
     """
@@ -40,20 +49,28 @@ class ClipAndNoise(Stage):
         "Nguyen et al., FLAME, USENIX Security 2022",
     )
 
-    def __init__(self, noise: float = 0.001) -> None:
+    def __init__(self, noise: float = 0.001, bound: Literal["all", "admitted"] = "all") -> None:
         if not 0 <= noise < math.inf:
             raise ParameterError(f"clip_and_noise: noise is {noise}; use a finite number from 0")
+        if bound not in ("all", "admitted"):
+            raise ParameterError(f"clip_and_noise: bound is {bound!r}; use 'all' or 'admitted'")
         self.noise = noise
+        self.bound = bound
 
     def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
         """Clip to the median norm."""
-        return clipped(round, float(torch.quantile(round.updates.norms, 0.5))), weights
+        return clipped(round, self._median_norm(round)), weights
 
     def after(self, round: Round, update: Tensor) -> Tensor:
         """Add noise in proportion to the median norm."""
-        std = self.noise * float(torch.quantile(round.updates.norms, 0.5))
+        std = self.noise * self._median_norm(round)
         noisy = update + gaussian(round, self.name, update, std)
         return noisy.clamp(-LARGEST, LARGEST)  # the noise is as large as the updates may be
+
+    def _median_norm(self, round: Round) -> float:
+        """S."""
+        received = round.server.received if self.bound == "all" and round.server else None
+        return float(torch.quantile((round.updates if received is None else received).norms, 0.5))
 
 
 def gaussian(round: Round, purpose: str, like: Tensor, std: float) -> Tensor:

@@ -131,7 +131,7 @@ def test_the_wrapped_attack_does_the_rest():
         ({"start": -1.0}, "start is -1"),
         ({"step": 0.0}, "step is 0"),
         ({"precision": 3.0}, "precision is 3"),
-        ({"attack": "none"}, "sends nothing of its own"),
+        ({"attack": "none"}, "sends no updates"),
         ({"attack": "lief"}, "did you mean 'lie'"),
         ({"attack": {"name": "lie", "zz": 1}}, "unknown parameter 'zz'"),
     ],

@@ -196,7 +196,7 @@ def test_a_preset_is_its_parameters_and_what_is_given_counts(federation):
     ],
 )
 def test_presets_are_section_5_1_and_table_7_and_the_released_scripts(preset, expected):
-    use = make_detector("fedredefense", preset=preset).use
+    use = make_detector("fedredefense", preset=preset).settings
     names = ("threshold", "num_images", "inner_steps", "inner_lr", "lr_images", "lr_labels", "lr_inner_lr")
     names += ("first_iterations", "later_iterations", "momentum", "init")
     assert tuple(getattr(use, name) for name in names) == expected

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from fedguard import Round, make_detector
+from fedguard import Round, make_aggregator, make_detector
 from fedguard.aggregators.krum import Krum as KrumRule
 from fedguard.core.errors import ParameterError, TooFewClientsError
+from fedguard.judging.too_few import told
 
 
 def scores_by_hand(updates, f):
@@ -108,3 +109,38 @@ def test_too_few_clients_for_one_neighbor(f):
 def test_refuses_parameters_that_make_no_sense(params):
     with pytest.raises(ParameterError, match="krum"):
         make_detector("krum", **params)
+
+
+@pytest.mark.parametrize("make", [make_detector, make_aggregator])
+def test_a_round_too_small_for_the_proof_is_a_warning_once(make, caplog):
+    """n ≥ 2f + 3; a guard's copies that assume fewer attackers do not warn again."""
+    method = make("krum", num_malicious=2)
+    method(updates_of(7, seed=0))
+    assert not caplog.records
+    for n in (6, 5):
+        method(updates_of(n, seed=0))
+    told(method, 1)(updates_of(4, seed=0))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.name.startswith("fedguard.")
+    assert "6 clients" in record.getMessage()
+    assert "at least 7" in record.getMessage()
+    make("krum", num_malicious=2)(updates_of(6, seed=0))
+    assert len(caplog.records) == 2, "each object warns for itself"
+
+
+def test_without_a_number_of_attackers_no_round_is_too_small(caplog):
+    for n in range(3, 9):
+        make_detector("krum", select="m_krum")(updates_of(n, seed=0))
+        make_aggregator("krum")(updates_of(n, seed=0))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("n", "f"), [(9, 2), (12, 3)])
+def test_the_default_of_multi_krum_keeps_one_more_than_the_text(n, f):
+    """NDSS 2021, §II-C2: n − c > 2f + 2 for c selected; the released code checks before it selects."""
+    default = make_detector("krum", num_malicious=f, select="multi_krum")
+    kept = (~default(updates_of(n, seed=n)).suspects).sum()
+    assert n - kept == 2 * f + 2
+    text = make_detector("krum", num_malicious=f, select="multi_krum", m=n - 2 * f - 3)
+    assert n - (~text(updates_of(n, seed=n)).suspects).sum() == 2 * f + 3

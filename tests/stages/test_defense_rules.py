@@ -1,5 +1,6 @@
 """Aggregators and stages against slow versions written out from their formulas (float64, loops)."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,10 +8,23 @@ import pytest
 import torch
 from scipy.stats import siegelslopes
 
-from fedguard import Guard, LabeledData, Round, Server, make_aggregator, make_stage
+from fedguard import (
+    Detector,
+    Guard,
+    LabeledData,
+    Round,
+    Scores,
+    Server,
+    make_aggregator,
+    make_detector,
+    make_stage,
+)
 from fedguard.aggregators._trust import root_update, trust_scores
 from fedguard.aggregators.bulyan import bulyan_selection
+from fedguard.aggregators.mean import Mean
+from fedguard.contracts.card import Card
 from fedguard.contracts.local_training import LocalTraining
+from fedguard.contracts.stage import Staged
 from fedguard.core.errors import ParameterError, TooFewClientsError
 
 RNG = np.random.default_rng
@@ -288,6 +302,55 @@ def test_clipping_to_a_bound_and_to_the_median_norm():
         close(staged(stage, x), expected)
 
 
+class Odd(Detector):
+    """Suspects whoever moves the second coordinate."""
+
+    card = Card("odd", "for this test", "FedGuard")
+
+    def score(self, round):
+        moved = round.updates.matrix[:, 1].numpy()
+        return Scores(np.abs(moved).astype(float), moved != 0)
+
+
+#: Norms 1, 2 and 3 are admitted (median 2), 0.2 and 0.25 are not (of all five: 1); a NaN counts nowhere.
+SHORT_ONES_OUT = np.array([[1, 0], [2, 0], [3, 0], [0, 0.2], [0, 0.25], [np.nan, 0]], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("params", "middle"),
+    [({}, 1.0), ({"bound": "all"}, 1.0), ({"bound": "admitted"}, 2.0)],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_flame_takes_its_bound_over_everybody(params, middle, reverse):
+    """FLAME, Algorithm 1: S is the median of all norms, then the admitted updates are clipped to it."""
+    x = SHORT_ONES_OUT[::-1] if reverse else SHORT_ONES_OUT
+    outcome = Guard(Odd(), stages=make_stage("clip_and_noise", noise=0.0, **params)).process(Round(x.copy()))
+    assert (outcome.weights > 0).sum() == 3
+    close(outcome.aggregate, [(1 + min(2, middle) + min(3, middle)) / 3, 0])
+
+
+def test_flames_noise_goes_by_the_same_bound():
+    x = np.pad(SHORT_ONES_OUT, ((0, 0), (0, 4000)))
+    by_bound = []
+    for bound in ("all", "admitted"):
+        guard = Guard(Odd(), stages=make_stage("clip_and_noise", noise=0.1, bound=bound))
+        by_bound.append(float(guard.process(Round(x, server=Server(seed=1))).aggregate[2:].std()))
+    assert by_bound[0] == pytest.approx(0.1 * 1.0, rel=0.05)
+    assert by_bound[1] == pytest.approx(0.1 * 2.0, rel=0.05)
+
+
+def test_what_everybody_sent_stays_out_of_leave_one_out():
+    """Were S still that of all, a round without a client would not be as if it had never taken part."""
+    stage = make_stage("clip_and_noise", noise=0.0)
+    start, x = np.zeros(8, dtype=np.float32), updates(6, 8)
+    server = dataclasses.replace(linear_server(), validation=linear_server().root)
+    alone = make_detector("lfr")(
+        Round(x, global_params=start, server=server).with_server(aggregator=Staged([stage], Mean()))
+    )
+    outcome = Guard(make_detector("lfr"), stages=stage).process(Round(x, global_params=start, server=server))
+    assert outcome.scores.tolist() == alone.values.tolist()
+
+
 def noise_of(stage, x, **round_):
     return [staged(stage, x, index=index, **round_) for index in range(2)]
 
@@ -387,6 +450,7 @@ def test_buckets_depend_on_the_round_and_not_on_the_order_of_arrival():
         (make_stage, "bucketing", {"size": 0}),
         (make_stage, "nearest_neighbor_mixing", {"num_malicious": -1}),
         (make_stage, "clip_and_noise", {"noise": -1.0}),
+        (make_stage, "clip_and_noise", {"bound": "median"}),
         (make_stage, "crfl", {"bound": 0.0}),
         (make_stage, "crfl", {"noise": -1.0}),
         (make_stage, "weak_dp", {"noise": -1.0}),
