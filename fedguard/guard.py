@@ -211,14 +211,14 @@ class Guard(Entries):
             self.ledger.ban(outcome.client_ids[i], index, until, outcome.reasons[i])
 
     def _commit_methods(self, verdict: Verdict) -> None:
-        round, part, scores, decision, outcome = verdict[:5]
+        round, part, decision, outcome = verdict.round, verdict.part, verdict.decision, verdict.outcome
         if part is not None:
             for name, detector in self.detectors.items():
-                detector.commit(part, scores[name], decision)
-            self.policy.commit(case_of(part, scores, verdict.past), decision)
+                detector.commit(part, verdict.scores[name], decision)
+            self.policy.commit(case_of(part, verdict.scores, verdict.past), decision)
         if verdict.unusable.any():
-            useless = [round.client_ids[i] for i in np.flatnonzero(verdict.unusable)]
-            self.policy.commit_unusable(useless, round.index)
+            unusable = [round.client_ids[i] for i in np.flatnonzero(verdict.unusable)]
+            self.policy.commit_unusable(unusable, round.index)
         if verdict.aggregated and not decision.plain:
             survivors = round.take(np.flatnonzero(outcome.weights > 0))
             self.aggregator.commit(survivors, outcome.aggregate)

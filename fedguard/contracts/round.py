@@ -106,21 +106,9 @@ class Round:
 
     @cached_property
     def problems(self) -> tuple[str | None, ...]:
-        """Per client: why its update cannot be used at all, or None."""
-        return tuple(
-            fault
-            if fault is not None
-            else "non-finite update"
-            if not finite
-            else f"sample count {count:g} is not a positive finite number"
-            if not (np.isfinite(count) and count > 0)
-            else f"step count {steps:g} is not a positive finite number"
-            if not (np.isfinite(steps) and steps > 0)
-            else None
-            for fault, finite, count, steps in zip(
-                self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True
-            )
-        )
+        """For each client, why its update is unusable; None if it is usable."""
+        each = zip(self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True)
+        return tuple(_problem(*values) for values in each)
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
@@ -151,6 +139,18 @@ class Round:
 def as_round(value: Any) -> Round:
     """Accept a round, or bare updates as a round of their own."""
     return value if isinstance(value, Round) else Round(value)
+
+
+def _problem(fault: str | None, finite: bool, examples: float, steps: float) -> str | None:
+    """Why one client's update is unusable; None if it is usable."""
+    if fault is not None:
+        return fault
+    if not finite:
+        return "non-finite update"
+    for what, count in (("sample", examples), ("step", steps)):
+        if not (np.isfinite(count) and count > 0):
+            return f"{what} count {count:g} is not a positive finite number"
+    return None
 
 
 def _round_index(index: Any) -> int:

@@ -65,13 +65,18 @@ def table_of(outcome: Judged) -> str:
     return "\n".join(lines)
 
 
+def _verdict(outcome: Judged, i: int) -> str:
+    if outcome.banned[i]:
+        return "banned"
+    return "suspect" if outcome.suspects[i] else "accepted"
+
+
 def _row(outcome: Judged, i: int) -> tuple[str, str, str, str, str]:
-    verdict = "banned" if outcome.banned[i] else "suspect" if outcome.suspects[i] else "accepted"
     return (
         plain(str(outcome.client_ids[i]), ID),
         f"{outcome.scores[i]:.4g}",
         f"{outcome.weights[i]:.3g}",
-        verdict,
+        _verdict(outcome, i),
         plain(outcome.reasons[i], REASON),
     )
 

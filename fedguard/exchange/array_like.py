@@ -193,14 +193,16 @@ def by_key(reply: Any, names: Sequence[str]) -> list[Any]:
 
 
 def tied(given: Sequence[Any]) -> dict[int, int]:
-    """Tensors that share their memory with an earlier one: tied weights."""
+    """Tied weights: position of a tensor → position of an earlier one with the same memory."""
     first: dict[Any, int] = {}
     twins = {}
     for k, value in enumerate(given):
         if isinstance(value, Tensor) and value.numel():
             place = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype, value.device)
-            if first.setdefault(place, k) != k:
+            if place in first:
                 twins[k] = first[place]
+            else:
+                first[place] = k
     return twins
 
 

@@ -133,10 +133,10 @@ def by_model(
     twins: dict[int, int] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in at:
-            position = first.setdefault(id(parameter), at[name])
             roles[at[name]] = "learned" if parameter.requires_grad or not trains else "frozen"
-            if position != at[name]:
-                twins[at[name]] = position
+            first.setdefault(id(parameter), at[name])
+            if first[id(parameter)] != at[name]:
+                twins[at[name]] = first[id(parameter)]
     floating = {name: at[name] for name, _ in model.named_buffers() if name in at}
     buffers = {name: k for name, k in floating.items() if arrays[k].dtype.kind == "f"}
     for name, k in buffers.items():

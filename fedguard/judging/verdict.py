@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -212,13 +213,16 @@ class Judging:
         rule = guard.mean if plain else guard.aggregator
         if not wanted or not (weights > 0).any():
             return guard.mean(self.round, 0 * weights), weights, False
+        lost = len(self.judged) - int((weights > 0).sum())
+
+        def aggregated(fewer: int) -> Tensor:
+            return self._apply(told(rule, fewer), weights)
+
         with timed(self.seconds, "aggregator"):
             if self.instead:
                 return self._replaced(self.instead, weights)
             try:
-                lost = len(self.judged) - int((weights > 0).sum())
-                call = lambda fewer: self._apply(told(rule, fewer), weights)  # noqa: E731
-                total, fewer = with_fewer(call, lambda: self._out() + lost)
+                total, fewer = with_fewer(aggregated, lambda: self._out() + lost)
             except TooFewClientsError as error:
                 choice = self._choice(lost)
                 if choice == "error":
@@ -313,14 +317,11 @@ def case_of(part: Round, scores: Mapping[str, Scores], past: Ledger) -> PolicyIn
     return PolicyInput(part.index, part.client_ids, scores, past, idle)
 
 
-class timed:  # noqa: N801 - reads as a statement
-    """Note the wall time of a block in a table."""
-
-    def __init__(self, table: dict[str, float], name: str) -> None:
-        self.table, self.name = table, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table[self.name] = time.perf_counter() - self.start
+@contextmanager
+def timed(table: dict[str, float], name: str) -> Iterator[None]:
+    """Store the wall time of the block in ``table[name]``, even if the block raises."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        table[name] = time.perf_counter() - start

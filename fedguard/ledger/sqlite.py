@@ -245,7 +245,7 @@ class SQLiteLedger(Ledger):
                 self._take_over(db, client, record)
 
     def _take_over(self, db: sqlite3.Connection, client: ClientId, record: Record) -> None:
-        number, last, seen = self._open_client(db, client), record.last_score, record.last_round
+        number, score = self._open_client(db, client), record.last_score
         strikes = [
             (number, index, None, True, "a strike from a ledger in memory") for index in record.strikes
         ]
@@ -256,8 +256,8 @@ class SQLiteLedger(Ledger):
             (
                 record.rounds,
                 record.judged_since_ban,
-                None if last is None else max(record.strikes, default=0) if seen is None else seen,
-                None if last is None or math.isnan(last) else last,
+                _last_round(record),
+                None if score is None or math.isnan(score) else score,
                 record.banned_since,
                 record.banned_until,
                 _text(record.ban_reason),
@@ -266,8 +266,15 @@ class SQLiteLedger(Ledger):
         )
 
 
+def _last_round(record: Record) -> int | None:
+    """The last round in which a client was judged; an estimate for records of versions that did not keep it."""
+    if record.last_score is None:
+        return None
+    return max(record.strikes, default=0) if record.last_round is None else record.last_round
+
+
 def _key(client: ClientId) -> str:
-    """What an id reads as, in ASCII: ids are the clients' own words, and any string must be storable."""
+    """The id as a JSON string in ASCII. Clients choose their ids, so any string must be storable."""
     return json.dumps(str(client))
 
 
