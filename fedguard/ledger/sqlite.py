@@ -267,7 +267,7 @@ class SQLiteLedger(Ledger):
 
 
 def _last_round(record: Record) -> int | None:
-    """The last round in which a client was judged; an estimate for records of versions that did not keep it."""
+    """The last round in which a client was judged; an estimate if the record is of a version without it."""
     if record.last_score is None:
         return None
     return max(record.strikes, default=0) if record.last_round is None else record.last_round
