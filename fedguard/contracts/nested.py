@@ -72,7 +72,8 @@ def make(spec: Any, kind: str, where: str = "") -> Any:
         return spec
     if not _is_spec(spec):
         raise ParameterError(
-            f"{where or registry.kind}: {spec!r} is no {registry.kind}; write a name, or a mapping with one"
+            f"{where or registry.kind}: {spec!r} is not a valid {registry.kind}; write a name, or a mapping "
+            "with one"
         )
     name, params = split(spec)
     with within(f"{where} {name!r}" if where else ""):

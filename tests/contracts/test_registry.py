@@ -220,12 +220,12 @@ def test_abstract_classes_are_refused(kind, base):
 
 def test_adding_a_class(points):
     found = points(pack="made_up:OTHER")
-    with pytest.raises(RegistryError, match="'sample' is registered already"):
+    with pytest.raises(RegistryError, match="'sample' is already registered"):
         found.add(Sample)
     assert found.add(LFR) is LFR, "usable as a decorator"
     assert found.names() == ["lfr", "sample"]
     assert isinstance(found.make("lfr"), LFR)
-    with pytest.raises(RegistryError, match="'lfr' is registered already"):
+    with pytest.raises(RegistryError, match="'lfr' is already registered"):
         found.add(LFR)
 
 
