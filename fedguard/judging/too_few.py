@@ -35,9 +35,9 @@ def checked_choice(value: Any) -> OnTooFew | None:
 
 
 def chosen(choice: OnTooFew | None, out: int) -> OnTooFew:
-    """``choice`` if given; by default "keep_global" if ``out`` > 0 clients are out of the round, else "error".
+    """The given choice; by default "keep_global" if ``out`` > 0 clients are out of the round, else "error".
 
-    A round that is too small although no client is out means that the guard is misconfigured.
+    If no client is out, the guard itself is misconfigured.
     """
     return choice or ("keep_global" if out else "error")
 
