@@ -136,7 +136,7 @@ class Detector(Method, ABC):
         if scores.reasons is not None and len(scores.reasons) != round.n:
             raise DetectorError(f"{self.name} returned {len(scores.reasons)} reasons for {round.n} clients")
         if (weights is None and self.gives_weights) or np.isnan(0.0 if weights is None else weights).any():
-            raise DetectorError(f"{self.name} returned no weights or NaN; it has `gives_weights = True`")
+            raise DetectorError(f"{self.name} says that it gives weights, but returned none or NaN")
         return dataclasses.replace(scores, values=values, suspects=suspects, weights=weights)
 
     def _array(self, values: Any, what: str, n: int, dtype: type[Any]) -> np.ndarray[Any, Any]:
