@@ -196,7 +196,7 @@ def test_native_takes_the_detectors_own_decision():
         ({"name": "mad", "k": float("nan")}, "greater than or equal to 0"),
         ({"name": "mad", "values": [1]}, "unknown parameter 'values'"),
         ({"name": "native", "k": 1}, "unknown parameter 'k'"),
-        ({"name": "top", 3: 1}, "3 is no parameter name"),
+        ({"name": "top", 3: 1}, "3 is not a valid parameter name"),
     ],
     ids=str,
 )
