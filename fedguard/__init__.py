@@ -84,7 +84,7 @@ _HOME = {
     "Updates": "geometry.updates",
 }
 
-#: Modules that are named in full: ``fedguard.state.save(path, state)``.
+#: Modules that are attributes of the package: ``fedguard.state.save(path, state)``.
 _MODULES = {
     "errors": "core.errors",
     "history": "core.history",

@@ -1,4 +1,4 @@
-"""``python -m fedguard`` is the command line."""
+"""Entry point of ``python -m fedguard``."""
 
 from .cli.entry import main
 

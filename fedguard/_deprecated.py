@@ -1,6 +1,6 @@
-"""Module paths and names of FedGuard 0.1.0 before its files moved; each still works, with a warning.
+"""Old module paths and names of FedGuard 0.1.0; each still works, with a DeprecationWarning.
 
-``import fedguard.state`` gives a module that hands on to ``fedguard.core.state``: the same objects.
+``import fedguard.state`` gives a module that forwards every attribute to ``fedguard.core.state``.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ MODULES = {
     "updates": "geometry.updates",
     "vision": "simulation.vision",
 }
-#: Packages that only held such modules.
+#: Old packages that contain such modules.
 PACKAGES = frozenset({"commands", "console", "evaluation.report"})
-#: Names that have moved out of their module: old → new.
+#: Names that moved to another module or were renamed: old → new.
 NAMES = {
     "attack.Samples": "contracts.data.Samples",
     "commands.suites.evaluate": "cli.evaluate.evaluate",
@@ -116,28 +116,28 @@ NAMES = {
     "server.Share": "contracts.data.Share",
     "training.LocalTraining": "contracts.local_training.LocalTraining",
 }
-#: Names of the package itself.
+#: Renamed attributes of ``fedguard`` itself: old → new.
 ROOT = {"Case": "PolicyInput", "Labelled": "LabeledData"}
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Finds the old module paths. It comes first: a folder of old bytecode looks like a package."""
+    """Finds old module paths. It precedes other finders: leftover bytecode folders look like packages."""
 
     def find_spec(
         self, fullname: str, path: Any = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A spec for an old path, None for any other."""
+        """A spec for an old path; None for any other path."""
         package, _, old = fullname.partition(".")
         if package != __package__ or (old not in MODULES and old not in PACKAGES):
             return None
         return ModuleSpec(fullname, self, is_package=old in PACKAGES)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """The usual empty module."""
+        """None, for Python's default: an empty module."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Make the module hand on to the new one."""
+        """Make the module forward to the new one."""
         old = module.__name__.partition(".")[2]
         if old not in MODULES:
             return
@@ -162,6 +162,6 @@ def _get(old: str, real: ModuleType, name: str) -> Any:
 
 
 def install() -> None:
-    """Let old paths be found, once per process."""
+    """Install the finder, once per process."""
     if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
         sys.meta_path.insert(0, OldNames())

@@ -1,7 +1,7 @@
-"""Between the arrays that FL engines exchange and the rows of a round.
+"""Convert between the arrays that FL engines exchange and the rows of a round.
 
-Learned arrays are flattened into one row per client, in order. Statistics are aggregated by their median, the
-server's frozen arrays and counters stay; :mod:`fedguard.exchange.roles` says what is which.
+Learned arrays are flattened into one row per client, in order. Statistics are aggregated by their median.
+Frozen arrays and counters keep the server's values. :mod:`fedguard.exchange.roles` defines these roles.
 """
 
 from __future__ import annotations
@@ -27,33 +27,44 @@ if TYPE_CHECKING:
     from .contracts.any_guard import AnyGuard
     from .contracts.outcome import Outcome
 
-#: More examples than any client has; who claims more would own every weighted mean.
+#: Upper bound on a client's claimed sample count; a larger claim would dominate every weighted mean.
 MAX_EXAMPLES = 1e9
 
 
 class Rows:
-    """Clients' arrays as the rows of one preallocated (n, d) float32 matrix, filled as replies come in.
+    """Clients' arrays as rows of a preallocated (n, d) float32 matrix, filled as replies arrive.
 
-    A reply that does not fit the model (missing or extra arrays, other shapes, integers for floating-point
-    numbers, an absurd number of examples, nothing at all) becomes a row of NaN and a *fault* of its client,
-    who will be a suspect for that reason. A reply may be thrown away as soon as it is added.
+    A reply that does not fit the model (missing or extra arrays, wrong shapes, integers instead of
+    floating-point numbers, an absurd sample count, no reply) becomes a row of NaN and a *fault*, which makes
+    its client a suspect. A reply may be discarded after it is added.
 
     Args:
         global_arrays: the global model that clients started from: NumPy arrays, PyTorch tensors of any
             floating-point dtype, or nested lists; with ``names``, one for every name.
-        capacity: the largest number of clients that will be added.
+        capacity: the maximum number of clients.
         deltas: clients send differences from the global model rather than trained parameters.
-        max_examples: who claims more is a suspect.
-        roles: what each array is (see :mod:`fedguard.exchange.roles`), or a dictionary for some of the
-            names. Where it says nothing, ``model`` does, or else the names; without any of them, every
+        max_examples: a client that claims more samples is a suspect.
+        roles: the role of each array (see :mod:`fedguard.exchange.roles`), or a dictionary for some of the
+            names. Other roles come from ``model``, or else from the names. Without both, every
             floating-point array is learned.
-        names: the arrays' names; replies are then dictionaries with these keys, else lists.
-        model: the server's model, whose parameters and buffers the arrays are.
-        whole: a method evaluates or trains the model, and so needs updates of all its parameters.
+        names: the arrays' names. Replies are then dictionaries with these keys; otherwise lists.
+        model: the server's model, to which the arrays belong.
+        whole: a method evaluates or trains the model and so needs updates of all its parameters.
 
     Raises:
-        RoundError: the global arrays are no model: none, nothing to learn, or not finite.
+        RoundError: the global arrays are empty, have nothing to learn, or are not finite.
         ParameterError: ``roles`` or ``model`` do not fit the arrays.
+
+    Example:
+        >>> import numpy as np
+        >>> from fedguard import Guard
+        >>> from fedguard.arrays import Rows
+        >>> rows = Rows([np.zeros(2)], capacity=2)
+        >>> rows.add("ann", [np.array([1.0, 3.0])])
+        >>> rows.add("bob", [np.zeros(3)])
+        "its array 0 has shape (3,), the model's has (2,)"
+        >>> rows.new(Guard().process(rows.round()))
+        [array([1., 3.])]
     """
 
     def __init__(
@@ -88,18 +99,18 @@ class Rows:
         self._steps: list[float] = []
 
     def add(self, client: ClientId, arrays: Any, examples: Any = 1, steps: Any = 1) -> str | None:
-        """Take in one client's reply; returns its fault, None if the reply fits.
+        """Add one client's reply; returns its fault, or None if the reply fits the model.
 
         Args:
-            client: its id.
+            client: the client's id.
             arrays: a list with one array for every global array (a dictionary, if those have names): NumPy
                 arrays, PyTorch tensors or nested lists, of any floating-point precision. Anything else is
                 a fault.
-            examples: how many samples it claims.
-            steps: how many local steps it claims, for FedNova.
+            examples: the claimed sample count.
+            steps: the claimed number of local steps, for FedNova.
 
         Raises:
-            RoundError: more clients than ``capacity``.
+            RoundError: there are more clients than ``capacity``.
         """
         position = len(self.clients)
         if position == len(self.matrix):
@@ -122,17 +133,17 @@ class Rows:
         return fault
 
     def fail(self, client: ClientId, fault: str) -> None:
-        """Take in a client that sent nothing usable, for a reason that the engine knows (a timeout, say)."""
+        """Add a client without a usable reply; the engine gives the reason, for example a timeout."""
         self.add(client, None)
         self.faults[-1] = fault or self.faults[-1]
 
     def refuse_shared(self) -> None:
-        """Refuse a round in which all of at least two replies have the same kind of fault.
+        """Reject a round in which all replies, at least two, have the same kind of fault.
 
-        Clients that all err alike follow the code that they were given: nobody is to be banned for it.
+        The likely cause is the integration code rather than the clients, so no client is blamed.
 
         Raises:
-            RoundError: says what is wrong with the first, and what to do.
+            RoundError: all replies share a fault; describes the first one and what to do.
         """
         shared = self._shared()
         if shared is None:
@@ -144,10 +155,10 @@ class Rows:
         )
 
     def round(self, index: int | None = None, server: Server | None = None) -> Round:
-        """The round of everybody who was added.
+        """The round of all clients that were added.
 
         Raises:
-            RoundError: nobody was, or an id was added twice.
+            RoundError: no client was added, or an id was added twice.
         """
         n = len(self.clients)
         return Round(
@@ -162,10 +173,10 @@ class Rows:
         )
 
     def new(self, outcome: Outcome) -> list[Any]:
-        """The new global model, every array in the form, shape and dtype in which it was given.
+        """The new global model; every array has the type, shape and dtype of the global array.
 
         Args:
-            outcome: what a guard made of :meth:`round`.
+            outcome: a guard's outcome for :meth:`round`.
         """
         middle = self.template.middle(self.statistics[: len(self.clients)], outcome.weights)
         arrays = self.template.moved(outcome.aggregate, middle)
@@ -194,13 +205,13 @@ class Rows:
             sent = listed(reply, len(self.start)) if self.names is None else by_key(reply, self.names)
         except Misfit:
             raise
-        except Exception as error:  # a stranger's container: anything may happen
+        except Exception as error:  # an unknown container may raise anything
             raise Misfit("form", f"it cannot be read ({type(error).__name__})") from None
         each = zip(sent, self.start, self.template.labels, strict=True)
         return [numbers(value, own, f"its {label}") for value, own, label in each]
 
     def _shared(self) -> str | None:
-        """The kind of fault that all replies have, None if there is none."""
+        """The kind of fault that all replies share; None if there is none."""
         first = None
         for kind, row in zip(self._kinds, self.matrix, strict=False):
             kind = kind or (None if bool(row.isfinite().all()) else "nan")
@@ -235,29 +246,29 @@ def process(
     roles: Sequence[str] | None = None,
     repeat: bool = False,
 ) -> tuple[Outcome, list[Any]]:
-    """Let a guard judge and aggregate what clients sent.
+    """Judge and aggregate the arrays that clients sent.
 
     Args:
         guard: the guard.
-        arrays: client id → the trained parameters that it sent, one array for every global array: NumPy
-            arrays, PyTorch tensors or nested lists, of any floating-point precision.
-        global_arrays: the global model that the clients started from, likewise.
-        num_examples: client id → claimed sample count; 1 each if absent.
-        index: the number of the round; the guard counts if it is absent.
-        server: what the server owns, for detectors that need it. Its model tells what each array is.
+        arrays: client id → its trained parameters, one array for every global array: NumPy arrays, PyTorch
+            tensors or nested lists, of any floating-point precision.
+        global_arrays: the global model that the clients started from, of the same types.
+        num_examples: client id → claimed sample count; 1 each by default.
+        index: the number of the round; by default the guard counts.
+        server: what the server owns, for detectors that need it. Its model determines the arrays' roles.
         deltas: clients send differences from the global model rather than trained parameters.
-        max_examples: who claims more is a suspect.
+        max_examples: a client that claims more samples is a suspect.
         roles: "learned", "statistic", "frozen" or "counter" for every array (see
-            :mod:`fedguard.exchange.roles`). Without it and without ``server.model``, every floating-point
-            array is learned, BatchNorm statistics included, as arrays have no names.
+            :mod:`fedguard.exchange.roles`). Without roles and ``server.model``, every floating-point array is
+            learned, including BatchNorm statistics, since arrays have no names.
         repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:
-        The outcome, and the new global arrays, each in the form, shape and dtype in which it was given.
+        The outcome, and the new global arrays with the types, shapes and dtypes of ``global_arrays``.
 
     Raises:
-        FedGuardError: as :meth:`Guard.process`; the global arrays are no model; or all of at least two
-            replies share a fault, which is then no client's. Nothing is remembered of such a round.
+        FedGuardError: as :meth:`Guard.process`; or the global arrays are not a valid model; or all replies,
+            at least two, share a fault, so that no client is to blame. The guard's state is unchanged.
     """
     replies = mapping_of(arrays)
     model = server.model if server is not None and roles is None else None
@@ -274,7 +285,7 @@ def judged(
     server: Server | None,
     repeat: bool,
 ) -> tuple[Outcome, list[Any]]:
-    """Add all replies to the rows, and let the guard judge them; returns also the new arrays."""
+    """Add all replies to the rows and judge them; returns the outcome and the new arrays."""
     _check_keys(replies, num_examples)
     for client, sent in replies.items():
         rows.add(client, sent, 1 if num_examples is None else num_examples.get(client))
@@ -302,14 +313,14 @@ def _sequence(arrays: Any) -> list[Any]:
 
 
 def mapping_of(replies: Any) -> Mapping[Any, Any]:
-    """The replies, if they are a dictionary (RoundError if not)."""
+    """The replies if they are a dictionary; raises RoundError otherwise."""
     if not isinstance(replies, Mapping):
         raise RoundError(f"the replies are a {type(replies).__name__}; give a dictionary, client → reply")
     return replies
 
 
 def _check_keys(replies: Mapping[Any, Any], num_examples: Mapping[Any, Any] | None) -> None:
-    """Refuse counts that are keyed by other names than the replies: that is no client's fault."""
+    """Raise RoundError if counts and replies share no key: this is the caller's mistake, not a client's."""
     if num_examples is None:
         return
     if not isinstance(num_examples, Mapping):

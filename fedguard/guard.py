@@ -1,4 +1,4 @@
-"""The guard: detectors, then the policy, then the aggregator. Knows nothing of simulation."""
+"""The guard: detectors, then the policy, then the aggregator. It does not depend on simulation."""
 
 from __future__ import annotations
 
@@ -33,25 +33,40 @@ if TYPE_CHECKING:
 class Guard(Entries):
     """Scores every update, decides what each client may contribute, and only then aggregates.
 
-    Methods are objects, names, or mappings of a name and parameters: ``Guard("krum", "ban")``.
+    A method is an object, a name, or a mapping of a name and parameters: ``Guard("krum", "ban")``.
+
+    If fewer clients are left than a method needs, the guard first lowers the method's ``num_malicious``, by
+    at most the number of clients already out of the round (banned, unusable or excluded). If that does not
+    help, ``on_too_few`` applies. If a detector has too few clients, no client is scored or blamed. The
+    outcome's note says what was done.
 
     Args:
         detectors: one detector, several, or none.
-        policy: what follows from the scores; "observe" without detectors, "exclude" with, if absent.
-        aggregator: the aggregation rule; the weighted mean (FedAvg) if absent.
-        ledger: a ledger to go on with; a fresh one in memory if absent.
-        stages: what happens to updates before the aggregator and to the aggregate after it, in order.
-        observers: told of every round once its state is committed; copies of the guard have none.
-        on_too_few: what happens if fewer clients are left than a method needs, even when it is told of fewer
-            malicious ones (by at most those who are out already: banned, unusable, excluded): "keep_global"
-            lets the global model stay, "mean" or "median" takes the method's place, "error" refuses the
-            round. If absent: "keep_global", but "error" for a round that lost nobody and was too small
-            as it came. Nobody is scored or blamed where a detector has too few; the note says what was done.
+        policy: turns scores into a decision; by default "exclude" with detectors, "observe" without.
+        aggregator: the aggregation rule; the weighted mean (FedAvg) by default.
+        ledger: an existing ledger; by default a new one in memory.
+        stages: transform updates before the aggregator, and the aggregate after it, in order.
+        observers: notified of every round after its state is committed. Copies of a guard have none.
+        on_too_few: "keep_global" keeps the global model, "mean" and "median" replace the method for this
+            round, "error" rejects the round. By default "keep_global"; but "error" if no client is out, since
+            the round was too small from the start.
 
     Raises:
-        ParameterError: two detectors of the same name, a policy that cannot use a detector, one that counts
-            more strikes than the ledger keeps, or something that is no method.
-        RegistryError: an unknown name.
+        ParameterError: two detectors have the same name, the policy cannot use a detector, the policy counts
+            more strikes than the ledger keeps, or an argument is not a method.
+        RegistryError: a name is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from fedguard import Guard, Round
+        >>> updates = np.random.default_rng(0).normal(0, 0.01, (8, 100))
+        >>> updates[0] *= -40  # client "a" attacks
+        >>> guard = Guard("krum", {"name": "exclude", "rule": "mad"})
+        >>> outcome = guard.process(Round(updates, client_ids="abcdefgh"))
+        >>> outcome.suspects.tolist()
+        [True, False, False, False, False, False, False, False]
+        >>> outcome.aggregate.shape  # add it to the global model
+        torch.Size([100])
     """
 
     def __init__(
@@ -75,7 +90,7 @@ class Guard(Entries):
         self._stages = several(stages, "stages", "stages")
         #: Plain FedAvg.
         self.mean: Aggregator = built("mean", "aggregators", "aggregator")
-        #: The aggregation rule in use: the aggregator behind what the stages do before it.
+        #: The aggregation rule in use: the stages, then the aggregator.
         self.aggregator: Aggregator = (
             self.mean
             if aggregator is None and not self._stages
@@ -89,7 +104,7 @@ class Guard(Entries):
             )
         self.observers = tuple(observers)
         self.on_too_few = checked_choice(on_too_few)
-        self._last: int | None = None  # the last round that was judged
+        self._last: int | None = None  # the number of the last judged round
 
     @classmethod
     def recommended(
@@ -100,14 +115,14 @@ class Guard(Entries):
         ledger: Ledger | None = None,
         observers: Sequence[Observer] = (),
     ) -> Guard:
-        """The guard to begin with: detector "recommended", policy "evidence", the weighted mean.
+        """A guard to start with: detector "recommended", policy "evidence", the weighted mean.
 
         Args:
-            rounds: how many rounds to learn clean scores from; 0 if none is known to be clean.
-            alpha: the chance that an honest client is ever banned, as the policy "evidence" promises it.
-            clients: how many honest clients the promise covers together; 1 makes it one for each.
-            ledger: a ledger to go on with; a fresh one in memory if absent.
-            observers: told of every round once its state is committed.
+            rounds: how many rounds to learn clean scores from; 0 if no round is known to be clean.
+            alpha: bound on the probability that an honest client is ever banned, see the policy "evidence".
+            clients: how many honest clients ``alpha`` covers jointly; 1 makes it a bound per client.
+            ledger: an existing ledger; by default a new one in memory.
+            observers: notified of every round after its state is committed.
         """
         from .contracts.registry import make_detector, make_policy
 
@@ -119,7 +134,7 @@ class Guard(Entries):
         return f"{type(self).__name__}({parts}, aggregation={self.aggregation()})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observers": ()}  # a copy's rounds are nobody's news
+        return {**self.__dict__, "observers": ()}  # copies do not notify observers
 
     def instead(self, aggregator: Aggregator | Spec) -> Aggregator:
         """Another aggregator behind the guard's stages."""
@@ -131,43 +146,44 @@ class Guard(Entries):
         return self.aggregator.parts() if isinstance(self.aggregator, Staged) else [self.aggregator]
 
     def banned(self, clients: Iterable[ClientId], round_index: int | None = None) -> list[ClientId]:
-        """Those of ``clients`` who should not be asked to take part in this round; the next one if absent."""
+        """Those of ``clients`` that are banned in a round (by default the next one): do not sample them."""
         index = self.next_index if round_index is None else round_index
         return [c for c in clients if self.ledger.is_banned(c, index)]
 
     @property
     def next_index(self) -> int:
-        """The number that a round gets whose ``index`` is left out."""
+        """The number that the guard gives to a round without ``index``."""
         return next_number(self._last, self.ledger)
 
     def process(self, round: Round, repeat: bool = False) -> Outcome:
-        """Judge a round and aggregate what is left of it.
+        """Judge a round and aggregate the accepted updates.
 
-        Clients with unusable updates (NaN, Inf, absurd sample counts) are suspects, banned clients are
-        ignored, and both are invisible to the detectors. The ledger and what the methods remember
-        change only after everything has succeeded. A round without a number is the next one: after the last
-        that this guard has judged, or that its ledger knows of if it has judged none. Several guards on one
-        ledger have numbers of their own.
+        Clients with unusable updates (NaN, Inf, absurd sample counts) are suspects. Banned clients are
+        ignored. Detectors see neither. The ledger and the state of the methods change only after every step
+        has succeeded. A round without a number gets the one after the last round that this guard has judged;
+        if it has judged none, the one after the last round in its ledger. Guards that share a ledger number
+        their rounds independently.
 
         Args:
             round: the updates.
-            repeat: the round may have been judged before, as after a restart; its strikes count once.
+            repeat: the round may have been judged before, for example before a restart; its strikes count
+                once.
 
         Raises:
-            RoundError: its number does not follow, and it is no repeat.
-            FedGuardError: the round does not fit a detector or the aggregator; nothing has changed. Nor
-                has it after any other error, for example one in a detector's ``commit``.
+            RoundError: the round's number is not above the last one, and ``repeat`` is False.
+            FedGuardError: the round does not fit a detector or the aggregator. After this or any other
+                error, for example one in a detector's ``commit``, nothing has changed.
         """
         return self._judge(round, repeat)
 
     def watch(self, round: Round, repeat: bool = False) -> Outcome:
-        """Judge a round and remember it like :meth:`process`, but aggregate nothing (zeros come out)."""
+        """Judge and commit a round like :meth:`process`, but skip the aggregation: the aggregate is zero."""
         return self._judge(round, repeat, aggregate=False)
 
     def skip(self, round: Round, why: str, repeat: bool = False) -> Outcome:
-        """Count a round in which nobody is to be scored: the global model stays.
+        """Count a round without scoring it; the global model stays.
 
-        Whoever sent an unusable update is a suspect all the same, and earns what the policy says.
+        A client that sent an unusable update is still a suspect, and the policy's sanctions apply to it.
 
         Args:
             round: the updates.
@@ -177,7 +193,7 @@ class Guard(Entries):
         return self._judge(round, repeat, aggregate=False, skip=why)
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
-        """(n,) whom :meth:`process` would call a suspect; nothing is aggregated or remembered."""
+        """(n,) the clients that :meth:`process` would suspect; aggregates and commits nothing."""
         round = _a_round(round)
         return Judging(self, numbered(round, self._last, self.ledger, repeat=round.numbered)).suspects()
 
@@ -196,7 +212,7 @@ class Guard(Entries):
             self._commit_methods(verdict)
             with self.ledger.transaction():
                 self._write(verdict)
-        except BaseException:  # all or nobody
+        except BaseException:  # all methods commit, or none
             self._load_methods(before)
             raise
         self._last = verdict.round.index
@@ -211,14 +227,14 @@ class Guard(Entries):
             self.ledger.ban(outcome.client_ids[i], index, until, outcome.reasons[i])
 
     def _commit_methods(self, verdict: Verdict) -> None:
-        round, part, scores, decision, outcome = verdict[:5]
+        round, part, decision, outcome = verdict.round, verdict.part, verdict.decision, verdict.outcome
         if part is not None:
             for name, detector in self.detectors.items():
-                detector.commit(part, scores[name], decision)
-            self.policy.commit(case_of(part, scores, verdict.past), decision)
+                detector.commit(part, verdict.scores[name], decision)
+            self.policy.commit(case_of(part, verdict.scores, verdict.past), decision)
         if verdict.unusable.any():
-            useless = [round.client_ids[i] for i in np.flatnonzero(verdict.unusable)]
-            self.policy.commit_unusable(useless, round.index)
+            unusable = [round.client_ids[i] for i in np.flatnonzero(verdict.unusable)]
+            self.policy.commit_unusable(unusable, round.index)
         if verdict.aggregated and not decision.plain:
             survivors = round.take(np.flatnonzero(outcome.weights > 0))
             self.aggregator.commit(survivors, outcome.aggregate)
@@ -237,18 +253,18 @@ class Guard(Entries):
         self.aggregator.load_state_dict(state["aggregator"])
 
     def state_dict(self) -> State:
-        """The ledger, the number of the last round, and what all methods remember."""
+        """The ledger, the number of the last round, and the state of all methods."""
         return {"ledger": self.ledger.state_dict(), "last": self._last, **self._methods_state()}
 
     def load_state_dict(self, state: State, keep_ledger: bool = False) -> None:
-        """Go back to a state that ``state_dict`` returned.
+        """Restore a state that ``state_dict`` returned.
 
         Args:
             state: the state.
-            keep_ledger: leave the ledger as it is, because it is kept elsewhere and may be ahead.
+            keep_ledger: leave the ledger unchanged, because it is stored elsewhere and may be newer.
 
         Raises:
-            ParameterError: the state is of another guard, or does not fit; nothing has changed.
+            ParameterError: the state belongs to another guard, or does not fit; nothing has changed.
         """
         with all_or_nothing(*self.detectors.values(), self.policy, self.aggregator, self.ledger):
             if set(state["detectors"]) != set(self.detectors):
@@ -259,12 +275,12 @@ class Guard(Entries):
             self._load_methods(state)
             if not keep_ledger:
                 self.ledger.load_state_dict(state["ledger"])
-            last = state.get("last")  # earlier versions kept none
+            last = state.get("last")  # states of earlier versions lack it
             self._last = None if last is None else count(last)
 
 
 def _a_round(round: Any) -> Round:
-    """Refuse what is no round (RoundError)."""
+    """The argument if it is a round; raises RoundError otherwise."""
     if isinstance(round, Round):
         return round
     what = f"the class {round.__name__}" if inspect.isclass(round) else f"a {type(round).__name__}"

@@ -1,4 +1,4 @@
-"""Passive attacks: what an update gives away about the data that it was trained on."""
+"""Passive attacks: reconstruct training data from a client's update."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .training.parameters import split_parameters
 
 @dataclass(frozen=True)
 class Leak:
-    """What a passive attacker (a curious server, say) sees of one client in one round.
+    """What a passive attacker (for example a curious server) sees of one client in one round.
 
     Attributes:
         model: the architecture.
         global_params: (d,) w_{t−1}.
-        update: (d,) what the client sent.
+        update: (d,) the client's update.
         input_shape: the shape of one input.
         num_classes: the number of labels.
-        count: how many samples to reconstruct: what the client claims to have, or a guess.
-        gradient_scale: the update is −gradient_scale × the gradient of the mean loss: the learning rate
-            for one step, about rate × steps for several.
-        bounds: the smallest and the largest value of an input, numbers or tensors of its shape.
+        count: the number of samples to reconstruct: the client's claimed count, or a guess.
+        gradient_scale: η in update ≈ −η × the gradient of the mean loss: the learning rate for one step,
+            about rate × steps for several.
+        bounds: the smallest and the largest value of an input, as tensors that broadcast to its shape.
         generator: the attacker's randomness.
-        start: inputs and label logits to begin with instead of noise, for example what a defense distilled.
-        training: how clients train, if the attacker knows it.
+        start: initial inputs and label logits instead of noise, for example those that a defense distilled.
+        training: the configuration of local training, if the attacker knows it.
     """
 
     model: nn.Module
@@ -53,7 +53,7 @@ class Leak:
 
     @property
     def gradient(self) -> Tensor:
-        """(d,) the gradient of the mean loss as the update shows it."""
+        """(d,) −update / gradient_scale: the estimated gradient of the mean loss."""
         return -self.update / self.gradient_scale
 
     def noise(self) -> Tensor:
@@ -62,11 +62,11 @@ class Leak:
 
 
 class Reconstruction(NamedTuple):
-    """What an attack makes of a leak.
+    """The result of a passive attack.
 
     Attributes:
-        inputs: (k, *input_shape) reconstructed inputs, None if the attack finds labels only.
-        labels: (k,) reconstructed labels, a multiset in no order, None if it finds inputs only.
+        inputs: (k, *input_shape) reconstructed inputs; None if the attack finds labels only.
+        labels: (k,) reconstructed labels, in no particular order; None if the attack finds inputs only.
     """
 
     inputs: Tensor | None
@@ -74,27 +74,27 @@ class Reconstruction(NamedTuple):
 
 
 class PassiveAttack(Attack):
-    """Reconstructs training data from what it sees; changes nothing. Override ``reconstruct``."""
+    """Reconstructs training data from updates and changes nothing. Override ``reconstruct``."""
 
     kind = "passive"
     goal = "none"
 
     @abstractmethod
     def reconstruct(self, leak: Leak) -> Reconstruction:
-        """Inputs and labels of the client."""
+        """The reconstructed inputs and labels of the client."""
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """A suite has nothing to measure about it."""
+        """Always raises ParameterError: suites cannot measure a passive attack."""
         raise ParameterError(
             f"{self.name} only looks at updates and changes none; run `fedguard leak {self.name}` instead"
         )
 
 
 def loss_gradient(leak: Leak, inputs: Tensor, targets: Tensor) -> Tensor:
-    """(d,) the gradient of the mean cross-entropy at w_{t−1}, itself differentiable.
+    """(d,) the gradient of the mean cross-entropy at w_{t−1}; it is differentiable itself.
 
     Args:
-        leak: gives the model and w_{t−1}.
+        leak: provides the model and w_{t−1}.
         inputs: (k, *input_shape).
         targets: (k,) labels, or (k, classes) probabilities.
     """
@@ -108,7 +108,7 @@ def loss_gradient(leak: Leak, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def psnr(first: Tensor, second: Tensor) -> float:
-    """10 · log₁₀(1 / MSE) in dB, of pixels in [0, 1]; +Inf if equal."""
+    """10 · log₁₀(1 / MSE) in dB, for pixels in [0, 1]; +Inf for equal images."""
     error = float((first.double() - second.double()).square().mean())
     return float("inf") if error == 0 else float(-10 * np.log10(error))
 
@@ -139,16 +139,16 @@ def _ssim(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
 def measure(
     found: Reconstruction, pixels: Tensor | None, original: Tensor, labels: Tensor
 ) -> dict[str, float]:
-    """How much of the original data was found.
+    """Compare a reconstruction with the original data.
 
     Args:
         found: the reconstruction; only its labels are used.
-        pixels: (k, channels, height, width) reconstructed images in [0, 1], None if there are none.
+        pixels: (k, channels, height, width) reconstructed images in [0, 1]; None if there are none.
         original: (n, channels, height, width) the client's images in [0, 1].
         labels: (n,) their labels.
 
     Returns:
-        "psnr" (dB) and "ssim", means over the reconstructed images, each against a true image of its own
+        "psnr" (dB) and "ssim", means over the reconstructed images, each compared with a different original
         (the pairing with the smallest total squared error); "labels", the share of the true labels found,
         counted as multisets. NaN for what the attack does not reconstruct.
     """

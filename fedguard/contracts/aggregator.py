@@ -1,4 +1,4 @@
-"""Aggregators: from the updates that the policy lets through to one update of the global model."""
+"""Aggregators: combine the updates that the policy accepts into one update of the global model."""
 
 from __future__ import annotations
 
@@ -19,52 +19,62 @@ if TYPE_CHECKING:
 
 
 class Aggregator(Method, ABC):
-    """(updates, weights) → (d,). Authors write ``aggregate``; weights are positive there.
+    """(updates, weights) → (d,) update of the global model. Subclasses implement ``aggregate``.
 
-    Calling the aggregator first drops clients of weight 0 and unusable updates. If nobody is left it
-    returns zeros: the global model stays as it is.
+    Calling the aggregator first drops clients of weight 0 and unusable updates, so that ``aggregate`` gets
+    positive weights only. If no client is left, it returns zeros: the global model stays.
+
+    Example:
+        >>> import torch
+        >>> from fedguard import Aggregator, Card
+        >>> class SignMajority(Aggregator):
+        ...     card = Card("sign_majority", "the sign that most clients agree on", "FedGuard")
+        ...     def aggregate(self, round, weights):
+        ...         return round.updates.matrix.sign().sum(0).sign()
+        >>> SignMajority()([[1.0, -2.0], [3.0, -1.0], [-5.0, -4.0]])
+        tensor([ 1., -1.])
     """
 
     @abstractmethod
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Aggregate a round in which everybody counts; returns (d,) float32.
+        """(d,) float32: the aggregate of a round in which every client has a positive weight.
 
         Args:
             round: the surviving clients.
             weights: (n,) the policy's weights, in (0, 1].
         """
 
-    #: Names out of ``fedguard.contracts.detector.NEEDS`` that the round must provide.
+    #: Names from ``fedguard.contracts.detector.NEEDS`` that the round must provide.
     needs: frozenset[str] = frozenset()
 
     def min_clients(self) -> int:
-        """The smallest number of surviving clients that this aggregator is defined for."""
+        """The smallest number of surviving clients for which the aggregator is defined."""
         return 1
 
     def commit(self, round: Round, update: Tensor) -> None:
-        """Remember what later rounds need, once the (d,) ``update`` of a round has been applied.
+        """Store what later rounds need, after the (d,) ``update`` of a round has been applied.
 
-        ``aggregate`` itself changes nothing: detectors that leave clients out call it many times.
+        ``aggregate`` must not change the aggregator: detectors that leave clients out call it many times.
         """
 
     def state_dict(self) -> State:
-        """Everything that ``commit`` has remembered: nested dicts of tensors and JSON values; a snapshot."""
+        """A snapshot of everything that ``commit`` has stored: nested dicts of tensors and JSON values."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
 
     def __call__(self, round: Round | Any, weights: Any = None) -> Tensor:
-        """Aggregate a round (or a bare (n, d) array).
+        """(d,) the aggregate of a round (or of a bare (n, d) array).
 
         Args:
             round: the clients' updates.
-            weights: (n,) in [0, 1], 1 each if absent; 0 excludes.
+            weights: (n,) in [0, 1]; 0 excludes a client. 1 each by default.
 
         Raises:
-            ParameterError: weights of the wrong shape or range.
-            TooFewClientsError: fewer survivors than ``min_clients()``.
-            ContractError: ``aggregate`` returned something else than d finite numbers.
+            ParameterError: weights have the wrong shape or range.
+            TooFewClientsError: fewer clients are left than ``min_clients()``.
+            ContractError: ``aggregate`` did not return d finite numbers.
         """
         round = as_round(round)
         trust = np.ones(round.n) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -79,5 +89,5 @@ class Aggregator(Method, ABC):
             )
         result = self.aggregate(round.take(survivors), trust[survivors])
         if result.shape != (round.updates.d,) or not bool(result.isfinite().all()):
-            raise ContractError(f"{self.name} returned something else than {round.updates.d} finite numbers")
+            raise ContractError(f"{self.name} did not return {round.updates.d} finite numbers")
         return result

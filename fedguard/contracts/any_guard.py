@@ -1,4 +1,4 @@
-"""The shape of a guard, for the parts that it is made of: they stand below it and do not import it."""
+"""The interface of a guard, for modules below it in the import order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AnyGuard(Protocol):
-    """As much of :class:`fedguard.Guard` as its parts use."""
+    """What the guard's parts use of :class:`fedguard.Guard`."""
 
     detectors: dict[str, Detector]
     policy: Policy

@@ -1,4 +1,4 @@
-"""The attack contract: declare what you know, get a view that holds exactly that."""
+"""The attack contract: an attack declares its knowledge and gets a view that holds exactly that."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .aggregator import Aggregator
     from .round import Round
 
-#: What an attack may declare beyond its own clients' data and updates, the global model and the rules
-#: of the protocol, with what each gives.
+#: Knowledge that an attack may declare → what it gives access to. Every attack knows its own clients' data
+#: and updates, the global model and the protocol.
 KNOWLEDGE = {
     "benign_updates": "the updates of all benign clients in this round",
     "aggregator": "the server's aggregation rule",
@@ -36,14 +36,14 @@ Knowledge = Literal["full", "partial"]
 
 
 class Defense(Protocol):
-    """The shape of a guard (:class:`fedguard.Guard`), as much of it as an attacker asks."""
+    """The part of a guard (:class:`fedguard.Guard`) that an attacker may query."""
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
-        """(n,) whom it would suspect."""
+        """(n,) the clients that it would suspect."""
 
 
 class Trial(NamedTuple):
-    """What attack success is measured on: samples, and for each the label that counts as success."""
+    """The test set for the attack success rate: samples, and the label per sample that counts as success."""
 
     samples: Samples
     target: Tensor
@@ -54,7 +54,7 @@ class DataView:
     """What an attack sees when it poisons one malicious client's data before training.
 
     Attributes:
-        rank: which of the m malicious clients this is, 0 … m−1.
+        rank: the malicious client's number, 0 … m−1.
         num_malicious: m.
         num_classes: the number of labels.
         generator: the attacker's randomness for this client.
@@ -66,18 +66,17 @@ class DataView:
     generator: torch.Generator
 
 
-#: Changes the gradients of one step of local training, one tensor per parameter of the model.
+#: Changes the gradients of one local training step, one tensor per model parameter.
 Adjust: TypeAlias = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
-#: From what the malicious clients send, (m, d), to the round that the server receives and the positions of
-#: the malicious clients in it.
+#: (m, d) malicious updates → the round that the server would receive, and the malicious clients' positions.
 Received: TypeAlias = Callable[[Tensor], tuple["Round", "NDArray[np.intp]"]]
 
 
 @dataclass(frozen=True)
 class TrainView:
-    """What an attack sees when one malicious client is about to train.
+    """What an attack sees before one malicious client trains.
 
     Attributes:
         index: the round.
@@ -95,17 +94,17 @@ class TrainView:
 class UpdateView:
     """What an attack sees when it crafts the malicious updates of one round.
 
-    Always there: ``index``; ``num_clients`` (n of this round) and ``num_malicious`` (m);
+    Always available: ``index``; ``num_clients`` (n of this round) and ``num_malicious`` (m);
     ``global_params`` (d,) w_{t−1}; ``previous_params`` (d,) w_{t−2} (w_{t−1} in the first round);
     ``initial_params`` (d,) w_0; ``own_updates`` (m, d), what the malicious clients would send if they
     were honest (data attacks: after training on poisoned data); ``generator``, the adversary's
-    randomness for this round, one for all colluders.
+    randomness for this round, shared by all colluders.
 
-    The rest is there only if the attack declares it in ``knowledge``; reaching for it otherwise raises
+    Everything else is available only if the attack declares it in ``knowledge``; otherwise access raises
     KnowledgeError.
 
-    An attacker uses the finite updates it sees: ``benign_updates``, ``reference`` and ``before_attack`` leave
-    out those with NaN or Inf, which any server leaves out, too.
+    ``benign_updates``, ``reference`` and ``before_attack`` omit updates with NaN or Inf, as every server
+    does.
     """
 
     def __init__(
@@ -156,7 +155,7 @@ class UpdateView:
 
     @cached_property
     def _finite_own(self) -> Tensor:
-        """Its own clients' finite updates; no update at all if none of them is finite."""
+        """The attacker's own finite updates; one zero update if none is finite."""
         own = _finite(self.own_updates)
         return own if len(own) else torch.zeros_like(self.own_updates[:1])
 
@@ -171,44 +170,44 @@ class UpdateView:
         return self._get("defense")  # type: ignore[return-value]
 
     def received(self, crafted: Tensor) -> Round:
-        """The round as the server would receive it if these (m, d) updates were sent; needs "defense".
+        """The round that the server would receive with these (m, d) updates; needs "defense".
 
-        Without knowledge of the benign updates, it holds the malicious clients alone.
+        It holds only the malicious clients if the attack does not know the benign updates.
         """
         return self._round(crafted)[0]
 
     def suspected(self, crafted: Tensor) -> NDArray[np.bool_]:
-        """(m,) whom the attacker's copy of the guard would suspect if these (m, d) updates were sent."""
+        """(m,) the malicious clients that the attacker's copy of the guard suspects for these updates."""
         round, own = self._round(crafted)
         return self.defense.suspects(round)[own]
 
     def _round(self, crafted: Tensor) -> tuple[Round, NDArray[np.intp]]:
-        from .round import Round  # here: attacks that never ask do not need it
+        from .round import Round  # lazy: few attacks need it
 
         self._get("defense")
         if self._received is not None:
             return self._received(crafted)
-        others = self._known["benign_updates"]  # this far the view knows the round by itself
-        updates = crafted if others is None else torch.cat([crafted, others])  # type: ignore[list-item]  # the server gets them all
+        others = self._known["benign_updates"]  # including those with NaN or Inf, as the server gets them
+        updates = crafted if others is None else torch.cat([crafted, others])  # type: ignore[list-item]
         bare = Round(updates, index=self.index, global_params=self.global_params)
         return bare, np.arange(len(crafted))
 
     def reference(self) -> Tensor:
-        """(k, d) the honest finite updates that the attacker can look at, k ≥ 1.
+        """(k, d) the honest finite updates that the attacker knows, k ≥ 1.
 
-        All benign clients' if they are known and there are any, otherwise its own clients'.
+        The benign clients' updates if they are known and there are any, otherwise the attacker's own.
         """
         known = self._known["benign_updates"]
         return self._finite_own if known is None or len(self.benign_updates) == 0 else self.benign_updates
 
     def before_attack(self) -> Tensor:
-        """(k, d) the finite updates as they would be without the attack, as far as it knows them."""
+        """(k, d) the finite updates of the round without the attack, as far as the attacker knows them."""
         known = self._known["benign_updates"]
         return self._finite_own if known is None else torch.cat([self._finite_own, self.benign_updates])
 
 
 def _finite(updates: Tensor) -> Tensor:
-    """The rows without NaN and Inf; the updates themselves if there is no other."""
+    """The rows without NaN and Inf; the argument itself if all are finite."""
     fine = torch.from_numpy(Updates(updates).finite) if updates.numel() else torch.ones(0, dtype=torch.bool)
     return updates if bool(fine.all()) else updates[fine]
 
@@ -217,64 +216,75 @@ class Attack(Method, ABC):
     """What the malicious clients do. Override ``poison_data``, ``craft``, or both.
 
     Malicious clients collude: one object acts for all of them.
+
+    Example:
+        >>> from fedguard import Attack, Card
+        >>> class Reverse(Attack):
+        ...     card = Card("reverse", "sends the negated mean of the honest updates it knows", "FedGuard")
+        ...     kind = "model"
+        ...     knowledge = frozenset({"benign_updates"})
+        ...     def craft(self, view):
+        ...         return -view.reference().mean(0).expand_as(view.own_updates)
+        >>> Reverse()
+        Reverse()
     """
 
-    #: "model" crafts updates, "data" changes training data, "backdoor" does it to plant a trigger,
-    #: "passive" only looks: it reconstructs data from what it sees.
+    #: "model" crafts updates, "data" poisons training data, "backdoor" poisons it to plant a trigger,
+    #: "passive" reconstructs data from updates and changes nothing.
     kind: ClassVar[Literal["none", "model", "data", "backdoor", "passive"]]
-    #: An instance may aim at something else than its class (label flips between chosen classes).
+    #: An instance may have another goal than its class (label flips between chosen classes).
     goal: Literal["none", "untargeted", "targeted"] = "untargeted"
-    #: Names out of KNOWLEDGE. An instance may know less than its class (``knowledge: partial``).
+    #: Names from ``KNOWLEDGE``. An instance may know less than its class (``knowledge: partial``).
     knowledge: frozenset[str] = frozenset()
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse, before anything runs, data or numbers of clients that the attack cannot work with.
+        """Reject unsuitable data or numbers of clients before an experiment starts.
 
         Raises:
-            ParameterError: for example a pixel trigger on data that are no images.
+            ParameterError: the attack cannot run, for example a pixel trigger on data that are not images.
         """
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
-        """A malicious client's training data; unchanged unless overridden."""
+        """A malicious client's training data; unchanged by default."""
         return samples
 
     def adjust(self, view: TrainView) -> Adjust | None:
-        """What to do to the gradients of every step of a malicious client's training; None for nothing."""
+        """A function that changes the gradients of each training step of a malicious client, or None."""
         return None
 
     def craft(self, view: UpdateView) -> Tensor:
-        """(m, d) what the malicious clients send; what their training gave unless overridden."""
+        """(m, d) the updates that the malicious clients send; by default those that they trained."""
         return view.own_updates
 
     def claim(self, num_examples: NDArray[np.float64], everybody: NDArray[np.float64]) -> NDArray[Any]:
-        """(m,) how many samples the malicious clients claim to have; the truth unless overridden.
+        """(m,) the sample counts that the malicious clients claim; the true ones by default.
 
         Args:
-            num_examples: (m,) how many they have.
-            everybody: (n,) how many each client of the round has.
+            num_examples: (m,) their true sample counts.
+            everybody: (n,) the sample counts of all clients of the round.
         """
         return num_examples
 
     def commit(self, view: UpdateView, crafted: Tensor) -> None:
-        """Remember what later rounds need, once ``crafted`` was sent; ``craft`` itself changes nothing."""
+        """Store what later rounds need, after ``crafted`` was sent; ``craft`` must not change the attack."""
 
     def state_dict(self) -> State:
-        """Everything that ``commit`` has remembered: nested dicts of tensors and JSON values; a snapshot."""
+        """A snapshot of everything that ``commit`` has stored: nested dicts of tensors and JSON values."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """The test on which attack success (ASR) is measured; None if the attack is untargeted."""
+        """The test set for the attack success rate (ASR); None if the attack is untargeted."""
         return None
 
 
 def limit_knowledge(knowledge: Knowledge) -> frozenset[str]:
-    """ "full": all benign updates are known; "partial": only the attacker's own clients.
+    """The knowledge to declare: with "full" all benign updates, with "partial" only the attacker's own.
 
     Raises:
-        ParameterError: another word.
+        ParameterError: ``knowledge`` is neither "full" nor "partial".
     """
     if knowledge not in ("full", "partial"):
         raise ParameterError(f"knowledge is 'full' or 'partial', not {knowledge!r}")

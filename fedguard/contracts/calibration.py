@@ -1,4 +1,4 @@
-"""Calibration: a threshold learnt from the scores of rounds that are taken to be clean."""
+"""Calibration: a threshold learned from the scores of rounds that are assumed to be clean."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..core.ties import above, tolerance
 
 
 def conformal_threshold(clean: NDArray[np.float64], rate: float) -> float:
-    """The ⌈(k + 1)(1 − rate)⌉-th smallest of k clean scores: one more clean score exceeds it with P ≤ rate.
+    """The ⌈(k + 1)(1 − rate)⌉-th smallest of k clean scores: another clean score exceeds it with P ≤ rate.
 
-    That holds if clean scores are exchangeable, whatever their distribution. +Inf if k is too small for
-    such a promise (k + 1 < 1/rate).
+    The bound holds for exchangeable clean scores of any distribution. The threshold is +Inf if k is too small
+    for it (k + 1 < 1/rate).
 
     Args:
         clean: (k,) scores; +Inf allowed.
@@ -30,16 +30,16 @@ def conformal_threshold(clean: NDArray[np.float64], rate: float) -> float:
 
 
 class Calibration:
-    """s_i > the conformal threshold of all scores in the first ``rounds`` rounds, which are taken as clean.
+    """s_i > the conformal threshold of all scores in the first ``rounds`` rounds, which are assumed clean.
 
-    Nobody is a suspect while it learns. Every detector has a threshold of its own.
+    During these rounds no client is a suspect. Each detector has its own threshold.
 
     Args:
         rate: the target false-positive rate per client and round, in (0, 1).
-        rounds: how many rounds to learn from; they must be clean, as after a fresh start with vetted clients.
+        rounds: how many rounds to learn from. They must be clean, for example with vetted clients only.
 
     Raises:
-        ParameterError: rate out of (0, 1).
+        ParameterError: ``rate`` is not in (0, 1).
     """
 
     def __init__(self, rate: float = 0.01, rounds: PositiveInt = 10) -> None:
@@ -50,7 +50,7 @@ class Calibration:
         self._clean: dict[str, list[list[float]]] = {}
 
     def __call__(self, values: NDArray[np.float64], detector: str) -> tuple[NDArray[np.bool_], str]:
-        """Suspects (n,) and why they are."""
+        """(n,) the suspects, and the reason for suspecting them."""
         rounds = self._clean.get(detector, [])
         if len(rounds) < self.rounds:
             return np.zeros(len(values), dtype=bool), "still learning"
@@ -60,15 +60,15 @@ class Calibration:
         ), f"score above {limit:.4g}, which 1 clean score in {1 / self.rate:.4g} exceeds"
 
     def commit(self, values: NDArray[np.float64], detector: str) -> None:
-        """Learn from one more round, as long as there are rounds to learn from."""
+        """Learn from one more round; does nothing once ``rounds`` rounds have been learned."""
         rounds = self._clean.setdefault(detector, [])
         if len(rounds) < self.rounds:
             rounds.append(values.tolist())
 
     def state_dict(self) -> State:
-        """The clean scores by detector; infinite ones as text, which JSON can hold."""
+        """The clean scores by detector, as text, since JSON has no infinity."""
         return {name: [[str(s) for s in part] for part in rounds] for name, rounds in self._clean.items()}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self._clean = {n: [[float(s) for s in part] for part in rounds] for n, rounds in state.items()}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Card:
-    """What a method is called, what it does in one line, and where it comes from.
+    """A method's name, its one-line summary, and its paper.
 
     Attributes:
         name: the name under which it is registered; lower case, words joined by underscores.
@@ -26,12 +26,12 @@ class Card:
 
 
 class Method:
-    """Anything that is registered by name: a detector, an attack, a policy or an aggregator."""
+    """Base class of everything registered by name: detectors, attacks, policies, aggregators, stages."""
 
     card: ClassVar[Card]
-    #: Parameters for the contract checks (see :mod:`fedguard.testing`), where the defaults are too slow.
+    #: Parameters for the contract checks (see :mod:`fedguard.testing`), if the defaults are too slow.
     check_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    #: Contract checks that do not apply to the method: name of the check → why.
+    #: Contract checks that do not apply to the method: name of the check → reason.
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     @property
@@ -45,7 +45,7 @@ class Method:
             cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
-        """As one would write it: the class, and the parameters that are not the defaults."""
+        """The class and the parameters that differ from their defaults, as in ``Krum(num_malicious=2)``."""
         args, kwargs = vars(self).get("_built_from", ((), {}))
         signature = inspect.signature(type(self))
         given = signature.bind(*args, **kwargs).arguments
@@ -58,11 +58,11 @@ class Method:
 
 
 def _noting(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that notes what it is given: that is how the object prints."""
+    """A constructor that stores its arguments for ``__repr__``."""
 
     @functools.wraps(init)
     def construct(self: Method, *args: Any, **kwargs: Any) -> None:
-        vars(self).setdefault("_built_from", (args, kwargs))
+        vars(self).setdefault("_built_from", (args, kwargs))  # a base class's constructor runs later
         init(self, *args, **kwargs)
 
     return construct
@@ -71,7 +71,7 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
 def _same(value: Any, default: Any) -> bool:
     try:
         return bool(value == default)
-    except Exception:  # arrays, and whatever else has no plain equality
+    except Exception:  # for example arrays, whose == gives an array
         return False
 
 

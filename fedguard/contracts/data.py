@@ -1,15 +1,10 @@
-"""Samples and labels, as clients have them and as models take them."""
+"""Samples and labels: as clients store them, and as models take them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
-
-from typing import TYPE_CHECKING
 
 
 class LabeledData(NamedTuple):
@@ -20,7 +15,7 @@ class LabeledData(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Some samples of a larger set, which stay where they are."""
+    """Some rows of a larger data set, without a copy."""
 
     data: LabeledData
     rows: Tensor

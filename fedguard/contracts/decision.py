@@ -1,4 +1,4 @@
-"""What a policy is asked, and what it answers."""
+"""The input and the output of a policy."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def _trained(position: int) -> bool:
-    """Where nobody has looked, nobody sent zeros."""
+def _not_idle(position: int) -> bool:
+    """The default if no updates are at hand: no client sent zeros."""
     return False
 
 
 @dataclass(frozen=True, eq=False)
 class PolicyInput:
-    """Everything that a policy may look at: no updates, no truth.
+    """Everything that a policy may use: no updates and no ground truth.
 
     Attributes:
         index: the number of the round.
         client_ids: the n clients that were scored.
-        scores: what each detector said, by the detector's name; empty if nobody could be scored.
-        ledger: the past of these clients; read only.
-        idle: whether the client at a position sent nothing but zeros, as one does that did not train.
+        scores: detector name → its scores; empty if no client could be scored.
+        ledger: the history of these clients; read-only.
+        idle: whether the client at a position sent an update of zeros, as a client that did not train does.
     """
 
     index: int
     client_ids: tuple[ClientId, ...]
     scores: Mapping[str, Scores]
     ledger: Ledger
-    idle: Callable[[int], bool] = _trained
+    idle: Callable[[int], bool] = _not_idle
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """A policy's answer for the n clients of a case.
+    """A policy's decision on n clients.
 
     Attributes:
-        weights: (n,) in [0, 1]; 0 excludes.
+        weights: (n,) in [0, 1]; 0 excludes a client.
         suspects: (n,) bool.
         reasons: n phrases, one for every client, excluded or not.
-        bans: position → first round in which the client may return (None: never).
+        bans: position → first round in which the client may return; None for a permanent ban.
         plain: True makes this round plain FedAvg: no stages, the mean instead of the aggregator.
-        strikes: (n,) bool, whose suspicion the ledger counts; that of every suspect if absent.
-        note: what the outcome should say about the round, in words.
+        strikes: (n,) bool, the suspects that get a strike in the ledger; all suspects by default.
+        note: a remark on the round for ``Outcome.note``.
     """
 
     weights: NDArray[np.float64]
@@ -65,10 +65,10 @@ class Decision:
 
 
 def checked(decision: Decision, policy: str, n: int) -> Decision:
-    """A policy's answer for n clients with plain arrays and numbers.
+    """The decision with plain NumPy arrays and Python numbers.
 
     Raises:
-        ContractError: it is no answer for each of the n clients.
+        ContractError: it does not decide on each of the n clients.
     """
     weights = np.asarray(decision.weights, dtype=np.float64)
     suspects = np.asarray(decision.suspects, dtype=bool)
@@ -78,7 +78,7 @@ def checked(decision: Decision, policy: str, n: int) -> Decision:
     elif suspects.shape != (n,):
         problem = f"suspects of shape {suspects.shape} for {n} clients"
     elif strikes.shape != (n,) or (strikes & ~suspects).any():
-        problem = f"strikes that are not {n} truth values, or are against clients that are no suspects"
+        problem = f"strikes that are not {n} booleans, or are against clients that are not suspects"
     elif len(decision.reasons) != n or not all(decision.reasons):
         problem = "no reason for every client"
     elif not all(0 <= k < n for k in decision.bans):
@@ -91,12 +91,12 @@ def checked(decision: Decision, policy: str, n: int) -> Decision:
 
 
 class Sanction(NamedTuple):
-    """What one more suspicion earns a client.
+    """A policy's response to one more suspicion of a client.
 
     Attributes:
-        ban: whether it is banned from this round on.
-        until: the first round in which it may come back; None means never.
-        text: the beginning of the reason; empty if there is nothing to add.
+        ban: whether the client is banned from this round on.
+        until: the first round in which it may return; None for a permanent ban.
+        text: a prefix for the reason; may be empty.
     """
 
     ban: bool = False

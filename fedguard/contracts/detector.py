@@ -1,4 +1,4 @@
-"""The scorer contract: subclass, write ``score``, add a card."""
+"""The detector contract: subclass, implement ``score``, add a card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .scores import Scores
 if TYPE_CHECKING:
     from .decision import Decision
 
-#: What ``Detector.needs`` may name, and how to provide it.
+#: Name that ``Detector.needs`` may hold → how to provide it.
 NEEDS = {
     "model": "give the round a Server(model=…)",
     "validation": "give the round a Server(validation=LabeledData(inputs, labels)), "
@@ -34,55 +34,64 @@ NEEDS = {
 class Detector(Method, ABC):
     """Scores every client of a round; **higher is more suspicious**.
 
-    Authors write ``score`` (arithmetic only). Calling the detector checks needs, the number of clients,
-    shapes and finiteness around it, and handles unusable updates: those clients come out as suspects
-    with score +Inf, and everybody else as if they were absent.
+    Subclasses implement ``score``, which is arithmetic only. Calling the detector checks its needs, the
+    number of clients, shapes and finiteness. Clients with unusable updates become suspects with score +Inf,
+    and ``score`` does not see them.
 
-    ``score`` must not change the detector. What it wants to remember goes into ``Scores.memory`` and is
-    folded in by ``commit`` once the guard has accepted the round, so that a refused round leaves no
-    trace. History is keyed by client id, never by position.
+    ``score`` must not change the detector. It returns what later rounds need as ``Scores.memory``, and
+    ``commit`` stores it once the guard has accepted the round, so that a rejected round has no effect.
+    History is keyed by client id, never by position.
+
+    Example:
+        >>> from fedguard import Card, Detector
+        >>> class Norm(Detector):
+        ...     card = Card("norm", "Euclidean norm of the update", "FedGuard")
+        ...     def score(self, round):
+        ...         return round.updates.norms
+        >>> Norm()([[3.0, 4.0], [0.0, 1.0]]).values
+        array([5., 1.])
     """
 
-    #: Names out of ``NEEDS`` that the round must provide. An instance may need other things than its class.
+    #: Names from ``NEEDS`` that the round must provide. An instance may have other needs than its class.
     needs: frozenset[str] = frozenset()
-    #: True if ``score`` returns ``Scores.weights`` (then the policy "reweight" can use them).
+    #: True if ``score`` returns ``Scores.weights``, which the policy "reweight" uses.
     gives_weights: bool = False
 
     #: The attack that the contract check plants, see ``fedguard.testing.detectors.PLANTS``.
     plant: ClassVar[str] = "wild"
-    #: Rounds of history that it needs before it can find the plant.
+    #: Rounds of history needed before the detector can find the planted attack.
     warm_up: ClassVar[int] = 0
-    #: Parameters with which it can, on top of ``check_with``.
+    #: Parameters needed to find the planted attack, in addition to ``check_with``.
     check_plant_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @abstractmethod
     def score(self, round: Round) -> Scores | np.ndarray[Any, Any] | Tensor:
-        """Score a round in which every update is finite; an (n,) array will do."""
+        """(n,) scores of a round whose updates are all finite, as :class:`Scores`, array or tensor."""
 
     def min_clients(self) -> int:
-        """The smallest round that this detector can score."""
+        """The smallest number of clients that this detector can score."""
         return 1
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Fold an accepted round into the history; ``round`` holds the clients that were scored."""
+        """Add an accepted round to the history; ``round`` holds the scored clients only."""
 
     def state_dict(self) -> State:
-        """Everything that ``commit`` has folded in: nested dicts (string keys) of tensors and JSON values.
+        """A snapshot of everything that ``commit`` has stored.
 
-        A snapshot: later commits do not change it.
+        Nested dicts (string keys) of tensors and JSON values; later commits do not change it.
         """
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
 
     def __call__(self, round: Round | Any) -> Scores:
         """Score a round (or a bare (n, d) array) with all checks.
 
         Raises:
             NeedError: the round lacks something that the detector needs.
-            TooFewClientsError: the method is undefined for so few clients.
-            DetectorError: ``score`` returned something else than one number per client.
+            TooFewClientsError: the round has fewer clients than ``min_clients()``.
+            DetectorError: ``score`` did not return one number per client.
         """
         round = as_round(round)
         usable = round.usable
@@ -93,11 +102,11 @@ class Detector(Method, ABC):
         return self._checked(round.take(np.flatnonzero(usable))).spread(usable)
 
     def check(self, n: int, available: frozenset[str]) -> None:
-        """Refuse, before anything runs, a round of n clients or a server that the method cannot use.
+        """Reject a number of clients or a server that the detector cannot use, before anything runs.
 
         Args:
             n: clients per round.
-            available: the names out of ``NEEDS`` that rounds will provide.
+            available: the names from ``NEEDS`` that rounds will provide.
 
         Raises:
             NeedError: something needed is not available.
@@ -135,24 +144,24 @@ class Detector(Method, ABC):
             plain = values.detach().cpu().double() if isinstance(values, Tensor) else values
             array = np.asarray(plain, dtype=dtype)
         except (TypeError, ValueError) as error:
-            raise DetectorError(f"{self.name} returned {what} that are no numbers: {error}") from None
+            raise DetectorError(f"{self.name} returned {what} that are not numbers: {error}") from None
         if array.shape != (n,):
             raise DetectorError(f"{self.name} returned {what} of shape {array.shape} for {n} clients")
         return array
 
 
 def check_needs(method: str, needs: frozenset[str], available: frozenset[str]) -> None:
-    """Refuse what cannot be provided.
+    """Raise an error if a need is not available.
 
     Raises:
-        NeedError: names the first missing need, and how to provide it.
+        NeedError: names the first missing need and how to provide it.
     """
     for need in sorted(needs - available):
         raise NeedError(f"{method} needs {need}: {NEEDS.get(need, 'provide it')}")
 
 
 def available(round: Round) -> frozenset[str]:
-    """The names out of ``NEEDS`` that a round provides."""
+    """The names from ``NEEDS`` that a round provides."""
     parts = ("model", "validation", "root", "training")
     have = {name for name in parts if getattr(round.server, name, None) is not None}
     if round.global_params is not None:

@@ -1,4 +1,4 @@
-"""How clients are told to train."""
+"""The configuration of local training."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class LocalTraining:
                 raise ParameterError(f"training: {name} is {value}; it cannot be negative")
 
     def steps_for(self, count: int) -> int:
-        """Steps of a client with so many samples."""
+        """The number of steps of a client with ``count`` samples."""
         return self.steps if self.steps is not None else (self.epochs or 0) * -(-count // self.batch_size)
 
     def effective_steps(self, count: int) -> float:
-        """FedNova's ‖a‖₁: how far, in steps of plain SGD, a constant gradient would move this client.
+        """FedNova's ‖a‖₁: how far a constant gradient moves this client, in steps of plain SGD.
 
-        Momentum multiplies it, the proximal term holds it back; without them it is the number of steps.
+        Momentum increases it and the proximal term decreases it; without them it is the number of steps.
 
         Source: Wang et al., FedNova, NeurIPS 2020, §4.2.
         """

@@ -1,8 +1,8 @@
 """Methods as parameters of other methods: the members of an ensemble, the policy behind a gate.
 
 A parameter annotated as :data:`DetectorSpec` (or ``list[DetectorSpec]``, or either with ``| None``) takes a
-method the way a suite writes it: a name, ``"module:Class"``, or a mapping of ``name`` and parameters. In
-Python an object that is built already will do. :func:`make` builds it.
+method as a suite writes it: a name, ``"module:Class"``, or a mapping of ``name`` and parameters. From Python,
+it may also be an instance. :func:`make` builds it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Nested:
     """Marks a parameter that holds another method.
 
     Attributes:
-        kind: which registry it comes from: a key of ``fedguard.contracts.registry.REGISTRIES``.
+        kind: the registry: a key of ``fedguard.contracts.registry.REGISTRIES``.
     """
 
     kind: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Names, mappings and built methods pass; what they name is checked when they are built."""
+        """Accept names, mappings and instances; :func:`make` checks what they name."""
         return core_schema.no_info_plain_validator_function(_well_formed)
 
     def __get_pydantic_json_schema__(
@@ -49,30 +49,31 @@ AttackSpec: TypeAlias = Annotated[str | dict[str, Any], Nested("attacks")]
 AggregatorSpec: TypeAlias = Annotated[str | dict[str, Any], Nested("aggregators")]
 PolicySpec: TypeAlias = Annotated[str | dict[str, Any], Nested("policies")]
 
-#: What to put in place of a nested spec: (kind, name, parameters) → parameters.
+#: (kind, name, parameters) of a nested spec → its new parameters.
 Change: TypeAlias = Callable[[str, str, dict[str, Any]], dict[str, Any]]
 
 
 def make(spec: Any, kind: str, where: str = "") -> Any:
-    """Build a method from a spec; one that is built already passes through.
+    """Build a method from a spec; returns an instance unchanged.
 
     Args:
         spec: a name, a mapping with name and parameters, or a method.
         kind: a key of ``fedguard.contracts.registry.REGISTRIES``.
-        where: whose parameter it is, for messages, for example ``"ensemble: member"``.
+        where: the parameter that holds the spec, for messages, for example ``"ensemble: member"``.
 
     Raises:
-        ParameterError: no spec, or wrong parameters.
-        RegistryError: an unknown name.
+        ParameterError: it is not a spec, or its parameters are wrong.
+        RegistryError: the name is unknown.
     """
-    from .registry import REGISTRIES  # here: the registry knows all contracts
+    from .registry import REGISTRIES  # lazy: the registry imports all contracts
 
     registry = REGISTRIES[kind]
     if isinstance(spec, registry.base):
         return spec
     if not _is_spec(spec):
         raise ParameterError(
-            f"{where or registry.kind}: {spec!r} is no {registry.kind}; write a name, or a mapping with one"
+            f"{where or registry.kind}: {spec!r} is not a valid {registry.kind}; write a name, or a mapping "
+            "with one"
         )
     name, params = split(spec)
     with within(f"{where} {name!r}" if where else ""):
@@ -88,7 +89,7 @@ def split(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def within(where: str) -> Iterator[None]:
-    """Say in the message of a FedGuardError where it happened; nothing is added if ``where`` is empty."""
+    """Prefix the message of a FedGuardError with ``where``, unless that is empty."""
     try:
         yield
     except FedGuardError as error:
@@ -98,20 +99,20 @@ def within(where: str) -> Iterator[None]:
 
 
 def nested_parameters(cls: type[Any]) -> dict[str, str]:
-    """The parameters of a class that hold other methods, with the kind of each."""
+    """Parameters of a class that hold other methods → the kind of each."""
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
     kinds = {name: _kind(hints[name]) for name in inspect.signature(cls).parameters if name in hints}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 def change_nested(cls: type[Any], name: str, params: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """The parameters of a method with every nested spec changed, those that are there by default included.
+    """The parameters of a method with every nested spec changed, including those that are defaults.
 
     Args:
         cls: the method's class.
-        name: what it is called in messages.
+        name: the method's name, for messages.
         params: its parameters.
-        change: see :data:`Change`; what is no spec (None, a built method) is left as it is.
+        change: see :data:`Change`. It is not applied to None and to instances.
     """
     result = dict(params)
     signature = inspect.signature(cls).parameters
@@ -134,7 +135,7 @@ def _changed(spec: Any, kind: str, where: str, change: Change) -> Any:
 
 
 def _kind(hint: Any) -> str | None:
-    """The kind of the first marker anywhere in an annotation."""
+    """The kind of the first :class:`Nested` anywhere in an annotation."""
     for part in getattr(hint, "__metadata__", ()):
         if isinstance(part, Nested):
             return part.kind

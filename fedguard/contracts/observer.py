@@ -1,4 +1,4 @@
-"""Observers: told of every round once it is decided; they can change nothing and break nothing."""
+"""Observers: notified of every decided round. They cannot change it, and their errors do not affect it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Anything that wants to be told: an event stream, metrics, a recording."""
+    """Anything that follows the rounds of a guard: an event stream, metrics, a recording."""
 
     def observe(self, round: Round, outcome: Outcome) -> None:
-        """A round was decided, and everything that the guard remembers of it is in place."""
+        """Called after a round is decided and the guard's state is committed."""
 
 
 def notify(observers: Iterable[Observer], round: Round, outcome: Outcome) -> None:
-    """Tell every observer; one that fails is a warning in the log, the round stands."""
+    """Notify every observer; log a warning if one fails."""
     for observer in observers:
         try:
             observer.observe(round, outcome)

@@ -18,25 +18,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the guard decided about a round; arrays are aligned with ``client_ids``.
+    """What the guard decided on a round; arrays are aligned with ``client_ids``.
 
     Attributes:
-        aggregate: (d,) the update to add to the global model; zeros if nobody was let through.
-        weights: (n,) in [0, 1], what each client was allowed to contribute.
-        suspects: (n,) bool, who is called malicious in this round.
-        banned: (n,) bool, whose ban is in force from this round on.
+        aggregate: (d,) the update to add to the global model; zeros if no client was accepted.
+        weights: (n,) in [0, 1], each client's weight in the aggregate; 0 if excluded.
+        suspects: (n,) bool, the clients judged malicious in this round.
+        banned: (n,) bool, the clients banned from this round on.
         reasons: one phrase for every client.
         client_ids: the clients of the round.
-        scores: (n,) suspicion, higher = more suspicious: the detector's own score if there is one
-            detector, the mean rank in [0, 1] if there are several, NaN if there is none; +Inf for an
-            unusable update, NaN for a client that was not scored because its ban is in force.
-        by_detector: each detector's scores, by name; +Inf and NaN as in ``scores``.
-        info: numbers that the detectors report, by detector.
-        kept_global: True if nobody was let through, so that the global model stays.
-        note: that, and whatever else is unusual about the round, in words; empty if nothing is.
-        seconds: wall time of each part: one entry per detector, ``"policy"`` and ``"aggregator"``.
-        barred: (n,) bool, whose ban was in force already: they were not looked at.
+        scores: (n,) higher is more suspicious: the detector's own score if there is one detector, the mean
+            rank in [0, 1] if there are several, NaN if there is none. +Inf for an unusable update, NaN for a
+            client that was already banned and so was not scored.
+        by_detector: detector name → its (n,) scores; +Inf and NaN as in ``scores``.
+        info: detector name → the numbers that it reports.
+        kept_global: True if no client was accepted, so that the global model stays.
+        note: what is unusual about the round, in words; empty if nothing is.
+        seconds: wall time per part: one entry per detector, ``"policy"`` and ``"aggregator"``.
+        barred: (n,) bool, the clients that were banned before this round and so were not scored.
         index: the number of the round.
+
+    Example:
+        >>> from fedguard import Guard, Round
+        >>> Guard().process(Round([[1.0, 2.0], [3.0, 4.0]], client_ids=["ann", "bob"]))
+        2 clients, 0 suspects, 0 banned
+        client  score  weight  verdict   reason
+        ann       nan       1  accepted  observed: no detector
+        bob       nan       1  accepted  observed: no detector
     """
 
     aggregate: Tensor
@@ -55,7 +63,7 @@ class Outcome:
     index: int = 0
 
     def __repr__(self) -> str:
-        """A table: every client's score, weight and reason; see :func:`fedguard.contracts.table.table_of`."""
+        """A table of all clients' scores, weights and reasons (:func:`fedguard.contracts.table.table_of`)."""
         return table_of(self)
 
     def take(self, order: NDArray[np.intp]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Policies: from scores, suspects and the ledger to what each client may contribute."""
+"""Policies: turn scores and the ledger into suspects, weights and bans."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from .detector import Detector
 
 
-#: How several detectors agree on a suspect.
+#: How the votes of several detectors are combined.
 Vote: TypeAlias = Literal["any", "majority", "all"]
 
 
 def against_most(suspects: NDArray[np.bool_], max_share: float = 0.5) -> str:
-    """Says so in words if more than ``max_share`` of the clients are suspects; empty if not."""
+    """A remark if more than ``max_share`` of the clients are suspects; otherwise empty."""
     found, n = int(suspects.sum()), len(suspects)
     if found <= max_share * n:
         return ""
@@ -37,26 +37,36 @@ def against_most(suspects: NDArray[np.bool_], max_share: float = 0.5) -> str:
 
 
 def check_share(policy: str, max_share: float) -> None:
-    """Refuse a ``max_share`` that is no share (ParameterError)."""
+    """Raise ParameterError unless ``max_share`` is in (0, 1]."""
     if not 0 < max_share <= 1:
         raise ParameterError(f"{policy}: max_share is {max_share}; use a share in (0, 1], say 0.5")
 
 
 class Policy(Method, ABC):
-    """Decides on each client of a round. What it must remember of clients is in the ledger.
+    """Decides on each client of a round. The ledger holds the clients' history.
 
     Args:
-        rule: how a detector's scores become suspects; the detector's own decision by default.
-        vote: with several detectors, a client is a suspect if "any" of them suspects it, more than half
-            of them ("majority"), or "all".
+        rule: turns a detector's scores into suspects; by default the detector's own decision rule.
+        vote: with several detectors, a client is a suspect if "any", a "majority" or "all" of them suspect
+            it.
 
     Raises:
-        ParameterError: an unknown rule or vote.
+        ParameterError: the rule or the vote is unknown.
+
+    Example:
+        >>> from fedguard import Card, Decision, Policy
+        >>> class Halve(Policy):
+        ...     card = Card("halve", "suspects contribute half", "FedGuard")
+        ...     def decide(self, case):
+        ...         suspects, reasons = self.suspects(case)
+        ...         return Decision(weights=1 - 0.5 * suspects, suspects=suspects, reasons=reasons)
+        >>> Halve(rule="mad").vote
+        'any'
     """
 
-    #: True if the policy labels clients for good, so that end-of-run labels mean something.
+    #: True if the policy bans clients, so that final labels are meaningful.
     bans: bool = False
-    #: How many strikes of a client it may have to find in the ledger.
+    #: The largest number of a client's strikes that it counts in the ledger.
     lookback: int = 0
 
     def __init__(self, rule: str | dict[str, Any] = "native", vote: Vote = "any") -> None:
@@ -70,29 +80,29 @@ class Policy(Method, ABC):
         """Weights, suspects, bans and a reason for every client."""
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
-        """What a client earns that is a suspect in this round; the guard asks it for unusable updates."""
+        """The sanction for a client that is a suspect in this round; the guard asks for unusable updates."""
         return Sanction()
 
     def check(self, detectors: Mapping[str, Detector]) -> None:
-        """Refuse detectors that the policy cannot work with (ParameterError); called once, at set-up."""
+        """Raise ParameterError if the policy cannot use these detectors; called once, at set-up."""
 
     def commit_unusable(self, clients: Sequence[ClientId], index: int) -> None:
-        """Remember who has sent an unusable update in a round, where ``sentence`` depends on it."""
+        """Store which clients sent an unusable update in a round, if ``sentence`` depends on it."""
 
     def commit(self, case: PolicyInput, decision: Decision) -> None:
-        """Remember what later rounds need, once a round is decided; the ledger keeps most of it."""
+        """Store what later rounds need, after a round is decided; the ledger holds most of it."""
         self.rule.commit(case.scores)
 
     def state_dict(self) -> State:
-        """Everything that ``commit`` has remembered; a snapshot."""
+        """A snapshot of everything that ``commit`` has stored."""
         return self.rule.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self.rule.load_state_dict(state)
 
     def suspects(self, case: PolicyInput) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-        """(n,) whom the detectors vote to suspect, and a phrase for every client: which detector, and why."""
+        """(n,) the suspects by vote of the detectors, and for every client a reason that names them."""
         n = len(case.client_ids)
         votes = np.zeros(n, dtype=int)
         phrases: list[list[str]] = [[] for _ in range(n)]

@@ -1,10 +1,10 @@
-"""Methods by name: built-ins and plug-ins come in through the same entry points.
+"""Methods by name: built-in methods and plug-ins register through the same entry points.
 
 An entry point of the group ``fedguard.detectors``, ``fedguard.attacks``, ``fedguard.aggregators``,
 ``fedguard.stages`` or ``fedguard.policies`` names either one class or a catalogue: a table
 ``name -> "module:Class"`` whose own name is in capitals.
-Wherever a name is accepted, ``"module:Class"`` is accepted too. A class is imported on first use and
-checked then; one that breaks its contract is refused with the reason.
+``"module:Class"`` is accepted wherever a name is. A class is imported and checked on first use; one that
+breaks its contract is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Registry(Generic[M]):
     """The methods of one kind.
 
     Args:
-        kind: what they are called in messages, for example ``"detector"``.
-        base: the class that they inherit from.
-        extra_check: more to check about a class; returns what is wrong, or None.
+        kind: the kind's name, for example ``"detector"``.
+        base: the base class of its methods.
+        extra_check: an additional check of a class; returns what is wrong, or None.
     """
 
     def __init__(self, kind: str, base: type[M], extra_check: Callable[[type[M]], str | None]) -> None:
@@ -64,25 +64,25 @@ class Registry(Generic[M]):
         return sorted({*self._sources, *self._added})
 
     def add(self, cls: type[M]) -> type[M]:
-        """Register a class under the name on its card; usable as a decorator.
+        """Register a class under the name on its card; works as a decorator.
 
         Raises:
             RegistryError: the name is taken, or the class breaks the contract.
         """
         self._validate(cls, None)
         if cls.card.name in self.names():
-            raise RegistryError(f"{self.kind} {cls.card.name!r} is registered already; choose another name")
+            raise RegistryError(f"{self.kind} {cls.card.name!r} is already registered; choose another name")
         self._added[cls.card.name] = cls
         return cls
 
     def get(self, name: str) -> type[M]:
-        """The class of this name, or the one that ``"module:Class"`` points to.
+        """The class with this name, or the one that ``"module:Class"`` refers to.
 
         Raises:
             RegistryError: unknown name (the nearest one is suggested), failed import, invalid class.
         """
         if ":" in name:
-            if not is_code(name):  # whoever refuses code looks for exactly this
+            if not is_code(name):  # the checks that refuse code recognize exactly these names
                 raise RegistryError(f"cannot load {self.kind} {name!r}: write module:Class")
             return self._validate(_import(name, self.kind), None)
         if name in self._added:
@@ -96,7 +96,7 @@ class Registry(Generic[M]):
         return self._validate(self._sources[name](), name)
 
     def make(self, name: str, **params: Any) -> M:
-        """Build the method of this name; parameters are checked against its signature.
+        """Build the method with this name; checks the parameters against its signature.
 
         Raises:
             RegistryError: see :meth:`get`.
@@ -132,21 +132,21 @@ class Registry(Generic[M]):
                 return f"its parameter {parameter.name!r} has no type annotation"
         try:
             params_model(cls)  # type: ignore[arg-type]  # classes are hashable
-        except Exception as error:  # whatever evaluating somebody's annotations raises
+        except Exception as error:  # evaluating a plug-in's annotations may raise anything
             return f"its parameters cannot be checked: {error}"
         return self._extra_check(cls)
 
 
 def _names(point: EntryPoint) -> dict[str, Callable[[], Any]]:
-    """What an entry point registers; a single class is not imported yet."""
+    """Name → loader for everything that an entry point registers; imports catalogues but not classes."""
     load = functools.partial(_import, point.value, f"what {_origin(point)} registers,")
     if not point.attr.isupper():  # a class, registered under the entry point's own name
         return {point.name: load}
     catalogue = load()
-    if inspect.isclass(catalogue):  # some methods are called by their initials
+    if inspect.isclass(catalogue):  # a class named by its initials, for example FLAME
         return {point.name: load}
     if not isinstance(catalogue, Mapping):
-        raise RegistryError(f"{_origin(point)}: {point.value} is no table name -> 'module:Class'")
+        raise RegistryError(f"{_origin(point)}: {point.value} is not a table name -> 'module:Class'")
     return {name: functools.partial(_import, target, "method") for name, target in catalogue.items()}
 
 
@@ -158,26 +158,24 @@ def _import(target: str, kind: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a stranger's module may raise anything
+    except Exception as error:  # a plug-in's module may raise anything
         raise RegistryError(f"cannot load {kind} {target!r}: {error}") from error
 
 
 def _check_detector(cls: type[Detector]) -> str | None:
     if not isinstance(cls.needs, frozenset | set):
-        return "its `needs` is no set of names"
+        return "its `needs` is not a set of names"
     unknown = cls.needs - NEEDS.keys()
-    return (
-        f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})"
-        if unknown
-        else None
-    )
+    if not unknown:
+        return None
+    return f"it needs unknown things: {', '.join(sorted(unknown))} (known: {', '.join(NEEDS)})"
 
 
 def _check_attack(cls: type[Attack]) -> str | None:
     if getattr(cls, "kind", None) not in ("none", "model", "data", "backdoor", "passive"):
         return "its `kind` is none of 'none', 'model', 'data', 'backdoor', 'passive'"
     if not isinstance(cls.knowledge, frozenset | set):
-        return "its `knowledge` is no set of names"
+        return "its `knowledge` is not a set of names"
     unknown = cls.knowledge - KNOWLEDGE.keys()
     return f"it declares unknown knowledge: {', '.join(sorted(unknown))}" if unknown else None
 

@@ -1,4 +1,4 @@
-"""One round of federated learning, as the server sees it."""
+"""One round of federated learning from the server's point of view."""
 
 from __future__ import annotations
 
@@ -23,32 +23,40 @@ if TYPE_CHECKING:
 
 
 class _LeftOut(int):
-    """The index of a round whose number was left out: 0 to whoever reads it, until a guard counts."""
+    """The index of a round without a number: equal to 0 until a guard sets it."""
 
 
 @dataclass(frozen=True, eq=False, init=False)
 class Round:
-    """The updates that n clients sent, and what the server knows about them.
+    """The updates u_i = w_i − w_{t−1} that n clients sent, and what the server knows about them.
+
+    The round stays valid if a client's update holds NaN or Inf, or its sample or step count is not a positive
+    finite number. This is a *problem* of that client (see ``problems``): it becomes a suspect, and the other
+    clients are judged as if it were absent.
 
     Args:
         updates: (n, d) array, tensor or :class:`Updates`; row i is client i's w_i − w_{t−1}.
-        client_ids: n distinct strings or integers; 0 … n−1 if absent. History is keyed by them.
-        num_examples: (n,) sample counts as *claimed* by the clients; 1 each if absent.
-        num_steps: (n,) local steps as claimed by the clients, for FedNova (its ‖a_i‖₁); 1 each if absent.
-        faults: (n,) what whoever received the replies found wrong with each (a missing array, say), or None;
-            none at all if absent. The row of a faulty client counts for nothing.
-        index: the number of the round, an integer from 0. Left out, a guard counts (see ``Guard.process``),
-            and whoever else reads it finds 0.
+        client_ids: n distinct strings or integers; 0 … n−1 by default. History is keyed by them.
+        num_examples: (n,) sample counts as *claimed* by the clients; 1 each by default.
+        num_steps: (n,) local steps as claimed by the clients, for FedNova (its ‖a_i‖₁); 1 each by default.
+        faults: (n,) for each client, what was wrong with its reply (for example a missing array), or None;
+            no faults by default. A faulty client's row is ignored.
+        index: the number of the round, from 0. By default a guard counts the rounds (see ``Guard.process``);
+            until then, the number reads as 0.
         global_params: (d,) the global model w_{t−1} that the clients started from.
         server: what the server owns (model, validation data, …), see :class:`Server`.
 
     Raises:
-        RoundError: shapes do not fit, an id appears twice or is endless, there is no client, or the index is
-            no number of a round.
+        RoundError: shapes do not match, an id appears twice or is too long, there are no clients, or the
+            index is not an integer from 0.
 
-    A client whose update holds NaN or Inf, or whose sample or step count is no positive finite number, does
-    not make the round invalid: it is a *problem* of that client (see ``problems``), who is a suspect
-    while everybody else is treated as if it were absent.
+    Example:
+        >>> from fedguard import Round
+        >>> round = Round([[1.0, 2.0], [3.0, float("nan")]], client_ids=["ann", "bob"])
+        >>> round
+        Round(index=0, n=2, d=2)
+        >>> round.problems
+        (None, 'non-finite update')
     """
 
     updates: Updates
@@ -86,11 +94,11 @@ class Round:
             "server": server,
             "faults": _faults(faults, matrix.n),
         }
-        for name, value in fields.items():  # the usual assignment is closed: a round is frozen
+        for name, value in fields.items():  # a frozen dataclass forbids plain assignment
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        """Number and shape; the updates are too many to print."""
+        """The round's number and shape."""
         server = "" if self.server is None else ", server=…"
         return f"{type(self).__name__}(index={self.index}, n={self.n}, d={self.updates.d}{server})"
 
@@ -101,26 +109,14 @@ class Round:
 
     @property
     def numbered(self) -> bool:
-        """Whether the round has a number of its own; False if ``index`` was left out."""
+        """Whether ``index`` was given."""
         return not isinstance(self.index, _LeftOut)
 
     @cached_property
     def problems(self) -> tuple[str | None, ...]:
-        """Per client: why its update cannot be used at all, or None."""
-        return tuple(
-            fault
-            if fault is not None
-            else "non-finite update"
-            if not finite
-            else f"sample count {count:g} is not a positive finite number"
-            if not (np.isfinite(count) and count > 0)
-            else f"step count {steps:g} is not a positive finite number"
-            if not (np.isfinite(steps) and steps > 0)
-            else None
-            for fault, finite, count, steps in zip(
-                self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True
-            )
-        )
+        """For each client, why its update is unusable; None if it is usable."""
+        each = zip(self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True)
+        return tuple(_problem(*values) for values in each)
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
@@ -128,7 +124,7 @@ class Round:
         return np.array([problem is None for problem in self.problems])
 
     def take(self, clients: Index) -> Round:
-        """The same round as if only these clients (positions, or a mask) had taken part."""
+        """The round restricted to some clients (positions, or a mask)."""
         index = positions(clients)
         return dataclasses.replace(
             self,
@@ -149,15 +145,27 @@ class Round:
 
 
 def as_round(value: Any) -> Round:
-    """Accept a round, or bare updates as a round of their own."""
+    """The argument if it is a round; otherwise a round of these updates."""
     return value if isinstance(value, Round) else Round(value)
 
 
+def _problem(fault: str | None, finite: bool, examples: float, steps: float) -> str | None:
+    """Why one client's update is unusable; None if it is usable."""
+    if fault is not None:
+        return fault
+    if not finite:
+        return "non-finite update"
+    for what, count in (("sample", examples), ("step", steps)):
+        if not (np.isfinite(count) and count > 0):
+            return f"{what} count {count:g} is not a positive finite number"
+    return None
+
+
 def _round_index(index: Any) -> int:
-    if index is None or isinstance(index, _LeftOut):  # copies of an unnumbered round are unnumbered, too
+    if index is None or isinstance(index, _LeftOut):  # a copy of an unnumbered round is unnumbered
         return _LeftOut()
     try:
-        plain = operator.index(index)  # no NumPy integers: the index ends up in saved states
+        plain = operator.index(index)  # a Python integer, since the index is stored in states
     except TypeError:
         plain = -1
     if plain < 0:
@@ -174,10 +182,10 @@ def _ids(ids: Sequence[Any] | None, n: int) -> tuple[ClientId, ...]:
     wrong = [i for i in plain if isinstance(i, bool) or not isinstance(i, int | str)]
     if wrong:
         raise RoundError(f"client id {wrong[0]!r} is neither a string nor an integer")
-    endless = [i for i in plain if (len(i) if isinstance(i, str) else i.bit_length()) > MAX_ID]
-    if endless:
+    long = [i for i in plain if (len(i) if isinstance(i, str) else i.bit_length()) > MAX_ID]
+    if long:
         raise RoundError(
-            f"a client id has more than {MAX_ID} {'characters' if isinstance(endless[0], str) else 'bits'}"
+            f"a client id has more than {MAX_ID} {'characters' if isinstance(long[0], str) else 'bits'}"
         )
     texts = [str(i) for i in plain]
     twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < n else []
@@ -192,7 +200,7 @@ def _faults(faults: Sequence[str | None] | None, n: int) -> tuple[str | None, ..
     if faults is None:
         return (None,) * n
     if len(faults) != n or not all(fault is None or (isinstance(fault, str) and fault) for fault in faults):
-        raise RoundError(f"faults must be {n} phrases, one for every client, with None where there is none")
+        raise RoundError(f"faults must be {n} values, one per client: a phrase, or None")
     return tuple(faults)
 
 
@@ -201,7 +209,7 @@ def _counts(counts: Any, n: int, what: str) -> NDArray[np.float64]:
         return np.ones(n)
     try:
         array = np.asarray(counts, dtype=np.float64)
-    except OverflowError:  # an integer beyond float64 is its sender's problem, not the round's
+    except OverflowError:  # an integer beyond float64 is a problem of that client only
         array = np.array([float(c) if abs(c) < 2**1023 else np.inf for c in counts])
     except (TypeError, ValueError):
         raise RoundError(f"{what} is not numeric") from None

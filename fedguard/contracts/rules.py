@@ -1,7 +1,7 @@
-"""Rules: how scores become suspects when the detector's own decision is not wanted.
+"""Rules: turn scores into suspects, in place of the detector's own decision rule.
 
-Each rule is a small function ``(values) -> (suspects, why)``; :func:`make_rule` builds one from its name
-and parameters. ``native`` keeps the detector's own decision and is the default everywhere.
+Each rule is a small function ``(values) -> (suspects, reason)``; :class:`Rule` builds one from its name and
+parameters. ``native`` keeps the detector's own decision and is the default everywhere.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..geometry.clusters import two_means as _two_means
 from .calibration import Calibration
 from .scores import Scores
 
-#: Who is a suspect, and why.
+#: (n,) the suspects, and the reason for suspecting them.
 Verdict: TypeAlias = tuple[NDArray[np.bool_], str]
 
-#: Reference sets of the gap statistic.
+#: Number of reference sets of the gap statistic.
 REFERENCES = 10
 
-#: A rule as a user writes it: a name, or a mapping with ``name`` and parameters.
+#: A rule's name, or a mapping of ``name`` and parameters.
 RuleSpec: TypeAlias = str | Mapping[str, Any]
 
 
@@ -40,12 +40,12 @@ def threshold(values: NDArray[np.float64], value: FiniteFloat) -> Verdict:
 
 
 def _order(values: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Positions in ascending order of their scores, of equal scores in order."""
+    """Positions by ascending score; equal scores keep their order."""
     return np.argsort(levels(values, tolerance(len(values))), kind="stable")
 
 
 def top(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
-    """The ``count`` highest scores; of equal scores the later client."""
+    """The ``count`` highest scores; of equal scores, later clients first."""
     suspects = np.zeros(len(values), dtype=bool)
     if count > 0:
         suspects[_order(values)[-count:]] = True
@@ -53,7 +53,7 @@ def top(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
 
 
 def keep(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
-    """All but the ``count`` lowest scores; of equal scores the earlier client is kept."""
+    """All but the ``count`` lowest scores; of equal scores, earlier clients are kept first."""
     suspects = np.ones(len(values), dtype=bool)
     suspects[_order(values)[:count]] = False
     return suspects, f"not among the {count} lowest scores"
@@ -62,22 +62,22 @@ def keep(values: NDArray[np.float64], count: NonNegativeInt) -> Verdict:
 def mad(values: NDArray[np.float64], k: NonNegativeFloat = 3.5) -> Verdict:
     """0.6745 · (s_i − median) / MAD > k: the modified z-score of Iglewicz & Hoaglin (1993).
 
-    With MAD = 0 (more than half of the scores equal), every score above the median is a suspect. With a
-    median of +Inf nobody is.
+    If MAD = 0 (more than half of the scores are equal), every score above the median is a suspect. If the
+    median is +Inf, no client is.
     """
     center, slack = np.median(values), tolerance(len(values))
     size = np.median(np.abs(values))
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.median(np.abs(values - center))
-        spread = spread if above(spread, 0.0, slack, size) else 0.0  # equal scores differ in their last bits
+        spread = spread if above(spread, 0.0, slack, size) else 0.0  # equal up to rounding
         z = np.where(above(values, center, slack, size), 0.6745 * (values - center) / spread, 0.0)
     return above(z, k, slack), f"score more than {k:g} robust deviations above the median"
 
 
 def three_sigma(values: NDArray[np.float64], k: NonNegativeFloat = 3.0) -> Verdict:
-    """s_i > μ + k σ (population form), one-sided; +Inf is a suspect, and does not count in μ and σ.
+    """s_i > μ + k σ with the population standard deviation σ; +Inf is a suspect, and excluded from μ and σ.
 
-    Of n scores, none can be above μ + σ √(n − 1): k = 3 needs n ≥ 11.
+    None of n scores can exceed μ + σ √(n − 1), so that k = 3 needs n ≥ 11.
     """
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
@@ -90,9 +90,9 @@ def three_sigma(values: NDArray[np.float64], k: NonNegativeFloat = 3.0) -> Verdi
 
 
 def two_means(values: NDArray[np.float64], max_clusters: PositiveInt = 9) -> Verdict:
-    """The higher cluster of 2-means, if the gap statistic finds more than one cluster; otherwise nobody.
+    """The higher cluster of 2-means if the gap statistic finds more than one cluster; otherwise no client.
 
-    +Inf is a cluster by itself. The reference sets are the same every time. Source: Tibshirani et al. 2001.
+    +Inf is a cluster by itself. The reference sets come from a fixed seed. Source: Tibshirani et al. 2001.
     """
     if np.isposinf(values).any():
         return np.isposinf(values), "an infinite score"
@@ -113,13 +113,21 @@ RULES: dict[str, Callable[..., Verdict]] = {
 
 
 class Rule:
-    """A rule by name, ready to be applied to a detector's scores.
+    """Scores → suspects, by a rule given by name.
 
     Args:
-        spec: ``"native"``, another name in ``RULES``, or ``{"name": …, parameter: …}``.
+        spec: ``"native"``, ``"calibrated"``, a name in ``RULES``, or ``{"name": …, parameter: …}``.
 
     Raises:
         ParameterError: the rule or one of its parameters is unknown or missing.
+
+    Example:
+        >>> import numpy as np
+        >>> from fedguard import Scores
+        >>> from fedguard.contracts.rules import Rule
+        >>> suspects, reason = Rule({"name": "top", "count": 1})(Scores(np.array([0.1, 0.7, 0.2])))
+        >>> suspects.tolist(), reason
+        ([False, True, False], 'among the 1 highest scores')
     """
 
     def __init__(self, spec: RuleSpec = "native") -> None:
@@ -146,14 +154,14 @@ class Rule:
         )
 
     def __call__(self, scores: Scores, detector: str = "") -> Verdict:
-        """Suspects (n,) and why they are.
+        """(n,) the suspects, and the reason for suspecting them.
 
         Args:
-            scores: what a detector said.
-            detector: its name, for rules that remember its earlier scores.
+            scores: a detector's scores.
+            detector: its name, for rules that learn from its earlier scores.
 
         Raises:
-            ParameterError: rule "native" on a detector that scores only.
+            ParameterError: the rule is "native", and the detector has no decision rule.
         """
         if self._memory is not None:
             return self._memory(scores.values, detector)
@@ -164,17 +172,17 @@ class Rule:
         return scores.suspects, scores.reason or "flagged by the detector's own rule"
 
     def commit(self, scores: Mapping[str, Scores]) -> None:
-        """Remember the scores of an accepted round, by detector, if the rule learns from them."""
+        """Learn from the scores of an accepted round (detector name → scores), if the rule learns."""
         if self._memory is not None:
             for detector, part in scores.items():
                 self._memory.commit(part.values, detector)
 
     def state_dict(self) -> State:
-        """What the rule remembers."""
+        """A snapshot of what the rule has learned."""
         return {} if self._memory is None else self._memory.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         if self._memory is not None:
             self._memory.load_state_dict(state)
 

@@ -1,4 +1,4 @@
-"""What a detector says about a round."""
+"""The result of a detector for one round."""
 
 from __future__ import annotations
 
@@ -16,25 +16,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-#: Why a client is a suspect that no detector has looked at.
+#: The reason for suspecting a client whose update no detector can score.
 UNUSABLE = "its update cannot be used"
 
 
 @renamed_keywords(why="reason")
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Suspicion per client; **higher is more suspicious**, always.
+    """Suspicion per client; **higher is always more suspicious**.
 
     Attributes:
         values: (n,) float64. +Inf is allowed (more suspicious than any number), NaN is not.
-        suspects: (n,) bool, who the paper's own decision rule calls malicious; None if it has no rule.
-        why: one phrase that says what makes a client a suspect, for example
-            ``"reconstruction error above 0.6"``; it goes into the reason of every verdict.
+        suspects: (n,) bool, the suspects by the paper's own decision rule; None if the paper has no rule.
+        reason: one phrase that says why a client is a suspect, for example
+            ``"reconstruction error above 0.6"``; it becomes part of the reason of every verdict.
         weights: (n,) in [0, 1], for methods that weight clients instead of excluding them.
-        info: numbers worth reporting about the round (iterations used, threshold found …).
-        memory: what ``Detector.commit`` folds into the detector's state if the round is accepted.
-        reasons: n phrases, for methods whose suspects differ in what makes them one: where a suspect's is
-            not empty, it takes the place of ``why``.
+        info: numbers to report about the round (iterations used, threshold found, …).
+        memory: what ``Detector.commit`` adds to the detector's state if the round is accepted.
+        reasons: n phrases, for methods with different reasons for different suspects. A suspect's phrase
+            replaces ``reason`` unless it is empty.
+
+    Example:
+        >>> import numpy as np
+        >>> from fedguard import Scores
+        >>> scores = Scores(np.array([0.2, 0.9]), suspects=np.array([False, True]), reason="score above 0.5")
+        >>> scores.values.argmax()
+        np.int64(1)
     """
 
     values: NDArray[np.float64]
@@ -48,7 +55,7 @@ class Scores:
     why = Renamed("reason")
 
     def spread(self, clients: NDArray[np.bool_]) -> Scores:
-        """Scores of a part of the clients as scores of all; those left out are suspects with +Inf."""
+        """Extend the scores of some clients (a mask) to all; the others become suspects with score +Inf."""
 
         def fill(part: NDArray[Any], rest: Any) -> NDArray[Any]:
             whole = np.full(len(clients), rest, dtype=part.dtype)
@@ -69,7 +76,7 @@ class Scores:
 def filled(
     n: int, index: NDArray[np.intp], values: NDArray[np.float64], rest: float | NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(n,) ``values`` at the positions ``index``, ``rest`` everywhere else."""
+    """(n,) ``values`` at the positions ``index``, ``rest`` at all others."""
     whole = np.full(n, rest, dtype=np.float64)
     whole[index] = values
     return whole
@@ -78,7 +85,13 @@ def filled(
 def combined(
     scores: Mapping[str, Scores], judged: NDArray[np.intp], unscored: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(n,) the one detector's scores, or the mean rank in [0, 1] of several; ``unscored`` elsewhere."""
+    """(n,) the scores of a single detector, or the mean rank in [0, 1] over several.
+
+    Args:
+        scores: detector name → scores of the judged clients.
+        judged: positions of the judged clients.
+        unscored: (n,) the values for all other clients, and for all clients without detectors.
+    """
     if not scores:
         return unscored
     values = [s.values for s in scores.values()]

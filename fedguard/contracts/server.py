@@ -1,4 +1,4 @@
-"""What the server owns and may lend to a method. Nothing here says who is malicious."""
+"""What the server owns and provides to methods. It holds no ground truth about clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .local_training import LocalTraining
 
 
 class AggregationRule(Protocol):
-    """The shape of an aggregator (:class:`fedguard.Aggregator`), as far as methods on the server use it."""
+    """The part of an aggregator (:class:`fedguard.Aggregator`) that other methods use."""
 
     @property
     def name(self) -> str:
@@ -26,36 +26,43 @@ class AggregationRule(Protocol):
         """The smallest number of surviving clients that the rule is defined for."""
 
     def aggregate(self, round: Any, weights: Any) -> Tensor:
-        """(d,) of a round in which everybody counts."""
+        """(d,) the aggregate of a round in which every client has a positive weight."""
 
     def __call__(self, round: Any, weights: Any = None) -> Tensor:
-        """(d,) of a round, without the clients of weight 0."""
+        """(d,) the aggregate of a round without the clients of weight 0."""
 
 
 def map_in_order(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """The default way to run independent pieces of work: one after the other."""
+    """Apply a function to each item sequentially; the default of ``Server.map``."""
     return [function(item) for item in items]
 
 
 @dataclass(frozen=True, eq=False)
 class Server:
-    """The server's side of a round, each part only if configured.
+    """What the server owns; every part is optional.
 
     Attributes:
-        model: the architecture; its own parameters are ignored in favor of ``Round.global_params``,
-            which holds them flattened in the order of ``model.parameters()``.
-        input_shape: the shape of one input of the model, say (1, 28, 28).
+        model: the architecture. Its own parameters are ignored; ``Round.global_params`` holds the current
+            ones, flattened in the order of ``model.parameters()``.
+        input_shape: the shape of one model input, for example (1, 28, 28).
         num_classes: the number of labels.
-        validation: samples disjoint from every client's, to measure models with.
-        root: samples disjoint from every client's, to train on (FLTrust).
-        training: how clients are told to train, for methods that train on the root data likewise.
-        aggregator: the aggregation rule in use; the guard fills it in.
-        seed: the root of every random choice that a method makes on the server.
-        map: runs independent pieces of work (one client's reconstruction, say), in order; a pool's
-            map makes them parallel. Every piece runs single-threaded, so that the number of workers
-            does not show in the results.
-        received: the updates of all judged clients, including those that the policy then excludes; the
-            guard fills it in for the stages.
+        validation: samples disjoint from every client's, for evaluating models.
+        root: samples disjoint from every client's, for training (FLTrust).
+        training: the configuration of local training, for methods that train on the root data.
+        aggregator: the aggregation rule in use; the guard sets it.
+        seed: the seed of all random numbers that methods draw on the server.
+        map: maps a function over independent tasks, in order (for example one reconstruction per client);
+            the map of a worker pool runs them in parallel. Every task is single-threaded, so that results
+            do not depend on the number of workers.
+        received: the updates of all judged clients, including those that the policy then excludes; the guard
+            sets it for the stages.
+
+    Example:
+        >>> from torch import nn
+        >>> from fedguard import Round, Server
+        >>> server = Server(model=nn.Linear(2, 1), input_shape=(2,))
+        >>> Round([[0.1, 0.2, 0.3]], global_params=[0.0, 0.0, 0.0], server=server)
+        Round(index=0, n=1, d=3, server=…)
     """
 
     model: nn.Module | None = None
@@ -70,5 +77,5 @@ class Server:
     received: Updates | None = None
 
     def generator(self, purpose: str, *keys: object) -> torch.Generator:
-        """A generator of its own for one purpose, say ``("dnc", round.index)``."""
+        """An independent random generator for one purpose, for example ``("dnc", round.index)``."""
         return generator(self.seed, purpose, *keys)

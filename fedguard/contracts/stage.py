@@ -1,4 +1,4 @@
-"""Stages: what happens to updates before the aggregator, and to the aggregate after it."""
+"""Stages: transform the updates before the aggregator, and the aggregate after it."""
 
 from __future__ import annotations
 
@@ -19,51 +19,60 @@ if TYPE_CHECKING:
 
 
 class Stage(Method):
-    """A step between the policy's decision and the new global model; override ``before``, ``after`` or both.
+    """A transformation before or after the aggregator. Override ``before``, ``after`` or both.
 
-    Stages see only the clients that the policy lets through, and no stage runs if there are none.
+    Stages see only the clients that the policy accepts. They do not run if there are none.
+
+    Example:
+        >>> from fedguard import Card, Guard, Round, Stage
+        >>> class Damp(Stage):
+        ...     card = Card("damp", "halves the aggregate", "FedGuard")
+        ...     def after(self, round, update):
+        ...         return update / 2
+        >>> Guard(stages=Damp()).process(Round([[2.0, 4.0]])).aggregate
+        tensor([1., 2.])
     """
 
-    #: Names out of ``fedguard.contracts.detector.NEEDS`` that the round must provide.
+    #: Names from ``fedguard.contracts.detector.NEEDS`` that the round must provide.
     needs: frozenset[str] = frozenset()
 
     def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
-        """Change what the aggregator gets, for example clip norms or mix neighbors.
+        """Transform the aggregator's input, for example clip norms or average neighbors.
 
         Args:
-            round: the surviving clients, every update usable.
+            round: the surviving clients; every update is usable.
             weights: (n,) in (0, 1].
 
         Returns:
-            A round of the same d (it may have other rows: buckets, say) and a weight for each row.
+            A round of the same d (possibly with other rows, for example buckets) and a weight for each row.
         """
         return round, weights
 
     def after(self, round: Round, update: Tensor) -> Tensor:
-        """Change what the aggregator gave: a (d,) update of the global model; ``round`` as in ``before``."""
+        """Transform the aggregate, a (d,) update of the global model; ``round`` is as in ``before``."""
         return update
 
     def min_clients(self) -> int:
-        """The smallest number of surviving clients that this stage is defined for."""
+        """The smallest number of surviving clients for which the stage is defined."""
         return 1
 
     def commit(self, round: Round, update: Tensor) -> None:
-        """Remember what later rounds need, once the (d,) ``update`` has been applied."""
+        """Store what later rounds need, after the (d,) ``update`` has been applied."""
 
     def state_dict(self) -> State:
-        """Everything that ``commit`` has remembered; a snapshot."""
+        """A snapshot of everything that ``commit`` has stored."""
         return {}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
 
 
 class Staged(Aggregator):
-    """An aggregator with the ``before`` of some stages in front of it: the aggregation rule in use.
+    """Stages followed by an aggregator, as one aggregation rule.
 
     Args:
-        stages: in the order in which they run.
-        aggregator: what they feed.
+        stages: the stages, in order.
+        aggregator: the aggregator after them.
     """
 
     card = Card("staged", "an aggregator behind stages", "FedGuard")
@@ -78,23 +87,22 @@ class Staged(Aggregator):
         return " > ".join([*(stage.name for stage in self.stages), self.inner.name])
 
     def min_clients(self) -> int:
-        """What the strictest part needs; a stage that merges clients is counted when it runs."""
+        """The largest minimum of the stages; the aggregator's is checked on the output of the stages."""
         return max(stage.min_clients() for stage in self.stages)
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Let the stages work on the round one after the other, then aggregate."""
+        """Apply the stages to the round in order, then aggregate."""
         d = round.updates.d
         for stage in self.stages:
             round, weights = stage.before(round, weights)
             if round.updates.d != d or weights.shape != (round.n,) or not round.usable.all():
                 raise ContractError(
-                    f"stage {stage.name} returned something else than usable updates of {d} parameters "
-                    "and a weight for each"
+                    f"stage {stage.name} did not return usable updates of {d} parameters, each with a weight"
                 )
         return self.inner(round, weights)
 
     def finish(self, round: Round, weights: NDArray[np.float64], update: Tensor) -> Tensor:
-        """Let the stages work on the aggregate of a round; nothing happens if nobody was let through."""
+        """Apply the stages to the aggregate of a round; returns it unchanged if no client was accepted."""
         survivors = np.flatnonzero(weights > 0)
         if len(survivors) == 0:
             return update
@@ -102,11 +110,11 @@ class Staged(Aggregator):
         for stage in self.stages:
             update = stage.after(part, update)
             if update.shape != (round.updates.d,) or not bool(update.isfinite().all()):
-                raise ContractError(f"stage {stage.name} returned something else than d finite numbers")
+                raise ContractError(f"stage {stage.name} did not return {round.updates.d} finite numbers")
         return update
 
     def commit(self, round: Round, update: Tensor) -> None:
-        """Every part remembers on its own."""
+        """Commit every part."""
         for part in self.parts():
             part.commit(round, update)
 
@@ -115,7 +123,7 @@ class Staged(Aggregator):
         return {"parts": [part.state_dict() for part in self.parts()]}
 
     def load_state_dict(self, state: State) -> None:
-        """Hand every part its state."""
+        """Restore the state of every part."""
         for part, own in zip(self.parts(), state["parts"], strict=True):
             part.load_state_dict(own)
 

@@ -1,4 +1,4 @@
-"""An outcome as text: a line for every client."""
+"""An outcome as text: one line per client."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Clients that are shown; suspects and banned ones first if there are more.
+#: The maximum number of clients shown. If there are more, suspects and banned clients come first.
 MOST = 20
-#: Characters of a client id and of a reason.
+#: The maximum number of characters of a client id and of a reason.
 ID, REASON = 24, 72
 
 
 class Judged(Protocol):
-    """The shape of an outcome."""
+    """The part of an outcome that the table shows."""
 
     @property
     def client_ids(self) -> tuple[Any, ...]:
@@ -48,7 +48,7 @@ class Judged(Protocol):
 
 
 def table_of(outcome: Judged) -> str:
-    """What was decided on each client; ids and reasons are cut short, and cannot move the cursor."""
+    """A table of the decisions. Ids and reasons are shortened, and control characters are replaced."""
     n = len(outcome.client_ids)
     order = list(range(n))
     if n > MOST:
@@ -65,13 +65,18 @@ def table_of(outcome: Judged) -> str:
     return "\n".join(lines)
 
 
+def _verdict(outcome: Judged, i: int) -> str:
+    if outcome.banned[i]:
+        return "banned"
+    return "suspect" if outcome.suspects[i] else "accepted"
+
+
 def _row(outcome: Judged, i: int) -> tuple[str, str, str, str, str]:
-    verdict = "banned" if outcome.banned[i] else "suspect" if outcome.suspects[i] else "accepted"
     return (
         plain(str(outcome.client_ids[i]), ID),
         f"{outcome.scores[i]:.4g}",
         f"{outcome.weights[i]:.3g}",
-        verdict,
+        _verdict(outcome, i),
         plain(outcome.reasons[i], REASON),
     )
 
@@ -83,6 +88,6 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def plain(text: str, most: int) -> str:
-    """Printable text of at most so many characters."""
+    """Printable text of at most ``most`` characters."""
     text = "".join(c if c.isprintable() else "�" for c in text)
     return text if len(text) <= most else text[: most - 1] + "…"

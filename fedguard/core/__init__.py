@@ -1,1 +1,1 @@
-"""What every other part stands on: errors, ids, seeds, states, parameters, threads."""
+"""Shared foundations: errors, ids, seeds, states, parameters, threads."""

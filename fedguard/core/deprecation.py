@@ -1,6 +1,6 @@
-"""Old names keep working for one version, with a DeprecationWarning that says the new one.
+"""Old names keep working for one version, with a DeprecationWarning that gives the new name.
 
-The rule, and the table of old names: ``docs/deprecations.md`` and ``fedguard/_deprecated.py``.
+The rule is in ``docs/deprecations.md``, the table of old names in ``fedguard/_deprecated.py``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ C = TypeVar("C", bound=type)
 
 
 def warn(old: str, new: str, stacklevel: int = 3) -> None:
-    """Say that ``old`` is now called ``new``; ``stacklevel`` 3 blames the caller of who calls this."""
+    """Warn that ``old`` is now ``new``. With ``stacklevel`` 3, the warning names the caller's caller."""
     warnings.warn(f"{old} is now {new}; the old name goes with FedGuard 0.2", DeprecationWarning, stacklevel)
 
 
 def moved(package: str, name: str, home: str) -> Any:
-    """``package.name`` for a name that a module of the package has now; for ``__getattr__``.
+    """``home.name``, with a warning about its old place ``package.name``; for a module's ``__getattr__``.
 
     Raises:
-        AttributeError: the module does not have it either.
+        AttributeError: ``home`` does not have it either.
     """
     if not name.startswith("__"):
         module = importlib.import_module(home)
@@ -34,10 +34,10 @@ def moved(package: str, name: str, home: str) -> Any:
 
 
 def renamed_keywords(**names: str) -> Callable[[C], C]:
-    """A class decorator: the constructor takes old keywords, too (old="new").
+    """A class decorator: the constructor also accepts old keywords (old="new").
 
     Raises:
-        TypeError: at a call that gives the old keyword and the new one.
+        TypeError: a call of the constructor gives both the old and the new keyword.
     """
 
     def decorate(cls: C) -> C:
@@ -55,7 +55,7 @@ def renamed_keywords(**names: str) -> Callable[[C], C]:
 
 
 def current(function: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters under their present names; a warning for every old one."""
+    """The parameters under their current names; warns about every old one."""
     names: Mapping[str, str] = getattr(getattr(function, "__init__", None), "renamed_keywords", {})
     old = names.keys() & params.keys()
     if not old:
@@ -63,13 +63,13 @@ def current(function: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     label = getattr(function, "__name__", str(function))
     for name in sorted(old):
         if names[name] in params:
-            raise TypeError(f"{label} got {names[name]!r} and its old name {name!r}; give the first alone")
+            raise TypeError(f"{label} got {names[name]!r} and its old name {name!r}; give only the first")
         warn(f"{label}({name}=…)", f"{label}({names[name]}=…)", 4)
     return {names.get(name, name): value for name, value in params.items()}
 
 
 class Renamed:
-    """An attribute's old name: reads the new one."""
+    """A descriptor for an attribute's old name: warns and reads the new one."""
 
     def __init__(self, new: str) -> None:
         self.new = new

@@ -1,4 +1,4 @@
-"""Every error that FedGuard raises on purpose: what was wrong, where, and what to do."""
+"""The exceptions of FedGuard. Their messages say what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ class FedGuardError(Exception):
     """Base class; the command line prints its message without a traceback.
 
     Attributes:
-        key: the setting of a suite that the error is about, where that is known.
+        key: the setting of a suite that caused the error, if known.
     """
 
     key: str | None = None
 
 
 class RoundError(FedGuardError, ValueError):
-    """A round is malformed: shapes, ids or counts do not fit together."""
+    """A round is malformed: shapes, ids or counts do not match."""
 
 
 class TooFewClientsError(RoundError):
@@ -22,7 +22,7 @@ class TooFewClientsError(RoundError):
 
 
 class StreamedError(RoundError):
-    """A method asks for all updates at once, but they are streamed from disk."""
+    """A method needs all updates at once, but they are streamed from disk."""
 
 
 class ParameterError(FedGuardError, ValueError):
@@ -30,11 +30,11 @@ class ParameterError(FedGuardError, ValueError):
 
 
 class NeedError(FedGuardError, ValueError):
-    """A method needs something that the server does not have (say, validation data)."""
+    """A method needs something that the server does not have (for example validation data)."""
 
 
 class RegistryError(FedGuardError, ValueError):
-    """A name is unknown, taken twice, or names a class that breaks its contract."""
+    """A name is unknown, registered twice, or names a class that breaks its contract."""
 
 
 class ContractError(FedGuardError, RuntimeError):
@@ -46,7 +46,7 @@ class DetectorError(ContractError):
 
 
 class KnowledgeError(FedGuardError, RuntimeError):
-    """An attack reached for knowledge that it does not declare."""
+    """An attack used knowledge that it does not declare."""
 
 
 class ConfigError(FedGuardError, ValueError):
@@ -58,12 +58,12 @@ class DataError(FedGuardError, OSError):
 
 
 class ResultsError(FedGuardError, OSError):
-    """A results folder is missing, taken or of another version."""
+    """A results folder is missing, already in use or of another version."""
 
 
 class LedgerError(FedGuardError, OSError):
-    """A ledger's file cannot be read or written, or is no ledger; the message says what to do."""
+    """A ledger's file cannot be read or written, or is not a ledger."""
 
 
 class SecureAggregationError(FedGuardError, RuntimeError):
-    """Secure aggregation hides the individual updates: there is nothing that a guard could judge."""
+    """Secure aggregation hides the individual updates, so a guard cannot judge them."""

@@ -1,4 +1,4 @@
-"""Optional dependencies: imported when they are used, with a plain word if they are not there."""
+"""Optional dependencies: imported on use, with a clear error if they are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and never written through a link."""
+"""Write files atomically, and never through a symbolic link."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAKE_SPACE = "free some space there, then give the same command again"
 
 
 def why(error: Exception) -> str:
-    """What the system says is wrong, for a message; where the disk is full, what to do as well."""
+    """The system's description of an error; if the disk is full, also what to do."""
     if isinstance(error, sqlite3.Error):
         full = getattr(error, "sqlite_errorname", "") in _SQLITE_FULL
         return f"{error}; {MAKE_SPACE}" if full else str(error)
@@ -34,7 +34,7 @@ def why(error: Exception) -> str:
 
 
 def refuse_link(path: Path) -> None:
-    """Refuse to write where a link stands: it may point at any file of the user's.
+    """Refuse to write through a symbolic link, which may point to any file of the user.
 
     Raises:
         OSError: ``path`` is a link.
@@ -45,7 +45,7 @@ def refuse_link(path: Path) -> None:
 
 
 def _refuse_odd(path: Path) -> None:
-    """The same for devices and pipes, which must be neither replaced nor waited for."""
+    """As :func:`refuse_link`, and also refuse folders, devices and pipes."""
     refuse_link(path)
     if path.exists() and not path.is_file():
         what = "is a folder" if path.is_dir() else "is not a regular file"
@@ -53,10 +53,10 @@ def _refuse_odd(path: Path) -> None:
 
 
 def open_fresh(path: Path) -> BinaryIO:
-    """Open a new file; what stands there is removed first, and never written to.
+    """Create a file for writing; an existing file is unlinked first, never overwritten.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     path.unlink(missing_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -64,10 +64,10 @@ def open_fresh(path: Path) -> BinaryIO:
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """Open a file, new or not, to read it and to add to its end, unbuffered.
+    """Open or create a file for reading and appending, unbuffered.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     _refuse_odd(path)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -75,12 +75,12 @@ def open_to_append(path: Path) -> BinaryIO:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a new file beside ``path``, bring it to the disk, and put it in place in one step.
+    """Call ``write`` on a new file beside ``path``, flush it to disk, and move it to ``path`` atomically.
 
-    Whatever goes wrong, ``path`` is what it was. A file that is replaced passes its permissions on.
+    If anything fails, ``path`` is unchanged. The new file keeps the permissions of the one it replaces.
 
     Raises:
-        OSError: it cannot be written, or ``path`` is a link or no regular file.
+        OSError: it cannot be written, or ``path`` is a link or not a regular file.
     """
     _refuse_odd(path)
     fresh = path.with_name(f"{path.name}.new")
@@ -100,18 +100,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a whole file, text as UTF-8, see :func:`write_atomically`.
+    """Write bytes, or text as UTF-8, with :func:`write_atomically`.
 
     Raises:
         OSError: it cannot be written, or ``path`` is a link.
     """
-    # Half a character (a surrogate out of a stranger's JSON) is no UTF-8: it is written as its number.
+    # A lone surrogate (from someone else's JSON) has no UTF-8 encoding: it is written as an escape.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     write_atomically(path, lambda fresh: fresh.write_bytes(data))
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; False for a name that no file can have."""
+    """Whether a file exists; False for an impossible name."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name of 300 characters, a NUL
@@ -119,8 +119,8 @@ def is_file(path: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system allows it."""
-    if os.name == "nt":  # a folder cannot be opened there
+    """Flush the entries of a folder to disk, if the system supports it."""
+    if os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -130,7 +130,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The checksum of a file, read in pieces."""
+    """The SHA-256 checksum of a file, read in chunks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -139,7 +139,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     """Write a safetensors file.
 
     Raises:
-        OSError: it cannot be written; the library itself tells that in an error of its own.
+        OSError: it cannot be written; converted from the library's SafetensorError.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -1,4 +1,4 @@
-"""What a detector keeps by client id, bounded however many ids turn up."""
+"""A detector's values by client id, bounded for any number of ids."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from .ids import ClientId
 
 V = TypeVar("V")
 
-#: The most clients that a history keeps: whoever was not seen for longest is forgotten first. (The ledger
-#: has a bound of its own.)
-#: A federation of more clients raises it: ``fedguard.core.history.MAX_CLIENTS = 100_000``.
+#: The maximum number of clients in a history. The least recently seen client is evicted first. (The ledger
+#: has its own bound.) Raise it for larger federations: ``fedguard.core.history.MAX_CLIENTS = 100_000``.
 MAX_CLIENTS = 10_000
-#: The most bytes that a history keeps, 2 GiB: what is kept of a client can be as long as the model. Whoever
-#: was not seen for longest is forgotten first. A server with more memory raises it:
+#: The maximum number of bytes in a history, 2 GiB: a client's value can be as long as the model. The least
+#: recently seen client is evicted first. Raise it on servers with more memory:
 #: ``fedguard.core.history.MAX_BYTES = 2**34``.
 MAX_BYTES = 2**31
 
 
 class History(Mapping[ClientId, V], Generic[V]):
-    """A value per client, the one seen least recently first.
+    """Client → value, least recently seen first.
 
-    Ids that read the same are the same client, as in the ledger: nobody sheds a history when 7 comes back as
-    "7". Clients of the round at hand are never forgotten, so a round may have more than ``MAX_CLIENTS``, and
-    take more than ``MAX_BYTES``.
+    Ids with the same text are the same client, as in the ledger: the history of 7 also belongs to "7".
+    Clients of the current round are never evicted, so that a round may exceed ``MAX_CLIENTS`` and
+    ``MAX_BYTES``.
 
     Args:
-        pairs: (client, value), the one seen least recently first.
+        pairs: (client, value), least recently seen first.
+
+    Example:
+        >>> from fedguard.core.history import History
+        >>> history = History()
+        >>> history.remember({"ann": 1.0, "bob": 2.0})
+        >>> history.remember({"ann": 3.0})
+        >>> dict(history)
+        {'bob': 2.0, 'ann': 3.0}
     """
 
     def __init__(self, pairs: Iterable[Iterable[object]] = ()) -> None:
@@ -47,16 +54,16 @@ class History(Mapping[ClientId, V], Generic[V]):
         return len(self._kept)
 
     def of_size(self, client: ClientId, size: int) -> V | None:
-        """A client's vector, if there is one of this size: the server may have changed its model."""
+        """A client's vector if it has this size, else None: the server may have changed its model."""
         kept = self.get(client)
         return kept if kept is not None and len(kept) == size else None  # type: ignore[arg-type]
 
     def remember(self, values: Mapping[ClientId, V], seen: Iterable[ClientId] = ()) -> None:
-        """Replace the values of some clients, then forget whoever is too many.
+        """Replace the values of some clients, then evict clients beyond the bounds.
 
         Args:
             values: the new values.
-            seen: clients that took part without a new value; what is kept of them counts as seen as well.
+            seen: clients that took part without a new value; their stored values also become recent.
         """
         at_hand = {str(client) for client in values}
         for client in seen:
@@ -83,7 +90,7 @@ class History(Mapping[ClientId, V], Generic[V]):
 
 
 def size_of(value: object) -> int:
-    """The bytes that a value takes, about: of tensors exactly, of Python's objects what they take at most."""
+    """The size of a value in bytes: exact for tensors, an upper estimate for Python objects."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, str):

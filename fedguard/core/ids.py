@@ -1,4 +1,4 @@
-"""Client ids: integers or strings, which read differently."""
+"""Client ids: integers or strings. Ids with the same text are the same client."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TypeAlias
 ClientId: TypeAlias = int | str
 
 
-#: The longest client id: characters of a string, bits of an integer.
+#: The maximum length of a client id: characters of a string, bits of an integer.
 MAX_ID = 1000
 
 
 def by_id(client_ids: Sequence[ClientId]) -> list[int]:
-    """Positions in the order of the client ids, integers before strings."""
+    """Positions sorted by client id, integers before strings."""
     return sorted(range(len(client_ids)), key=lambda i: (isinstance(client_ids[i], str), client_ids[i]))

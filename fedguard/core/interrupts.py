@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: ended in order, and held back while something must not be torn apart."""
+"""Ctrl-C and SIGTERM: an orderly end, deferred during critical sections."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Within the block, SIGTERM raises :class:`Terminated` once, so that everything is cleared away."""
+    """Within the block, the first SIGTERM raises :class:`Terminated`, so that cleanup runs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the clearing
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
@@ -35,10 +35,10 @@ def terminating() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM after the block; processes started in it never see them.
+    """Handle Ctrl-C and SIGTERM after the block; processes started in it never receive them.
 
-    They are the parent's to handle. Blocking the signals is not enough for that: another thread of a library
-    may receive them, and Python handles them in the main thread all the same.
+    The parent handles the signals for its children. Blocking them is not enough: a library's thread may
+    receive them, and Python then handles them in the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         with _blocked():
@@ -58,7 +58,7 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _blocked() -> Iterator[None]:
-    """Processes started in the block inherit that these signals are blocked."""
+    """Block the signals; processes started in the block inherit this."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -70,6 +70,6 @@ def _blocked() -> Iterator[None]:
 
 
 def leave_to_parent() -> None:
-    """In a worker: as :func:`deferred`, where signals cannot be blocked."""
+    """Ignore the signals in a worker process, for systems that cannot block them (see :func:`deferred`)."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Names of code, ``module:Class``: who may give them, and where the module is looked for.
+"""Names of code, ``module:Class``: which sources may name code, and where modules are searched.
 
-Importing a module runs it. A name on the command line or in a suite of one's own may be imported; one that
-came with a file of somebody else (a recording, a results folder) may not, unless ``--allow-code`` says so.
+Importing a module runs it. FedGuard imports names from the command line and from the user's own suite. It
+refuses names from files of other people (a recording, a results folder), unless ``--allow-code`` is given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-#: The only texts that the registry imports, and so the only ones to look for.
+#: The form of every name that the registry imports.
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 
 
@@ -24,7 +24,7 @@ def is_code(name: str) -> bool:
 
 
 def code_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every ``module:Class`` in plain data, with its key path. Bytes count: settings take them for text."""
+    """Every ``module:Class`` in plain data, with its key path; also in bytes, which settings read as text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
@@ -39,7 +39,7 @@ def code_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tupl
 
 
 def refusal(name: str) -> str:
-    """What a message says about a name that may not be imported."""
+    """The error message for a name that must not be imported."""
     return (
         f"{name} is code, which would be imported and run; give --allow-code if you trust this file and that "
         "module, or name the class on the command line"
@@ -47,12 +47,12 @@ def refusal(name: str) -> str:
 
 
 def refuse_code(value: Any, file: Path, path: tuple[str | int, ...] = ()) -> None:
-    """Refuse data out of a file that names code.
+    """Refuse data from a file if it names code.
 
     Args:
         value: plain data: nested mappings and lists.
-        file: where it comes from.
-        path: its key path in the file.
+        file: the file that the data come from.
+        path: the data's key path in the file.
 
     Raises:
         ConfigError: names the file, the key path and the class.
@@ -62,9 +62,9 @@ def refuse_code(value: Any, file: Path, path: tuple[str | int, ...] = ()) -> Non
 
 
 def find_here(value: Any) -> None:
-    """Let modules be found in the current folder if the data, whose names may be imported, name code.
+    """Add the current folder to ``sys.path`` if data from a trusted source name code.
 
-    The folder comes last, so that a torch.py that lies there is not taken for PyTorch.
+    The folder comes last, so that a file torch.py in it does not shadow PyTorch.
     """
     here = str(Path.cwd())
     if "" not in sys.path and here not in sys.path and any(code_in(value)):

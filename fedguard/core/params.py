@@ -1,4 +1,4 @@
-"""Parameters given by name (in YAML or Python) checked against the signature that takes them."""
+"""Check parameters given by name (in YAML or Python) against a signature."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .errors import ParameterError
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """``", did you mean 'x'?"`` for a misspelt word, or nothing."""
+    """``", did you mean 'x'?"`` for a misspelled word, or an empty string."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
 @functools.lru_cache(maxsize=512)
 def params_model(function: Callable[..., Any], skip: int = 0) -> type[BaseModel]:
-    """A pydantic model of a signature: one field per parameter, nothing else allowed.
+    """A pydantic model of a signature: one field per parameter, extra fields forbidden.
 
     Args:
-        function: a class (its ``__init__`` counts) or a function; every parameter is annotated.
-        skip: leading parameters that are not the user's.
+        function: a class (for its ``__init__``) or a function; every parameter must be annotated.
+        skip: the number of leading parameters to leave out, which users do not set.
     """
     target = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(target, include_extras=True)
@@ -42,16 +42,16 @@ def params_model(function: Callable[..., Any], skip: int = 0) -> type[BaseModel]
 def check_params(
     function: Callable[..., Any], params: Mapping[str, Any], where: str, skip: int = 0
 ) -> dict[str, Any]:
-    """Return ``params`` with their types checked, or say which one is wrong.
+    """``params``, validated and converted to the annotated types.
 
     Raises:
-        ParameterError: a parameter is unknown, missing or of the wrong type; names the nearest valid one.
+        ParameterError: a parameter is unknown (suggests the nearest name), missing or of the wrong type.
     """
     model = params_model(function, skip)
     params = current(function, params)
     nameless = [key for key in params if not isinstance(key, str)]
     if nameless:
-        raise ParameterError(f"{where}: {nameless[0]!r} is no parameter name")
+        raise ParameterError(f"{where}: {nameless[0]!r} is not a valid parameter name")
     try:
         checked = model(**params)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def check_params(
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a validation in words; unknown names go first: a misspelt one is also missing."""
+    """The first problem in words. Unknown names come first, since a misspelled parameter is also missing."""
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

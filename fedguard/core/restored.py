@@ -1,4 +1,4 @@
-"""Parts of a state that was loaded, checked: a checkpoint may be damaged, or somebody else's."""
+"""Check the parts of a loaded state: a checkpoint may be damaged or come from someone else."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ if TYPE_CHECKING:
 
 
 def pairs(value: Any) -> Iterator[tuple[ClientId, Any]]:
-    """[client, value] of a state that is kept by client.
+    """The (client, value) pairs of a state.
 
     Raises:
-        ParameterError: it is no list of pairs, or a client is neither text nor integer.
+        ParameterError: it is not a list of pairs, or a client is neither a string nor an integer.
     """
     for pair in _list(value):
         client, *rest = _list(pair)
         if type(client) not in (str, int) or len(rest) != 1:
-            raise ParameterError("a state holds what is no pair of a client and a value")
+            raise ParameterError("a state holds something other than a pair of a client and a value")
         yield client, rest[0]
 
 
 def vectors(value: Any) -> list[tuple[ClientId, Tensor]]:
-    """The same where every value is a vector."""
+    """:func:`pairs` whose values are vectors."""
     return [(client, vector(kept)) for client, kept in pairs(value)]
 
 
 def vector(value: Any) -> Tensor:
-    """A tensor of one axis and of floating-point numbers (ParameterError if it is another value)."""
+    """A one-dimensional floating-point tensor (ParameterError otherwise)."""
     if not (isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point()):
         raise ParameterError("a state holds another value where a vector belongs")
     return value
 
 
 def tensor(value: Any) -> Tensor:
-    """A tensor (ParameterError if it is another value)."""
+    """A tensor (ParameterError otherwise)."""
     if not isinstance(value, Tensor):
         raise ParameterError("a state holds another value where a tensor belongs")
     return value
 
 
 def numbers(value: Any, size: int | None = None) -> list[float]:
-    """A list of numbers, ``size`` of them if that is given (ParameterError if it is another value)."""
+    """A list of numbers, of length ``size`` if given (ParameterError otherwise)."""
     found = _list(value)
     if (size is not None and len(found) != size) or not all(type(number) in (int, float) for number in found):
         raise ParameterError("a state holds another value where a list of numbers belongs")
@@ -56,7 +56,7 @@ def numbers(value: Any, size: int | None = None) -> list[float]:
 
 
 def whole_numbers(value: Any) -> list[int]:
-    """A list of integers (ParameterError if it is another value)."""
+    """A list of integers (ParameterError otherwise)."""
     found = _list(value)
     if not all(type(number) is int for number in found):
         raise ParameterError("a state holds another value where a list of integers belongs")
@@ -64,30 +64,30 @@ def whole_numbers(value: Any) -> list[int]:
 
 
 def count(value: Any) -> int:
-    """An integer from 0 (ParameterError if it is another value)."""
+    """An integer from 0 (ParameterError otherwise)."""
     if type(value) is not int or value < 0:
         raise ParameterError("a state holds another value where a count belongs")
     return value
 
 
 class Remembers(Protocol):
-    """Whatever has a state."""
+    """An object with a state."""
 
     def state_dict(self) -> State:
-        """A snapshot."""
+        """A snapshot of the state."""
         ...
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to it."""
+        """Restore a state that ``state_dict`` returned."""
         ...
 
 
 @contextmanager
 def all_or_nothing(*parts: Remembers) -> Iterator[None]:
-    """Load the states of some parts; if one does not fit, all are put back as they were.
+    """Restore the states of all parts if the block raises an error.
 
     Raises:
-        FedGuardError: as it came out of the block; a ParameterError for any other error.
+        FedGuardError: as raised in the block; any other error becomes a ParameterError.
     """
     before = [part.state_dict() for part in parts]
     try:
@@ -98,8 +98,8 @@ def all_or_nothing(*parts: Remembers) -> Iterator[None]:
         if isinstance(error, FedGuardError) or not isinstance(error, Exception):
             raise
         raise ParameterError(
-            f"the state does not fit this guard, which is as it was ({type(error).__name__}: {error}); "
-            "it is of another guard or version, or damaged"
+            f"the state does not fit this guard, which is unchanged ({type(error).__name__}: {error}); "
+            "it belongs to another guard or version, or is damaged"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Randomness without globals: every consumer derives its own generator from what it is for."""
+"""Randomness without global state: every consumer derives its own generator from its purpose."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def derive(seed: int, purpose: str, *keys: object) -> int:
 
     Args:
         seed: the experiment's seed.
-        purpose: what the numbers are for, for example ``"batches"``.
-        keys: what tells this consumer from others, for example the round and the client.
+        purpose: the purpose of the numbers, for example ``"batches"``.
+        keys: distinguish consumers with the same purpose, for example the round and the client.
     """
     text = json.dumps([seed, purpose, *keys], default=_plain)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

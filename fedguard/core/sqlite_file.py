@@ -1,8 +1,8 @@
-"""SQLite files that somebody else may have written: opened with care, refused unless they hold our tables.
+"""Open SQLite files from untrusted sources; refuse them unless they hold exactly our tables.
 
-A file of SQLite can hold programs: views that never end, triggers, computed columns. None of them is run,
-because the tables are compared with ours before anything else is asked. What is left costs time in proportion
-to the file, and every statement has a bound on that as well.
+A SQLite file can hold code: views that never end, triggers, computed columns. None of it runs, because the
+schema is compared with ours before any other query. The remaining queries take time proportional to the size
+of the file, and every statement has a step limit.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-#: Steps of SQLite's virtual machine (some 10 ns each) between two looks at the bound.
+#: Steps of SQLite's virtual machine (about 10 ns each) between two checks of the limit.
 _STRIDE = 10_000
-#: The steps that a statement may take: so many, and so many per byte of the file. A statement of ours takes
-#: less than one per byte. Steps, unlike seconds, do not depend on how busy the machine is.
+#: The step limit of a statement: a constant, plus this number per byte of the file. Our statements take less
+#: than one step per byte. Unlike seconds, steps do not depend on the load of the machine.
 _STEPS, _STEPS_PER_BYTE = 10_000_000, 20
-#: The bytes of the smallest page.
+#: The size of the smallest page in bytes.
 _LEAST_PAGE = 512
 
 
 class Connection(sqlite3.Connection):
-    """A connection whose statements end, with ``SQLITE_INTERRUPT``, after a bounded number of steps."""
+    """A connection that interrupts a statement (``SQLITE_INTERRUPT``) after a limited number of steps."""
 
     _allowed = _STEPS
     _left = _STEPS
 
     def bound(self, size: int) -> None:
-        """Bound statements as suits a file of ``size`` bytes."""
+        """Set the step limit for a file of ``size`` bytes."""
         self._allowed = _STEPS + _STEPS_PER_BYTE * size
         self.set_progress_handler(self._tick, _STRIDE)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """A cursor; the count begins anew."""
+        """A cursor; resets the step count."""
         self._left = self._allowed
         return super().cursor(*args, **kwargs)
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
-        """Run a statement; the count begins anew."""
+        """Run a statement; resets the step count."""
         self._left = self._allowed
         return super().execute(*args)
 
@@ -51,14 +51,14 @@ class Connection(sqlite3.Connection):
 
 
 def connect(path: Path, mode: str, longest: int, timeout: float = 30.0, options: str = "") -> Connection:
-    """Open a file; transactions are the caller's.
+    """Open a file in autocommit mode; the caller manages transactions.
 
     Args:
         path: the file.
-        mode: ro, rw or rwc, as in SQLite's URIs.
-        longest: the most bytes of a value or a row, see ``SQLITE_LIMIT_LENGTH``.
+        mode: "ro", "rw" or "rwc", as in SQLite's URIs.
+        longest: the maximum number of bytes of a value or a row, see ``SQLITE_LIMIT_LENGTH``.
         timeout: seconds to wait for other processes.
-        options: more of the URI, for example ``&immutable=1``.
+        options: further URI parameters, for example ``&immutable=1``.
 
     Raises:
         sqlite3.Error: it cannot be opened.
@@ -78,7 +78,8 @@ def connect(path: Path, mode: str, longest: int, timeout: float = 30.0, options:
 def cut_short(path: Path) -> bool:
     """Whether a file ends within a page, which SQLite itself would read as zeros, or as an empty file.
 
-    While there is a log, a page may be on its way. What cannot be read is left for SQLite to report.
+    False while there is a log, since a page may not be written yet, and for an unreadable file, which SQLite
+    reports.
     """
     if any(_size(path.with_name(path.name + end)) for end in ("-wal", "-journal")):
         return False
@@ -108,14 +109,14 @@ Schema = frozenset[tuple[str, str, str, str]]
 
 @functools.cache
 def schema_of(script: str) -> Schema:
-    """What a script that creates tables leaves in ``sqlite_master``."""
+    """The content of ``sqlite_master`` after a script that creates tables."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(script)
         return _schema(db.execute(_MASTER))
 
 
 def foreign_part(db: sqlite3.Connection, script: str) -> str:
-    """What the file holds beyond, or lacks of, the tables of a script, in words; empty if nothing.
+    """The first difference between a file's schema and a script's tables, in words; empty if they are equal.
 
     Raises:
         sqlite3.Error: it cannot be read.
@@ -130,9 +131,9 @@ def foreign_part(db: sqlite3.Connection, script: str) -> str:
 
 
 def damage(db: sqlite3.Connection) -> str:
-    """What is damaged in the file, in SQLite's words; empty if nothing. Takes time in proportion to it.
+    """The damage in a file, in SQLite's words; empty if there is none. Takes time proportional to its size.
 
-    A damaged tree could also hold itself and be read for ever.
+    This check also finds a cyclic tree, which other queries would read without end.
 
     Raises:
         sqlite3.Error: it cannot be read.

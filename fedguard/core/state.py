@@ -1,6 +1,6 @@
-"""State of detectors and ledgers as bytes: safetensors for tensors, JSON for the rest, never pickle.
+"""Serialize the state of methods and ledgers: safetensors for tensors, JSON for the rest, never pickle.
 
-On disk a state is written atomically, with a checksum, and the one before is kept.
+States are written to disk atomically, with a checksum; the previous state is kept.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def pack(state: State) -> bytes:
-    """Serialize a state; :func:`unpack` gives it back bit for bit (tensors on the CPU, tuples as lists).
+    """Serialize a state; :func:`unpack` restores it bitwise (tensors on the CPU, tuples as lists).
 
     Raises:
-        ParameterError: a key is no string, or a value is neither a tensor nor a JSON value.
+        ParameterError: a key is not a string, or a value is neither a tensor nor a JSON value.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -89,7 +89,7 @@ def unpack(data: bytes) -> State:
 
 
 def save(path: Path | str, state: State) -> None:
-    """Write a state; a crash at any moment leaves this one or the one before (``.old``, beside it).
+    """Write a state; after a crash at any moment, this state or the previous one (``.old``) is on disk.
 
     Raises:
         ResultsError: it cannot be written.
@@ -110,10 +110,10 @@ def save(path: Path | str, state: State) -> None:
 
 
 def load(path: Path | str) -> State | None:
-    """The latest state that is whole; None if none was ever written.
+    """The latest intact state; None if there is no file.
 
     Raises:
-        ResultsError: there is something, but no whole state: it is cut short, changed, or of another version.
+        ResultsError: every file is truncated, modified, or of another version.
     """
     path = Path(path)
     there = [candidate for candidate in (path, path.with_suffix(".old")) if candidate.exists()]

@@ -1,4 +1,4 @@
-"""One thread per unit of work: float32 sums depend on the number of threads, results must not."""
+"""Single-threaded units of work: float32 sums depend on the number of threads, but results must not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-_limited = False  # whether this process is single-threaded already: looking up libraries takes 2 ms
+_limited = False  # whether this process is already single-threaded; finding the libraries takes 2 ms
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def _blas() -> ThreadpoolController:
 
 
 def stay_single_threaded() -> None:
-    """The same for the rest of this process, and for libraries that are loaded later."""
+    """As :func:`single_thread`, for the rest of the process and for libraries that are loaded later."""
     global _limited
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"

@@ -1,8 +1,8 @@
-"""Compare computed numbers so that a tie is a tie on every machine.
+"""Compare computed numbers up to rounding, so that ties are ties on every machine.
 
-Two numbers that are equal by construction come out of a sum with different last bits, and with different
-ones on another CPU, whose linear algebra adds in another order. A verdict must not depend on that: what
-differs by no more than rounding counts as equal. Scores keep all their bits; only comparisons are lenient.
+Sums that are equal in exact arithmetic differ in their last bits, and these bits depend on the CPU, because
+linear algebra libraries add in different orders. Verdicts must not depend on them: numbers that differ by no
+more than rounding compare as equal. Scores are not rounded; only comparisons have a tolerance.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
-#: The machine epsilon of float64, in which everything is summed.
+#: The machine epsilon of float64; all sums are in float64.
 EPSILON = float(np.finfo(np.float64).eps)
-#: How many roundings of a sum the way from updates to a score takes, at most.
+#: Upper bound on the number of rounded operations between a sum over updates and a score.
 STEPS = 64
-#: The number of parameters where only scores are known.
+#: The number of parameters to assume if only scores are known.
 ASSUMED = 10**6
 
 
 def tolerance(n: int, d: int = ASSUMED, digits: int | None = None) -> float:
-    """64 √(n d) ε: the relative rounding error of what is summed over n clients and d parameters.
+    """64 √(n d) ε: the relative rounding error of sums over n clients and d parameters.
 
-    A sum of k terms is off by about √k ε (Higham & Mary, SIAM J. Sci. Comput. 2019).
+    The error of a sum of k terms is about √k ε (Higham & Mary, SIAM J. Sci. Comput. 2019).
 
     Args:
-        n: clients.
-        d: parameters.
-        digits: of numbers rounded to so many decimals; one unit of the last is added, since a number half
-            way between two goes either way.
+        n: the number of clients.
+        d: the number of parameters.
+        digits: the number of decimals if the values are rounded. Adds one unit of the last decimal, since a
+            value halfway between two may be rounded either way.
     """
     return STEPS * EPSILON * math.sqrt(n * d) + (0.0 if digits is None else 10.0**-digits)
 
 
 def above(values: ArrayLike, limit: ArrayLike, slack: float, scale: ArrayLike = 0.0) -> NDArray[np.bool_]:
-    """Whether values > limit by more than slack · max(|limit|, scale), that is by more than rounding.
+    """values > limit + slack · max(|limit|, scale): whether values exceed a limit by more than rounding.
 
     "At most" is ``~above(values, limit, …)``, "below" is ``above(limit, values, …)``.
 
     Args:
         values: numbers; ±Inf allowed.
-        limit: what they are compared with; ±Inf allowed, and equal to itself.
+        limit: the limit; ±Inf allowed, and equal to itself.
         slack: see :func:`tolerance`.
-        scale: the size of the numbers whose difference or sum is compared: 1 for cosines.
+        scale: the magnitude of the terms that the values were computed from, for example 1 for cosines.
     """
     bound = np.asarray(limit, dtype=np.float64)
     size = np.maximum(np.abs(bound), scale)
@@ -59,7 +59,9 @@ def lowest(values: Floats, slack: float, scale: float = 0.0) -> int:
 
 
 def levels(values: Floats, slack: float, scale: float = 0.0) -> NDArray[np.intp]:
-    """(…) 0 for the lowest values, 1 for the next …; values that are not above a level's lowest share it.
+    """(…) the rank of each value among distinct ones, from 0; values equal up to rounding share a level.
+
+    A level holds the values that are not :func:`above` its lowest value.
 
     Args:
         values: any shape; ±Inf allowed.
@@ -74,7 +76,7 @@ def levels(values: Floats, slack: float, scale: float = 0.0) -> NDArray[np.intp]
 
 
 def snapped(values: Floats, slack: float, scale: float = 0.0) -> NDArray[np.float64]:
-    """(…) the values, each replaced by the lowest of its level: for algorithms that compare exactly."""
+    """(…) each value replaced by the lowest of its level, for algorithms that compare exactly."""
     level = levels(values, slack, scale)
     least = np.full(level.max(initial=-1) + 1, np.inf)
     np.minimum.at(least, level.ravel(), values.ravel())
@@ -83,7 +85,7 @@ def snapped(values: Floats, slack: float, scale: float = 0.0) -> NDArray[np.floa
 
 
 def _begins(ordered: Floats, slack: float, scale: float) -> NDArray[np.bool_]:
-    """(k,) where a level begins in ascending values."""
+    """(k,) True where a level begins in ascending values."""
     begins = np.ones(len(ordered), dtype=bool)
     begins[1:] = above(ordered[1:], ordered[:-1], slack, scale)
     starts = np.flatnonzero(begins)

@@ -1,1 +1,1 @@
-"""Models as engines exchange them: arrays, state dicts, and what the server may learn from each."""
+"""Models as FL engines exchange them: arrays, state dicts, and the role of each array."""

@@ -1,8 +1,8 @@
-"""Arrays in the forms that people and engines have them: NumPy, PyTorch, nested lists; of any precision.
+"""Read arrays from NumPy arrays, PyTorch tensors and nested lists, of any precision.
 
-What the server owns is read with :func:`taken`, and given back in the same form. What a client sends is read
-with :func:`numbers`, which believes nothing: shapes are compared before anything is built, and only plain
-classes are accepted, as a subclass could bring code of its own.
+:func:`taken` reads the server's arrays, which are returned in the same form. :func:`numbers` reads untrusted
+arrays from clients: it compares shapes before it builds anything, and accepts only plain classes, since a
+subclass could contain arbitrary code.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..core.errors import RoundError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: What NumPy has no dtype for is computed in float32, which holds all its values.
+#: Floating-point types that NumPy lacks are converted to float32, which represents all their values.
 _WIDE = torch.float32
 _NATIVE = (torch.float16, torch.float32, torch.float64)
 
 
-class Misfit(Exception):  # noqa: N818 - what is wrong, to be caught and told
+class Misfit(Exception):  # noqa: N818 - internal; always caught and stored as a fault
     """A reply does not fit the model.
 
     Attributes:
-        kind: one word for what is wrong; a fault of one kind in *all* replies is no client's.
+        kind: the kind of fault, one word. If *all* replies have the same kind, no client is to blame.
     """
 
     def __init__(self, kind: str, text: str) -> None:
@@ -41,7 +41,7 @@ class Misfit(Exception):  # noqa: N818 - what is wrong, to be caught and told
 
 @dataclass(frozen=True)
 class Form:
-    """The form in which an array came, to give its successor back in."""
+    """The type, dtype and device of an array, for returning its successor in the same form."""
 
     kind: str  # "array", "tensor" or "list"
     dtype: Any = None
@@ -59,7 +59,7 @@ class Form:
 
 
 def taken(value: Any, what: str) -> tuple[NDArray[Any], Form]:
-    """An array of the server's as NumPy array, and its form.
+    """One of the server's arrays as a NumPy array, and its form.
 
     Raises:
         RoundError: it does not hold real numbers.
@@ -76,20 +76,20 @@ def taken(value: Any, what: str) -> tuple[NDArray[Any], Form]:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise RoundError(f"{what} is no array: {error}") from None
+        raise RoundError(f"{what} is not an array: {error}") from None
     if array.dtype.kind not in "fiub":
         raise RoundError(f"{what} has dtype {array.dtype}; models are made of real numbers")
     return array, Form("array" if isinstance(value, np.ndarray | np.generic) else "list")
 
 
 def numbers(value: Any, own: NDArray[Any], what: str) -> NDArray[Any]:
-    """What a client sent for an array of the model: its numbers, of the same shape and kind.
+    """A client's array as a NumPy array of the model's shape and kind.
 
-    A floating-point array may come in any floating-point precision, or as nested lists of numbers; an array
-    of integers or booleans likewise in any of these.
+    For a floating-point array, any floating-point precision is accepted; for integers and booleans, any
+    compatible integer type. Nested lists of numbers are accepted for both.
 
     Raises:
-        Misfit: it is something else, or of another shape.
+        Misfit: it has another type, dtype or shape.
     """
     try:
         if type(value) in (Tensor, nn.Parameter):
@@ -102,7 +102,7 @@ def numbers(value: Any, own: NDArray[Any], what: str) -> NDArray[Any]:
             raise Misfit("form", f"{what} is a {type(value).__name__}, not an array, a tensor or a list")
     except Misfit:
         raise
-    except Exception as error:  # a stranger's object: anything may happen
+    except Exception as error:  # an unknown object may raise anything
         raise Misfit("form", f"{what} cannot be read ({type(error).__name__})") from None
     if not fits(array.dtype, own.dtype):
         raise Misfit("dtype", f"{what} has dtype {array.dtype}, the model's has {own.dtype}")
@@ -112,7 +112,7 @@ def numbers(value: Any, own: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def fits(sent: np.dtype[Any], own: np.dtype[Any]) -> bool:
-    """Whether numbers of one dtype stand for those of another: floats of any precision, or integers."""
+    """Whether a client may send one dtype for another: floats of any precision, or compatible integers."""
     if own.kind == "f" or sent.kind == "f":
         return sent.kind == own.kind
     return sent.kind in "iub" and np.can_cast(sent, own, "same_kind")
@@ -130,7 +130,7 @@ def beyond(array: NDArray[Any], own: np.dtype[Any]) -> bool:
 def _from_tensor(value: Tensor, own: NDArray[Any], what: str) -> NDArray[Any]:
     if value.layout is not torch.strided or value.is_meta:
         raise Misfit("form", f"{what} is a tensor that is not dense")
-    if tuple(value.shape) != own.shape:  # before anything is copied: a view of one number may be endless
+    if tuple(value.shape) != own.shape:  # before any copy: an expanded view of one number may be huge
         raise Misfit("shape", f"{what} has shape {tuple(value.shape)}, the model's has {own.shape}")
     if value.is_complex() or value.is_quantized or value.is_floating_point() != (own.dtype.kind == "f"):
         raise Misfit("dtype", f"{what} has dtype {value.dtype}, the model's has {own.dtype}")
@@ -147,7 +147,7 @@ def _from_list(value: Any, own: NDArray[Any], what: str) -> NDArray[Any]:
         if not all(type(part) in (list, tuple) and len(part) == length for part in level):
             raise Misfit("shape", f"{what} is a list of another shape, the model's has {own.shape}")
         level = [item for part in level for item in part]
-    plain = (float, int) if own.dtype.kind == "f" else (bool,) if own.dtype.kind == "b" else (int,)
+    plain = {"f": (float, int), "b": (bool,)}.get(own.dtype.kind, (int,))
     odd = next((item for item in level if type(item) not in plain), None)
     if odd is not None:
         raise Misfit("dtype", f"{what} holds a {type(odd).__name__}, the model's has {own.dtype}")
@@ -156,10 +156,10 @@ def _from_list(value: Any, own: NDArray[Any], what: str) -> NDArray[Any]:
 
 
 def listed(reply: Any, count: int) -> list[Any]:
-    """A reply that should be a list of so many arrays.
+    """A reply as a list of ``count`` arrays.
 
     Raises:
-        Misfit: it is none.
+        Misfit: the reply is something else.
     """
     if reply is None:
         raise Misfit("nothing", "it sent nothing")
@@ -173,10 +173,10 @@ def listed(reply: Any, count: int) -> list[Any]:
 
 
 def by_key(reply: Any, names: Sequence[str]) -> list[Any]:
-    """The arrays of a reply that should be a ``state_dict()`` with these keys, in their order.
+    """The arrays of a ``state_dict()`` in the order of ``names``.
 
     Raises:
-        Misfit: it is none.
+        Misfit: the reply is not a ``state_dict()`` with exactly these keys.
     """
     if reply is None:
         raise Misfit("nothing", "it sent nothing")
@@ -193,19 +193,21 @@ def by_key(reply: Any, names: Sequence[str]) -> list[Any]:
 
 
 def tied(given: Sequence[Any]) -> dict[int, int]:
-    """Tensors that share their memory with an earlier one: tied weights."""
+    """Tied weights: position of a tensor → position of an earlier one with the same memory."""
     first: dict[Any, int] = {}
     twins = {}
     for k, value in enumerate(given):
         if isinstance(value, Tensor) and value.numel():
             place = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype, value.device)
-            if first.setdefault(place, k) != k:
+            if place in first:
                 twins[k] = first[place]
+            else:
+                first[place] = k
     return twins
 
 
 def check_count(examples: Any, counted: float, most: float) -> None:
-    """Refuse a number of examples that is none, not positive or above ``most`` (Misfit)."""
+    """Raise Misfit if a sample count is missing, not a number, not positive, or above ``most``."""
     if math.isnan(counted):
         raise Misfit("count", f"its example count is {_short(examples)}")
     if counted > most:
@@ -215,7 +217,7 @@ def check_count(examples: Any, counted: float, most: float) -> None:
 
 
 def number(value: Any) -> float:
-    """A claimed count as a float; NaN if it is none."""
+    """A claimed count as a float; NaN if it is not a number."""
     try:
         if isinstance(value, np.ndarray | Tensor) and value.shape == ():
             value = value.item()
@@ -226,10 +228,10 @@ def number(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-    except Exception:  # a stranger's object: anything may happen
+    except Exception:  # an unknown object may raise anything
         return math.nan
 
 
 def _short(value: Any) -> str:
     text = f"{type(value).__name__} {str(value)[:20]!r}" if isinstance(value, str) else type(value).__name__
-    return "missing" if value is None else f"no number ({text})"
+    return "missing" if value is None else f"not a number ({text})"

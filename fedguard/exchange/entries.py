@@ -1,4 +1,4 @@
-"""The guard's entry points for what engines exchange: lists of arrays, and ``state_dict()``s."""
+"""The guard's entry points for the data that FL engines exchange: lists of arrays and ``state_dict()``s."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Entries:
-    """What a guard can judge beside a :class:`fedguard.Round`; a part of :class:`fedguard.Guard`."""
+    """A mixin of :class:`fedguard.Guard`: methods that judge other inputs than a :class:`fedguard.Round`."""
 
     def process_arrays(
         self,
@@ -21,11 +21,11 @@ class Entries:
         num_examples: Mapping[Any, Any] | None = None,
         **options: Any,
     ) -> tuple[Outcome, list[Any]]:
-        """Judge a round of lists of arrays (client id → trained parameters), from whatever engine.
+        """Judge a round of lists of arrays (client id → trained parameters), from any FL engine.
 
-        NumPy arrays, PyTorch tensors and nested lists, of any floating-point precision. A reply that does
-        not fit the model makes its sender a suspect with a reason; the round goes on. Returns the outcome,
-        and the new global arrays in the form, shapes and dtypes of the old. ``options`` are those of
+        Accepts NumPy arrays, PyTorch tensors and nested lists, of any floating-point precision. A reply that
+        does not fit the model makes its client a suspect, with a reason. Returns the outcome, and the new
+        global arrays with the types, shapes and dtypes of the old ones. ``options`` are those of
         :func:`fedguard.arrays.process`: ``index``, ``repeat``, ``server``, ``deltas``, ``max_examples``,
         ``roles``.
         """
@@ -40,9 +40,10 @@ class Entries:
         num_examples: Mapping[Any, Any] | None = None,
         **options: Any,
     ) -> tuple[Outcome, OrderedDict[str, Any]]:
-        """Judge a round of ``state_dict()``s (client id → what it trained); statistics are not scored.
+        """Judge a round of ``state_dict()``s (client id → trained ``state_dict()``).
 
-        Returns the outcome, and the new ``state_dict()`` with tensors of the same dtype and device.
+        BatchNorm statistics are not scored. Returns the outcome, and the new ``state_dict()`` with tensors of
+        the same dtype and device.
         ``options`` are those of :func:`fedguard.exchange.state_dicts.process`: ``index``, ``repeat``,
         ``server``, ``deltas``, ``max_examples``, ``roles``.
         """

@@ -1,11 +1,11 @@
-"""What the server may learn from each array of a model, the same notion for every entry point.
+"""The roles of a model's arrays, shared by all entry points.
 
-- ``learned``: parameters. Detectors score them, the aggregation rule moves them.
-- ``statistic``: floating-point buffers such as BatchNorm's running mean and variance. Never scored, because
-  honest clients with other data differ most in them; the server takes the coordinate-wise median of the
-  accepted clients.
-- ``frozen``: what clients do not train. The server's values stay, whatever a client sends.
-- ``counter``: integers and booleans. The server's values stay.
+- ``learned``: trained parameters. Detectors score them, and the aggregation rule updates them.
+- ``statistic``: floating-point buffers such as BatchNorm's running mean and variance. They are not scored,
+  because honest clients with different data differ most in them. The new value is the coordinate-wise median
+  of the accepted clients.
+- ``frozen``: parameters that clients do not train. The server keeps its values.
+- ``counter``: integers and booleans. The server keeps its values.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["learned", "statistic", "frozen", "counter"]
 ROLES: tuple[str, ...] = get_args(Role)
 
-#: How names of normalization statistics end: in PyTorch, and in Keras.
+#: Suffixes of the names of normalization statistics, in PyTorch and Keras.
 STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
-#: How the name of PyTorch's count of batches ends; some engines turn it into a floating-point number.
+#: Suffix of the name of PyTorch's batch counter, which some engines convert to a floating-point number.
 COUNTERS = ("num_batches_tracked",)
 
 
@@ -36,12 +36,12 @@ class Plan:
     """The roles of a model's arrays, by position.
 
     Attributes:
-        roles: one for every array.
-        order: the arrays that make up an update vector, in the order of the vector: all that are learned
-            and, where a method evaluates the model, its frozen parameters (clients' updates are 0 there).
-        twins: tied weights: array → the earlier array that it always equals; it counts once.
-        buffers: name of a buffer of the server's model → the statistic that belongs there.
-        whole: the order is that of all parameters of the model, whatever their roles are.
+        roles: the role of every array.
+        order: the arrays in an update vector, in order: all learned arrays and, if a method evaluates the
+            model, its frozen parameters (where all updates are 0).
+        twins: tied weights: array → the earlier array with the same values, which counts once.
+        buffers: name of a buffer of the server's model → the position of its statistic.
+        whole: whether ``order`` holds all parameters of the model, with any role.
     """
 
     roles: tuple[Role, ...]
@@ -51,7 +51,7 @@ class Plan:
     whole: bool = False
 
     def only(self, chosen: Callable[[int], bool]) -> Plan:
-        """The same plan with what is learned, but not chosen, frozen."""
+        """The same plan, with the learned arrays that are not chosen frozen."""
         roles: tuple[Role, ...] = tuple(
             "frozen" if role == "learned" and not chosen(k) else role for k, role in enumerate(self.roles)
         )
@@ -63,7 +63,7 @@ class Plan:
         """The same plan with other roles for some names.
 
         Raises:
-            ParameterError: there is no such name or role, or integers are to be learned or a statistic.
+            ParameterError: a name or a role is unknown, or an integer array is to be learned or a statistic.
         """
         unknown = [name for name in changes if name not in names]
         if unknown:
@@ -77,22 +77,22 @@ class Plan:
 
 
 def by_dtype(arrays: Sequence[NDArray[Any]]) -> Plan:
-    """Every floating-point array is learned: nothing else is known of arrays without names."""
+    """Every floating-point array is learned, since arrays without names have no other information."""
     return by_name([""] * len(arrays), arrays)
 
 
 def by_name(names: Sequence[str], arrays: Sequence[NDArray[Any]], twins: Mapping[int, int] = {}) -> Plan:
-    """Floating-point arrays are learned, except for normalization statistics, which their names tell."""
+    """Floating-point arrays are learned, except for normalization statistics, recognized by their names."""
     roles = tuple(_named(name, array) for name, array in zip(names, arrays, strict=True))
     return Plan(roles, _learned(roles, twins), twins)
 
 
 def by_choice(chosen: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Plan:
-    """Roles that somebody gave, one for every array.
+    """The given roles, one for every array.
 
     Raises:
-        ParameterError: a role is unknown, one is missing or too many, or an array of integers is to be
-            learned or a statistic.
+        ParameterError: a role is unknown, the number of roles is wrong, or an integer array is to be learned
+            or a statistic.
     """
     if isinstance(chosen, str) or not isinstance(chosen, Sequence):
         raise ParameterError(f"roles is a {type(chosen).__name__}; give a list with one role for every array")
@@ -112,19 +112,19 @@ def by_choice(chosen: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Plan:
 def by_model(
     model: nn.Module, names: Sequence[str] | None, arrays: Sequence[NDArray[Any]], whole: bool
 ) -> Plan:
-    """The roles that the server's model tells: ``requires_grad`` of parameters, and its buffers.
+    """The roles from the server's model: its buffers, and ``requires_grad`` of its parameters.
 
-    A model that was frozen as a whole, as servers do to evaluate it, says nothing about single parameters.
+    If no parameter requires gradients, as in a model frozen for evaluation, all parameters are learned.
 
     Args:
         model: the server's model.
         names: the arrays' names; None if they have none.
-        arrays: the model's ``state_dict()``, by name or in its order, or its ``parameters()`` in order; by
-            name a part of it (an adapter, say), unless a method needs the whole.
-        whole: a method evaluates or trains the model, and so needs updates of all its parameters.
+        arrays: the model's ``state_dict()``, by name or in order, or its ``parameters()`` in order. With
+            names, a part of it is enough (for example an adapter), unless a method needs all of it.
+        whole: a method evaluates or trains the model and so needs updates of all its parameters.
 
     Raises:
-        ParameterError: the arrays are not those of this model.
+        ParameterError: the arrays do not belong to this model.
     """
     at = _positions(model, names, arrays, whole)
     trains = any(p.requires_grad for p in model.parameters())
@@ -133,10 +133,10 @@ def by_model(
     twins: dict[int, int] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in at:
-            position = first.setdefault(id(parameter), at[name])
             roles[at[name]] = "learned" if parameter.requires_grad or not trains else "frozen"
-            if position != at[name]:
-                twins[at[name]] = position
+            first.setdefault(id(parameter), at[name])
+            if first[id(parameter)] != at[name]:
+                twins[at[name]] = first[id(parameter)]
     floating = {name: at[name] for name, _ in model.named_buffers() if name in at}
     buffers = {name: k for name, k in floating.items() if arrays[k].dtype.kind == "f"}
     for name, k in buffers.items():
@@ -153,7 +153,7 @@ def _named(name: str, array: NDArray[Any]) -> Role:
 
 
 def _leftover(role: Role) -> Role:
-    """An array that the model does not know is not trained."""
+    """The role of an array that is not in the model: it is not trained."""
     return "frozen" if role == "learned" else role
 
 
@@ -164,7 +164,7 @@ def _learned(roles: Sequence[Role], twins: Mapping[int, int]) -> tuple[int, ...]
 def _positions(
     model: nn.Module, names: Sequence[str] | None, arrays: Sequence[NDArray[Any]], whole: bool
 ) -> dict[str, int]:
-    """Where the model's parameters and buffers are among the arrays: by name, or else by position."""
+    """Name of a parameter or buffer → the position of its array, matched by name or else by order."""
     needed = {name: tuple(p.shape) for name, p in model.named_parameters()}
     state = {name: tuple(t.shape) for name, t in model.state_dict().items() if hasattr(t, "shape")}
     sent = {} if names is None else {name: k for k, name in enumerate(names)}
@@ -188,6 +188,6 @@ def _unfit(
     shapes: Mapping[str, tuple[int, ...]],
     arrays: Sequence[NDArray[Any]],
 ) -> str | None:
-    """What the model needs and the arrays lack, or have in another shape; None if they fit."""
+    """The first name whose array is missing or has another shape; None if all arrays fit."""
     missing = next((name for name in needed if name not in way), None)
     return missing or next((name for name, k in way.items() if arrays[k].shape != shapes[name]), None)

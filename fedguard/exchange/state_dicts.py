@@ -1,4 +1,4 @@
-"""Rounds of PyTorch's ``state_dict()``s: the names tell what each array is."""
+"""Rounds of PyTorch ``state_dict()``s, whose names determine the roles of the arrays."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ def process(
     roles: Mapping[str, str] | None = None,
     repeat: bool = False,
 ) -> tuple[Outcome, OrderedDict[str, Any]]:
-    """Let a guard judge and aggregate the ``state_dict()``s that clients sent.
+    """Judge and aggregate the ``state_dict()``s that clients sent.
 
-    Parameters are scored and aggregated. BatchNorm statistics (by their names, or as the buffers of
-    ``server.model``) are not scored; the new ones are the median of the accepted clients. Counters, and what
-    ``server.model`` does not train, stay as they are. Tensors that share memory (tied weights) count once.
+    Parameters are scored and aggregated. BatchNorm statistics (recognized by their names, or as buffers of
+    ``server.model``) are not scored; the new ones are the median of the accepted clients. Counters, and
+    parameters that ``server.model`` does not train, keep their values. Tensors that share memory (tied
+    weights) count once.
 
     Args:
         guard: the guard.
-        state_dicts: client id → the ``state_dict()`` that it sent, with the global one's keys.
+        state_dicts: client id → the ``state_dict()`` that it sent, with the keys of the global one.
         global_state_dict: the ``state_dict()`` that the clients started from.
-        num_examples: client id → claimed sample count; 1 each if absent.
-        index: the number of the round; the guard counts if it is absent.
+        num_examples: client id → claimed sample count; 1 each by default.
+        index: the number of the round; by default the guard counts.
         server: what the server owns, for detectors that need it.
         deltas: clients send differences from the global model rather than trained parameters.
-        max_examples: who claims more is a suspect.
-        roles: name → "learned", "statistic", "frozen" or "counter", for names whose role is another one.
+        max_examples: a client that claims more samples is a suspect.
+        roles: name → "learned", "statistic", "frozen" or "counter", to override the role of a name.
         repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:
-        The outcome, and the new ``state_dict()``: the same keys, tensors of the same dtype and device.
+        The outcome, and the new ``state_dict()`` with the same keys, dtypes and devices.
 
     Raises:
         FedGuardError: as :func:`fedguard.arrays.process`.

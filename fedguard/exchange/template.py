@@ -1,4 +1,4 @@
-"""A global model as arrays with roles: where a client's numbers go, and what the new model is made of."""
+"""A global model as arrays with roles: maps clients' arrays to rows, and an update to the new model."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .roles import Plan
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Sums of weights that differ by less, relative to their total, are equal.
+#: Sums of weights that differ by less than this share of their total are equal.
 _TIE = 1e-12
 
 
 class Template:
-    """The arrays of a global model, and where each lies in an update and among the statistics.
+    """The arrays of a global model, and their places in the vectors of updates and statistics.
 
     Args:
-        arrays: the global model, finite wherever it holds floating-point numbers that count.
+        arrays: the global model; learned arrays and statistics must be finite.
         plan: the arrays' roles.
-        labels: what to call each array in a fault.
+        labels: the arrays' names, for faults.
 
     Raises:
-        RoundError: nothing is learned, or a learned array or a statistic holds NaN or Inf.
+        RoundError: no array is learned, or a learned array or a statistic holds NaN or Inf.
     """
 
     def __init__(self, arrays: Sequence[NDArray[Any]], plan: Plan, labels: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ class Template:
             raise RoundError("the global model has no floating-point array that is learned")
 
     def flat(self) -> Tensor:
-        """(d,) float32: the arrays of an update vector, one after the other."""
+        """(d,) float32: the arrays of an update vector, flattened and concatenated."""
         vector = torch.empty(self.size, dtype=torch.float32)
         out = vector.numpy()
         with np.errstate(over="ignore"):
@@ -69,18 +69,18 @@ class Template:
         sent: Sequence[NDArray[Any]],
         deltas: bool = False,
     ) -> None:
-        """Write what a client sent into its rows: (d,) w_i − w, and its statistics as they are.
+        """Write a client's arrays into its rows: w_i − w into ``row``, and the statistics unchanged.
 
-        What overflows float32 becomes Inf in ``row``, for the round to find.
+        Numbers beyond float32 become Inf in ``row``, and so a problem of this client's update.
 
         Args:
-            row: (d,) the row of updates.
-            statistics: (s,) the row of statistics.
+            row: (d,) the client's row of updates.
+            statistics: (s,) the client's row of statistics.
             sent: the client's arrays, of the model's shapes and kinds.
-            deltas: they are differences from the global model already.
+            deltas: the arrays already are differences from the global model.
 
         Raises:
-            Misfit: a statistic is not finite, or a number is beyond the model's dtype.
+            Misfit: a statistic is not finite, or a number is beyond the range of the model's dtype.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             for k, slot in self.slots.items():
@@ -98,13 +98,13 @@ class Template:
                 statistics[place] = got.ravel()
 
     def middle(self, statistics: NDArray[np.float64], weights: NDArray[np.float64]) -> list[NDArray[Any]]:
-        """The statistics after a round: the weighted median of those with a weight, the old if there is none.
+        """The weighted median of the clients' statistics; the old statistics if all weights are 0.
 
-        Each value lies between the smallest and the largest that a majority of the weights sent.
+        Clients with less than half of the total weight cannot move a value beyond the range of the others.
 
         Args:
             statistics: (n, s) the clients' statistics.
-            weights: (n,) what each client may contribute, in [0, 1].
+            weights: (n,) the clients' weights, in [0, 1].
 
         Returns:
             One array for each of ``self.statistics``, in the model's dtype.
@@ -119,11 +119,11 @@ class Template:
         ]
 
     def moved(self, update: Tensor, middle: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The new model, in the shapes and dtypes of the old: new memory, nothing shared.
+        """The new model, with the shapes and dtypes of the old one; shares no memory with it.
 
         Args:
-            update: (d,) what is added to the learned arrays; sums beyond the dtype become its largest number.
-            middle: the new statistics, as :meth:`middle` gives them.
+            update: (d,) added to the learned arrays; sums beyond the dtype's range are clipped to it.
+            middle: the new statistics, from :meth:`middle`.
         """
         step = update.detach().cpu().numpy()
         new = dict(zip(self.statistics, middle, strict=True))
@@ -134,7 +134,7 @@ class Template:
         return [new[k] if k in new else array.copy() for k, array in enumerate(self.arrays)]
 
     def lent(self, server: Server | None) -> Server | None:
-        """The server with the global model's statistics in its model, so that methods evaluate that."""
+        """The server, with the global model's statistics copied into a copy of its model."""
         if server is None or server.model is None or not self.plan.buffers:
             return server
         model = copy.deepcopy(server.model)
@@ -154,7 +154,7 @@ class Template:
 
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(s,) per column, the middle of the values' weights; between two values, their mean.
+    """(s,) the weighted median of every column; the mean of the two middle values if both qualify.
 
     With equal weights this is the ordinary median.
 
@@ -170,7 +170,7 @@ def weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -
     upper = np.minimum(np.argmax(below > half * (1 + _TIE), axis=0), len(values) - 1)
     pick = np.arange(values.shape[1])
     middle: NDArray[np.float64] = ranked[lower, pick] / 2 + ranked[upper, pick] / 2
-    return np.where(lower == upper, ranked[lower, pick], middle)  # halves of denormals round
+    return np.where(lower == upper, ranked[lower, pick], middle)  # halving a denormal number would round
 
 
 def _sum(own: NDArray[Any], step: NDArray[np.float32]) -> NDArray[Any]:

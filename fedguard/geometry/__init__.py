@@ -1,1 +1,1 @@
-"""Arithmetic over the (n, d) matrix of updates; the same bits for any number of threads."""
+"""Arithmetic over the (n, d) matrix of updates; bitwise identical for any number of threads."""

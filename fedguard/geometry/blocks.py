@@ -1,12 +1,14 @@
-"""Column blocks of the (n, d) updates: several threads, the same bits for any number of them.
+"""Column blocks of the (n, d) updates: bitwise identical results for any number of threads.
 
-Where a block begins depends on n alone, each is worked on by one thread (one BLAS thread included), and what
-comes out is put together in order. A block is float32: a NumPy array on the CPU, a tensor elsewhere; code
-that is given one keeps to what both understand.
+Block boundaries depend on n alone. One thread (and one BLAS thread) computes each block, and the results are
+combined in order. A block is float32: a NumPy array on the CPU, a tensor elsewhere. Code that works on blocks
+uses only operations that both support.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,40 +28,53 @@ Block: TypeAlias = Any
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Bytes of a block in float64: it stays in a core's cache, and its memory is used again by the next.
+#: Bytes of a block in float64. It fits a core's cache, and the next block reuses its memory.
 BLOCK_BYTES = 4 * 2**20
-#: The same on a GPU, where starting work is what costs.
+#: Bytes of a block in float64 on a GPU. It is larger because kernel launches dominate there.
 GPU_BLOCK_BYTES = 256 * 2**20
-#: Columns per block at least, however many clients there are.
+#: Minimum number of columns per block, for any number of clients.
 MIN_WIDTH = 256
+#: Just below 32 MiB, the upper limit of glibc's dynamic mmap threshold.
+MALLOC_BYTES = 31 * 2**20
 
-# The C library hands freed blocks back to the kernel and faults every page in again, which takes longer than
-# the arithmetic, until it has once seen an array of this size (glibc's largest dynamic threshold) freed.
-np.empty(31 * 2**20, dtype=np.uint8)
+
+@functools.cache
+def keep_freed_blocks() -> None:
+    """Make glibc's malloc reuse freed blocks in this process; does nothing outside Linux.
+
+    By default, glibc returns large freed blocks to the kernel. The next block then page-faults all its memory
+    in again, which takes longer than the arithmetic. Freeing one allocation of 31 MiB raises glibc's dynamic
+    mmap threshold to that size, and the trim threshold to twice that. Nothing touches the memory, so it takes
+    no physical pages. The effect lasts for the life of the process; the first loop over blocks triggers it.
+    """
+    if sys.platform == "linux":
+        np.empty(MALLOC_BYTES, dtype=np.uint8)
 
 
 def ranges(n: int, d: int, gpu: bool = False) -> list[tuple[int, int]]:
-    """Where the blocks of n rows begin and end."""
+    """(start, stop) columns of every block of n rows."""
     width = max(MIN_WIDTH, (GPU_BLOCK_BYTES if gpu else BLOCK_BYTES) // (8 * max(n, 1)))
     return [(start, min(start + width, d)) for start in range(0, d, width)]
 
 
 def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool = False) -> Iterator[Result]:
-    """``work(item)`` for every item, in order, in as many threads as torch may use.
+    """Yield ``work(item)`` for every item, in order, using as many threads as torch may use.
 
-    No more than two results per thread wait to be taken. ``work`` must not call torch on the CPU, which
+    At most two finished results per thread are buffered. On the CPU, ``work`` must not call torch, which
     would start threads of its own.
 
     Args:
-        work: runs under one BLAS thread.
-        items: what to work on.
-        alone: everything in the calling thread.
+        work: the function; it runs with one BLAS thread.
+        items: its arguments.
+        alone: run everything in the calling thread, for work on a GPU.
     """
 
     def quietly(item: Item) -> Result:
-        with np.errstate(all="ignore"):  # as in torch: whoever sends Inf gets no warning printed
+        with np.errstate(all="ignore"):  # as in torch: a client that sends Inf triggers no warning
             return work(item)
 
+    if not alone:
+        keep_freed_blocks()
     count = 1 if alone else min(torch.get_num_threads(), len(items))
     with threads.one_blas_thread():
         if count <= 1:
@@ -83,14 +98,14 @@ def wide(block: Block) -> Block:
 def row_squares(block: Block) -> Block:
     """(n,) the squared norm of every row."""
     einsum = np.einsum if isinstance(block, np.ndarray) else torch.einsum
-    return einsum("ij,ij->i", block, block)  # no square is written to memory
+    return einsum("ij,ij->i", block, block)  # needs no temporary array of squares
 
 
 def finite_rows(block: Block) -> NDArray[np.bool_]:
-    """(n,) where a row has no NaN or Inf."""
+    """(n,) True where a row has no NaN or Inf."""
     if not isinstance(block, np.ndarray):
         return np.asarray(block.isfinite().all(1).cpu())
-    if not np.isfinite(row_squares(block)).all():  # may also be a square too large for float32
+    if not np.isfinite(row_squares(block)).all():  # a square of a finite number may overflow float32, too
         return np.asarray(np.isfinite(block).all(1))
     return np.ones(len(block), dtype=bool)
 
@@ -101,9 +116,9 @@ def narrow(block: Block) -> Block:
 
 
 def ordered(block: Block) -> Block:
-    """(n, w) every column in ascending order.
+    """(n, w) every column sorted in ascending order.
 
-    On the CPU, columns are copied into rows: NumPy sorts short contiguous runs with vector instructions.
+    On the CPU, columns are copied into rows: NumPy sorts short contiguous runs with SIMD instructions.
     """
     if not isinstance(block, np.ndarray):
         return block.sort(dim=0).values
@@ -113,7 +128,7 @@ def ordered(block: Block) -> Block:
 
 
 def joined(parts: Sequence[Block]) -> Tensor:
-    """Blocks of results put together along the last axis."""
+    """The blocks of a result, concatenated along the last axis."""
     if isinstance(parts[0], np.ndarray):
         return torch.from_numpy(np.concatenate(parts, axis=-1))
     return torch.cat(list(parts), dim=-1)

@@ -1,4 +1,4 @@
-"""Clusters of a few points: how many there are, and the best split of a line into two."""
+"""Cluster analysis: exact 2-means on a line, gap statistic, k-means, mean shift."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scipy.spatial.distance import cdist
 
 from ..core.ties import above, levels, lowest, tolerance
 
-#: Rows of a table of distances that are computed together.
+#: Rows of the distance matrix that are computed at a time.
 ROWS = 1024
-#: The most steps of a mean shift.
+#: The maximum number of steps of a mean shift.
 MOST_STEPS = 300
 
 
 def two_means(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) True for the higher of the two clusters of 2-means on a line, found exactly.
+    """(n,) True for the higher of the two clusters of exact 2-means on a line.
 
-    The best split of sorted numbers is a cut; all cuts are tried. Infinite values form the higher cluster by
-    themselves. Nobody is in the higher cluster if all values are equal (up to rounding, as all comparisons
-    here); of equally good cuts the higher.
+    Both clusters are intervals, so the function tries all cuts of the sorted values. Of equally good cuts it
+    takes the highest. Infinite values, if any, are the higher cluster. If all values are equal, the higher
+    cluster is empty. All comparisons are up to rounding.
 
     Args:
         values: (n,); +Inf allowed.
@@ -46,7 +46,7 @@ def two_means(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def gap_statistic(points: NDArray[np.float64], max_k: int, references: int, draw: torch.Generator) -> int:
-    """The number of clusters: the smallest k with Gap(k) ≥ Gap(k + 1) − s_{k+1}; k = 1 can win.
+    """The number of clusters: the smallest k ≥ 1 with Gap(k) ≥ Gap(k + 1) − s_{k+1}.
 
     Gap(k) = mean_b log W*_kb − log W_k with W_k the within-cluster sum of squares of k-means, W*_kb that of
     the b-th reference set, uniform in the points' bounding box; s_k = sd_b · √(1 + 1/B).
@@ -54,8 +54,8 @@ def gap_statistic(points: NDArray[np.float64], max_k: int, references: int, draw
     Args:
         points: (n,) or (n, dimensions), finite.
         max_k: the largest k considered.
-        references: B.
-        draw: the randomness of the reference sets.
+        references: B, the number of reference sets.
+        draw: the generator for the reference sets.
 
     Source: Tibshirani et al., JRSS B 2001, §4.
     """
@@ -64,7 +64,7 @@ def gap_statistic(points: NDArray[np.float64], max_k: int, references: int, draw
     slack, size = tolerance(len(table)), np.abs(table).max(initial=0.0)
     if len(table) < 2 or not above(high, low, slack, size).any():
         return 1
-    table = (table - low) / np.where(high > low, high - low, 1)  # scales do not matter to W's ratio
+    table = (table - low) / np.where(high > low, high - low, 1)  # the gap does not depend on the scale
     table *= (high - low) / (high - low).max()
     width = (high - low) / (high - low).max()
     boxes = torch.rand((references, *table.shape), generator=draw, dtype=torch.float64).numpy() * width
@@ -90,14 +90,14 @@ def _inertia(points: NDArray[np.float64], k: int) -> float:
 
 
 def same(points: NDArray[np.float64], slack: float) -> NDArray[np.intp]:
-    """(n,) groups from 0 of points (n, k) of size 1 that are equal up to rounding."""
+    """(n,) group numbers from 0; points (n, k), of size about 1, share a group if equal up to rounding."""
     columns = np.stack([levels(column, slack, scale=1.0) for column in points.T], 1)
     groups: NDArray[np.intp] = np.unique(columns, axis=0, return_inverse=True)[1].ravel()
     return groups
 
 
 def k_means(points: NDArray[np.float64], k: int, starts: int = 10) -> Any:
-    """Scikit-learn's KMeans, fitted; the same every time, and silent about points that coincide."""
+    """A fitted scikit-learn KMeans with a fixed seed and no warning about coinciding points."""
     from sklearn.cluster import KMeans  # a slow import
     from sklearn.exceptions import ConvergenceWarning
 
@@ -107,21 +107,21 @@ def k_means(points: NDArray[np.float64], k: int, starts: int = 10) -> Any:
 
 
 def bandwidth_of(points: NDArray[np.float64], quantile: float) -> float:
-    """The mean distance to the ⌊quantile · n⌋-th nearest point, oneself counted; as in scikit-learn."""
+    """The mean distance to the ⌊quantile · n⌋-th nearest point, counting the point itself (scikit-learn)."""
     kth = max(1, int(len(points) * quantile)) - 1
     parts = np.array_split(points, 1 + len(points) // ROWS)
     return float(np.concatenate([np.partition(cdist(part, points), kth)[:, kth] for part in parts]).mean())
 
 
 def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> NDArray[np.float64]:
-    """(k, columns) the centers to which a flat kernel moves from every point, those with most points first.
+    """(k, columns) the centers of mean shift with a flat kernel, by decreasing number of points.
 
-    As scikit-learn's MeanShift, except that a distance equal to the bandwidth up to rounding is within it,
-    that no matrix product takes part, and that of centers with equally many points that with the larger
-    first column comes first. A center within the bandwidth of an earlier one is left out.
+    Differences from scikit-learn's MeanShift: distances equal to the bandwidth up to rounding are within it,
+    distances are computed without matrix products, and ties in the number of points are broken by the larger
+    first column. A center within the bandwidth of an earlier one is dropped.
 
     Args:
-        points: (n, columns), finite, of size 1.
+        points: (n, columns), finite, of size about 1.
         bandwidth: the kernel's radius, above 0.
         slack: the rounding error of a distance.
 
@@ -149,7 +149,7 @@ def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> N
 def nearest_center(
     points: NDArray[np.float64], centers: NDArray[np.float64], within: float, slack: float
 ) -> NDArray[np.intp]:
-    """(n,) the nearest center, of equally near ones the first; −1 if none is within that distance."""
+    """(n,) the index of the nearest center (the first of ties); −1 if none is within the distance."""
     distances = cdist(points, centers)
     nearest = np.argmin(above(distances, distances.min(1, keepdims=True), slack, scale=1.0), axis=1)
     far = above(np.take_along_axis(distances, nearest[:, None], 1)[:, 0], within, slack, scale=1.0)

@@ -1,4 +1,4 @@
-"""The eigenvector that matters, without the others."""
+"""The top eigenvector of a matrix, without computing the others."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from ..core.threads import one_blas_thread
 
-#: Up to so many rows all eigenvectors at once are as fast as the one.
+#: Up to this many rows, computing all eigenvectors is as fast as computing one.
 DENSE = 200
 
 
 def top_eigenvector(matrix: Tensor) -> Tensor:
     """(n,) unit v with M v = λ v, λ the largest eigenvalue of a symmetric positive semidefinite (n, n) M.
 
-    Larger ones by Lanczos iterations from a fixed start (ARPACK, to float64's precision): 8 to 30 times
-    faster than all eigenvectors of 1000 clients. One more product with M, so that equal rows of M have
-    equal entries of v to rounding. The sign is arbitrary, and so is v within the space of equal largest
-    eigenvalues.
+    Large matrices use Lanczos iterations from a fixed start (ARPACK, to float64 precision), which is 8 to 30
+    times faster than all eigenvectors for 1000 clients. A final product with M makes entries of v that belong
+    to equal rows of M equal up to rounding. The sign of v is arbitrary, and so is v if the largest eigenvalue
+    is not unique.
     """
     scale = matrix.diagonal().max()
     found = _lanczos((matrix / scale).cpu().numpy()) if len(matrix) > DENSE and scale > 0 else None
@@ -30,8 +30,8 @@ def top_eigenvector(matrix: Tensor) -> Tensor:
 
 
 def _lanczos(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """(n,) None if it does not converge, since the largest eigenvalues are next to equal."""
-    from scipy.sparse.linalg import ArpackError, eigsh  # here, since most federations are smaller
+    """(n,) the vector; None without convergence, when the largest eigenvalues are almost equal."""
+    from scipy.sparse.linalg import ArpackError, eigsh  # lazy: small federations do not need it
 
     start = np.random.default_rng(0).standard_normal(len(matrix))
     try:

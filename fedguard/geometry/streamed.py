@@ -1,4 +1,4 @@
-"""Updates that are larger than memory: read from disk, one column block after the other."""
+"""Updates that are larger than memory: read from disk in column blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .updates import Index, Updates, positions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: The types that a file may hold, as NumPy reads them; bfloat16 is the upper half of a float32.
+#: Supported safetensors types → NumPy dtypes to read them; a bfloat16 is the upper half of a float32.
 _TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -36,7 +36,7 @@ class _Part(NamedTuple):
 
     shape: tuple[int, ...]
     kind: str
-    offset: int  # of its first byte in the file
+    offset: int  # position of its first byte in the file
 
     @property
     def size(self) -> int:
@@ -45,14 +45,14 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True)
 class _File:
-    """One client's update: the tensors of a safetensors file, flattened one behind the other."""
+    """One client's update: the tensors of a safetensors file, flattened and concatenated."""
 
     path: Path
     parts: tuple[_Part, ...]
-    edges: tuple[int, ...]  # columns where the parts begin, and the end
+    edges: tuple[int, ...]  # the first column of each part, then d
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """(stop − start,) float32."""
+        """(stop − start,) float32: consecutive columns."""
         out = np.empty(stop - start, dtype=np.float32)
         for k in range(bisect.bisect_right(self.edges, start) - 1, len(self.parts)):
             first, last = max(start, self.edges[k]), min(stop, self.edges[k + 1])
@@ -67,7 +67,7 @@ class _File:
         return out
 
     def pick(self, columns: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(k,) some columns, one read each: mapping the file would draw in far more."""
+        """(k,) some columns, each with its own read: a memory map would load whole pages."""
         out = np.empty(len(columns), dtype=np.float32)
         with self.path.open("rb", buffering=0) as file:
             for part, (first, last) in zip(self.parts, pairwise(self.edges), strict=True):
@@ -83,31 +83,40 @@ class _File:
 def _float32(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
     if kind == "BF16":
         return (values.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):  # beyond float32: becomes Inf, which the guard then refuses
+    with np.errstate(over="ignore"):  # overflow gives Inf, which the guard treats as unusable
         return values.astype(np.float32, copy=False)
 
 
 class StreamedUpdates(Updates):
-    """Updates in safetensors files, one per client, of which only blocks are ever in memory.
+    """Updates in safetensors files, one per client; only column blocks are loaded into memory.
 
-        files = {"ann": "ann.safetensors", "bob": "bob.safetensors"}
-        round = Round(StreamedUpdates(files), client_ids=list(files))
-
-    Blocks, norms, Gram matrix, products, distances, cosines, single rows and chosen columns are those of
-    :class:`fedguard.Updates` with the same numbers, to the last bit. What asks for ``matrix`` is refused.
+    Blocks, norms, Gram matrices, inner products, distances, cosines, single rows and selected columns are
+    bitwise identical to those of :class:`fedguard.Updates`. Access to ``matrix`` raises StreamedError.
     Vectors of d numbers (a mean, an aggregate) are in memory; :meth:`write` computes one without that.
 
-    A file holds one tensor, or the same tensors under the same names as all others (float32, float64,
-    float16 or bfloat16): they are flattened and put one behind the other. The files must stay as they
-    are while the object is in use.
+    A file holds one or more tensors (float32, float64, float16 or bfloat16). All files have the same names.
+    The tensors are flattened and concatenated. The files must not change while the object is in use.
 
     Args:
         files: paths, one per client, in the order of the clients.
-        names: the order of the tensors in a file, say that of ``model.named_parameters()``; that of the
-            first file's header if absent.
+        names: the order of the tensors in a file, for example that of ``model.named_parameters()``; by
+            default that of the first file's header.
 
     Raises:
-        RoundError: a file is no safetensors file, or does not hold the tensors that the first one does.
+        RoundError: a file is not a safetensors file, or its tensors differ from those of the first file.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from safetensors.torch import save_file
+        >>> from fedguard import Round, StreamedUpdates
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> files = {name: Path(folder.name) / f"{name}.safetensors" for name in ("ann", "bob")}
+        >>> for path in files.values():
+        ...     save_file({"weight": torch.ones(2, 3)}, path)
+        >>> Round(StreamedUpdates(files), client_ids=list(files))
+        Round(index=0, n=2, d=6)
+        >>> folder.cleanup()
     """
 
     def __init__(
@@ -135,18 +144,18 @@ class StreamedUpdates(Updates):
 
     @property
     def device(self) -> torch.device:
-        """Where blocks are: in main memory."""
+        """The device of the blocks: the CPU."""
         return torch.device("cpu")
 
     @property
     def matrix(self) -> Tensor:
-        """Refused: it would not fit.
+        """Not available, since the updates may not fit into memory.
 
         Raises:
             StreamedError: always.
         """
         raise StreamedError(
-            f"the updates are streamed from disk, and a method asked for all of them at once "
+            f"the updates are streamed from disk, but a method needs all of them at once "
             f"({self.n} x {self.d}, {4e-9 * self.n * self.d:.2g} GB); use methods that work on blocks, "
             "distances, norms or cosines, or load the updates into memory"
         )
@@ -156,7 +165,7 @@ class StreamedUpdates(Updates):
         return np.stack([file.read(start, stop) for file in self._files[rows]])
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield consecutive column blocks as float64 tensors, small enough to stay in a cache."""
+        """Yield consecutive column blocks as float64 tensors that fit a core's cache."""
         for span in ranges(self.n, self.d):
             yield torch.from_numpy(self.block(*span)).double()
 
@@ -165,12 +174,12 @@ class StreamedUpdates(Updates):
         return torch.from_numpy(self._files[i].read(0, self.d))
 
     def columns(self, which: Tensor) -> Tensor:
-        """(n, k) some columns."""
+        """(n, k) a copy of some columns."""
         index = which.numpy()
         return torch.from_numpy(np.stack([file.pick(index) for file in self._files]))
 
     def take(self, clients: Index) -> Updates:
-        """The updates of some clients (positions in the order wanted, or a mask); known geometry is kept."""
+        """The updates of some clients (ordered positions, or a mask); keeps geometry that is computed."""
         index = positions(clients)
         if len(index) == self.n and (index == np.arange(self.n)).all():
             return self
@@ -180,12 +189,12 @@ class StreamedUpdates(Updates):
         return part
 
     def write(self, path: str | Path, work: Callable[[Block], Block], name: str = "update") -> None:
-        """Compute a vector block by block, straight into a safetensors file, and never hold all of it.
+        """Compute a (d,) vector block by block into a safetensors file, without holding it in memory.
 
         Args:
-            path: the file.
-            work: from a float32 block (n, w) to (w,) numbers, for example ``lambda b: np.median(b, 0)``.
-            name: what the tensor is called in the file.
+            path: the file to write.
+            work: maps a float32 block (n, w) to (w,) numbers, for example ``lambda b: np.median(b, 0)``.
+            name: the tensor's name in the file.
         """
         header = {name: {"dtype": "F32", "shape": [self.d], "data_offsets": [0, 4 * self.d]}}
         text = json.dumps(header).encode()
@@ -213,7 +222,7 @@ def _header(path: Path) -> dict[str, _Part]:
     except OSError as error:
         raise RoundError(f"{path} cannot be read: {error.strerror}") from None
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RoundError(f"{path} is no safetensors file: {error}") from None
+        raise RoundError(f"{path} is not a safetensors file: {error}") from None
 
 
 def _file(path: Path, header: Mapping[str, _Part], order: Sequence[str]) -> _File:

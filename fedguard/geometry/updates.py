@@ -1,4 +1,4 @@
-"""The (n, d) matrix of client updates, with geometry that all detectors of a round share."""
+"""The (n, d) matrix of client updates, with cached geometry that all detectors of a round share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Index: TypeAlias = "NDArray[Any] | Sequence[int] | Tensor"
 
 #: Rows of a tile of the Gram matrix.
 TILE = 1024
-#: Below this share of the two squared norms about the mean, a squared distance is computed anew.
+#: A squared distance below this share of ‖u_i − ū‖² + ‖u_j − ū‖² suffers cancellation and is recomputed.
 NEAR_DUPLICATE = 1e-4
 
 
@@ -49,7 +49,7 @@ def as_matrix(updates: Any) -> Tensor:
             raise RoundError(f"updates are ragged: {error}; every client sends d parameters") from None
         if array.dtype.kind not in "fiu":
             raise RoundError(f"updates have dtype {array.dtype}; a numeric (n, d) array is needed")
-        with np.errstate(over="ignore"):  # beyond float32: becomes Inf, which the guard then refuses
+        with np.errstate(over="ignore"):  # overflow gives Inf, which the guard treats as unusable
             array = np.ascontiguousarray(array, dtype=np.float32)
         if not array.flags.writeable:
             array = array.copy()  # torch cannot wrap read-only memory
@@ -65,35 +65,46 @@ def as_matrix(updates: Any) -> Tensor:
 
 
 def positions(clients: Index) -> NDArray[np.int64]:
-    """Positions in a round; a boolean mask is read as one, not as the numbers 0 and 1."""
+    """(k,) positions in a round, from positions or a boolean mask."""
     index = np.asarray(clients.cpu() if isinstance(clients, Tensor) else clients)
     return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
 
 
 class Updates:
-    """Client updates u_i = w_i − w_{t−1} as rows, and what many detectors compute from them.
+    """Client updates u_i = w_i − w_{t−1} as rows, with cached geometry: norms, inner products, distances.
 
-    Distances come from inner products about the mean client, summed in float64: with updates of scale
-    1e-5 and d = 10⁶, the textbook ‖x‖² + ‖y‖² − 2x·y in float32 ranks clients no better than chance.
-    One client with a huge update drags the mean far away from all others, whose distances are then
-    taken about their own mean. Everything is computed at most once, on first use, in column blocks and
-    in as many threads as torch may use; the result does not depend on how many. Treat all of it as
-    read-only.
+    Each property is computed once, on first use, in column blocks and in as many threads as torch may use.
+    The results do not depend on the number of threads. Treat them as read-only.
+
+    Distances come from inner products about the mean update, summed in float64. In float32, the textbook
+    ‖x‖² + ‖y‖² − 2x·y ranks clients no better than chance for updates of scale 1e-5 and d = 10⁶. If one huge
+    update moves the mean far from the others, their distances are recomputed about their own mean.
 
     Args:
-        matrix: (n, d) array or tensor, or n vectors of length d; kept as float32.
+        matrix: (n, d) array or tensor, or n vectors of length d; stored as float32.
 
     Raises:
         RoundError: the input is not a numeric (n, d) matrix.
+
+    Example:
+        >>> from fedguard import Updates
+        >>> updates = Updates([[3.0, 4.0], [0.0, 0.0]])
+        >>> updates
+        Updates(n=2, d=2)
+        >>> updates.norms
+        tensor([5., 0.], dtype=torch.float64)
+        >>> updates.sq_distances
+        tensor([[ 0., 25.],
+                [25.,  0.]], dtype=torch.float64)
     """
 
     def __init__(self, matrix: Any) -> None:
         self._source = as_matrix(matrix)
-        self._rows: Tensor | None = None  # which rows of the source are meant; None means all
+        self._rows: Tensor | None = None  # the rows of the source that belong to this object; None for all
 
     @cached_property
     def matrix(self) -> Tensor:
-        """(n, d) float32; for what ``take`` returned, a copy made on first use."""
+        """(n, d) float32; on the result of ``take``, a copy made on first use."""
         return self._source if self._rows is None else self._source[self._rows]
 
     @property
@@ -108,7 +119,7 @@ class Updates:
 
     @property
     def device(self) -> torch.device:
-        """Where the updates are."""
+        """The device of the updates."""
         return self._source.device
 
     @property
@@ -119,14 +130,14 @@ class Updates:
         return self.n
 
     def block(self, start: int, stop: int, rows: slice = slice(None)) -> Block:
-        """(rows, stop − start) float32: a NumPy array on the CPU, a tensor elsewhere; not to be changed."""
+        """(rows, stop − start) float32: a NumPy array on the CPU, a tensor elsewhere; read-only."""
         source = self._source if self._gpu else self._source.numpy()
         if self._rows is None:
             return source[rows, start:stop]
         return source[:, start:stop][self._rows[rows] if self._gpu else self._rows.numpy()[rows]]
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield consecutive column blocks as float64 tensors, small enough to stay in a cache."""
+        """Yield consecutive column blocks as float64 tensors that fit a core's cache."""
         for start, stop in ranges(self.n, self.d, self._gpu):
             part = self._source[:, start:stop]
             yield (part if self._rows is None else part[self._rows]).double()
@@ -144,8 +155,8 @@ class Updates:
         """``work(block, …)`` for consecutive float32 column blocks, in several threads; see ``blocks.py``.
 
         Args:
-            work: gets a block, and of every vector the part that belongs to its columns.
-            vectors: (…, d) tensors to go along; on the CPU ``work`` gets NumPy arrays of them, too.
+            work: called with a block and the matching columns of every vector.
+            vectors: (…, d) tensors; on the CPU ``work`` gets their columns as NumPy arrays.
         """
         there = [v.to(self.device) for v in vectors]
         cut = [v if self._gpu else v.numpy() for v in there]
@@ -165,7 +176,7 @@ class Updates:
     def weighted_sum(
         self, coefficients: NDArray[np.float64], form: Callable[[Block], Block] = lambda block: block
     ) -> Tensor:
-        """(…, d) Σ_i c_i u_i for coefficients (…, n), summed in float64; ``form`` says what to keep of it."""
+        """(…, d) Σ_i c_i u_i for coefficients (…, n), summed in float64; ``form`` converts each block."""
         c = torch.from_numpy(coefficients).to(self.device) if self._gpu else coefficients
         return joined(self.map_blocks(lambda block: form(c @ wide(block))))
 
@@ -201,14 +212,14 @@ class Updates:
 
     @property
     def gram(self) -> Tensor:
-        """Gone: it was the centered Gram matrix, which its name does not say.
+        """Removed: it was the centered Gram matrix, contrary to its name.
 
         Raises:
             AttributeError: always; names both successors.
         """
         raise AttributeError(
-            "Updates.gram is gone: what it gave, the Gram matrix of the updates less their mean, is "
-            "Updates.centered_gram; the Gram matrix of the updates themselves is Updates.inner_products"
+            "Updates.gram is gone: use Updates.centered_gram for the same values (the Gram matrix of the "
+            "updates minus their mean), or Updates.inner_products for the Gram matrix of the updates"
         )
 
     products = Renamed("inner_products")
@@ -220,23 +231,23 @@ class Updates:
 
     @cached_property
     def inner_products(self) -> Tensor:
-        """(n, n) ⟨u_i, u_j⟩, float64; not by way of the mean, which one huge update can drag away."""
+        """(n, n) ⟨u_i, u_j⟩, float64; computed without the mean, which one huge update can move far away."""
         return self._gram(None)
 
     def gram_about(self, client: int) -> Tensor:
         """(n, n) ⟨u_i − u_k, u_j − u_k⟩ for k = ``client``, float64."""
-        return self._gram(lambda block: block[client] + 0.0)  # no view of what is moved
+        return self._gram(lambda block: block[client] + 0.0)  # a copy, since the block changes in place
 
     def _gram(self, origin: Callable[[Block], Block] | None) -> Tensor:
-        """Inner products about a point, by tiles of rows and blocks of columns that add up in order.
+        """(n, n) inner products about a point, summed in a fixed order over tiles of rows and column blocks.
 
         Args:
-            origin: the (w,) point of a float64 block of all clients; None for zero.
+            origin: maps a float64 block of all clients to the point's (w,) columns; None for zero.
         """
         gpu = self._gpu
         tiles = [slice(start, min(start + TILE, self.n)) for start in range(0, self.n, TILE)]
         point: Block = None
-        if origin is not None and len(tiles) > 1:  # no tile knows all clients
+        if origin is not None and len(tiles) > 1:  # a tile does not hold all clients
             vector = joined(self.map_blocks(lambda block: origin(wide(block))))
             point = vector if gpu else vector.numpy()
 
@@ -259,7 +270,7 @@ class Updates:
         for (here, there, _), piece in zip(tasks, in_order(part, tasks, alone=gpu), strict=True):
             table[here, there] += piece
         for here, there in pairs:
-            if here is there:  # a matrix product is symmetric up to rounding only
+            if here is there:  # the product is symmetric only up to rounding
                 table[here, here] = (table[here, here] + table[here, here].T) / 2
             else:
                 table[there, here] = table[here, there].T
@@ -269,13 +280,13 @@ class Updates:
     def sq_distances(self) -> Tensor:
         """(n, n) ‖u_i − u_j‖², float64, zero diagonal.
 
-        Clients that are far closer to each other than to the mean are a group of their own, about
-        whose mean their distances are taken again.
+        The distances within a group of clients that are much closer to each other than to the mean are
+        recomputed about the group's mean.
         """
         square = self.centered_gram.diagonal()
         distances = torch.empty_like(self.centered_gram)
         near = torch.empty_like(self.centered_gram, dtype=torch.bool)
-        for start in range(0, self.n, TILE):  # a few rows at a time: with 10⁴ clients a table is 800 MB
+        for start in range(0, self.n, TILE):  # a few rows at a time: for n = 10⁴, a matrix takes 800 MB
             rows = slice(start, start + TILE)
             scale = square[rows, None] + square[None, :]
             torch.sub(scale, self.centered_gram[rows], alpha=2, out=distances[rows]).clamp_(min=0)
@@ -285,7 +296,7 @@ class Updates:
         for group in _connected(near):
             if len(group) < self.n:
                 distances[group[:, None], group] = self.take(group).sq_distances
-            else:  # a chain that holds everybody
+            else:  # a chain of near pairs links all clients
                 self._correct(distances, near)
         return distances
 
@@ -305,9 +316,9 @@ class Updates:
         return torch.where(scale > 0, self.inner_products / scale, 0.0).clamp_(-1, 1)
 
     def take(self, clients: Index) -> Updates:
-        """The updates of some clients (positions in the order wanted, or a mask).
+        """The updates of some clients (ordered positions, or a mask).
 
-        Nothing is copied before ``matrix`` is asked for; known geometry is kept.
+        Returns a view; ``.matrix`` copies. Geometry that is already computed is kept.
         """
         index = torch.as_tensor(positions(clients), device=self.device)
         if len(index) == self.n and bool((index == torch.arange(self.n, device=index.device)).all()):
@@ -318,7 +329,7 @@ class Updates:
         return part
 
     def _hand_on(self, part: Updates, index: NDArray[np.int64]) -> None:
-        """Give the known geometry of some clients to an object that holds these alone."""
+        """Copy the computed geometry of some clients to an object that holds only these."""
         if "norms" in self.__dict__:
             part.__dict__["norms"] = self.norms[index]
         if "finite" in self.__dict__:
@@ -329,7 +340,7 @@ class Updates:
 
 
 def _connected(near: Tensor) -> list[Tensor]:
-    """The groups (positions) of two clients or more that are linked by ``near``."""
+    """The connected components (positions) of two or more clients in the graph ``near``."""
     if not near.any():
         return []
     _, label = connected_components(near.cpu().numpy(), directed=False)

@@ -1,1 +1,1 @@
-"""What a guard is made of: its parts, the numbers of rounds, and the way of a round to a verdict."""
+"""The steps of a guard: build its methods, number rounds, and judge a round."""

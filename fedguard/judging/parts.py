@@ -1,4 +1,4 @@
-"""The parts of a guard as users write them: objects, names, or mappings of a name and parameters."""
+"""Build the methods of a guard from objects, names, or mappings of a name and parameters."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Spec: TypeAlias = str | Mapping[str, Any]
 
 
 def built(value: Any, kind: str, where: str) -> Any:
-    """One method, built if it is a name or a mapping.
+    """One method: the value itself, or built from a name or a mapping.
 
     Args:
         value: an object, a name, ``"module:Class"``, or ``{"name": …, parameter: …}``.
         kind: a key of ``fedguard.contracts.registry.REGISTRIES``.
-        where: the argument, for messages.
+        where: the argument's name, for messages.
 
     Raises:
-        ParameterError: it is no such method; a class that is not instantiated, or one without a card.
-        RegistryError: an unknown name.
+        ParameterError: it is not a method of this kind, is a class instead of an instance, or has no card.
+        RegistryError: the name is unknown.
     """
     if inspect.isclass(value):
         raise ParameterError(
@@ -41,21 +41,21 @@ def built(value: Any, kind: str, where: str) -> Any:
 
 
 def several(value: Any, kind: str, where: str) -> list[Any]:
-    """Any number of methods: one of them, or a sequence."""
+    """A list of methods, from one method or a sequence of them."""
     single = isinstance(value, str | Mapping) or not hasattr(value, "__iter__")
     return [built(item, kind, where) for item in ([value] if single or inspect.isclass(value) else value)]
 
 
 def ledger_of(value: Any) -> Ledger:
-    """The ledger to go on with; a fresh one in memory if there is none.
+    """The ledger itself, or a new one in memory for None.
 
     Raises:
-        ParameterError: it is something else.
+        ParameterError: it is not a ledger.
     """
     if value is None:
         return Ledger()
     if not isinstance(value, Ledger):
         raise ParameterError(
-            f"ledger: {value!r} is no ledger; give Ledger(), or SQLiteLedger(path) for one in a file"
+            f"ledger: {value!r} is not a ledger; give Ledger(), or SQLiteLedger(path) for one in a file"
         )
     return value

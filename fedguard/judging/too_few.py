@@ -1,7 +1,7 @@
-"""What a guard does when fewer clients are left than a method needs.
+"""What a guard does if fewer clients are left than a method needs.
 
-First the method is told of fewer malicious clients, as far as it must be and by at most those who are out
-already; where that does not help, the guard's ``on_too_few`` says what happens.
+First it lowers the method's ``num_malicious`` as little as possible, and by at most the number of clients
+that are already out of the round. If that does not help, the guard's ``on_too_few`` applies.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Method)
 T = TypeVar("T")
 
-#: Where a minimum fails for good: the global model stays, the mean or the median of who is left takes the
-#: method's place, or the round is refused.
+#: The response to too few clients: keep the global model, replace the method by the mean or the median of
+#: the remaining clients, or reject the round.
 OnTooFew: TypeAlias = Literal["keep_global", "mean", "median", "error"]
 
 
 def checked_choice(value: Any) -> OnTooFew | None:
-    """Refuse what is no choice (ParameterError)."""
+    """The argument if it is a choice or None; raises ParameterError otherwise."""
     known = get_args(OnTooFew)
     if value is not None and value not in known:
         raise ParameterError(f"on_too_few is {value!r}; use {', '.join(map(repr, known))}, or None")
@@ -35,18 +35,18 @@ def checked_choice(value: Any) -> OnTooFew | None:
 
 
 def chosen(choice: OnTooFew | None, out: int) -> OnTooFew:
-    """What to do: the stated choice. Without one, a round that lost ``out`` clients keeps the global model.
+    """The given choice; by default "keep_global" if ``out`` > 0 clients are out of the round, else "error".
 
-    One that lost nobody was too small as it came: an error, since somebody has set the guard up wrongly.
+    If no client is out, the guard itself is misconfigured.
     """
     return choice or ("keep_global" if out else "error")
 
 
 def told(method: M, fewer: int) -> M:
-    """A copy that is told of ``fewer`` malicious clients less (``num_malicious``, never below 0).
+    """A copy with ``num_malicious`` lowered by ``fewer`` (not below 0); the method itself if nothing changes.
 
-    So are the methods within it: an ensemble's members, what is behind stages. ``score`` and ``aggregate``
-    change nothing, so a copy may share what the method remembers. The method itself if nothing changes.
+    Nested methods are lowered, too: an ensemble's members, the aggregator behind stages. The copy shares the
+    method's state, which ``score`` and ``aggregate`` do not change.
     """
     own = getattr(method, "__dict__", {})
     changes = {name: new for name, value in own.items() if (new := _within(value, fewer)) is not value}
@@ -61,7 +61,7 @@ def told(method: M, fewer: int) -> M:
 
 
 def _within(value: Any, fewer: int) -> Any:
-    """The same value if no method in it is told anything else."""
+    """:func:`told` for every method in a value; the value itself if nothing changes."""
     if isinstance(value, Method):
         return told(value, fewer)
     if type(value) is dict:
@@ -75,14 +75,14 @@ def _within(value: Any, fewer: int) -> Any:
 
 
 def with_fewer(call: Callable[[int], T], out: Callable[[], int]) -> tuple[T, int]:
-    """``call(fewer)`` with the smallest ``fewer`` for which enough clients are left, and that number.
+    """``call(fewer)`` for the smallest ``fewer`` that leaves enough clients, and that number.
 
     Args:
-        call: runs a method that is told of so many malicious clients less.
-        out: how many clients are out of the round already, the most that ``fewer`` may be.
+        call: runs a method with ``num_malicious`` lowered by its argument.
+        out: the number of clients that are already out of the round, the upper limit of ``fewer``.
 
     Raises:
-        TooFewClientsError: that of ``call(0)``, if no number helps.
+        TooFewClientsError: no number helps; the error is that of ``call(0)``.
     """
     try:
         return call(0), 0
@@ -95,7 +95,7 @@ def with_fewer(call: Callable[[int], T], out: Callable[[], int]) -> tuple[T, int
     if result is None:
         raise few
     low = 0
-    while high - low > 1:  # the fewer, the smaller the minimum: bisection finds the first that does
+    while high - low > 1:  # bisection: the minimum decreases with `fewer`
         middle = (low + high) // 2
         try:
             result, high = call(middle), middle
@@ -105,15 +105,16 @@ def with_fewer(call: Callable[[int], T], out: Callable[[], int]) -> tuple[T, int
 
 
 def banned_elsewhere(ledger: Ledger, index: int, here: Sequence[ClientId], present: int) -> tuple[int, int]:
-    """How many clients outside a round are banned, and how many of them the round would have had.
+    """The number of banned clients that are absent from a round, and how many of them it would have sampled.
 
-    That is all of them if everybody else takes part; with partial participation their share, rounded down.
+    The second number assumes that banned clients participate at the same rate as others, rounded down. With
+    full participation it equals the first.
 
     Args:
-        ledger: with everybody's bans.
+        ledger: holds the bans of all clients.
         index: the number of the round.
         here: the clients in the round.
-        present: how many of them are not banned.
+        present: the number of those that are not banned.
     """
     names = set(map(str, here))
     away = sum(str(client) not in names for client in ledger.banned(index))

@@ -1,9 +1,10 @@
-"""From a round with a number to a verdict on it; the guard remembers nothing here."""
+"""Judge a numbered round. Nothing here changes the guard's state."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -29,36 +30,36 @@ if TYPE_CHECKING:
 
 
 class WholeGuard(AnyGuard, Protocol):
-    """What judging asks of a guard beyond the usual."""
+    """What judging uses of a guard, in addition to :class:`AnyGuard`."""
 
     mean: Aggregator
     on_too_few: OnTooFew | None
 
     def instead(self, aggregator: Aggregator | Spec) -> Aggregator:
-        """The guard's fallback for one round."""
+        """Another aggregator behind the guard's stages."""
 
 
-#: What an outcome says if nobody is let through.
+#: The note on a round in which no client is accepted.
 KEPT = "every client was excluded: the global model stays as it is"
-#: What it says if there is no usable update at all: rather the server's mistake than everybody's.
+#: The note on a round without any usable update, which is more likely the server's fault than every client's.
 ALL_UNUSABLE = "no update can be used: nobody gets a strike, and the global model stays as it is"
 
 
 class Verdict(NamedTuple):
-    """A judged round before it is committed; clients are in the order of their ids.
+    """A judged round before it is committed; clients are sorted by id.
 
     Attributes:
         round: the round.
-        part: the clients that were scored, None if there are none.
-        scores: what each detector said of them.
-        decision: what the policy said of them.
-        outcome: what the caller is told.
-        bans: position → first round back, None for good.
-        past: what was known of the round's clients when they were judged.
-        aggregated: whether the aggregate is one: somebody was let through, and it was wanted.
-        noted: (n,) bool, whose verdict goes into the ledger.
-        strikes: (n,) bool, whose suspicion the ledger counts.
-        unusable: (n,) bool, whose unusable update is held against them.
+        part: the round restricted to the scored clients; None if there are none.
+        scores: detector name → scores of the scored clients.
+        decision: the policy's decision on the scored clients.
+        outcome: the result for the caller.
+        bans: position → first round in which the client may return; None for a permanent ban.
+        past: the ledger's records of the round's clients before this round.
+        aggregated: whether an aggregation rule computed the aggregate; False if the global model stays.
+        noted: (n,) bool, the clients whose verdict goes into the ledger.
+        strikes: (n,) bool, the clients that get a strike.
+        unusable: (n,) bool, the clients that are suspects because of an unusable update.
     """
 
     round: Round
@@ -75,22 +76,22 @@ class Verdict(NamedTuple):
 
 
 class Judging:
-    """The way of one round through a guard.
+    """Judges one round with a guard's methods.
 
-    Sums and ties depend on the order of rows; in which order updates arrive must not. So clients are judged
-    in the order of their ids.
+    Sums and ties depend on the order of rows, but a verdict must not depend on the order in which updates
+    arrive. So clients are judged in the order of their ids.
 
     Args:
-        guard: whose methods and ledger are asked.
-        round: has its number.
+        guard: provides the methods and the ledger.
+        round: a round with a number.
 
     Attributes:
-        order: where the caller has the clients that are judged first, second and so on.
-        barred: (n,) bool, whose ban is in force.
-        judged: the positions of those who can be judged.
-        part: a round of those; None if there are none.
-        seconds: wall time by part.
-        notes: what the outcome will say.
+        order: the caller's positions of the clients, sorted by id.
+        barred: (n,) bool, the clients that are banned.
+        judged: the positions of clients that are not banned and sent a usable update.
+        part: the round restricted to ``judged``; None if there are none.
+        seconds: wall time per part.
+        notes: the remarks for ``Outcome.note``.
     """
 
     def __init__(self, guard: WholeGuard, round: Round) -> None:
@@ -105,15 +106,15 @@ class Judging:
             self.round = self.round.with_server(received=self.part.updates)
         self.seconds = dict.fromkeys((*guard.detectors, "policy", "aggregator"), 0.0)
         self.notes: list[str] = []
-        #: The rule that takes the aggregator's place, if detectors cannot score so few.
+        #: The rule that replaces the aggregator if there are too few clients for the detectors.
         self.instead = ""
 
     def verdict(self, aggregate: bool = True, skip: str = "") -> Verdict:
-        """What the guard says.
+        """Judge the round.
 
         Args:
-            aggregate: False leaves out the aggregation.
-            skip: why nobody is to be scored; then nobody is, and nobody contributes.
+            aggregate: False skips the aggregation.
+            skip: a reason for scoring no client; then no client contributes. Empty to score as usual.
 
         Raises:
             FedGuardError: the round does not fit a detector or the aggregator.
@@ -136,11 +137,11 @@ class Judging:
         )
 
     def suspects(self) -> NDArray[np.bool_]:
-        """(n,) whom the verdict would call suspects; nothing is aggregated."""
+        """(n,) the suspects, in the caller's order; aggregates nothing."""
         return self._all_suspects(self._opinion()[1])[np.argsort(self.order)]
 
     def _opinion(self, skip: str = "") -> tuple[dict[str, Scores], Decision, bool]:
-        """Scores, decision, and whether those that can be judged were scored."""
+        """The scores, the decision, and whether the clients in ``judged`` were scored."""
         if self.part is None:
             return {}, Decision(np.zeros(0), np.zeros(0, dtype=bool), ()), True
         if skip:
@@ -174,7 +175,7 @@ class Judging:
         return decision
 
     def _too_few_to_score(self, part: Round, error: TooFewClientsError) -> Decision:
-        """Nobody is scored or blamed; who contributes is what ``on_too_few`` says."""
+        """No client is scored or blamed; ``on_too_few`` determines the weights."""
         choice = self._choice()
         if choice == "error":
             raise error
@@ -183,7 +184,7 @@ class Judging:
             return self._unscored(str(error), np.zeros(part.n))
         self.instead = choice
         self.notes.append(f"{error}: nobody is scored, the {choice} of those who are left is taken")
-        decision = self._ask_policy(part, {})  # a client on parole contributes nothing here, either
+        decision = self._ask_policy(part, {})  # so that clients on parole still get weight 0
         return self._unscored(str(error), decision.weights)
 
     def _unscored(self, why: str, weights: NDArray[np.float64]) -> Decision:
@@ -191,7 +192,7 @@ class Judging:
         return Decision(weights, np.zeros(n, dtype=bool), (f"not scored: {why}",) * n)
 
     def _out(self) -> int:
-        """How many clients are out of the round before anybody is scored: banned, or unusable."""
+        """The number of clients out of the round before scoring: banned or unusable."""
         return self._elsewhere[1] + self.round.n - len(self.judged)
 
     @cached_property
@@ -204,23 +205,26 @@ class Judging:
 
     def _tell(self, name: str, fewer: int) -> None:
         if fewer:
-            self.notes.append(f"{name} counts on {fewer} malicious clients fewer: so many are out already")
+            self.notes.append(f"{name} assumes {fewer} fewer malicious clients: that many are already out")
 
     def _aggregate(
         self, weights: NDArray[np.float64], plain: bool, wanted: bool
     ) -> tuple[Tensor, NDArray[np.float64], bool]:
-        """The aggregate of whom the policy lets through, their weights, and whether it is one."""
+        """The aggregate of the accepted clients, the weights, and whether a rule was applied."""
         guard = self.guard
         rule = guard.mean if plain else guard.aggregator
         if not wanted or not (weights > 0).any():
             return guard.mean(self.round, 0 * weights), weights, False
+        lost = len(self.judged) - int((weights > 0).sum())
+
+        def aggregated(fewer: int) -> Tensor:
+            return self._apply(told(rule, fewer), weights)
+
         with timed(self.seconds, "aggregator"):
             if self.instead:
                 return self._replaced(self.instead, weights)
             try:
-                lost = len(self.judged) - int((weights > 0).sum())
-                call = lambda fewer: self._apply(told(rule, fewer), weights)  # noqa: E731
-                total, fewer = with_fewer(call, lambda: self._out() + lost)
+                total, fewer = with_fewer(aggregated, lambda: self._out() + lost)
             except TooFewClientsError as error:
                 choice = self._choice(lost)
                 if choice == "error":
@@ -234,24 +238,24 @@ class Judging:
     def _replaced(
         self, choice: str, weights: NDArray[np.float64]
     ) -> tuple[Tensor, NDArray[np.float64], bool]:
-        """What comes out if the mean, the median or nothing takes the aggregator's place."""
+        """As :meth:`_aggregate`, with the mean, the median or the global model in place of the aggregator."""
         if choice != "keep_global":
             try:
                 return self._apply(self.guard.instead(choice), weights), weights, True
-            except TooFewClientsError as error:  # a stage needs more, too
+            except TooFewClientsError as error:  # a stage needs more clients
                 self.notes.append(f"{error}: the global model stays as it is")
         weights = 0 * weights
         return self.guard.mean(self.round, weights), weights, False
 
     def _apply(self, rule: Aggregator, weights: NDArray[np.float64]) -> Tensor:
-        """What a rule makes of those with weight, after all stages."""
+        """The aggregate of the clients with positive weights, after all stages."""
         total = rule(self.round, weights)
         return rule.finish(self.round, weights, total) if isinstance(rule, Staged) else total
 
     def _reasons(
         self, blamed: NDArray[np.bool_], decision: Decision
     ) -> tuple[dict[int, int | None], tuple[str, ...]]:
-        """New bans (position → first round back, None: never), and a reason for every client."""
+        """New bans (position → first round back, None for permanent), and a reason for every client."""
         index, policy, past = self.round.index, self.guard.policy, self.past
         bans = {int(self.judged[k]): until for k, until in decision.bans.items()}
         reasons = dict(zip(self.judged.tolist(), decision.reasons, strict=True))
@@ -261,11 +265,11 @@ class Judging:
                 reasons[i] = f"banned since round {record.banned_since}: {record.ban_reason}"
             elif problem is not None:
                 reasons[i] = problem
-                sentence = policy.sentence(client, index, past) if blamed[i] else None
-                if sentence and sentence.text:
-                    reasons[i] = f"{sentence.text}: {problem}"
-                if sentence and sentence.ban:
-                    bans[i] = sentence.until
+                sanction = policy.sentence(client, index, past) if blamed[i] else None
+                if sanction and sanction.text:
+                    reasons[i] = f"{sanction.text}: {problem}"
+                if sanction and sanction.ban:
+                    bans[i] = sanction.until
         return bans, tuple(reasons[i] for i in range(self.round.n))
 
     def _all_suspects(self, decision: Decision) -> NDArray[np.bool_]:
@@ -307,7 +311,7 @@ class Judging:
 
 
 def case_of(part: Round, scores: Mapping[str, Scores], past: Ledger) -> PolicyInput:
-    """What a policy may look at of the clients that were scored."""
+    """The input of a policy for the clients that were scored."""
 
     def idle(position: int) -> bool:
         return not bool(part.updates.row(position).any())
@@ -315,14 +319,11 @@ def case_of(part: Round, scores: Mapping[str, Scores], past: Ledger) -> PolicyIn
     return PolicyInput(part.index, part.client_ids, scores, past, idle)
 
 
-class timed:  # noqa: N801 - reads as a statement
-    """Note the wall time of a block in a table."""
-
-    def __init__(self, table: dict[str, float], name: str) -> None:
-        self.table, self.name = table, name
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.table[self.name] = time.perf_counter() - self.start
+@contextmanager
+def timed(table: dict[str, float], name: str) -> Iterator[None]:
+    """Store the wall time of the block in ``table[name]``, even if the block raises."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        table[name] = time.perf_counter() - start

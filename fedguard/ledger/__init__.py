@@ -1,4 +1,4 @@
-"""What a guard remembers of clients: in memory, or in a SQLite file."""
+"""The history of clients: strikes, bans and scores, in memory or in a SQLite file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a durable ledger: opening, tables, transactions, and what to do when it cannot be used."""
+"""The file of a durable ledger: opening it, its tables, transactions, and advice for every error."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 APPLICATION_ID = 0x46474C44
 #: The version of the tables.
 SCHEMA_VERSION = 1
-#: The most bytes of a row: an id of 1,000 characters, escaped, twice, and texts of 500.
+#: Upper bound on the bytes of a row: twice an escaped id of 1,000 characters, plus texts of 500.
 _LONGEST = 2**20
-#: Seconds for which an empty file may be on its way to be a ledger.
+#: Seconds for which another process may still be creating the tables of an empty file.
 _FRESH = 10.0
 
 _TABLES = f"""
@@ -46,32 +46,32 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
-#: A client's strikes that count, the latest first.
+#: A client's strikes that are not forgiven, latest first.
 STRIKES = (
     "SELECT round FROM verdicts WHERE client = ? AND suspect AND NOT forgiven ORDER BY round DESC LIMIT ?"
 )
-#: A verdict; one of the same round is replaced, unless it is a strike and the new one is none.
+#: Store a verdict. It replaces a verdict of the same round, but never a strike by a verdict without one.
 JUDGE = (
     "INSERT INTO verdicts (client, round, score, suspect, reason) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET score = excluded.score, suspect = excluded.suspect, reason = excluded.reason "
     "WHERE excluded.suspect OR NOT suspect"
 )
-#: A client's numbers after a verdict.
+#: Update a client's counts after a verdict.
 COUNT = (
     "UPDATE clients SET rounds = rounds + ?, judged_since_ban = judged_since_ban + ?, last_score = ?, "
     "last_round = max(ifnull(last_round, 0), ?) WHERE client = ?"
 )
-#: Drop all but the latest verdicts of a kind.
+#: Delete all but the latest verdicts with or without a strike.
 PRUNE_VERDICTS = (
     "DELETE FROM verdicts WHERE client = ? AND suspect = ? AND round < (SELECT round FROM verdicts "
     "WHERE client = ? AND suspect = ? ORDER BY round DESC LIMIT 1 OFFSET ?)"
 )
-#: Drop all but a guard's latest bans.
+#: Delete all but the latest bans by a guard.
 PRUNE_ACTIONS = (
     "DELETE FROM actions WHERE client = ? AND by = ? AND action < (SELECT action FROM actions "
     "WHERE client = ? AND by = ? ORDER BY action DESC LIMIT 1 OFFSET ?)"
 )
-#: Drop clients: no strikes first, then the oldest last strike; nobody who was ever banned or unbanned.
+#: Evict clients: strike-free ones first, then those with the oldest last strike; never one that was banned.
 FORGET = (
     "DELETE FROM clients WHERE client IN (SELECT client FROM clients WHERE banned_since IS NULL "
     "AND client NOT IN (SELECT client FROM actions) ORDER BY (SELECT max(round) FROM verdicts "
@@ -79,7 +79,7 @@ FORGET = (
     "LIMIT ?)"
 )
 
-#: Beginnings of SQLite's error names → what is the matter, what to do.
+#: Prefixes of SQLite's error names → what is wrong; what to do.
 _ADVICE = (
     (
         ("SQLITE_FULL", "SQLITE_IOERR"),
@@ -93,13 +93,13 @@ _ADVICE = (
     ),
     (
         ("SQLITE_NOTADB", "SQLITE_CORRUPT"),
-        "is damaged or no ledger ({error}); put a backup in its place, or save what can be read with "
-        "`sqlite3 FILE .recover`: a new file would start without any ban",
+        "is damaged or not a ledger ({error}); restore a backup, or save what can be read with "
+        "`sqlite3 FILE .recover`: a new file would start without any bans",
     ),
     (
         ("SQLITE_INTERRUPT", "SQLITE_TOOBIG"),
-        "is no ledger that FedGuard wrote ({error}: what it holds takes far too long, or too much, to read); "
-        "put a backup in its place",
+        "was not written by FedGuard ({error}: reading its contents takes far too much time or memory); "
+        "restore a backup",
     ),
     (
         ("SQLITE_BUSY", "SQLITE_LOCKED"),
@@ -110,62 +110,64 @@ _ADVICE = (
 
 
 class LedgerFile:
-    """A SQLite file in WAL mode. Every transaction opens it anew: threads and forks need no care.
+    """A SQLite file in WAL mode. Every transaction opens it anew, so that it is safe with threads and forks.
 
     Args:
-        path: the file; its folder exists.
+        path: the file; its folder must exist.
         timeout: seconds to wait for other writers.
-        read_only: never create or change it.
+        read_only: never create or change the file.
 
     Raises:
-        LedgerError: it cannot be opened, is damaged, no ledger, or of a newer FedGuard.
+        LedgerError: the file cannot be opened, is damaged, is not a ledger, or is of a newer FedGuard.
     """
 
     def __init__(self, path: Path, timeout: float, read_only: bool = False) -> None:
         self.path = path
-        self._real = Path(os.path.realpath(path))  # SQLite keeps its log there, not beside a link
+        self._real = Path(os.path.realpath(path))  # SQLite puts its log beside the target of a link
         self.timeout = timeout
         self.read_only = read_only
         if not path.parent.is_dir():
             raise LedgerError(f"ledger {path}: there is no folder {path.parent}; create it first")
         if not path.exists():
             if read_only:
-                raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger makes it")
+                raise LedgerError(
+                    f"ledger {path}: there is no such file; a guard with this ledger creates it"
+                )
             self._create()
         if not path.is_file():
-            raise LedgerError(f"ledger {path} is no file; name another")
+            raise LedgerError(f"ledger {path} is not a file; use another path")
         if cut_short(self._real):
             raise self._said(_ADVICE[2][1], "it is cut short")
         self._check()
 
     @contextmanager
     def transaction(self, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection in which everything is seen at one moment, and written as a whole or not at all.
+        """A connection inside an atomic transaction that reads one consistent snapshot.
 
         Raises:
             LedgerError: SQLite could not read or write; nothing was written.
         """
         with self._errors(), closing(self._connect()) as db:
             db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            self._refuse_foreign(db)  # every time: another file may have taken its place
+            self._refuse_foreign(db)  # every time, since the file may have been replaced
             yield db
-            db.execute("COMMIT")  # closing without it takes everything back
+            db.execute("COMMIT")  # without it, closing rolls back
 
     def _connect(self, mode: str = "rw") -> sqlite3.Connection:
         options = ""
         if self.read_only and not self._log().exists() and not _writable(self._real.parent):
-            options = "&immutable=1"  # without it SQLite wants to put its log beside the file
+            options = "&immutable=1"  # otherwise SQLite needs to create its log beside the file
         db = connect(self._real, "ro" if self.read_only else mode, _LONGEST, self.timeout, options)
-        db.execute("PRAGMA synchronous = FULL")  # an acknowledged round survives a power cut
+        db.execute("PRAGMA synchronous = FULL")  # a committed round survives a power failure
         db.execute("PRAGMA foreign_keys = ON")
         return db
 
     def _log(self) -> Path:
-        """The write-ahead log; it is there while a process has the file open, and after a crash."""
+        """The write-ahead log; it exists while a process has the file open, and after a crash."""
         return self._real.with_name(self._real.name + "-wal")
 
     def _create(self) -> None:
-        """Make an empty file a ledger; several processes may try it at once."""
+        """Create the tables in an empty file; several processes may do so at once."""
         with self._errors(), closing(self._connect("rwc")) as db:
             _switch_to_wal(db, self.timeout)
             db.execute("BEGIN IMMEDIATE")
@@ -175,7 +177,7 @@ class LedgerFile:
             db.execute("COMMIT")
 
     def _check(self) -> None:
-        """Refuse a file that is damaged, foreign, of a newer FedGuard, or not to be written."""
+        """Reject a file that is damaged, not a ledger, of a newer FedGuard, or not writable."""
         with self._errors(), closing(self._connect()) as db:
             (application,) = db.execute("PRAGMA application_id").fetchone()
             (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -183,35 +185,35 @@ class LedgerFile:
             damaged = damage(db)
         if damaged:
             raise self._said(_ADVICE[2][1], damaged)
-        if blank and application == 0 and not self.read_only:  # left by a process killed while it began
-            if time.time() - self._real.stat().st_mtime > _FRESH:  # else another guard is just making it
+        if blank and application == 0 and not self.read_only:  # its creator was killed, or is not done yet
+            if time.time() - self._real.stat().st_mtime > _FRESH:
                 log.warning("ledger %s is empty: it begins without any ban", self.path)
             self._create()
             application, version = APPLICATION_ID, SCHEMA_VERSION
         if application != APPLICATION_ID:
-            raise self._said("is no ledger of FedGuard but another SQLite file; name another file")
+            raise self._said("is not a ledger but another SQLite file; use another path")
         if version != SCHEMA_VERSION:
             raise self._said(
-                f"has version {version} of the tables, this FedGuard knows {SCHEMA_VERSION}; install the "
+                f"has version {version} of the tables, this FedGuard supports {SCHEMA_VERSION}; install the "
                 "FedGuard that wrote it, or a newer one"
             )
         with self.transaction(write=not self.read_only) as db:
             if not self.read_only:
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # finds out that it can be written
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # tests that the file is writable
 
     def _refuse_foreign(self, db: sqlite3.Connection) -> None:
-        """Refuse tables that are not ours: they may be views or triggers, which are programs."""
+        """Reject a schema other than ours: views and triggers can run arbitrary SQL."""
         foreign = foreign_part(db, _TABLES)
         if foreign:
             raise self.wrong(f"it has {foreign}")
 
     def wrong(self, what: str) -> LedgerError:
-        """The error about a value that FedGuard never writes."""
-        return self._said(f"is no ledger that FedGuard wrote: {what}; put a backup in its place")
+        """The error for content that FedGuard never writes."""
+        return self._said(f"was not written by FedGuard: {what}; restore a backup")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """SQLite's errors as errors of the ledger that say what to do."""
+        """Convert SQLite's errors to LedgerErrors that say what to do."""
         try:
             yield
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
@@ -221,7 +223,7 @@ class LedgerFile:
 
     def _said(self, text: str, error: str = "") -> LedgerError:
         for name, value in (("{error}", error), ("{timeout:g}", f"{self.timeout:g}")):
-            text = text.replace(name, value)  # a text may hold braces of its own
+            text = text.replace(name, value)  # not str.format: the text may hold other braces
         return LedgerError(f"ledger {self.path} {text}")
 
 
@@ -230,7 +232,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _switch_to_wal(db: sqlite3.Connection, timeout: float) -> None:
-    """Turn the write-ahead log on; SQLite does not wait for other processes here, so this does."""
+    """Turn the write-ahead log on, retrying, since SQLite does not wait for other processes here."""
     end = time.monotonic() + timeout
     while True:
         try:

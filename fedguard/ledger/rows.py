@@ -1,4 +1,4 @@
-"""What the rows of a ledger's file mean, and that every value is of its kind: SQLite checks no types."""
+"""Convert rows of a ledger's file to objects, checking every type, because SQLite does not."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .memory import Record
 if TYPE_CHECKING:
     from ..core.ids import ClientId
 
-#: Makes the error about a file that holds what FedGuard never writes.
+#: Creates the error for a value that FedGuard never writes.
 Fail = Callable[[str], LedgerError]
-#: Kinds of values.
+#: The allowed types of a value.
 WHOLE, WHOLE_OR_NONE, NUMBER_OR_NONE, TEXT = (int,), (int, type(None)), (float, int, type(None)), (str,)
 
 
 class Judgement(NamedTuple):
-    """A verdict that the ledger still has.
+    """A stored verdict on one client.
 
     Attributes:
         round: the round.
-        score: higher is more suspicious; NaN if nothing scored it, +Inf for an unusable update.
+        score: higher is more suspicious; NaN if no detector scored it, +Inf for an unusable update.
         suspect: whether it was a suspect, which is a strike.
         forgiven: whether the strike no longer counts, because of an unban.
-        reason: why, in words.
+        reason: the reason for the verdict.
     """
 
     round: int
@@ -41,11 +41,11 @@ class Action(NamedTuple):
     """A ban or an unban.
 
     Attributes:
-        time: when, in UTC (ISO 8601).
-        client: whom.
+        time: the time in UTC (ISO 8601).
+        client: the client.
         what: "ban" or "unban".
-        since: the round of a ban; of an unban, the round after the last that the ledger knows.
-        until: the first round in which it may come back; None for good (and for an unban).
+        since: the round of the ban; for an unban, the round after the last one in the ledger.
+        until: the first round in which the client may return; None for a permanent ban and for an unban.
         by: who decided; "guard" for a guard.
         why: the reason.
     """
@@ -60,28 +60,28 @@ class Action(NamedTuple):
 
 
 def must(fail: Fail, kinds: tuple[type, ...], *values: object) -> None:
-    """Refuse values of other types.
+    """Check the types of values.
 
     Raises:
-        LedgerError: there is one.
+        LedgerError: a value has another type.
     """
     for value in values:
         if type(value) not in kinds:
-            raise fail(f"it holds {str(value)[:60]!r} where FedGuard writes nothing of the kind")
+            raise fail(f"it holds {str(value)[:60]!r} where FedGuard never writes such a value")
 
 
 def client_id(fail: Fail, text: object) -> ClientId:
-    """A client's id as it is stored.
+    """A client id from its stored JSON text.
 
     Raises:
-        LedgerError: it is none.
+        LedgerError: it is not a client id.
     """
     try:
         client: Any = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
         client = None
     if type(client) not in (str, int):
-        raise fail(f"{str(text)[:60]!r} is no client's id")
+        raise fail(f"{str(text)[:60]!r} is not a client id")
     return client  # type: ignore[no-any-return]
 
 
@@ -89,7 +89,7 @@ def record_of(fail: Fail, row: Sequence[Any], strikes: Sequence[Any]) -> Record:
     """A record from last_round, last_score, rounds, banned_since, banned_until, ban_reason, judged_since_ban.
 
     Raises:
-        LedgerError: a value is of another type.
+        LedgerError: a value has the wrong type.
     """
     seen, score, rounds, since, until, reason, served = row
     must(fail, WHOLE, rounds, served, *strikes)
@@ -101,7 +101,7 @@ def record_of(fail: Fail, row: Sequence[Any], strikes: Sequence[Any]) -> Record:
 
 
 def judgement_of(fail: Fail, row: Sequence[Any]) -> Judgement:
-    """A verdict from round, score, suspect, forgiven, reason (LedgerError if a value is of another type)."""
+    """A verdict from round, score, suspect, forgiven, reason (LedgerError if a value has the wrong type)."""
     index, score, suspect, forgiven, reason = row
     must(fail, WHOLE, index, suspect, forgiven)
     must(fail, NUMBER_OR_NONE, score)
@@ -110,7 +110,7 @@ def judgement_of(fail: Fail, row: Sequence[Any]) -> Judgement:
 
 
 def action_of(fail: Fail, row: Sequence[Any]) -> Action:
-    """An action from time, id, what, since, until, by, why (LedgerError if a value is of another type)."""
+    """An action from time, id, what, since, until, by, why (LedgerError if a value has the wrong type)."""
     when, text, what, since, until, by, why = row
     must(fail, TEXT, when, what, by, why)
     must(fail, WHOLE_OR_NONE, since, until)

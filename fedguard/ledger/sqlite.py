@@ -1,4 +1,4 @@
-"""A ledger that outlives the server: one SQLite file, whole rounds or nothing, several guards at once."""
+"""A durable ledger: one SQLite file, atomic rounds, several guards at once."""
 
 from __future__ import annotations
 
@@ -23,28 +23,37 @@ if TYPE_CHECKING:
 
 
 class SQLiteLedger(Ledger):
-    """The ledger in a SQLite file (WAL): same answers as :class:`Ledger`, and it survives ``kill -9``.
+    """A :class:`Ledger` in a SQLite file (WAL mode) that survives ``kill -9`` and power failures.
 
-    A round is written in one transaction and flushed to the disk before the guard's ``process`` returns.
-    Guards (threads, processes) that share a file share the count of rounds and the clients' ids: strikes
-    add up, and everybody respects everybody's bans from the next round on. A round that is judged again,
-    after a restart from an older checkpoint, does not count twice; a strike is not undone by it.
+    A round is written in one transaction and flushed to disk before the guard's ``process`` returns. Guards
+    (threads, processes) that share a file share client ids and round numbers: strikes add up, and every guard
+    applies all bans from the next round on. A round that is judged again, after a restart from an older
+    checkpoint, does not count twice, and its strikes remain.
 
-    The process keeps nothing in memory. The file is bounded by ``max_clients`` × 2 ``keep`` verdicts
-    (about 100 bytes each): per client the latest ``keep`` that made it a suspect and the latest ``keep``
-    that did not. Clients beyond ``max_clients`` are forgotten as in :class:`Ledger`; nobody who was ever
-    banned or unbanned is.
+    Nothing is cached in memory. The file holds at most ``max_clients`` × 2 ``keep`` verdicts of about 100
+    bytes: for each client the latest ``keep`` that made it a suspect and the latest ``keep`` that did not.
+    Clients beyond ``max_clients`` are evicted as in :class:`Ledger`, but never one that was ever banned or
+    unbanned.
 
     Args:
-        path: the file, on a local disk; it is made if it is not there.
-        keep: verdicts kept per client, of either kind.
-        max_clients: clients remembered.
+        path: the file, on a local disk; created if it does not exist.
+        keep: the number of verdicts kept per client, of either kind.
+        max_clients: the maximum number of clients kept.
         timeout: seconds to wait while another process writes.
         read_only: never create or change the file.
 
     Raises:
-        LedgerError: the file cannot be read or written, is damaged, or is no ledger of this version.
-        ParameterError: a number below 1.
+        LedgerError: the file cannot be read or written, is damaged, or is not a ledger of this version.
+        ParameterError: a number is below 1.
+
+    Example:
+        >>> import tempfile
+        >>> from fedguard import Guard, Round, SQLiteLedger
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     guard = Guard(ledger=SQLiteLedger(f"{folder}/ledger.db"))
+        ...     outcome = guard.process(Round([[1.0], [float("nan")]], client_ids=["ann", "bob"]))
+        ...     SQLiteLedger(f"{folder}/ledger.db", read_only=True)["bob"].strikes
+        [0]
     """
 
     def __init__(
@@ -62,14 +71,14 @@ class SQLiteLedger(Ledger):
 
     def __reduce__(self) -> tuple[Any, ...]:
         args = (self.path, self.keep, self.max_clients, self._file.timeout, self._file.read_only)
-        return type(self), args  # a copy is another door to the same file
+        return type(self), args  # a copy opens the same file
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is written inside counts as a whole; not at all if an error comes out of it.
+        """Write everything in the block atomically; an error rolls it back.
 
         Raises:
-            LedgerError: it cannot be written; nothing was.
+            LedgerError: the file cannot be written; nothing was written.
         """
         with self._db(write=True):
             yield
@@ -90,11 +99,11 @@ class SQLiteLedger(Ledger):
                 here.db = None
 
     def __getitem__(self, client: ClientId) -> Record:
-        """The client's record as it is now; an empty one for a client never seen."""
+        """The client's current record; an empty one for an unknown client."""
         return self.view([client])[client]
 
     def clients(self) -> list[ClientId]:
-        """Everyone with a record, in order of appearance."""
+        """All clients with a record, in order of appearance."""
         with self._db() as db:
             return [
                 client_id(self._file.wrong, row[0])
@@ -102,7 +111,7 @@ class SQLiteLedger(Ledger):
             ]
 
     def view(self, clients: Iterable[ClientId]) -> Ledger:
-        """These clients' records as they are at this moment, as a ledger in memory."""
+        """A snapshot of these clients' records, as a ledger in memory."""
         past = Ledger(self.keep, self.max_clients)
         with self._db() as db:
             found = [
@@ -114,7 +123,7 @@ class SQLiteLedger(Ledger):
         return past
 
     def records(self) -> list[tuple[ClientId, Record]]:
-        """Everyone's record, at one moment, in order of appearance."""
+        """A snapshot of all clients and records, in order of appearance."""
         with self._db() as db:
             return list(self._read(db, "ORDER BY client"))
 
@@ -128,7 +137,7 @@ class SQLiteLedger(Ledger):
     def judge(
         self, client: ClientId, round_index: int, score: float, suspect: bool, reason: str = ""
     ) -> None:
-        """Note a verdict; one of the same round takes its place, unless it would undo a strike."""
+        """Store a verdict. It replaces one of the same round, unless that would undo a strike."""
         with self._db(write=True) as db:
             number = self._open_client(db, client)
             new = not db.execute(
@@ -141,7 +150,7 @@ class SQLiteLedger(Ledger):
                 db.execute(PRUNE_VERDICTS, (number, bool(suspect), number, bool(suspect), self.keep - 1))
 
     def ban(self, client: ClientId, since: int, until: int | None, reason: str, by: str = GUARD) -> None:
-        """Put a ban into force, unless one is in force already that lasts as long."""
+        """Ban a client, unless it is already banned for at least as long."""
         with self._db(write=True) as db:
             if self[client].outlasts(since, until):
                 return
@@ -154,10 +163,10 @@ class SQLiteLedger(Ledger):
             self._note(db, number, "ban", since, until, by, reason)
 
     def unban(self, client: ClientId, by: str, why: str) -> None:
-        """Lift a ban (or end a parole), forgive the strikes so far, and record who decided it and why.
+        """Lift a ban (or end a parole), forgive all strikes so far, and record who decided it and why.
 
         Raises:
-            ParameterError: the client is not banned, or it is not said who decides and why.
+            ParameterError: the client is not banned, or ``by`` or ``why`` is empty.
         """
         with self._db(write=True) as db:
             check_unban(client, self[client], by, why)
@@ -171,14 +180,14 @@ class SQLiteLedger(Ledger):
             self._note(db, number, "unban", self.next_round(), None, by, why)
 
     def next_round(self) -> int:
-        """The round after the last one that any client was judged in; 0 if there is none."""
+        """The round after the last one in which any client was judged; 0 if there is none."""
         with self._db() as db:
             (last,) = db.execute("SELECT max(last_round) FROM clients").fetchone()
             must(self._file.wrong, WHOLE_OR_NONE, last)
         return 0 if last is None else int(last) + 1
 
     def judgements(self, client: ClientId) -> list[Judgement]:
-        """The client's verdicts that are kept, the latest last."""
+        """The client's stored verdicts, latest last."""
         query = (
             "SELECT round, score, suspect, forgiven, reason FROM verdicts JOIN clients USING (client) "
             "WHERE key = ? ORDER BY round"
@@ -188,7 +197,7 @@ class SQLiteLedger(Ledger):
         return [judgement_of(self._file.wrong, row) for row in rows]
 
     def actions(self, client: ClientId | None = None) -> list[Action]:
-        """Every ban and unban that is kept, of one client or of all, the latest last."""
+        """The stored bans and unbans of one client (by default of all), latest last."""
         query = (
             "SELECT time, id, what, since, until, by, why FROM actions JOIN clients USING (client) "
             "WHERE ? IS NULL OR key = ? ORDER BY action"
@@ -214,7 +223,7 @@ class SQLiteLedger(Ledger):
         db.execute(PRUNE_ACTIONS, (number, GUARD, number, GUARD, self.keep - 1))
 
     def _forget(self, db: sqlite3.Connection, before: int) -> None:
-        """Keep to the bound, if new clients have come."""
+        """Evict clients beyond the bound if the transaction added any."""
         if _highest(db) == before:
             return
         (known,) = db.execute("SELECT count(*) FROM clients").fetchone()
@@ -225,14 +234,14 @@ class SQLiteLedger(Ledger):
         report_room(gone, known - gone, self.max_clients)
 
     def state_dict(self) -> State:
-        """Only that there is a file: it remembers by itself, and outlives the guard's checkpoints."""
+        """A marker only: the file itself is durable and independent of the guard's checkpoints."""
         return {"file": True}
 
     def load_state_dict(self, state: State) -> None:
-        """Keep what is in the file; the records of a ledger in memory are taken over into an empty one.
+        """Keep the content of the file; copy the records of a ledger in memory into an empty file.
 
         Raises:
-            ParameterError: records in memory and records in the file: which are right?
+            ParameterError: both the state and the file hold records.
         """
         if "records" not in state:
             return
@@ -245,7 +254,7 @@ class SQLiteLedger(Ledger):
                 self._take_over(db, client, record)
 
     def _take_over(self, db: sqlite3.Connection, client: ClientId, record: Record) -> None:
-        number, last, seen = self._open_client(db, client), record.last_score, record.last_round
+        number, score = self._open_client(db, client), record.last_score
         strikes = [
             (number, index, None, True, "a strike from a ledger in memory") for index in record.strikes
         ]
@@ -256,8 +265,8 @@ class SQLiteLedger(Ledger):
             (
                 record.rounds,
                 record.judged_since_ban,
-                None if last is None else max(record.strikes, default=0) if seen is None else seen,
-                None if last is None or math.isnan(last) else last,
+                _last_round(record),
+                None if score is None or math.isnan(score) else score,
                 record.banned_since,
                 record.banned_until,
                 _text(record.ban_reason),
@@ -266,8 +275,15 @@ class SQLiteLedger(Ledger):
         )
 
 
+def _last_round(record: Record) -> int | None:
+    """The last round in which a client was judged; an estimate if the record is of a version without it."""
+    if record.last_score is None:
+        return None
+    return max(record.strikes, default=0) if record.last_round is None else record.last_round
+
+
 def _key(client: ClientId) -> str:
-    """What an id reads as, in ASCII: ids are the clients' own words, and any string must be storable."""
+    """The id as a JSON string in ASCII: clients choose their ids, so any string must be storable."""
     return json.dumps(str(client))
 
 

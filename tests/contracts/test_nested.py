@@ -108,13 +108,17 @@ def test_objects_pass_through_the_registry_as_well():
         ("mean", RegistryError, "^here 'mean': unknown detector 'mean'"),
         ({"name": "krum", "m": 0}, ParameterError, "^here 'krum': krum: m is 0"),
         ({"name": "krum", "k": 0}, ParameterError, "^here 'krum': detector krum: unknown parameter 'k'"),
-        ({"name": "krum", 3: 0}, ParameterError, "^here 'krum': detector krum: 3 is no parameter name"),
+        (
+            {"name": "krum", 3: 0},
+            ParameterError,
+            "^here 'krum': detector krum: 3 is not a valid parameter name",
+        ),
         ({"name": "krum", "self": 0}, ParameterError, "unknown parameter 'self'"),
-        ({"select": "krum"}, ParameterError, "^here: .*'select'.* is no detector; write a name"),
-        ({"name": 3}, ParameterError, "^here: .* is no detector"),
-        (3, ParameterError, "^here: 3 is no detector"),
-        (None, ParameterError, "^here: None is no detector"),
-        (Median(), ParameterError, "is no detector"),
+        ({"select": "krum"}, ParameterError, "^here: .*'select'.* is not a valid detector; write a name"),
+        ({"name": 3}, ParameterError, "^here: .* is not a valid detector"),
+        (3, ParameterError, "^here: 3 is not a valid detector"),
+        (None, ParameterError, "^here: None is not a valid detector"),
+        (Median(), ParameterError, "is not a valid detector"),
     ],
 )
 def test_mistakes_say_where(spec, error, message):

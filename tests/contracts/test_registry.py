@@ -97,7 +97,7 @@ def test_a_single_class_is_imported_only_when_used(points):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("made_up:NOTHING", "no table"),
+        ("made_up:NOTHING", "not a table"),
         ("made_up:MISSING", "cannot load .*made_up.*MISSING"),
         ("no_such_module:TABLE", "cannot load .*no_such_module"),
     ],
@@ -186,8 +186,8 @@ def dangling(self, level: "Nowhere" = 1.0) -> None: ...  # noqa: F821
         (takes(bare), "'level' has no type annotation"),
         (takes(dangling), "cannot be checked: name 'Nowhere' is not defined"),
         (invalid(needs=frozenset({"truth"})), "unknown things: truth"),
-        (invalid(needs="model"), "no set of names"),
-        (invalid(needs=["model"]), "no set of names"),
+        (invalid(needs="model"), "not a set of names"),
+        (invalid(needs=["model"]), "not a set of names"),
     ],
     ids=lambda v: v if isinstance(v, str) else getattr(v, "__name__", "object"),
 )
@@ -202,7 +202,7 @@ def test_invalid_classes_are_refused_with_the_reason(points, cls, message):
         ({}, "`kind` is none of"),
         ({"kind": "magic"}, "`kind` is none of"),
         ({"kind": "model", "knowledge": frozenset({"everything"})}, "unknown knowledge: everything"),
-        ({"kind": "model", "knowledge": "benign_updates"}, "no set of names"),
+        ({"kind": "model", "knowledge": "benign_updates"}, "not a set of names"),
     ],
 )
 def test_invalid_attacks_are_refused_with_the_reason(members, message):
@@ -220,12 +220,12 @@ def test_abstract_classes_are_refused(kind, base):
 
 def test_adding_a_class(points):
     found = points(pack="made_up:OTHER")
-    with pytest.raises(RegistryError, match="'sample' is registered already"):
+    with pytest.raises(RegistryError, match="'sample' is already registered"):
         found.add(Sample)
     assert found.add(LFR) is LFR, "usable as a decorator"
     assert found.names() == ["lfr", "sample"]
     assert isinstance(found.make("lfr"), LFR)
-    with pytest.raises(RegistryError, match="'lfr' is registered already"):
+    with pytest.raises(RegistryError, match="'lfr' is already registered"):
         found.add(LFR)
 
 

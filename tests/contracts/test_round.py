@@ -39,8 +39,8 @@ def test_defaults():
         ({"index": -1}, "index is -1"),
         ({"index": 1.0}, "index is 1.0"),
         ({"index": "1"}, "index is '1'"),
-        ({"faults": ["late", None]}, "faults must be 4 phrases"),
-        ({"faults": ["", None, None, None]}, "faults must be 4 phrases"),
+        ({"faults": ["late", None]}, "faults must be 4 values"),
+        ({"faults": ["", None, None, None]}, "faults must be 4 values"),
     ],
 )
 def test_malformed_rounds_are_refused(arguments, message):

@@ -63,7 +63,7 @@ def test_good_parameters_come_back_converted_and_without_defaults(given, expecte
         ({"count": 1, "rate": "fast"}, "parameter 'rate'.*got 'fast'"),
         ({"count": 1, "mode": "three"}, "parameter 'mode'.*'one' or 'two'.*got 'three'"),
         ({"count": 1, "rule": {"a": "b"}}, "parameter 'rule"),
-        ({"count": 1, 2: 3}, "2 is no parameter name"),
+        ({"count": 1, 2: 3}, "2 is not a valid parameter name"),
         ({"count": 1, "self": 3}, "unknown parameter 'self'"),
     ],
 )

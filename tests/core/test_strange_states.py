@@ -117,11 +117,11 @@ RECORDS = [
 def test_records_that_are_none(records, tmp_path):
     memory = Ledger()
     memory.ban("b", 0, None, "why")
-    with pytest.raises(ParameterError, match="no ledger's records"):
+    with pytest.raises(ParameterError, match="not hold a ledger's records"):
         memory.load_state_dict({"records": records})
     assert memory.is_banned("b", 1)
     file = SQLiteLedger(tmp_path / "ledger.db")
-    with pytest.raises(ParameterError, match="no ledger's records"):
+    with pytest.raises(ParameterError, match="not hold a ledger's records"):
         file.load_state_dict({"records": records})
     assert file.clients() == []
 

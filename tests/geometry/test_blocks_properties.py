@@ -1,6 +1,8 @@
 """Work by column blocks: the same bits for any number of threads, and leave-one-out as by hand."""
 
 import itertools
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -14,7 +16,7 @@ from fedguard import Round, Updates, make_aggregator
 from fedguard.aggregators._leave_one_out import leave_one_out, shares_work
 from fedguard.aggregators.krum import krum_scores
 from fedguard.aggregators.trimmed_mean import TrimmedMean
-from fedguard.geometry.blocks import in_order
+from fedguard.geometry.blocks import MALLOC_BYTES, in_order
 
 quick = settings(max_examples=60)
 RULES = ("mean", "median", "trimmed_mean", "geometric_median", "krum", "bulyan")
@@ -309,3 +311,19 @@ def test_tensors_instead_of_arrays(monkeypatch, tile):
         for a, b in zip(leave_one_out(make_aggregator(name), Round(X)), values, strict=True):
             torch.testing.assert_close(a, b)
     torch.testing.assert_close(make_aggregator("bulyan")(Round(Updates(X).take(range(1, 11)))), part)
+
+
+def test_only_the_first_loop_over_blocks_configures_malloc_and_only_on_linux():
+    code = (
+        "import tracemalloc, torch, fedguard.core.threads\n"
+        "tracemalloc.start()\n"
+        "from fedguard.geometry.blocks import in_order\n"
+        "for n in range(3):\n"
+        "    print(tracemalloc.get_traced_memory()[1])\n"
+        "    tracemalloc.reset_peak()\n"
+        "    list(in_order(abs, [1, 2]))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported, first, second = map(int, result.stdout.split())
+    assert imported < MALLOC_BYTES > second
+    assert (first >= MALLOC_BYTES) == (sys.platform == "linux")

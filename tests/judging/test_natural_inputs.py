@@ -53,13 +53,17 @@ class Bare(Detector):
         (lambda: Guard("krum", "bann"), RegistryError, "did you mean 'ban'"),
         (lambda: Guard({"name": "krum", "sel": 1}), ParameterError, "did you mean 'select'"),
         (lambda: Guard("krum", aggregator="krum2"), RegistryError, "unknown aggregator 'krum2'"),
-        (lambda: Guard(7), ParameterError, "detectors: 7 is no detector"),
+        (lambda: Guard(7), ParameterError, "detectors: 7 is not a valid detector"),
         (
             lambda: Guard("krum", ledger="ledger.db"),
             ParameterError,
-            r"ledger: 'ledger.db' is no ledger.*SQLite",
+            r"ledger: 'ledger.db' is not a ledger.*SQLite",
         ),
-        (lambda: Guard("krum", policy=make_detector("krum")), ParameterError, "policy: .* is no policy"),
+        (
+            lambda: Guard("krum", policy=make_detector("krum")),
+            ParameterError,
+            "policy: .* is not a valid policy",
+        ),
         (
             lambda: Guard().process(X),
             RoundError,

@@ -67,7 +67,7 @@ def test_it_is_told_of_no_fewer_than_it_must():
     )
     expected = np.sort(updates[:12].astype(np.float64), axis=0)[5:7].mean(0)
     np.testing.assert_allclose(outcome.aggregate.numpy(), expected, rtol=1e-6)
-    assert outcome.note == "trimmed_mean counts on 3 malicious clients fewer: so many are out already"
+    assert outcome.note == "trimmed_mean assumes 3 fewer malicious clients: that many are already out"
     plain = Guard(Perfect(), "exclude", make_aggregator("trimmed_mean", num_malicious=4)).process(
         Round(updates)
     )
@@ -91,7 +91,7 @@ def test_a_detector_is_told_of_fewer_if_updates_are_unusable(name):
     updates[5:] = np.nan
     outcome = Guard(make_detector(name, num_malicious=5), "exclude").process(Round(updates))
     assert np.isfinite(outcome.scores[:5]).all()
-    assert "malicious clients fewer" in outcome.note
+    assert "fewer malicious clients" in outcome.note
 
 
 def test_nested_methods_are_told_too_and_nothing_is_changed():

@@ -537,13 +537,13 @@ def cut_short(path):
     [
         (
             lambda path: path.write_text("hello " * 1000),
-            r"no ledger \(file is not a database\); put a backup",
+            r"not a ledger \(file is not a database\); restore a backup",
         ),
-        (damaged, r"damaged or no ledger \(.*\.recover"),
-        (cut_short, r"damaged or no ledger"),
-        (foreign, r"another SQLite file; name another"),
-        (newer, r"version 99 of the tables, this FedGuard knows 1; install"),
-        (lambda path: path.mkdir(), r"is no file; name another"),
+        (damaged, r"damaged or not a ledger \(.*\.recover"),
+        (cut_short, r"damaged or not a ledger"),
+        (foreign, r"another SQLite file; use another path"),
+        (newer, r"version 99 of the tables, this FedGuard supports 1; install"),
+        (lambda path: path.mkdir(), r"is not a file; use another path"),
     ],
     ids=["text", "damaged", "cut short", "foreign", "newer", "a folder"],
 )
@@ -575,7 +575,7 @@ def test_a_file_left_empty_by_a_kill_becomes_a_ledger(path):
     ("harm", "match"),
     [
         (lambda path: path.unlink(), "check that the file is there"),
-        (lambda path: path.write_bytes(b"?" * 9000), "put a backup in its place"),
+        (lambda path: path.write_bytes(b"?" * 9000), "restore a backup"),
     ],
     ids=["gone", "overwritten"],
 )

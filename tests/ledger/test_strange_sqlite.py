@@ -174,7 +174,7 @@ def noise(path):
 @pytest.mark.parametrize("harm", [loop, noise])
 def test_damaged_ledgers(harm, ledger):
     harm(ledger)
-    assert "put a backup in its place" in typed(use_ledger, LedgerError, ledger)
+    assert "restore a backup" in typed(use_ledger, LedgerError, ledger)
 
 
 def test_a_ledger_cut_at_any_byte(ledger):

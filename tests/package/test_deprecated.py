@@ -105,7 +105,7 @@ def test_why_is_now_reason():
     assert scores.reason == "too far"
     with pytest.warns(DeprecationWarning, match=r"Scores.why is now Scores.reason"):
         assert scores.why == "too far"
-    with pytest.raises(TypeError, match="give the first alone"):
+    with pytest.raises(TypeError, match="give only the first"):
         Scores(np.zeros(2), reason="a", why="b")
 
 
