@@ -1,4 +1,4 @@
-"""Clip and noise: FLAME's adaptive clipping and the noise that goes with it."""
+"""Clip and noise: FLAME's adaptive clipping and its noise."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LARGEST = torch.finfo(torch.float32).max
 class ClipAndNoise(Stage):
     """u_i ← u_i · min(1, S / ‖u_i‖) before the aggregator, and N(0, (λ S)²) on every parameter after it.
 
-    S is the median norm of the clients that are let through. FLAME takes the median of all clients, those
-    that its clustering removes included; a stage sees the others only.
+    S is the median norm of the accepted clients. FLAME takes the median of all clients, including those that
+    its clustering removes; a stage sees only accepted ones.
 
     Args:
         noise: λ; 0.001 for images in the paper.
@@ -53,11 +53,11 @@ class ClipAndNoise(Stage):
         """Add noise in proportion to the median norm."""
         std = self.noise * float(torch.quantile(round.updates.norms, 0.5))
         noisy = update + gaussian(round, self.name, update, std)
-        return noisy.clamp(-LARGEST, LARGEST)  # the noise is as large as the updates may be
+        return noisy.clamp(-LARGEST, LARGEST)  # noise scales with the updates, so the sum may overflow
 
 
 def gaussian(round: Round, purpose: str, like: Tensor, std: float) -> Tensor:
-    """(d,) normal noise of the server's, a different one for every round and purpose."""
+    """(d,) normal noise from the server's generator, different for every round and purpose."""
     draw = (round.server or Server()).generator(purpose, round.index)
     noise = torch.randn(like.shape, generator=draw, dtype=torch.float32) * std
     return noise.to(like.device)
