@@ -69,10 +69,10 @@ class EventLog:
     Example:
         >>> import tempfile
         >>> from pathlib import Path
-        >>> from fedguard import EventLog, Guard
+        >>> from fedguard import EventLog, Guard, Round
         >>> path = Path(tempfile.mkdtemp()) / "events.jsonl"
         >>> guard = Guard(observers=[EventLog(path)])
-        >>> _ = guard.process([[1.0, 2.0], [3.0, 4.0]])
+        >>> outcome = guard.process(Round([[1.0, 2.0], [3.0, 4.0]], client_ids=["a", "b"]))
         >>> len(path.read_text().splitlines())
         1
     """

@@ -47,11 +47,12 @@ class Recorder:
 
     Example:
         >>> import tempfile
-        >>> from fedguard import Guard
+        >>> from fedguard import Guard, Round
         >>> from fedguard.recording import Recorder, Recording
         >>> folder = tempfile.mkdtemp()
+        >>> round = Round([[1.0, 2.0], [3.0, 4.0]], client_ids=["a", "b"])
         >>> with Recorder(folder) as recorder:
-        ...     outcome = Guard(observers=[recorder]).process([[1.0, 2.0], [3.0, 4.0]])
+        ...     outcome = Guard(observers=[recorder]).process(round)
         >>> len(Recording(folder))
         1
     """
