@@ -1,4 +1,4 @@
-"""What an aggregation rule gives without each client in turn, without aggregating n times where possible."""
+"""Leave-one-out aggregates, without aggregating n times where possible."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .mean import Mean
 from .median import Median
 from .trimmed_mean import TrimmedMean
 
-#: Bytes of means that are computed together: the updates are read once for all of them.
+#: Bytes of means computed together; the updates are read once for all of them.
 TOGETHER = 256 * 2**20
 
 
 def leave_one_out(aggregator: AggregationRule, round: Round) -> Iterator[Tensor]:
-    """For every client in turn, the (d,) aggregate of all others, each with weight 1.
+    """Yield, for every client in turn, the (d,) aggregate of all others, each with weight 1.
 
-    The mean, the median, the trimmed mean and Krum share their work over the clients; every other rule,
-    and a rule derived from these that aggregates in its own way, is called n times.
+    The mean, the median, the trimmed mean and Krum share work across clients. Every other rule, including
+    subclasses of these that override ``aggregate``, is called n times.
     """
     shared = SHARED.get(type(aggregator).aggregate)
     if shared is None or not round.usable.all() or round.n - 1 < max(1, aggregator.min_clients()):
@@ -35,7 +35,7 @@ def leave_one_out(aggregator: AggregationRule, round: Round) -> Iterator[Tensor]
 
 
 def shares_work(aggregator: AggregationRule) -> bool:
-    """Whether there is a short way for this rule; such rules remember nothing between rounds."""
+    """Whether this rule shares work across clients; such rules keep no state between rounds."""
     return type(aggregator).aggregate in SHARED
 
 
@@ -47,7 +47,7 @@ def _one_by_one(aggregator: AggregationRule, round: Round) -> Iterator[Tensor]:
 
 
 def _mean(rule: Mean, round: Round) -> Iterator[Tensor]:
-    """The updates times n rows of coefficients; the mean of all less one client would cancel."""
+    """Multiply the updates by n rows of coefficients; subtracting clients from the sum would lose digits."""
     others = ~np.eye(round.n, dtype=bool)
     coefficients = np.zeros((round.n, round.n))
     for row, kept in zip(coefficients, others, strict=True):
@@ -68,10 +68,10 @@ def _median(_: Median, round: Round) -> Iterator[Tensor]:
 
 
 def _middle(round: Round, beta: int) -> Iterator[Tensor]:
-    """Means of the middle n − 1 − 2β values of the others.
+    """Yield the means of the middle n − 1 − 2β values of the others.
 
-    Of all n values in ascending order, those from place β to n − 1 − β are concerned, one more than wanted.
-    A client below them takes the lowest away, one above them the highest, any other its own.
+    In ascending order of all n values, positions β to n − 1 − β hold one value too many. Leaving out a client
+    below this range drops the lowest value, one above it the highest, and one inside it its own.
     """
     last = round.n - 1 - beta
 
@@ -83,7 +83,7 @@ def _middle(round: Round, beta: int) -> Iterator[Tensor]:
     low, inner, high = joined(round.updates.map_blocks(edges))
     for i in range(round.n):
         own = round.updates.row(i).double()
-        rest = torch.where(own >= high, low, (low - own.maximum(low)) + high)  # no huge value is taken off
+        rest = torch.where(own >= high, low, (low - own.maximum(low)) + high)  # never subtracts a huge value
         yield ((inner + rest) / (last - beta)).float()
 
 
@@ -95,7 +95,7 @@ def _krum(rule: Krum, round: Round) -> Iterator[Tensor]:
         yield round.updates.row(int(others.left[lowest(others.scores(round.n - 1 - f - 2), slack)]))
 
 
-#: How to aggregate → how to do so for everybody in turn.
+#: ``aggregate`` method → its leave-one-out version.
 SHARED: dict[Any, Callable[[Any, Round], Iterator[Tensor]]] = {
     Mean.aggregate: _mean,
     TrimmedMean.aggregate: _trimmed_mean,

@@ -1,4 +1,4 @@
-"""FLTrust's arithmetic: the server's own update, and how far each client agrees with it."""
+"""FLTrust's arithmetic: the server's own update, and each client's cosine to it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..core.threads import single_thread
 from ..geometry.updates import Updates
 from ..training.local import train_client
 
-#: What both the detector and the aggregator need.
+#: Needs of both the detector and the aggregator.
 NEEDED = frozenset({"model", "root", "training", "global_params"})
 
 
 def root_update(round: Round) -> Tensor:
-    """(d,) g_0: what the server's root data give when trained on as clients train, from the global model.
+    """(d,) g_0: train the global model on the server's root data with the clients' settings.
 
     Raises:
-        NeedError: model, root data, training settings or the global model are missing.
+        NeedError: the model, root data, training settings or global model are missing.
     """
     server, start = round.server, round.global_params
     if (
@@ -45,13 +45,13 @@ def root_update(round: Round) -> Tensor:
 
 
 def trust_scores(updates: Updates, root: Tensor) -> tuple[NDArray[np.float64], float]:
-    """(n,) cos(u_i, g_0) in [−1, 1], 0 where one of them is zero or g_0 is not finite; and ‖g_0‖.
+    """(n,) cos(u_i, g_0) in [−1, 1], 0 if u_i or g_0 is zero or g_0 is not finite; and ‖g_0‖.
 
     Source: Cao et al., FLTrust, NDSS 2021, §IV-B.
     """
     guide = root.double().to(updates.device)
     products = updates.along(guide)
     scale = updates.norms * guide.norm()
-    defined = (scale > 0) & scale.isfinite()  # root training may diverge: then nobody is trusted
+    defined = (scale > 0) & scale.isfinite()  # if root training diverges, no client is trusted
     cosines = torch.where(defined, products / scale, 0.0).clamp(-1, 1)
     return cosines.cpu().numpy(), float(guide.norm())

@@ -20,11 +20,10 @@ from .krum import Neighbors
 
 
 def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
-    """Positions of the θ = n − 2f clients that Krum picks one after the other, re-scored on those left.
+    """Positions of the θ = n − 2f clients that Krum picks one by one, re-scored on those remaining.
 
-    Krum sums over m − f − 2 neighbors among the m clients that are left. For f ≤ 1 the last picks would
-    be left without a neighbor; the nearest one then counts. Equal scores are decided by the sum of the
-    squared distances to all n.
+    Krum sums over m − f − 2 neighbors among the m remaining clients. For f ≤ 1 the last picks would have no
+    neighbor; the nearest one is then used. Ties are broken by the sum of the squared distances to all n.
 
     Args:
         sq_distances: (n, n) squared distances.
@@ -49,12 +48,11 @@ def bulyan_selection(sq_distances: Tensor, num_malicious: int) -> list[int]:
 class Bulyan(Aggregator):
     """Per coordinate, the mean of the β = θ − 2f values closest to the median of θ = n − 2f selected clients.
 
-    Selection is repeated Krum (see :func:`bulyan_selection`). The β closest values are a set: where values
-    are equally far from the median on both sides, any of them completes it, and the lower ones are taken.
-    Weights only say who takes part.
+    Selection is repeated Krum (see :func:`bulyan_selection`). If values on both sides are equally far from
+    the median, the lower ones are taken. Weights only decide who takes part.
 
     Args:
-        num_malicious: f; needs n ≥ 4f + 3. None assumes the most that this allows, ⌊(n − 3)/4⌋.
+        num_malicious: f; needs n ≥ 4f + 3. None assumes the largest possible f, ⌊(n − 3)/4⌋.
 
     Source: El Mhamdi et al., ICML 2018, §4 and Algorithm 2.
     """
@@ -88,7 +86,7 @@ class Bulyan(Aggregator):
 
 
 def _around_median(values: Block, count: int) -> Block:
-    """(width,) per ascending column, the mean of the ``count`` values closest to the median; neighbors."""
+    """(width,) per ascending column, the mean of the ``count`` values closest to the median."""
     larger: Callable[..., Block]
     along: Callable[..., Block]
     steps: Block
@@ -98,7 +96,7 @@ def _around_median(values: Block, count: int) -> Block:
         larger, along, steps = torch.maximum, torch.take_along_dim, torch.arange(count, device=values.device)
     theta = len(values)
     median = (values[(theta - 1) // 2] + values[theta // 2]) / 2
-    # The closest value is one in the middle: only windows that hold one are in question.
+    # The closest values are neighbors and include a middle one, so only windows with one are candidates.
     first, last = max(0, (theta - 1) // 2 - count + 1), min(theta // 2, theta - count)
     reach = larger(median - values[first : last + 1], values[first + count - 1 : last + count] - median)
     best: Block = reach.argmin(0)
@@ -110,9 +108,9 @@ def _around_median(values: Block, count: int) -> Block:
 
 
 def _least_total(values: Block, median: Block, count: int, equal: Block) -> Block:
-    """(width,) which of the windows of equal reach has the least total distance to the median.
+    """(width,) the window, among those of equal reach, with the least total distance to the median.
 
-    The others are not the closest values: they hold one that is farther than one they leave out.
+    The other windows contain a value that is farther away than one they leave out.
     """
     distances = abs(values - median)
     stack: Callable[..., Block] = np.stack if isinstance(values, np.ndarray) else torch.stack

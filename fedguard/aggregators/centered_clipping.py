@@ -1,4 +1,4 @@
-"""Centerd clipping: move from the last aggregate by what clients differ from it, clipped."""
+"""Centered clipping: move from the last aggregate by the clients' clipped differences to it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class CenteredClipping(Aggregator):
 
     Args:
         tau: τ, the clipping radius, in the units of an update's norm. The paper's 10 suits momenta of its
-            models; a radius far above honest differences is plain averaging.
-        iterations: L; 1 is enough when the start is good, says the paper.
+            models; a radius far above honest differences gives plain averaging.
+        iterations: L; according to the paper, 1 is enough with a good start.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -39,7 +39,7 @@ class CenteredClipping(Aggregator):
         "step from the last aggregate, differences clipped",
         "Karimireddy et al., Learning from History, ICML 2021",
     )
-    exempt = MappingProxyType({"equal updates come out as they are": "it moves by tau at most"})
+    exempt = MappingProxyType({"equal updates come out as they are": "it moves by at most tau"})
 
     def __init__(self, tau: float = 10.0, iterations: int = 1) -> None:
         if not 0 < tau < math.inf:
@@ -65,13 +65,13 @@ class CenteredClipping(Aggregator):
         return center.float()
 
     def commit(self, round: Round, update: Tensor) -> None:
-        """The next round starts from this update."""
+        """Keep this update as the start of the next round."""
         self._last = update.detach().clone()
 
     def state_dict(self) -> State:
-        """The last aggregate."""
+        """Return the last aggregate."""
         return {} if self._last is None else {"last": self._last.clone()}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self._last = vector(state["last"]) if "last" in state else None

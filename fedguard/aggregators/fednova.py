@@ -1,4 +1,4 @@
-"""FedNova: average what a step does, not what a client that steps more does."""
+"""FedNova: average updates per local step, so that clients with more steps do not dominate."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class FedNova(Aggregator):
     )
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Normalize, average, and go as far as clients went on average."""
+        """Normalize, average, and rescale by the mean number of steps."""
         share = weights * (round.num_examples / round.num_examples.max())
         share = share / share.sum()
         steps = np.maximum(round.num_steps / round.num_steps.max(), np.finfo(np.float64).tiny)
         per_step = share / steps
         scale = float(share @ steps) * float(per_step.sum())
-        # An absurd claim makes an absurd aggregate, but a finite one: it must not get the round refused.
+        # The aggregate stays finite even for absurd claims, which must not get the round refused.
         return (scale * weighted_mean(round, per_step).double()).clamp(-LARGEST, LARGEST).float()

@@ -1,4 +1,4 @@
-"""FLTrust's aggregation: updates as long as the server's own, weighted by trust."""
+"""FLTrust's aggregation: updates rescaled to the server's own norm, weighted by trust."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .mean import weighted_mean
 class FLTrust(Aggregator):
     """Σ_i a_i TS_i (‖g_0‖ / ‖u_i‖) u_i / Σ_i a_i TS_i with TS_i = max(0, cos(u_i, g_0)).
 
-    g_0 is the update of the server's root data, trained on as clients train; a_i the policy's weight. With
-    nobody trusted, the global model stays as it is.
+    g_0 is the server's own update, trained on its root data with the clients' settings; a_i is the policy's
+    weight. If no client is trusted, the global model stays as it is.
 
     Source: Cao et al., FLTrust, NDSS 2021, Algorithm 2.
     """
@@ -30,11 +30,11 @@ class FLTrust(Aggregator):
         "mean weighted by agreement with the server's own update",
         "Cao et al., FLTrust, NDSS 2021",
     )
-    exempt = MappingProxyType({"equal updates come out as they are": "they get another length"})
+    exempt = MappingProxyType({"equal updates come out as they are": "it rescales them"})
     needs = NEEDED
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Rescale and average whom the server trusts."""
+        """Rescale and average the updates of trusted clients."""
         cosines, length = trust_scores(round.updates, root_update(round))
         trust = weights * np.clip(cosines, 0, None)
         if not trust.any():

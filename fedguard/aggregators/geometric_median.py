@@ -20,19 +20,19 @@ from .mean import weighted_mean
 class GeometricMedian(Aggregator):
     """argmin_v Σ_i a_i ‖u_i − v‖, by v ← Σ b_i u_i / Σ b_i with b_i = a_i / max(ν, ‖u_i − v‖).
 
-    Every iterate is a weighted mean of the updates, so the iteration runs on the n coefficients and
-    the Gram matrix: ‖u_i − v‖² = (eᵢ − c)ᵀ G (eᵢ − c), and the d-dimensional sum is taken once. G is
-    taken about the client with the smallest sum of distances where it matters: about the mean, one huge
-    update would leave nothing of everybody else's distances.
+    Every iterate is a weighted mean of the updates, so the iteration runs on the n coefficients and the Gram
+    matrix: ‖u_i − v‖² = (eᵢ − c)ᵀ G (eᵢ − c), and the d-dimensional sum is computed once. If needed, G is
+    centered at the client with the smallest sum of distances: with G centered at the mean, one huge update
+    would cancel all digits of the other distances.
 
     Args:
-        iterations: at most so many; RFA needs 3 in practice, we go on until nothing moves. It takes
-            many when nearly half of the updates are huge: a step shrinks v by m / (n − m) only.
-        smoothing: ν, keeps the division finite when v meets a client.
+        iterations: maximum number of steps. RFA needs 3 in practice; this rule iterates to convergence, which
+            takes many steps if nearly half of the updates are huge (a step shrinks v only by m / (n − m)).
+        smoothing: ν, keeps the division finite if v coincides with an update.
         tolerance: stop when v moves by less than this share of its median distance to the clients.
 
-    Source: Pillutla et al., RFA, IEEE TSP 2022, Algorithm 2 (here with equal a_i times the policy's
-    weight; start at the weighted mean).
+    Source: Pillutla et al., RFA, IEEE TSP 2022, Algorithm 2 (here a_i is the policy's weight; starts at the
+    weighted mean).
     """
 
     card = Card("geometric_median", "the point closest to all updates", "Pillutla et al., RFA, IEEE TSP 2022")
@@ -48,7 +48,7 @@ class GeometricMedian(Aggregator):
         self.tolerance = tolerance
 
     def importance(self, round: Round, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) a_i, up to a common factor."""
+        """Return (n,) a_i, up to a common factor."""
         return weights
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
@@ -72,7 +72,7 @@ class GeometricMedian(Aggregator):
 
 
 def _gram_about(updates: Updates, client: int) -> Tensor:
-    """(n, n) inner products about a client; the known ones about the mean if nobody is far out or near."""
+    """(n, n) Gram matrix centered at a client; at the mean, as cached, if no update is far out or near."""
     others = updates.sq_distances[client].clone()
     others[client] = math.inf
     if others.min() >= NEAR_DUPLICATE * updates.centered_gram.diagonal().max():

@@ -1,4 +1,4 @@
-"""Residual-based reweighting: a robust line through every parameter's sorted values."""
+"""Residual-based reweighting: fit a robust line to every parameter's sorted values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..contracts.round import Round
 from ..core.errors import ParameterError
 from .mean import weighted_mean
 
-#: Columns worked on at a time: the slopes are (n, n, columns).
+#: Columns processed at a time; the slopes are (n, n, columns).
 COLUMNS_BYTES = 64 * 2**20
 LARGEST = torch.finfo(torch.float32).max
 
 
 class IRLS(Aggregator):
-    """Σ_i W_i u'_i / Σ_i W_i, where W_i is how well client i fits a robust regression, over all parameters.
+    """Σ_i W_i u'_i / Σ_i W_i, where W_i measures how well client i fits a robust regression.
 
     Per parameter, the n values are regressed on their ranks x by the repeated median (slope: the median
     over i of the median over j ≠ i of (y_j − y_i)/(x_j − x_i); the intercept likewise). The residual of
@@ -56,7 +56,7 @@ class IRLS(Aggregator):
         self.threshold = threshold
 
     def min_clients(self) -> int:
-        """Three: a line through two values fits both."""
+        """3, as a line through two values fits both exactly."""
         return 3
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
@@ -74,7 +74,7 @@ class IRLS(Aggregator):
             confidence, line = self._confidence(values)
             total += (confidence * confidence.std(0, correction=0)).sum(1)
             kept = torch.where(confidence >= self.threshold, values, line)
-            repaired[:, start : start + width] = kept.clamp(-LARGEST, LARGEST)  # a line may leave float32
+            repaired[:, start : start + width] = kept.clamp(-LARGEST, LARGEST)  # a line may exceed float32
         share = total.cpu().numpy() * weights
         return weighted_mean(round.with_updates(repaired), share if share.any() else weights)
 

@@ -1,4 +1,4 @@
-"""Krum as an aggregation rule, and the arithmetic that the detector shares."""
+"""Krum as an aggregation rule, and the arithmetic it shares with the detector."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
     """s_i = Σ ‖u_i − u_j‖² over the n − f − 2 nearest *other* clients j.
 
-    The client itself is left out by its index, not as "the smallest distance": duplicates exist.
+    The client itself is left out by its index, not as the smallest distance, as updates may be duplicates.
 
     Args:
         sq_distances: (n, n) squared distances.
@@ -47,7 +47,7 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
             f"at least {num_malicious + 3} clients are needed"
         )
     parts = []
-    for start in range(0, n, TILE):  # a few rows at a time: with 10⁴ clients the table is 800 MB
+    for start in range(0, n, TILE):  # a few rows at a time: the full table takes 800 MB for 10⁴ clients
         rows = sq_distances[start : start + TILE].clone()
         rows.diagonal(start).fill_(torch.inf)
         columns = rows.T if rows.is_cuda else rows.numpy().T
@@ -56,7 +56,7 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
 
 
 class Neighbors:
-    """Everybody's squared distances to the others in ascending order, also after clients have left.
+    """Each client's squared distances to the others in ascending order, with support for removing clients.
 
     Args:
         sq_distances: (n, n).
@@ -67,16 +67,16 @@ class Neighbors:
         np.fill_diagonal(table, np.inf)
         self._order = table.argsort(axis=1, kind="stable")
         self._values = np.take_along_axis(table, self._order, axis=1)
-        #: (m,) who is left.
+        #: (m,) positions of the remaining clients.
         self.left = np.arange(len(table))
 
     def scores(self, count: int) -> NDArray[np.float64]:
-        """(m,) the sum over the ``count`` nearest others, for those who are left."""
+        """(m,) the sum over the ``count`` nearest others, for each remaining client."""
         sums: NDArray[np.float64] = self._values[:, :count].sum(1)
         return sums
 
     def without(self, place: int) -> Neighbors:
-        """The same when ``left[place]`` has left, too."""
+        """Return the neighbors after removing ``left[place]``."""
         rows = np.delete(np.arange(len(self.left)), place)
         part = copy.copy(self)
         part.left = self.left[rows]
@@ -90,7 +90,7 @@ class Neighbors:
 def multi_krum(
     sq_distances: Tensor, num_malicious: int, count: int | None = None, slack: float | None = None
 ) -> list[int]:
-    """Positions that Multi-Krum selects, in order: Krum again and again on the clients that remain.
+    """Positions that Multi-Krum selects, in order: repeat Krum on the remaining clients.
 
     Args:
         sq_distances: (n, n) squared distances.
@@ -148,7 +148,7 @@ class Krum(Aggregator):
     The proof needs n ≥ 2f + 3. A smaller round is aggregated as well, and a warning is logged once.
 
     Args:
-        num_malicious: f; None assumes the most that the proof tolerates, ⌊(n − 3)/2⌋.
+        num_malicious: f; None assumes the largest f that the proof tolerates, ⌊(n − 3)/2⌋.
 
     Source: Blanchard et al., NeurIPS 2017, §4.
     """

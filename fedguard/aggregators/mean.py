@@ -18,8 +18,8 @@ class Mean(Aggregator):
     """Σ_i a_i u_i / Σ_i a_i, with a_i = policy weight × claimed sample count (FedAvg).
 
     Args:
-        weighting: "examples" multiplies by the sample counts that clients claim, as FedAvg does;
-            "uniform" does not, as the papers that average a selected set (Multi-Krum, DnC) have it.
+        weighting: "examples" multiplies by the claimed sample counts, as FedAvg does; "uniform" does not,
+            as in papers that average a selected set (Multi-Krum, DnC).
 
     Source: McMahan et al., AISTATS 2017, Algorithm 1.
     """
@@ -36,12 +36,12 @@ class Mean(Aggregator):
         return weighted_mean(round, self.share(round.num_examples, weights))
 
     def share(self, num_examples: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) a_i, up to a common factor."""
+        """Return (n,) a_i, up to a common factor."""
         if self.weighting == "uniform":
             return weights
         claims: NDArray[np.float64] = (
             num_examples / num_examples.max()
-        )  # absurd ones neither over- nor underflow
+        )  # absurd claims neither overflow nor underflow
         return weights * claims
 
 

@@ -15,7 +15,7 @@ from .trimmed_mean import middle_mean
 class Median(Aggregator):
     """Per coordinate, the median over clients; the mean of the two middle values if n is even.
 
-    Weights only say who takes part: an order statistic has no use for their size.
+    Weights only decide who takes part; the order statistic ignores their size.
 
     Source: Yin et al., ICML 2018, Definition 1.
     """

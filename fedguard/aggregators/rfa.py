@@ -1,4 +1,4 @@
-"""RFA: a few steps towards the geometric median, weighted by sample counts."""
+"""RFA: a few steps toward the geometric median, weighted by sample counts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .geometric_median import GeometricMedian
 
 
 class RFA(GeometricMedian):
-    """argmin_v Σ_i a_i ‖u_i − v‖ with a_i = policy weight × claimed sample count, by few Weiszfeld steps.
+    """argmin_v Σ_i a_i ‖u_i − v‖ with a_i = policy weight × claimed sample count, by a few Weiszfeld steps.
 
-    Starts at the weighted mean; the arithmetic is that of ``geometric_median``, which goes on until nothing
-    moves and ignores sample counts.
+    Starts at the weighted mean. Shares its arithmetic with ``geometric_median``, which iterates to
+    convergence and ignores sample counts.
 
     Args:
         iterations: R; 3 in the paper's experiments.
-        smoothing: ν, keeps the division finite when v meets a client.
+        smoothing: ν, keeps the division finite if v coincides with an update.
 
     Source: Pillutla et al., RFA, IEEE TSP 2022, Algorithm 2.
     """
@@ -31,6 +31,6 @@ class RFA(GeometricMedian):
         super().__init__(iterations, smoothing, tolerance=0.0)
 
     def importance(self, round: Round, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Policy weight × claimed sample count."""
+        """Return policy weight × claimed sample count."""
         share: NDArray[np.float64] = weights * (round.num_examples / round.num_examples.max())
         return share

@@ -1,4 +1,4 @@
-"""Robust learning rate: where too few clients agree on the sign, go the other way."""
+"""Robust learning rate: flip coordinates where too few clients agree on the sign."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RobustLearningRate(Mean):
     """FedAvg with the learning rate +1 in coordinates where |Σ_i sign(u_ij)| ≥ θ, and −1 elsewhere.
 
     Args:
-        threshold: θ, how much agreement is needed; the paper takes one above the number of malicious
-            clients and uses 4 to 8. Above n, every coordinate is flipped.
-        weighting: how FedAvg weights, see ``mean``.
+        threshold: θ, the required agreement; the paper suggests a value above the number of malicious clients
+            and uses 4 to 8. Above n, every coordinate is flipped.
+        weighting: FedAvg's weighting, see ``mean``.
 
     Raises:
         ParameterError: a negative threshold.
@@ -42,7 +42,7 @@ class RobustLearningRate(Mean):
         self.threshold = threshold
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """Flip the mean where agreement is missing."""
+        """Flip the mean where agreement is below the threshold."""
         agreement = round.updates.matrix.sign().sum(0).abs()
         mean = super().aggregate(round, weights)
         return torch.where(agreement >= self.threshold, mean, -mean)

@@ -1,4 +1,4 @@
-"""SLSGD: the trimmed mean, and only a part of the way."""
+"""SLSGD: a moving average of the model and the trimmed mean."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SLSGD(TrimmedMean):
     """w_t = (1 − α) w_{t−1} + α · trimmed mean of the local models, as an update: α · trimmed mean of u_i.
 
     Args:
-        num_malicious: b, how many values to cut at each end; needs n > 2b. None cuts as much as possible.
-        alpha: α in (0, 1]; the paper starts at 1 and lets it decay, which is the server's learning rate.
+        num_malicious: b, number of values cut at each end; needs n > 2b. None cuts as many as possible.
+        alpha: α in (0, 1], the server's learning rate; in the paper it starts at 1 and decays.
 
     Raises:
         ParameterError: α out of range.
@@ -34,5 +34,5 @@ class SLSGD(TrimmedMean):
         self.alpha = alpha
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
-        """α times the trimmed mean."""
+        """Return α times the trimmed mean."""
         return self.alpha * super().aggregate(round, weights)

@@ -16,12 +16,11 @@ from ..geometry.blocks import joined, ordered, wide
 class TrimmedMean(Aggregator):
     """Per coordinate, the mean without the β largest and the β smallest values.
 
-    Weights only say who takes part: an order statistic has no use for their size.
+    Weights only decide who takes part; the order statistic ignores their size.
 
     Args:
-        num_malicious: β, how many values to cut at each end; needs n > 2β. The papers set β to the
-            assumed number of malicious clients. None cuts as much as possible, ⌊(n − 1)/2⌋, which is
-            the median.
+        num_malicious: β, number of values cut at each end; needs n > 2β. The papers set β to the assumed
+            number of malicious clients. None cuts ⌊(n − 1)/2⌋, as many as possible, which gives the median.
 
     Source: Yin et al., ICML 2018, Definition 2; β = c as in Fang et al. 2020, Table 1.
     """

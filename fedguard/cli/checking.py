@@ -1,4 +1,4 @@
-"""``fedguard check``: the checks of one method, or of all built-in ones, as tables."""
+"""``fedguard check``: check one method, or all registered ones, and print tables."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "info": "
 
 
 def find_kind(method: str, kind: str | None) -> str:
-    """The registry that a method belongs to.
+    """Return the registry that a method belongs to.
 
     Raises:
-        ConfigError: there is no such method, or several kinds have one of this name.
+        ConfigError: no method has this name, or several kinds have one.
         RegistryError: the module cannot be loaded, or the class breaks its contract.
     """
     if kind is not None:
@@ -46,9 +46,9 @@ def find_kind(method: str, kind: str | None) -> str:
     found = [plural for plural, registry in REGISTRIES.items() if method in registry.names()]
     if not found:
         known = [name for registry in REGISTRIES.values() for name in registry.names()]
-        raise ConfigError(f"nothing is called {method!r}{nearest(method, known)}")
+        raise ConfigError(f"there is no method {method!r}{nearest(method, known)}")
     if len(found) > 1:
-        raise ConfigError(f"{method!r} is in {' and '.join(found)}; say which with --kind")
+        raise ConfigError(f"{method!r} is in {' and '.join(found)}; choose one with --kind")
     return found[0]
 
 
@@ -71,7 +71,7 @@ def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> b
     more = {"cost": True} if plural == "detectors" else {}
     report = CHECKERS[plural](method, params or None, **more)
     table = Table(title=f"{plural.removesuffix('s')} {report.method}", show_lines=False)
-    for column in ("check", "result", "what it says, and what to do"):
+    for column in ("check", "result", "message and advice"):
         table.add_column(column)
     for result in report.results:
         text = result.message

@@ -1,4 +1,4 @@
-"""What several commands need."""
+"""Helpers shared by several commands."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..core.files import why, write_file
 
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder with the data sets; the environment variable FEDGUARD_DATA otherwise."),
+    typer.Option(help="Folder with the data sets; by default, the environment variable FEDGUARD_DATA."),
 ]
 
 
 def write(content: bytes, out: Path | None) -> None:
-    """Write to a file, or to the screen if there is none."""
+    """Write to a file, or to standard output if ``out`` is None."""
     if out is None:
         sys.stdout.buffer.write(content)
         return
@@ -30,19 +30,19 @@ def write(content: bytes, out: Path | None) -> None:
 
 
 def set_data_root(folder: Path | None) -> None:
-    """Let data sets be read from a folder, if one is given."""
+    """Set the folder that data sets are read from, if one is given."""
     if folder is not None:
         os.environ["FEDGUARD_DATA"] = str(folder.expanduser().absolute())
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def print_table(table: Any) -> None:
-    """Print anything that rich can; files and pipes are 120 columns wide."""
+    """Print a rich renderable; files and pipes get 120 columns."""
     from ..evaluation.terminal import terminal
 
     terminal(piped_width=120).print(table)

@@ -1,4 +1,4 @@
-"""The command line. Heavy imports happen inside the commands, so that ``--help`` is instant."""
+"""The command line. Commands import heavy modules on their own, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _options(
 @app.command()
 def watch(
     events: Annotated[Path, typer.Argument(help="The event stream that a guard's EventLog writes.")],
-    once: Annotated[bool, typer.Option("--once", help="Print the latest round and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the latest round and exit.")] = False,
     rows: Annotated[
         int | None, typer.Option(min=1, help="Clients to show; as many as fit by default.")
     ] = None,
@@ -72,7 +72,7 @@ app.command("list")(methods.list_)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit status 2."""
+    """Run the command line. A usage error prints one line to stderr and exits with status 2."""
     try:
         app()
     except FedGuardError as error:

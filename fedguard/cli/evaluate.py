@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..core.interrupts import Terminated, terminating
 from .common import DataRoot, cores, set_data_root
 
+if TYPE_CHECKING:
+    from ..evaluation.running.follow import Follower
+    from ..evaluation.suites.suite import Suite
+
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line said; see the help of ``evaluate``."""
+    """The options of ``evaluate``; see its help."""
 
     suite: str
     overrides: list[str] | None
@@ -47,9 +51,9 @@ def evaluate(
     executor: Annotated[
         str, typer.Option(help="Where to run: pool (processes here), ray or slurm (extras).")
     ] = "pool",
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; one is started if absent.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; starts one by default.")] = None,
     slurm: Annotated[
-        list[str] | None, typer.Option(help="What submitit is told, e.g. --slurm slurm_partition=cpu.")
+        list[str] | None, typer.Option(help="A parameter for submitit, e.g. --slurm slurm_partition=cpu.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
@@ -57,23 +61,23 @@ def evaluate(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
     allow_code: Annotated[
         bool,
-        typer.Option("--allow-code", help="Import the module:Class that a results folder's suite names."),
+        typer.Option("--allow-code", help="Import classes (module:Class) named by a results folder's suite."),
     ] = False,
-    columns: Annotated[str, typer.Option(help="Metrics that the tables show, e.g. dacc,ap; or all.")] = "",
+    columns: Annotated[str, typer.Option(help="Metrics in the tables, e.g. dacc,ap; or all.")] = "",
     record: Annotated[
-        Path | None, typer.Option(help="Record every federation to a folder of its own in this one.")
+        Path | None, typer.Option(help="Record every federation to a subfolder of this folder.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
     json_lines: Annotated[
-        bool, typer.Option("--json-lines", help="One JSON object per round and run instead, for scripts.")
+        bool, typer.Option("--json-lines", help="Print one JSON object per round and run, for scripts.")
     ] = False,
     tracker: Annotated[
-        list[str] | None, typer.Option(help="Log runs to tensorboard, mlflow or wandb too (extras).")
+        list[str] | None, typer.Option(help="Also log runs to tensorboard, mlflow or wandb (extras).")
     ] = None,
 ) -> None:
     """Run attacks × defenses × seeds, show detection metrics, and store every verdict.
 
-    An interrupted run goes on when the same command is given again.
+    To resume an interrupted run, give the same command again.
     """
     evaluate_suite(
         Options(
@@ -98,33 +102,18 @@ def evaluate(
 
 
 def evaluate_suite(options: Options) -> None:
-    """Check the suite, then estimate or run it; a mistake ends the command with its exit status."""
-    from ..core.named_code import find_here
-    from ..evaluation.results.store import folder_for, from_elsewhere
+    """Check the suite, then estimate or run it; exit with a nonzero status if interrupted or a run failed."""
+    from ..evaluation.results.store import folder_for
     from ..evaluation.results.tables import SHOWN, columns_named
     from ..evaluation.running.executors import make_executor
     from ..evaluation.running.follow import run_followed
-    from ..evaluation.running.json_lines import JsonLines
-    from ..evaluation.running.live import Terminal, show_failures
-    from ..evaluation.running.trackers import make_tracker
-    from ..evaluation.suites.check import check_suite
-    from ..evaluation.suites.load import load_suite
-    from ..evaluation.suites.on_recording import check_recordable
+    from ..evaluation.running.live import show_failures
     from ..evaluation.suites.source import assignments
 
     set_data_root(options.data_root)
-    shown = (
-        tuple(column.name for column in columns_named(options.columns.split(",")))
-        if options.columns
-        else SHOWN
-    )
-    plan, source = load_suite(
-        options.suite, options.overrides, options.allow_code or not from_elsewhere(options.suite)
-    )
-    find_here(source.data)  # what may not be imported was refused
-    check_suite(plan, source)
-    if options.record is not None:
-        check_recordable(plan)
+    columns = columns_named(options.columns.split(",")) if options.columns else None
+    shown = SHOWN if columns is None else tuple(column.name for column in columns)
+    plan = _checked(options)
     count = options.workers or cores()
     if options.dry_run:
         from ..evaluation.running.estimate import estimate
@@ -135,16 +124,44 @@ def evaluate_suite(options: Options) -> None:
     where = make_executor(
         options.executor, count, plan.parallel, options.address, folder, assignments(options.slurm or [])
     )
+    followers = _followers(options, count, shown)
+    try:
+        with terminating():
+            store = run_followed(plan, folder, count, followers, options.retry_failed, where, options.record)
+    except KeyboardInterrupt as end:
+        typer.echo(f"interrupted; give the same command again to resume (results in {folder})", err=True)
+        raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None
+    if show_failures(store):
+        raise typer.Exit(1)
+
+
+def _checked(options: Options) -> Suite:
+    """Load the suite and refuse what cannot run."""
+    from ..core.named_code import find_here
+    from ..evaluation.results.store import from_elsewhere
+    from ..evaluation.suites.check import check_suite
+    from ..evaluation.suites.load import load_suite
+    from ..evaluation.suites.on_recording import check_recordable
+
+    plan, source = load_suite(
+        options.suite, options.overrides, options.allow_code or not from_elsewhere(options.suite)
+    )
+    find_here(source.data)  # load_suite has refused code that must not be imported
+    check_suite(plan, source)
+    if options.record is not None:
+        check_recordable(plan)
+    return plan
+
+
+def _followers(options: Options, count: int, shown: tuple[str, ...]) -> list[Follower]:
+    """Make the trackers, and either JSON lines, a terminal display or nothing."""
+    from ..evaluation.running.json_lines import JsonLines
+    from ..evaluation.running.live import Terminal
+    from ..evaluation.running.trackers import make_tracker
+
     followers = [make_tracker(name) for name in options.tracker or []]
     if options.json_lines:
         followers.append(JsonLines(sys.stdout))
     elif not options.quiet:
         followers.append(Terminal(count, shown, options.record is not None))
-    try:
-        with terminating():
-            store = run_followed(plan, folder, count, followers, options.retry_failed, where, options.record)
-    except KeyboardInterrupt as end:
-        typer.echo(f"interrupted; the same command goes on where it was, in {folder}", err=True)
-        raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None
-    if show_failures(store):
-        raise typer.Exit(1)
+    return followers

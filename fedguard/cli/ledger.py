@@ -1,4 +1,4 @@
-"""``fedguard ledger``: look at a durable ledger, ban and unban by hand, export it."""
+"""``fedguard ledger``: inspect a durable ledger, ban and unban clients, export it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from ..ledger.memory import Record
     from ..ledger.sqlite import SQLiteLedger
 
-app = typer.Typer(no_args_is_help=True, help="Look at a durable ledger, ban and unban by hand, export it.")
+app = typer.Typer(no_args_is_help=True, help="Inspect a durable ledger, ban and unban clients, export it.")
 
 Db = Annotated[Path, typer.Argument(metavar="DB", help="The ledger's file.")]
 Client = Annotated[str, typer.Argument(help="The client's id.")]
 By = Annotated[str, typer.Option(help="Who decides; your login name by default.")]
-Why = Annotated[str, typer.Option(help="The reason, in words; it is recorded.")]
+Why = Annotated[str, typer.Option(help="The reason; it is recorded.")]
 
 
 @app.command()
 def show(
     db: Db,
-    client: Annotated[str | None, typer.Argument(help="One client's story; everybody by default.")] = None,
-    banned: Annotated[bool, typer.Option("--banned", help="Only those whose ban is in force.")] = False,
+    client: Annotated[str | None, typer.Argument(help="One client; all by default.")] = None,
+    banned: Annotated[bool, typer.Option("--banned", help="Only clients whose ban is in force.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Rows to show.")] = 50,
 ) -> None:
-    """Who is banned and who has strikes; of one client, why: rounds, scores, reasons."""
+    """Show bans and strikes; for one client, also the rounds, scores and reasons behind them."""
     ledger = _open(db)
     if client is None:
         _print(*_overview(ledger, banned, limit))
@@ -48,7 +48,7 @@ def ban(
     by: By = "",
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds it lasts; for good by default.")] = None,
 ) -> None:
-    """Ban a client from the next round on, whether or not it was ever seen."""
+    """Ban a client from the next round on, even one that was never seen."""
     from ..core.errors import ParameterError
 
     ledger = _open(db, write=True)
@@ -64,7 +64,7 @@ def ban(
 
 @app.command()
 def unban(db: Db, client: Client, why: Why, by: By = "") -> None:
-    """Let a banned client in again and forgive its strikes; who and why is recorded."""
+    """Lift a client's ban and forgive its strikes; records who decided and why."""
     ledger = _open(db, write=True)
     ledger.unban(_known(ledger, client), _who(by), _reason(why))
     typer.echo(
@@ -75,10 +75,10 @@ def unban(db: Db, client: Client, why: Why, by: By = "") -> None:
 @app.command()
 def export(
     db: Db,
-    what: Annotated[str, typer.Option(help="For csv: clients, verdicts or actions.")] = "clients",
+    what: Annotated[str, typer.Option(help="CSV table: clients, verdicts or actions.")] = "clients",
     format: Annotated[str, typer.Option("--format", "-f", help="csv or json (everything).")] = "csv",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; the screen by default.")
+        Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.")
     ] = None,
 ) -> None:
     """Write the ledger as CSV (one table) or JSON (everything)."""
@@ -101,12 +101,12 @@ def _open(path: Path, write: bool = False) -> SQLiteLedger:
     from ..ledger.sqlite import SQLiteLedger
 
     if write and not path.is_file():
-        raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger makes it")
+        raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger creates it")
     return SQLiteLedger(path, read_only=not write)
 
 
 def _known(ledger: SQLiteLedger, client: str) -> ClientId:
-    """The id as the clients use it."""
+    """Return the client id as stored, an integer or text."""
     from ..core.errors import ParameterError
     from ..core.params import nearest
 
@@ -122,7 +122,7 @@ def _who(by: str) -> str:
     try:
         who = by.strip() or getpass.getuser()
     except (KeyError, OSError):
-        raise ParameterError("say who decides this with --by") from None
+        raise ParameterError("your login name is unknown; give --by to say who decides") from None
     return who
 
 
@@ -135,7 +135,7 @@ def _reason(why: str) -> str:
 
 
 def _status(record: Record, index: int) -> str:
-    """A client's standing in round ``index``, in words."""
+    """Return a client's standing in round ``index``, in words."""
     if record.banned_since is None:
         count = len(record.strikes)
         return f"admitted, {count} strike{'s' * (count > 1)}" if count else "admitted"
@@ -164,7 +164,7 @@ def _overview(ledger: SQLiteLedger, banned: bool, limit: int) -> list[Any]:
 
 
 def _story(ledger: SQLiteLedger, client: ClientId, limit: int) -> list[Any]:
-    """Why a client stands where it does, in words, then the evidence."""
+    """Return a client's standing with its reasons, then its verdicts as a table."""
     from ..evaluation.terminal import number, plain
     from ..ledger.memory import GUARD
 
@@ -182,7 +182,7 @@ def _story(ledger: SQLiteLedger, client: ClientId, limit: int) -> list[Any]:
     suspect = [j for j in judgements if j.suspect]
     lines.append(
         f"Judged in {record.rounds} round{'s' * (record.rounds != 1)}; a suspect in {len(suspect)} of the "
-        f"{len(judgements)} that are kept{_span([j.round for j in suspect])}."
+        f"{len(judgements)} on record{_span([j.round for j in suspect])}."
     )
     table = _table("round>", "score>", "verdict", "reason")
     for j in judgements[-limit:]:

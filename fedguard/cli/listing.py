@@ -1,4 +1,4 @@
-"""What ``fedguard list`` shows."""
+"""``fedguard list``: tables of methods, data sets, suites and metrics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ KINDS = (*REGISTRIES, "datasets", "suites", "metrics")
 
 
 def listing(kind: str) -> Table:
-    """A table of one kind of thing.
+    """Return the table of one kind.
 
     Raises:
-        ConfigError: unknown kind.
+        ConfigError: the kind is unknown.
     """
     if kind in REGISTRIES:
         return _methods(kind)

@@ -1,4 +1,4 @@
-"""Look at methods, check them, write new ones."""
+"""Commands that list, check and create methods."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def list_(
         ),
     ],
 ) -> None:
-    """Show what there is: name, one line, paper, needs."""
+    """List what is available: name, summary, paper, needs."""
     from .listing import listing
 
     print_table(listing(kind))
@@ -33,11 +33,11 @@ def check(
     ] = None,
     params: Annotated[list[str] | None, typer.Argument(help="Its parameters, e.g. limit=2.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="detector, attack, aggregator, stage or policy, if it is not clear.")
+        str | None, typer.Option(help="detector, attack, aggregator, stage or policy, if ambiguous.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
 ) -> None:
-    """Run the contract checks over a method of yours (or a built-in one), and say what to do."""
+    """Run the contract checks on your own method or a built-in one, with advice for each failure."""
     from ..core.named_code import find_here
     from ..evaluation.suites.source import assignments
     from .checking import check_all, check_one
@@ -55,7 +55,7 @@ def new(
     kind: Annotated[str, typer.Argument(help="detector or attack.")],
     name: Annotated[str, typer.Argument(help="Its name: lower_case_with_underscores.")],
 ) -> None:
-    """Write a method of your own and its test into the current folder, ready to run."""
+    """Create a new method and its test in the current folder, ready to run."""
     from .scaffold import scaffold
 
     module, test = scaffold(kind, name, Path.cwd())
@@ -79,17 +79,17 @@ def leak(
     ] = None,
     data: Annotated[str, typer.Option(help="The data set; images only.")] = "digits",
     model: Annotated[str, typer.Option(help="The model.")] = "mlp",
-    samples: Annotated[int, typer.Option(min=1, help="Samples that the client has.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Full-batch steps that it trains.")] = 1,
-    lr: Annotated[float, typer.Option(help="Its learning rate.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="The seed of everything.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, help="Number of samples of the client.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Full-batch training steps.")] = 1,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     start: Annotated[
-        str | None, typer.Option(help="Begin at what this attack finds, e.g. distilled_knowledge.")
+        str | None, typer.Option(help="Start from the result of this attack, e.g. distilled_knowledge.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Write truth and reconstruction to this PNG.")] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Measure what one client's update (or what a defense makes of it) gives away about its data."""
+    """Measure what one client's update, or its defended version, reveals about its data."""
     from ..core.named_code import find_here
     from ..evaluation.running.leak import LeakSettings, leak_of, passive, save_picture
     from ..evaluation.suites.source import assignments

@@ -1,4 +1,4 @@
-"""``fedguard new``: a method of your own and its test, ready to run."""
+"""``fedguard new``: create a method and its test, ready to run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ KINDS = ("detector", "attack")
 
 
 def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
-    """Write ``name.py`` and ``test_name.py``; returns both.
+    """Write ``name.py`` and ``test_name.py``, and return both paths.
 
     Raises:
-        ConfigError: an unknown kind, a name that is no module name, or a file that is there already.
+        ConfigError: the kind is unknown, the name is not a valid module name, or a file already exists.
     """
     if kind not in KINDS:
         raise ConfigError(f"cannot write a new {kind!r}; choose from {', '.join(KINDS)}")
@@ -32,7 +32,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
     paths = [folder / f"{name}.py", folder / f"test_{name}.py"]
     there = [path for path in paths if path.exists() or path.is_symlink()]
     if there:
-        raise ConfigError(f"{there[0]} is there already; choose another name or remove it")
+        raise ConfigError(f"{there[0]} already exists; choose another name or remove it")
     for path, template in zip(paths, (f"{kind}.py.txt", f"test_{kind}.py.txt"), strict=True):
         text = (files("fedguard.cli") / "templates" / template).read_text(encoding="utf-8")
         try:

@@ -16,7 +16,7 @@ def export(
         str, typer.Option("--format", "-f", help="csv, markdown, latex, json, parquet.")
     ] = "csv",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; the screen by default.")
+        Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.")
     ] = None,
     columns: Annotated[str, typer.Option(help="Metrics to show, e.g. dacc,auroc; or all.")] = "",
     pivot: Annotated[
@@ -41,7 +41,7 @@ def compare(
     before: Annotated[Path, typer.Argument(help="A results folder.")],
     after: Annotated[Path, typer.Argument(help="Another one, with runs in common.")],
     columns: Annotated[str, typer.Option(help="Metrics to compare, e.g. dacc,tacc; or all.")] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Also what may be the seeds' noise.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show what may be noise.")] = False,
 ) -> None:
     """Show what changed between two results folders, with significance over seeds."""
     from ..evaluation.results.compare import compare as compared
@@ -63,7 +63,7 @@ def report(
         list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
     ] = None,
 ) -> None:
-    """Write results as one HTML file with its pictures in it."""
+    """Write results as one self-contained HTML file."""
     from ..evaluation.results.report.page import write_report
     from ..evaluation.suites.source import assignments
 
@@ -76,7 +76,7 @@ def plot(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf.")],
     kind: Annotated[str, typer.Option("--kind", "-k", help="heatmap, accuracy, roc or scores.")] = "heatmap",
     metric: Annotated[
-        str, typer.Option(help="Of the heat map: dacc, fpr, fnr, auroc, tacc or asr.")
+        str, typer.Option(help="Metric of the heat map: dacc, fpr, fnr, auroc, tacc or asr.")
     ] = "dacc",
     where: Annotated[
         list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
@@ -92,16 +92,16 @@ def plot(
 def replay(
     recording: Annotated[Path, typer.Argument(help="A folder that a recorder wrote.")],
     detector: Annotated[
-        str | None, typer.Option(help="Any detector; the defense that was recorded, if absent.")
+        str | None, typer.Option(help="Any detector; the recorded defense by default.")
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option(help="A parameter of the detector, e.g. --param window=5.")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option(help="What follows, e.g. ban or '{name: ban, strikes: 2}'.")
+        str | None, typer.Option(help="The policy, e.g. ban or '{name: ban, strikes: 2}'.")
     ] = None,
     assumed: Annotated[
-        int | None, typer.Option(min=0, help="How many malicious clients defenses are told.")
+        int | None, typer.Option(min=0, help="Number of malicious clients that defenses assume.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
@@ -111,10 +111,10 @@ def replay(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Root data, likewise.")] = None,
     with_banned: Annotated[
-        bool, typer.Option("--with-banned", help="Show it clients that were banned when it was recorded.")
+        bool, typer.Option("--with-banned", help="Include clients that were banned when recorded.")
     ] = False,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import the module:Class that the recording names.")
+        bool, typer.Option("--allow-code", help="Import classes (module:Class) named by the recording.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write every verdict to this .csv or .json.")

@@ -1,4 +1,4 @@
-"""``fedguard watch``: the current round on the terminal, from an event stream."""
+"""``fedguard watch``: show the current round of an event stream on the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 from ..core.errors import DataError
 from ..evaluation.terminal import number, plain, terminal
 
-#: Rounds whose drift is drawn.
+#: Number of rounds in the drift chart.
 HISTORY = 40
 _LEVELS = "▁▂▃▄▅▆▇█"
 _BAR = 16
@@ -26,10 +26,10 @@ _NEEDED = {"round", "time", "clients", "suspects", "banned", "new_bans", "note",
 
 
 class Tail:
-    """The rounds of an event stream, as they are appended; the file may be rotated or not be there yet.
+    """Follow the rounds of an event stream. The file may be rotated, and need not exist yet.
 
     Args:
-        path: what an :class:`fedguard.EventLog` writes.
+        path: the file that an :class:`fedguard.EventLog` writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class Tail:
         self._file: tuple[int, int] | None = None
 
     def read(self) -> bool:
-        """Take in what is new; whether there was a round.
+        """Read new lines, and return whether they held a round.
 
         Raises:
             DataError: the file cannot be read.
@@ -66,7 +66,7 @@ class Tail:
         try:
             event = json.loads(line)
             whole = bool(event["event"] == "round" and event.keys() >= _NEEDED and "norm" in event["drift"])
-        except (ValueError, TypeError, KeyError, AttributeError):  # a line that a crash cut short
+        except (ValueError, TypeError, KeyError, AttributeError):  # a crash cut the line short
             return False
         if whole:
             self.rounds.append(event)
@@ -74,17 +74,15 @@ class Tail:
 
 
 def watch(path: Path, once: bool, rows: int | None = None) -> None:
-    """Show the latest round of an event stream; again and again unless ``once``.
+    """Show the latest round of an event stream, and follow it unless ``once``.
 
     Raises:
-        DataError: there is no round to show (``once``), or the file cannot be read.
+        DataError: the stream holds no round (with ``once``), or the file cannot be read.
     """
     console, tail = terminal(), Tail(path)
     if once:
         if not tail.read():
-            raise DataError(
-                f"{path} holds no round; a guard with observers=[EventLog({str(path)!r})] writes them"
-            )
+            raise DataError(f"{path} holds no round; run a guard with observers=[EventLog({str(path)!r})]")
         console.print(frame(tail.rounds, rows or 20))
         return
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
@@ -101,7 +99,7 @@ def _follow(tail: Tail, pause: float = 0.3) -> Iterator[deque[dict[str, Any]]]:
 
 
 def frame(rounds: deque[dict[str, Any]], rows: int) -> Group:
-    """The latest round: a headline, the most suspicious clients, and how the global model moves."""
+    """Draw the latest round: a headline, the most suspicious clients, and the global model's drift."""
     event = rounds[-1]
     parts: list[Any] = [_headline(event), _clients(event, rows)]
     left = len(event["verdicts"]) - rows
@@ -161,14 +159,14 @@ def _drift(rounds: deque[dict[str, Any]]) -> Text:
 
 
 def spark(values: list[float]) -> str:
-    """A line of little bars, the highest for the largest finite value."""
+    """Draw a line of small bars, the highest for the largest finite value."""
     top = max((v for v in values if math.isfinite(v)), default=0.0)
     levels = [v / top if math.isfinite(v) and top > 0 else float(v == math.inf) for v in values]
     return "".join(_LEVELS[min(len(_LEVELS) - 1, int(level * len(_LEVELS)))] for level in levels)
 
 
 def _bar(score: float, low: float, high: float) -> str:
-    """From one cell for the lowest finite score of the round to all for the highest (and for +Inf)."""
+    """Draw a bar: one cell for the round's lowest finite score, full for the highest and for +Inf."""
     if math.isnan(score):
         return ""
     if math.isinf(score):

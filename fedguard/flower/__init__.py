@@ -1,9 +1,9 @@
-"""FedGuard before any Flower strategy: ``GuardedStrategy(FedAvg(), guard)``; needs the extra "flower"."""
+"""Guard any Flower strategy: ``GuardedStrategy(FedAvg(), guard)``. Needs the extra "flower"."""
 
 from __future__ import annotations
 
 try:
-    import flwr.serverapp  # noqa: F401 - only to say what is missing
+    import flwr.serverapp  # noqa: F401 - imported only to report that it is missing
 except ImportError as error:
     raise ImportError(f'fedguard.flower needs Flower: pip install "fedguard[flower]" ({error})') from error
 

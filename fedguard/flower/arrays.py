@@ -1,4 +1,4 @@
-"""Flower's arrays as NumPy arrays, without a copy, from bytes that a stranger has sent."""
+"""Read Flower's arrays as NumPy arrays, without a copy, from untrusted bytes."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-#: Characters of an array's header: 64 dimensions, as many as NumPy has, need about 1,500.
+#: Longest accepted array header, in characters. 64 dimensions, NumPy's maximum, need about 1,500.
 MAX_HEADER = 4096
 
 
 class Malformed(Misfit):
-    """An array is not what it should be; says what is wrong."""
+    """An array cannot be read or does not match the model; the message says why."""
 
     def __init__(self, text: str, kind: str = "bytes") -> None:
         super().__init__(kind, text)
 
 
 def read(array: Array, own: NDArray[Any] | None = None) -> NDArray[Any]:
-    """The numbers of an array, as a view of its bytes; nothing is allocated on the word of its header.
+    """Return an array's numbers as a view of its bytes. Allocates nothing, whatever the header claims.
 
     Args:
-        array: what was sent.
-        own: the array of the model that it stands for; its announced shape is compared before it is read.
+        array: the received array.
+        own: the model's array of the same name; its shape is compared with the announced one before reading.
 
     Raises:
-        Malformed: the bytes are no plain array of real numbers, or not the one that is announced.
+        Malformed: the bytes are not a plain array of real numbers, or not the announced shape or dtype.
     """
     try:
         return _read(array, own)
     except Malformed:
         raise
-    except Exception as error:  # a stranger wrote all of it: anything may happen
+    except Exception as error:  # the bytes are untrusted: anything may be raised
         raise Malformed(f"cannot be read ({type(error).__name__})") from None
 
 
@@ -62,7 +62,7 @@ def _read(array: Array, own: NDArray[Any] | None) -> NDArray[Any]:
     try:
         header = _HEADERS[np.lib.format.read_magic(file)]
         shape, fortran, dtype = header(file, max_header_size=MAX_HEADER)
-    except Exception:  # the header is a literal that a stranger wrote
+    except Exception:  # the header is an untrusted literal
         raise Malformed("is no NumPy array") from None
     if dtype.kind not in "biuf":
         raise Malformed(f"has dtype {clean(dtype)}", "dtype")
@@ -76,7 +76,7 @@ def _read(array: Array, own: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def clean(text: object, length: int = 120) -> str:
-    """A stranger's text fit for a log: one line of printable characters, not too long."""
+    """Make untrusted text safe to log: one line of printable characters, at most ``length`` long."""
     line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * length])
     line = " ".join(line.split())
     return line if len(line) <= length else line[: length - 1] + "…"
@@ -87,13 +87,13 @@ class Layout:
 
     Args:
         record: the global model.
-        patterns: which arrays are learned, by name (``*`` and ``?`` as in file names; with a leading ``!``:
-            not these); None for all that hold floating-point numbers and are no statistics.
-        model: the server's model, whose parameters and buffers these are.
-        whole: a method evaluates or trains that model, and so needs all of its parameters.
+        patterns: names of the learned arrays, with ``*`` and ``?`` as in file names; a leading ``!``
+            excludes. None takes all floating-point arrays that are not statistics.
+        model: the server's model; the arrays are its parameters and buffers.
+        whole: whether a method evaluates or trains that model and so needs all of its parameters.
 
     Raises:
-        ParameterError: nothing is learned, the model does not fit, or the global model is not finite.
+        ParameterError: no array is learned, the model does not fit, or the global model is not finite.
     """
 
     def __init__(
@@ -136,13 +136,13 @@ class Layout:
         return self.template.size
 
     def new(self, update: Tensor) -> dict[str, NDArray[Any]]:
-        """The learned arrays of the global model after an update of this vector, by name."""
+        """Return the global model's learned arrays after adding this update vector, by name."""
         statistics = [self.template.arrays[k] for k in self.template.statistics]
         moved = zip(self.names, self.template.moved(update, statistics), strict=True)
         return {name: array for name, array in moved if self.roles[name] == "learned"}
 
     def middle(self, statistics: NDArray[np.float64], weights: Sequence[float]) -> dict[str, NDArray[Any]]:
-        """The statistics after a round in which clients have these weights, by name."""
+        """Return the statistics, by name, after a round with these client weights."""
         found = self.template.middle(statistics, np.asarray(weights, dtype=np.float64))
         return {self.names[k]: array for k, array in zip(self.template.statistics, found, strict=True)}
 
@@ -150,8 +150,8 @@ class Layout:
         """Write a client's update (its arrays minus the global ones) and its statistics into their rows.
 
         Raises:
-            Misfit: an array is missing, one too many, of another shape, of a dtype that does not fit, or
-                holds NaN or Inf where that counts.
+            Misfit: an array is missing or unknown, has another shape or an incompatible dtype, or holds NaN
+                or Inf where the array is scored.
         """
         _same_names(self.arrays, record)
         self.template.fill(row, statistics, [self.sent(name, record) for name in self.names])
@@ -160,10 +160,10 @@ class Layout:
                 raise Malformed(f"array {self.names[k]!r} holds NaN or Inf", "nan")
 
     def sent(self, name: str, record: ArrayRecord) -> NDArray[Any]:
-        """A client's array in the model's dtype; what the dtype does not hold becomes Inf.
+        """Return a client's array in the model's dtype; values out of its range become Inf.
 
         Raises:
-            Malformed: it cannot be read, or has another shape, or a dtype that does not fit.
+            Malformed: it cannot be read, or has another shape or an incompatible dtype.
         """
         own = self.arrays[name]
         try:
@@ -187,7 +187,7 @@ def _same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
 
 
 def selected(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a name is chosen by one of the patterns and ruled out by none with a leading ``!``."""
+    """Whether some pattern matches the name and no pattern with a leading ``!`` excludes it."""
     out = [p[1:] for p in patterns if p.startswith("!")]
     chosen = [p for p in patterns if not p.startswith("!")] or ["*"]
     return any(fnmatchcase(name, p) for p in chosen) and not any(fnmatchcase(name, p) for p in out)

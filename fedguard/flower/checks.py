@@ -1,4 +1,4 @@
-"""What is refused before a federation starts."""
+"""Checks before a federation starts."""
 
 from __future__ import annotations
 
@@ -9,37 +9,56 @@ from ..contracts.server import Server
 from ..core.errors import ParameterError
 from ..guard import Guard
 
-#: What a server may have that detectors need, beside the global model.
+#: Parts of the server that detectors may need, besides the global model.
 PARTS = ("model", "validation", "root", "training")
 
 
 def one_of(name: str, value: Any, *choices: str) -> None:
-    """Refuse a value that is not one of the choices (ParameterError)."""
+    """Raise ParameterError unless the value is one of the choices."""
     if value not in choices:
         raise ParameterError(f"{name} is {value!r}; use {' or '.join(map(repr, choices))}")
 
 
 def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a number that is too small, or none (ParameterError)."""
+    """Raise ParameterError if the value is below ``least`` or NaN."""
     if not value >= least:
         raise ParameterError(f"{name} is {value}; use at least {least}")
 
 
+def check_options(
+    identity: str,
+    reweight: str,
+    on_refusal: str,
+    silent: str,
+    max_examples: float,
+    min_clients: int,
+    patience: float,
+) -> None:
+    """Refuse options of GuardedStrategy that are out of range (ParameterError)."""
+    one_of("identity", identity, "auto", "key", "node")
+    one_of("reweight", reweight, "auto", "examples", "delta")
+    one_of("on_refusal", on_refusal, "keep", "pass", "raise")
+    one_of("silent", silent, "suspect", "ignore")
+    at_least("max_examples", max_examples, 1)
+    at_least("min_clients", min_clients, 1)
+    at_least("patience", patience, 0)
+
+
 def who_aggregates(guard: Guard, choice: Literal["inner", "guard"] | None) -> Literal["inner", "guard"]:
-    """The choice, or "inner" if the guard has nothing of its own to aggregate with.
+    """Return the choice, or "inner" if the guard has neither stages nor an aggregator of its own.
 
     Raises:
-        ParameterError: the guard has stages or an aggregator, and nobody says what is to become of them.
+        ParameterError: the guard has stages or an aggregator, and ``choice`` does not say how to use them.
     """
     if choice is not None:
         one_of("aggregate", choice, "inner", "guard")
     steps = guard.aggregation()
     if len(steps) > 1 and choice != "guard":
-        raise ParameterError("the guard has stages, which work only if it aggregates: say aggregate='guard'")
+        raise ParameterError("the guard has stages, which work only if it aggregates; set aggregate='guard'")
     if steps[-1].name != "mean" and choice is None:
         raise ParameterError(
-            f"the guard has the aggregator {steps[-1].name!r}: say aggregate='guard' to use it, or 'inner' "
-            "to leave it to detectors that ask for the rule in use"
+            f"the guard has the aggregator {steps[-1].name!r}; set aggregate='guard' to use it, or 'inner' "
+            "to make it available only to detectors that use the aggregation rule"
         )
     return choice or "inner"
 

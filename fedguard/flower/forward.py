@@ -1,7 +1,8 @@
-"""What the inner strategy gets, and what is taken from it.
+"""Prepare the replies for the inner strategy, and read its result.
 
-It gets the accepted replies, weakened where the guard says so: learned arrays in the model's dtype, the
-median of the statistics, the server's own frozen arrays and counters. Its result's learned arrays are taken.
+The inner strategy gets the accepted replies, down-weighted as the guard decided: learned arrays in the
+model's dtype, the median of the statistics, and the server's own frozen arrays and counters. Only the
+learned arrays of its result are used.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ def handed_on(
     weight_key: str | None,
     shared: Mapping[str, NDArray[Any]],
 ) -> list[Message]:
-    """The replies whose weight is not 0.
+    """Return the messages of replies with a weight above 0.
 
     Args:
-        replies: what was judged.
+        replies: the judged replies.
         weights: their weights, in [0, 1].
         layout: the global model of the round.
-        how: what a weight below 1 changes.
+        how: what a weight below 1 scales: the number of examples, or the distance to the global model.
         weight_key: the metric with the number of examples.
-        shared: arrays that everybody is said to have sent, so that any strategy returns them: the statistics
-            and, where the guard aggregates, the learned arrays of the new model.
+        shared: arrays written into every reply, so that any strategy returns them: the statistics and, if the
+            guard aggregates, the learned arrays of the new model.
     """
     same = {name: Array(array) for name, array in shared.items()}
     fixed = {
@@ -55,13 +56,13 @@ def handed_on(
 
 
 def _replace(message: Message, layout: Layout, given: Mapping[str, Array], part: float) -> None:
-    """Arrays in the model's order and dtypes: strategies go by those of the first reply.
+    """Put a reply's arrays into the model's order and dtypes; strategies take both from the first reply.
 
     Args:
         message: the reply.
         layout: the global model.
-        given: arrays that take the place of the client's.
-        part: how much of the way from the global model to the client's arrays is gone.
+        given: arrays that replace the client's.
+        part: how far to go from the global model (0) to the client's arrays (1).
     """
     ((key, record),) = message.content.array_records.items()
     own = [name for name in layout.names if name not in layout.twins]
@@ -72,7 +73,7 @@ def _replace(message: Message, layout: Layout, given: Mapping[str, Array], part:
 
 
 def _client(name: str, record: ArrayRecord, layout: Layout, part: float) -> Array:
-    """A learned array of a client's; untouched if it has the model's dtype and counts in full."""
+    """Return a client's learned array; the same object if it has the model's dtype and full weight."""
     own, new = layout.arrays[name], layout.sent(name, record)
     if part < 1:  # w_global + part · (w_client − w_global)
         return Array(np.asarray(own + part * (new - own), dtype=own.dtype))
@@ -85,12 +86,12 @@ def _fewer(message: Message, key: str, weight: float) -> None:
 
 
 def restored(result: ArrayRecord, layout: Layout, statistics: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """A strategy's result as the next global model: its learned arrays, in the model's dtypes and order.
+    """Return a strategy's result as the next global model, in the model's dtypes and order.
 
-    Strategies average in float64 and do not know what a counter is; without this, a model's dtypes drift.
+    Strategies average in float64 and treat counters like parameters; without this, dtypes would drift.
 
     Raises:
-        Malformed: the arrays are not those of the model, or hold NaN or Inf.
+        Malformed: the arrays do not match the model, or hold NaN or Inf.
     """
     if set(result) != set(layout.names):
         raise Malformed("arrays with other names")

@@ -1,4 +1,4 @@
-"""What the guard must know of the strategy that it wraps."""
+"""Checks and properties of the strategy that the guard wraps."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from flwr.serverapp.strategy import Strategy
 from ..core.errors import ParameterError, SecureAggregationError
 from .replies import SECURE_AGGREGATION
 
-#: Strategies that take order statistics or distances: the number of examples does not weaken an update there.
+#: Strategies based on order statistics or distances: fewer examples do not down-weight an update there.
 _ORDER = (flower.FedMedian, flower.FedTrimmedAvg, flower.MultiKrum, flower.Bulyan, flower.QFedAvg)
 _MINIMUMS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
 
 def check_inner(inner: Any) -> None:
-    """Refuse what cannot be guarded.
+    """Refuse strategies that cannot be guarded.
 
     Raises:
         SecureAggregationError: secure aggregation hides the individual updates.
-        ParameterError: it is no message-based strategy, or its replies are no updates of a model.
+        ParameterError: it is not a message-based strategy, or its replies are not model updates.
     """
     if "secagg" in type(inner).__name__.lower():
         raise SecureAggregationError(HIDDEN)
@@ -32,24 +32,22 @@ def check_inner(inner: Any) -> None:
             f"inner is a {type(inner).__name__}; a strategy of flwr.serverapp.strategy is needed"
         )
     if isinstance(inner, flower.FedXgbBagging | flower.FedXgbCyclic):
-        raise ParameterError(
-            "inner is about trees: its replies are no updates of a model, and cannot be scored"
-        )
+        raise ParameterError("inner trains trees: its replies are not model updates and cannot be scored")
 
 
-#: Why the guard and secure aggregation exclude each other.
+#: Why a guard cannot work with secure aggregation.
 HIDDEN = (
-    "secure aggregation is in use: it shows the server nothing but the sum of all updates, so nobody can say "
-    "which client sent what; switch it off to guard this federation, or aggregate without a guard"
+    "secure aggregation is in use: it shows the server nothing but the sum of all updates, so no detector "
+    "can score single clients; switch it off to guard this federation, or aggregate without a guard"
 )
 
 
 def check_messages(messages: list[Message]) -> None:
-    """Refuse messages of secure aggregation, and two for one node.
+    """Refuse messages of secure aggregation, and two messages for one node.
 
     Raises:
-        SecureAggregationError: the messages are those of secure aggregation.
-        ParameterError: a node is asked twice.
+        SecureAggregationError: the messages belong to secure aggregation.
+        ParameterError: a node gets two messages.
     """
     if any(m.has_content() and SECURE_AGGREGATION in m.content for m in messages):
         raise SecureAggregationError(HIDDEN)
@@ -59,7 +57,7 @@ def check_messages(messages: list[Message]) -> None:
 
 
 def chain(inner: Strategy) -> Iterator[Strategy]:
-    """The strategy, and those it wraps itself (differential privacy does)."""
+    """Yield the strategy and those it wraps in turn, as differential privacy does."""
     current: Any = inner
     while isinstance(current, Strategy):
         yield current
@@ -67,20 +65,20 @@ def chain(inner: Strategy) -> Iterator[Strategy]:
 
 
 def weight_key(inner: Strategy) -> str | None:
-    """The metric that the strategy weights clients by, None if it has none."""
+    """Return the name of the metric that the strategy weights clients by; None if it has none."""
     return next((s.weighted_by_key for s in chain(inner) if hasattr(s, "weighted_by_key")), None)
 
 
 def honored(inner: Strategy) -> Literal["examples", "delta"]:
-    """What weakens an update here: fewer examples where the strategy averages by them, else a shorter way."""
+    """How to down-weight an update: "examples" if the strategy averages by them, else "delta"."""
     weighted = isinstance(inner, flower.FedAvg) and not isinstance(inner, _ORDER)
-    known = type(inner).aggregate_train.__module__.startswith("flwr.")  # else: who knows how it aggregates
+    known = type(inner).aggregate_train.__module__.startswith("flwr.")  # a user's own may ignore examples
     return "examples" if weighted and known else "delta"
 
 
 @contextmanager
 def lowered(inner: Strategy, by: int, floor: int) -> Iterator[None]:
-    """For the time of a block, the strategy waits for so many nodes less: the banned ones will not come."""
+    """Within the block, the strategy waits for ``by`` fewer nodes, as banned ones will not come."""
     before = [
         (s, name, value)
         for s in chain(inner)

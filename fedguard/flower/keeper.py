@@ -1,4 +1,4 @@
-"""The guard's memory on disk: bans, strikes and histories outlive the server."""
+"""Keep the guard's state on disk: bans, strikes and histories survive a restart of the server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ VERDICTS_FILE = "verdicts.jsonl"
 
 
 class Keeper:
-    """A folder with the guard's latest state and every verdict.
+    """Write the guard's latest state and every verdict to a folder.
 
     Args:
-        folder: made when the first round is kept; None keeps nothing.
-        guard: whose state.
-        identity: how clients are told apart; a state with other names would ban nobody.
+        folder: created when the first round is kept; None keeps nothing.
+        guard: the guard to store.
+        identity: how clients are identified; bans in a state with another identity would never match.
     """
 
     def __init__(self, folder: Path | None, guard: Guard, identity: Identity) -> None:
@@ -31,11 +31,11 @@ class Keeper:
         self.identity = identity
 
     def restore(self) -> int:
-        """Take up the state of a server before this one; returns the number of the next round.
+        """Load the state of a previous server, and return the number of the next round.
 
         Raises:
-            ResultsError: there is a state, but it cannot be read.
-            ParameterError: it is of another guard, or its clients have other names.
+            ResultsError: the state cannot be read.
+            ParameterError: it belongs to another guard, or to another ``identity``.
         """
         state = load(self.folder / STATE_FILE) if self.folder is not None else None
         if state is None:
@@ -43,14 +43,14 @@ class Keeper:
         if state["identity"] != self.identity:
             raise ParameterError(
                 f"identity is {self.identity!r}, but the bans in {self.folder} are by "
-                f"{state['identity']!r}; say the same, or begin with another folder"
+                f"{state['identity']!r}; use the same, or start with another folder"
             )
-        # A ledger of another class keeps itself, and an operator may have changed it since.
+        # Other ledgers (SQLite) persist on their own, and an operator may have changed them since.
         self.guard.load_state_dict(state["guard"], keep_ledger=type(self.guard.ledger) is not Ledger)
         return int(state["index"])
 
     def keep(self, index: int, rows: Sequence[Verdict]) -> None:
-        """Write what the guard knows after round ``index``; a full disk is told, but fells no federation."""
+        """Write the guard's state after round ``index``. A failed write is logged and stops nothing."""
         if self.folder is None:
             return
         state = {"identity": self.identity, "index": index + 1, "guard": self.guard.state_dict()}

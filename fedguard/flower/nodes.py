@@ -1,4 +1,4 @@
-"""Which client a node is, and a view of the grid without those who are banned."""
+"""Map nodes to clients, and hide banned clients' nodes from the strategy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from flwr.serverapp import Grid
 
 from ..core.errors import FedGuardError
 
-#: How clients are told apart.
+#: How clients are identified.
 Identity = Literal["auto", "key", "node"]
 
 EVADABLE = (
-    "FedGuard: clients are known by {what}, which nothing here proves to be theirs: who is banned can come "
-    "back under another name. Run the SuperLink with --enable-supernode-auth and say identity='key'."
+    "FedGuard: clients are identified by {what}, which is not authenticated: a banned client can come back "
+    "under another name. Run the SuperLink with --enable-supernode-auth and set identity='key'."
 )
 
 
 def client_id(node: NodeInfo, identity: Identity) -> str | None:
-    """The name under which the ledger knows a node; None if it has to have a public key and has none.
+    """Return the node's client id in the ledger; None if it needs a public key and has none.
 
-    The whole key is hashed: the first bytes of PEM are the same for everybody. A simulation's nodes carry
-    random bytes instead of a key.
+    The whole key is hashed, as the first bytes of a PEM key are the same for every node. Simulated nodes
+    carry random bytes instead of a key.
     """
     key = bytes(node.public_key)
     if identity == "key" or (identity == "auto" and key.startswith(b"-----BEGIN")):
@@ -35,18 +35,18 @@ def client_id(node: NodeInfo, identity: Identity) -> str | None:
 
 
 class TooFewNodesError(FedGuardError):
-    """Bans leave fewer nodes than the strategy waits for."""
+    """With banned nodes left out, too few nodes remain for the strategy."""
 
 
 class GuardedGrid(Grid):
-    """A grid on which banned clients do not exist.
+    """A grid without the nodes of banned clients.
 
-    A strategy that waits for more nodes than bans have left would wait for ever: while nodes are kept out,
-    being asked again and again for longer than ``patience`` ends in TooFewNodesError.
+    A strategy that needs more nodes than remain would wait forever. While nodes are left out, polling for
+    longer than ``patience`` raises TooFewNodesError.
 
     Args:
         grid: Flower's grid.
-        identity: how clients are told apart.
+        identity: how clients are identified.
         barred: whether a client is banned.
         patience: seconds; None waits as long as the strategy does.
     """
@@ -59,9 +59,9 @@ class GuardedGrid(Grid):
         self._barred = barred
         self._patience = patience
         self._asked_since: float | None = None
-        #: The client of every node that has been seen, banned ones as well.
+        #: The client id of every node seen so far, banned ones included.
         self.clients: dict[int, str] = {}
-        #: Nodes that were kept out without a ban: they have no public key.
+        #: Nodes left out because they have no public key.
         self.nameless: set[int] = set()
 
     def get_nodes(self) -> Iterable[NodeInfo]:

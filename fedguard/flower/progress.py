@@ -1,4 +1,4 @@
-"""Where a round is between asking and aggregating."""
+"""The data of a round between ``configure_train`` and ``aggregate_train``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Open:
-    """A round between asking and aggregating.
+    """A round whose messages are sent and whose replies are not yet aggregated.
 
     Attributes:
         arrays: the global model.
-        layout: what its arrays are.
-        asked: the messages.
-        clients: node id → the client's name in the ledger.
-        skipped: why nobody was asked, empty if somebody was.
-        statistics: (n, s) what those who were heard sent of BatchNorm statistics.
+        layout: the roles of its arrays.
+        asked: the messages sent.
+        clients: node id → client id in the ledger.
+        skipped: why no message was sent; empty if any was.
+        statistics: (n, s) the BatchNorm statistics of the clients that replied.
     """
 
     arrays: ArrayRecord
@@ -39,7 +39,7 @@ class Open:
 
 @dataclass
 class Judged:
-    """What became of the replies of a round, in their order."""
+    """The verdicts on the replies of a round, in their order."""
 
     weights: list[float] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)

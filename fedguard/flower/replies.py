@@ -1,4 +1,4 @@
-"""The replies of a round: who sent which, and what is wrong with it. Nothing a client sends is believed."""
+"""Match replies to nodes and find their faults. Everything a client sends is untrusted."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: What SecAgg+ calls its record, in messages and in replies.
+#: SecAgg+'s record name in messages and replies.
 SECURE_AGGREGATION = "secaggplus_configs"
 
-#: The smallest number of examples: far less, and a strategy that divides by their sum divides by 0.
+#: Smallest number of examples; with far smaller ones, a strategy that divides by their sum divides by 0.
 LEAST = 1e-9
 
-#: What is said of a node that did not answer.
+#: The fault of a node that did not reply.
 SILENT = "no reply in time"
 
 
 @dataclass
 class Reply:
-    """What came back from one node that was asked.
+    """The reply of one node, or its absence.
 
     Attributes:
         node: its node id.
         message: its reply, if there is exactly one.
-        fault: what is wrong with it, None if nothing is.
-        kind: one word for that; a fault of one kind in *all* replies is no client's.
-        examples: how many examples it says it has.
-        aside: True if it counts for nothing but is nobody's fault that can be proven.
+        fault: what is wrong with it; None if nothing is.
+        kind: the class of the fault; if *all* replies have one class of fault, no client is at fault.
+        examples: the number of examples it claims.
+        aside: True if it is ignored without blaming the client, as the fault cannot be attributed.
     """
 
     node: int
@@ -49,15 +49,15 @@ class Reply:
     aside: bool = False
 
     def blame(self, kind: str, fault: str) -> None:
-        """Note what is wrong with the reply."""
+        """Record a fault of the reply."""
         self.kind, self.fault = kind, fault
 
 
 def received(asked: Sequence[Message], replies: Iterable[Message]) -> list[Reply]:
-    """One entry for every node that was asked, in that order.
+    """Return one entry per asked node, in that order.
 
-    A reply belongs to the node that was sent the message it answers; the sender it names itself must be the
-    same. Two replies in one node's name are both put aside: one of them is forged, and nobody knows which.
+    A reply belongs to the node that got the message it answers; the sender it names must be that node. Two
+    replies in one node's name are both ignored: at least one is forged, and it is unknown which.
     """
     nodes = {m.metadata.message_id: m.metadata.dst_node_id for m in asked if m.metadata.message_id}
     found: dict[int, list[Message]] = {m.metadata.dst_node_id: [] for m in asked}
@@ -86,9 +86,9 @@ def _reply(node: int, messages: list[Message]) -> Reply:
 
 
 def shared_fault(replies: Sequence[Reply]) -> str | None:
-    """What is wrong with all of at least two replies alike: no client's fault, but the app's or the server's.
+    """Return the fault that all of at least two replies share, else None.
 
-    Clients that all err alike run the code that they were given, and nobody is to be banned for that.
+    Such a fault lies in the client app or on the server, so no client is banned for it.
     """
     kinds = {reply.kind if reply.fault is not None else None for reply in replies}
     if len(replies) < 2 or len(kinds) > 1 or None in kinds:
@@ -97,25 +97,25 @@ def shared_fault(replies: Sequence[Reply]) -> str | None:
 
 
 def hides_updates(replies: Sequence[Reply]) -> bool:
-    """Whether most replies are those of secure aggregation."""
+    """Whether most replies belong to secure aggregation."""
     contents = [r.message.content for r in replies if r.message is not None]
     return 2 * sum(SECURE_AGGREGATION in content for content in contents) > len(contents)
 
 
 def check_metrics(replies: Sequence[Reply], weight_key: str | None, most: float = math.inf) -> None:
-    """Find faults in what clients report: a strategy takes exactly one metric record, the same for everybody.
+    """Find faults in the metrics: every reply needs exactly one metric record, all with the same keys.
 
-    What is the same for everybody is what most of them send.
+    The keys that most clients send are the right ones.
 
     Args:
-        replies: those without a fault are looked at; their ``examples`` are filled in.
-        weight_key: the entry with the number of examples, None if the strategy uses none.
-        most: the largest number of examples that is believed.
+        replies: only those without a fault are checked; their ``examples`` are filled in.
+        weight_key: the entry with the number of examples; None if the strategy uses none.
+        most: the largest number of examples to accept.
     """
     for reply in _good(replies):
         try:
             fault = _metric_fault(reply, weight_key, most)
-        except Exception as error:  # a stranger's record: anything may happen
+        except Exception as error:  # untrusted record: anything may be raised
             fault = f"metrics that cannot be read ({type(error).__name__})"
         if fault is not None:
             reply.blame("metrics", fault)
@@ -132,7 +132,7 @@ def check_arrays(
     matrix: NDArray[np.float32],
     statistics: NDArray[np.float64],
 ) -> None:
-    """Write updates and statistics into the rows of their matrices; find faults in what does not fit."""
+    """Write updates and statistics into their matrix rows, and record a fault where arrays do not fit."""
     for row, own, reply in zip(matrix, statistics, replies, strict=True):
         row[:], own[:] = 0, 0
         if reply.fault is not None:
@@ -141,7 +141,7 @@ def check_arrays(
             layout.fill(row, own, _arrays(_content(reply)))
         except Misfit as misfit:
             reply.blame(misfit.kind, str(misfit))
-        except Exception as error:  # a stranger's record: anything may happen
+        except Exception as error:  # untrusted record: anything may be raised
             reply.blame("bytes", f"its arrays cannot be read ({type(error).__name__})")
         if reply.fault is not None:
             row[:], own[:] = 0, 0
@@ -156,7 +156,7 @@ def _arrays(content: RecordDict) -> ArrayRecord:
 
 
 def check_record_names(replies: Sequence[Reply]) -> None:
-    """Find replies whose records have other names than most have; strategies look them up by the first's."""
+    """Find replies whose record name differs from most; strategies use the first reply's name for all."""
     names = Counter(tuple(_content(reply).array_records) for reply in _good(replies))
     usual = min(names, key=lambda name: (-names[name], name), default=None)
     for reply in _good(replies):
@@ -197,7 +197,7 @@ def _numbers(value: Any) -> list[Any]:
 
 
 def _form(content: RecordDict) -> frozenset[tuple[str, str, int]]:
-    """What must be the same in all replies: names, and the lengths of lists (−1: a single number)."""
+    """Return what must be equal in all replies: record and metric names, and list lengths (−1: none)."""
     return frozenset(
         (name, key, len(value) if isinstance(value, list) else -1)
         for name, record in content.metric_records.items()
@@ -206,7 +206,7 @@ def _form(content: RecordDict) -> frozenset[tuple[str, str, int]]:
 
 
 def scaled_examples(record: MetricRecord, key: str, weight: float) -> MetricRecord:
-    """A copy of a metric record in which the number of examples counts only so much."""
+    """Return a copy of a metric record with the number of examples multiplied by ``weight``."""
     copy = MetricRecord(dict(record))
     copy[key] = float(weight * copy[key])  # type: ignore[operator]  # checked: a number
     return copy

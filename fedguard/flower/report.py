@@ -1,4 +1,4 @@
-"""What the guard said about a round: for Flower's metrics, its log, and a file with every verdict."""
+"""Report the guard's verdicts: to Flower's metrics, to its log, and to a file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ log = logging.getLogger("flwr")  # Flower's own
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one client in one round.
+    """The verdict on one client in one round.
 
     Attributes:
-        round: the guard's number of the round, which goes on after a restart; from 0.
+        round: the guard's round number, from 0; it continues after a restart.
         node: the node id.
-        client: the client's name in the ledger.
-        score: its suspicion; +Inf for a reply that cannot be used, NaN if nobody scored it.
-        suspect: whether it is called malicious in this round.
-        weight: what it was allowed to contribute, in [0, 1].
+        client: the client id in the ledger.
+        score: its suspicion; +Inf for an unusable reply, NaN if no detector scored it.
+        suspect: whether it is a suspect in this round.
+        weight: its weight in the aggregate, in [0, 1].
         banned: whether a ban is in force from this round on.
-        reason: why.
+        reason: why, in one phrase.
     """
 
     round: int
@@ -46,7 +46,7 @@ class Verdict:
 
 
 def verdicts(index: int, replies: Sequence[Reply], clients: Sequence[str], outcome: Outcome) -> list[Verdict]:
-    """The guard's outcome, client by client."""
+    """Return the guard's outcome as one verdict per client."""
     rows = zip(
         replies, clients, outcome.scores, outcome.suspects, outcome.weights, outcome.banned, outcome.reasons,
         strict=True,
@@ -65,7 +65,7 @@ def refused(
     problems: Sequence[str | None],
     why: str,
 ) -> list[Verdict]:
-    """The same for a round that the guard did not judge."""
+    """Return the verdicts of a round that the guard did not judge."""
     rows = zip(replies, clients, weights, problems, strict=True)
     return [
         Verdict(index, reply.node, client, math.nan, problem is not None, weight, False, problem or why)
@@ -74,7 +74,7 @@ def refused(
 
 
 def metrics(rows: Sequence[Verdict], kept: bool, refused: bool, per_client: bool) -> MetricRecord:
-    """Numbers for Flower: MetricRecords hold nothing else, so reasons are in the log and in the file."""
+    """Return the numbers for Flower. A MetricRecord holds no text; reasons are in the log and in the file."""
     record = MetricRecord(
         {
             "guard-clients": len(rows),
@@ -93,7 +93,7 @@ def metrics(rows: Sequence[Verdict], kept: bool, refused: bool, per_client: bool
 
 
 def tell(index: int, server_round: int, rows: Sequence[Verdict], note: str) -> None:
-    """Log a round: a line for everybody who did not count in full, the others at debug level."""
+    """Log a round: clients with a weight below 1 at info level, the others at debug level."""
     out = sum(row.weight == 0 for row in rows)
     where = f"FedGuard round {index} (Flower's {server_round})"
     log.info("%s: %d clients, %d excluded", where, len(rows), out)
@@ -106,7 +106,7 @@ def tell(index: int, server_round: int, rows: Sequence[Verdict], note: str) -> N
 
 
 def write(path: Path, rows: Sequence[Verdict]) -> None:
-    """Append the verdicts to a file, one JSON object per line; infinities and NaN are written as text."""
+    """Append the verdicts to a file, one JSON object per line. Infinities and NaN become text."""
 
     def plain(value: Any) -> Any:
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value

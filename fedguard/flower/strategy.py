@@ -1,4 +1,4 @@
-"""The wrapper: ask the inner strategy whom to ask, judge the replies, hand on what is left of them."""
+"""The wrapper: send the inner strategy's messages, judge the replies, pass the accepted ones on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..core.errors import FedGuardError, ParameterError, RoundError, SecureAggre
 from ..guard import Guard
 from . import report
 from .arrays import Layout, Malformed, clean
-from .checks import at_least, needs_model, one_of, who_aggregates
+from .checks import check_options, needs_model, who_aggregates
 from .forward import handed_on, restored
 from .inner import HIDDEN, check_inner, check_messages, honored, lowered, weight_key
 from .keeper import Keeper
@@ -39,40 +39,39 @@ from .report import Verdict, log
 
 
 class GuardedStrategy(Strategy):
-    """Puts a guard before any strategy of ``flwr.serverapp.strategy``.
+    """Wraps any strategy of ``flwr.serverapp.strategy`` with a guard. It must be the outermost strategy.
 
-    The guard sees what every client sent minus the global model, decides, and the inner strategy aggregates
-    what is left, with weights below 1 as fewer examples or a shorter way (``reweight``). Banned clients are
-    not asked again. A reply that cannot be used (an error, nothing in time, missing or extra arrays, wrong
-    shapes or dtypes, NaN, impossible numbers of examples, metrics unlike everybody else's) never reaches the
-    inner strategy: its sender is a suspect of this round, with the reason. If all replies have the same
-    fault, it is no client's, and the round is refused. It must be the outermost strategy.
+    The guard scores every client's arrays minus the global model. The inner strategy aggregates the accepted
+    replies; weights below 1 scale examples or updates (``reweight``). Banned clients get no messages. An
+    unusable reply (an error, a timeout, missing or extra arrays, wrong shapes or dtypes, NaN, impossible
+    numbers of examples, metrics unlike the other clients') never reaches the inner strategy, and its sender
+    is a suspect in this round. If all replies have the same fault, the round is refused and no client blamed.
 
     Args:
-        inner: the strategy that samples and aggregates; not one about trees, nor secure aggregation.
-        guard: detectors, policy and ledger. Its aggregator and stages work with ``aggregate="guard"``.
+        inner: the strategy that samples and aggregates; neither trees nor secure aggregation.
+        guard: detectors, policy and ledger. Its aggregator and stages need ``aggregate="guard"``.
         server: what detectors need of the server: model, validation or root data, seed. The model tells
             which arrays are learned, frozen (``requires_grad``) or statistics (its buffers).
-        parameters: names of the arrays that clients train (``"*lora*"``, ``"!head.*"``); all that hold
-            floating-point numbers if absent. Whatever clients send for the others, the server's stay; but
-            BatchNorm statistics, which are never scored, become the median of the accepted clients.
-        state: a folder in which the guard's state and every verdict are kept, so that bans outlive the
+        parameters: names of the arrays that clients train (``"*lora*"``, ``"!head.*"``); all floating-point
+            arrays by default. The others keep the server's values, whatever clients send; but BatchNorm
+            statistics, which are never scored, become the median of the accepted clients.
+        state: a folder for the guard's state and every verdict, so that bans survive a restart of the
             server; nothing is kept if absent.
-        identity: who is the same client: "key", whoever has the same public key (say this if the SuperLink
-            authenticates SuperNodes; nodes without a key are not asked); "node", the same node id; "auto",
-            the key where there is one, else the node id, with a warning that bans can be evaded.
-        reweight: how a weight between 0 and 1 takes effect: as fewer "examples", as a shorter "delta" to the
-            global model, or "auto": whichever the inner strategy honors.
-        aggregate: who aggregates, the "inner" strategy or the "guard"; then the inner strategy gets the
-            guard's result from every accepted client, and so returns it. Must be said if the guard has
-            stages or another aggregator than the mean.
-        on_refusal: what happens to a round that the guard refuses in spite of its ``on_too_few`` (a detector
-            fails, say): "keep" the global model as it is, "pass" on all usable replies unguarded, or "raise".
-        silent: whether a client whose reply does not come in time is a "suspect" or to "ignore".
-        max_examples: the largest number of examples that a client is believed.
-        min_clients: bans lower what the inner strategy waits for, but never below so many nodes.
-        patience: seconds after which a round is skipped for which bans leave too few nodes; long enough for
-            nodes to come back after a restart. Without bans a strategy waits as long as it likes.
+        identity: what identifies a client: "key", its public key (use this if the SuperLink authenticates
+            SuperNodes; nodes without a key get no messages); "node", its node id; "auto", the key if there
+            is one, else the node id, with a warning that bans can be evaded.
+        reweight: what a weight between 0 and 1 scales: the number of "examples", the "delta" to the global
+            model, or "auto": whichever the inner strategy honors.
+        aggregate: who aggregates, the "inner" strategy or the "guard". With "guard", every accepted reply
+            carries the guard's result, so the inner strategy returns it. Required if the guard has stages
+            or an aggregator other than the mean.
+        on_refusal: what to do if the guard refuses a round in spite of its ``on_too_few`` (a detector fails,
+            say): "keep" the global model, "pass" all usable replies on unguarded, or "raise".
+        silent: whether a client that does not reply in time is a "suspect" or to "ignore".
+        max_examples: the largest number of examples to accept from a client.
+        min_clients: bans lower the inner strategy's minimum numbers of nodes, but never below this.
+        patience: if bans leave too few nodes for this many seconds, the round is skipped; allow time for
+            nodes to come back after a restart. Without bans, the strategy waits as long as it likes.
         per_client: whether Flower's metrics list nodes, scores and weights one by one.
 
     Raises:
@@ -80,6 +79,11 @@ class GuardedStrategy(Strategy):
         SecureAggregationError: the inner strategy hides individual updates.
         NeedError: a method of the guard needs something that ``server`` does not have.
         ResultsError: the folder ``state`` holds a state that cannot be read.
+
+    Example:
+        >>> from fedguard import Guard
+        >>> from flwr.serverapp.strategy import FedAvg
+        >>> strategy = GuardedStrategy(FedAvg(), Guard.recommended(), identity="node")
     """
 
     def __init__(
@@ -101,13 +105,7 @@ class GuardedStrategy(Strategy):
         per_client: bool = True,
     ) -> None:
         check_inner(inner)
-        one_of("identity", identity, "auto", "key", "node")
-        one_of("reweight", reweight, "auto", "examples", "delta")
-        one_of("on_refusal", on_refusal, "keep", "pass", "raise")
-        one_of("silent", silent, "suspect", "ignore")
-        at_least("max_examples", max_examples, 1)
-        at_least("min_clients", min_clients, 1)
-        at_least("patience", patience, 0)
+        check_options(identity, reweight, on_refusal, silent, max_examples, min_clients, patience)
         self.inner = inner
         self.guard = guard
         self.server = server or Server()
@@ -127,9 +125,9 @@ class GuardedStrategy(Strategy):
         #: Whether a method of the guard evaluates or trains the model, and so needs all its parameters.
         self._whole = needs_model(guard, self.server, self.aggregate == "guard")
         self._keeper = Keeper(Path(state) if state is not None else None, guard, identity)
-        #: The guard's number of the next round; it goes on after a restart.
+        #: The guard's number of the next round; it continues after a restart.
         self.index = self._keeper.restore() or guard.next_index
-        self._repeat = True  # the first round of this server may be one that the server before it has judged
+        self._repeat = True  # the server before this one may have judged the first round already
         #: The verdicts of the last round.
         self.verdicts: list[Verdict] = []
         self._heard = False
@@ -140,7 +138,7 @@ class GuardedStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask those whom the inner strategy chooses among the clients that are not banned."""
+        """Return the inner strategy's messages to the clients that are not banned."""
         self._open = Open(arrays, Layout(arrays, self.parameters, self.server.model, self._whole))
         proxy = self._proxy(grid)
         self._open.asked, self._open.skipped = self._ask(
@@ -153,14 +151,14 @@ class GuardedStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Judge the replies and let the inner strategy aggregate what the guard lets through."""
+        """Judge the replies and let the inner strategy aggregate the accepted ones."""
         if self._open is None:
-            raise ParameterError("aggregate_train: nothing was asked; call configure_train first")
+            raise ParameterError("aggregate_train: no messages were sent; call configure_train first")
         current, self._open = self._open, None
         if not current.asked and not current.skipped:  # the inner strategy does not train in this round
             return self.inner.aggregate_train(server_round, replies)
         everyone = received(current.asked, replies)
-        if not self._heard and hides_updates(everyone):  # later, it is what a client says, not the app
+        if not self._heard and hides_updates(everyone):  # later, a client claims it, not the app
             raise SecureAggregationError(HIDDEN)
         heard = [reply for reply in everyone if not (reply.aside or self._may_be_silent(reply))]
         judged = self._judged(current, heard)
@@ -180,7 +178,7 @@ class GuardedStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask those whom the inner strategy chooses among the clients that are not banned."""
+        """Return the inner strategy's messages to the clients that are not banned."""
         proxy = self._proxy(grid)
         self._evaluating, skipped = self._ask(
             proxy, lambda: self.inner.configure_evaluate(server_round, arrays, config, proxy)
@@ -190,9 +188,9 @@ class GuardedStrategy(Strategy):
         return self._evaluating
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Leave out what cannot be used, and let the inner strategy aggregate the rest.
+        """Drop unusable replies, and let the inner strategy aggregate the rest.
 
-        Nobody becomes a suspect here: the model does not depend on it.
+        No client becomes a suspect here, as evaluation does not change the model.
         """
         answers = received(self._evaluating, replies)
         check_metrics(answers, self._weight_key, self.max_examples)
@@ -203,7 +201,7 @@ class GuardedStrategy(Strategy):
         return self.inner.aggregate_evaluate(server_round, good)
 
     def summary(self) -> None:
-        """Log the guard's settings, and the inner strategy's."""
+        """Log the settings of the guard and of the inner strategy."""
         aggregator = "the guard" if self.aggregate == "guard" else type(self.inner).__name__
         log.info("\t├──> FedGuard before %s:", type(self.inner).__name__)
         log.info("\t│\t├── Detectors: %s", ", ".join(self.guard.detectors) or "none")
@@ -213,7 +211,7 @@ class GuardedStrategy(Strategy):
         log.info("\t│\t└── Banned from round %d on: %d clients", self.index, len(self._banned()))
         self.inner.summary()
 
-    # --- asking
+    # --- sending messages
 
     def _proxy(self, grid: Grid) -> GuardedGrid:
         patience = self.patience if self._banned() else None
@@ -222,22 +220,22 @@ class GuardedStrategy(Strategy):
     def _ask(
         self, proxy: GuardedGrid, configure: Callable[[], Iterable[Message]]
     ) -> tuple[list[Message], str]:
-        """The inner strategy's messages to clients that are not banned; or why there are none."""
+        """Return the inner strategy's messages to clients that are not banned, or why there are none."""
         try:
             with lowered(self.inner, len(self._banned()), self.min_clients):
                 messages = list(configure())
             if any(m.metadata.dst_node_id not in proxy.clients for m in messages):
-                proxy.get_node_ids()  # a strategy that asks nodes it remembers: who are they?
+                proxy.get_node_ids()  # maps nodes that the strategy remembers to clients
         except TooFewNodesError as error:
             return [], f"round skipped, the global model stays: {error}"
         self._warn(proxy)
         first = {client: node for node, client in reversed(proxy.clients.items())}
-        allowed = {node for client, node in first.items() if not self._barred(client)}  # one node each
+        allowed = {node for client, node in first.items() if not self._barred(client)}  # one node per client
         return [m for m in messages if m.metadata.dst_node_id in allowed], ""
 
     def _warn(self, proxy: GuardedGrid) -> None:
         if proxy.nameless:
-            log.warning("FedGuard: %d nodes have no public key and are not asked", len(proxy.nameless))
+            log.warning("FedGuard: %d nodes have no public key and get no messages", len(proxy.nameless))
         if not self._warned and self.identity != "key" and proxy.clients:
             keyed = any(client.startswith("key-") for client in proxy.clients.values())
             log.warning(EVADABLE.format(what="public keys" if keyed else "node ids"))
@@ -255,14 +253,14 @@ class GuardedStrategy(Strategy):
         return self.silent == "ignore" and reply.fault == SILENT
 
     def _judged(self, current: Open, heard: list[Reply]) -> Judged:
-        """What the guard says; where it refuses the round, what is done without it."""
+        """Return the guard's verdicts; if it refuses the round, what ``on_refusal`` says."""
         if not heard:
-            return Judged(note="" if current.skipped else "nobody replied: the global model stays as it is")
+            return Judged(note="" if current.skipped else "no replies: the global model stays as it is")
         names = [current.clients[reply.node] for reply in heard]
         known = {str(client) for client in self.guard.ledger.clients()}
         for name in names if known else []:
             if name not in known:
-                log.info("FedGuard: %s takes part for the first time, nothing is known of it", name)
+                log.info("FedGuard: %s takes part for the first time", name)
         round = self._round(current, heard, names)
         shared = shared_fault(heard)
         try:
@@ -298,10 +296,10 @@ class GuardedStrategy(Strategy):
     def _refused(
         self, error: Exception, round: Round, heard: list[Reply], names: list[str], everybody: bool
     ) -> Judged:
-        """Go on without a verdict; those whose reply cannot be used are dealt with all the same.
+        """Continue without verdicts. Unusable replies still count against their clients.
 
-        Otherwise enough of them could keep the guard from ever judging anybody, at no price. Not so if
-        everybody has the same fault.
+        Otherwise a few clients could make the guard refuse every round without consequence. If all replies
+        have the same fault, no client is blamed.
         """
         if not isinstance(error, FedGuardError):
             log.error("FedGuard: the guard failed", exc_info=error)
@@ -313,7 +311,7 @@ class GuardedStrategy(Strategy):
         if self.on_refusal == "pass":
             usable = zip(round.usable, names, strict=True)
             weights = [float(fine and not self._barred(client)) for fine, client in usable]
-        what = "the global model stays as it is" if self.on_refusal == "keep" else "nobody was scored"
+        what = "the global model stays as it is" if self.on_refusal == "keep" else "no client was scored"
         refusal = f"the guard refused the round, {what}: {clean(error, 300) or type(error).__name__}"
         rows = report.refused(self.index, heard, names, weights, round.problems, refusal)
         return Judged(weights, rows, refusal=refusal)
@@ -323,7 +321,7 @@ class GuardedStrategy(Strategy):
     def _aggregated(
         self, server_round: int, current: Open, heard: list[Reply], judged: Judged
     ) -> tuple[ArrayRecord | None, MetricRecord | None, str]:
-        """The inner strategy's result; the global model as it was if there is none to be had."""
+        """Return the inner strategy's result; the unchanged global model if it has none."""
         layout, before = current.layout, current.arrays
         if not any(weight > 0 for weight in judged.weights):
             return before, None, ""
@@ -339,7 +337,7 @@ class GuardedStrategy(Strategy):
             return None if arrays is None else restored(arrays, layout, statistics), numbers, ""
         except Malformed as error:
             note = f"made {error}"
-        except Exception as error:  # too few are left for it, say
+        except Exception as error:  # too few replies remain for it, say
             if self.on_refusal == "raise":
                 raise
             log.error("FedGuard: the inner strategy failed", exc_info=error)

@@ -1,1 +1,1 @@
-"""What is told of every round: event streams and metrics."""
+"""Observers of a guard: event streams and metrics."""

@@ -21,22 +21,21 @@ if TYPE_CHECKING:
     from ..contracts.outcome import Outcome
     from ..contracts.round import Round
 
-#: Parameters that are turned into float64 at once.
+#: Number of parameters converted to float64 at a time.
 _BLOCK = 1 << 20
 
 
 class Drift:
-    """How the global model moves: ‖a_t‖ and cos(a_t, a_{t−1}) of the aggregates; one of them is kept."""
+    """Drift of the global model: ‖a_t‖ and cos(a_t, a_{t−1}) of the aggregates; keeps the last one."""
 
     def __init__(self) -> None:
         self._last: NDArray[np.float32] | None = None
         self._last_norm = 0.0
 
     def measure(self, outcome: Outcome) -> tuple[float, float]:
-        """(norm, cosine) of a round's aggregate; the cosine is NaN without a direction now or before.
+        """(norm, cosine) of a round's aggregate; the cosine is NaN if either direction is undefined.
 
-        A round in which nothing was aggregated has no direction, and is not what the next one is
-        compared with.
+        A round without an aggregate has no direction; the next round is not compared with it.
         """
         now = outcome.aggregate.detach().cpu().numpy()
         norm = math.sqrt(_dot(now, now))
@@ -56,16 +55,26 @@ class EventLog:
     A line holds ``event`` ("round"), ``round``, ``time`` (UTC), ``clients`` (n), ``suspects``, ``banned`` and
     ``new_bans`` (ids), ``kept_global``, ``note``, ``drift`` (``norm`` of the aggregate, ``cosine`` to the one
     before), ``seconds`` and ``info`` by part, and ``verdicts``: for every client its ``id``, ``score``,
-    ``by_detector``, ``suspect``, ``weight``, ``banned`` and ``reason``. A score that is not there is null;
-    +Inf (an unusable update) is the string "inf". Every guard has a file of its own.
+    ``by_detector``, ``suspect``, ``weight``, ``banned`` and ``reason``. A missing score is null; +Inf (an
+    unusable update) is the string "inf". Every guard needs a file of its own.
 
     Args:
-        path: the file; lines are added to one that is there.
-        max_bytes: a file of this size is renamed to ``path.1`` (replacing the one before) and a new one
-            begun; so at most twice as much is on the disk, and two rounds more.
+        path: the file; lines are appended to an existing one.
+        max_bytes: a file of this size is renamed to ``path.1`` (replacing the last one), and a new file is
+            started. Disk usage is at most twice this size plus two rounds.
 
     Raises:
         ParameterError: max_bytes is below 1.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from fedguard import EventLog, Guard, Round
+        >>> path = Path(tempfile.mkdtemp()) / "events.jsonl"
+        >>> guard = Guard(observers=[EventLog(path)])
+        >>> outcome = guard.process(Round([[1.0, 2.0], [3.0, 4.0]], client_ids=["a", "b"]))
+        >>> len(path.read_text().splitlines())
+        1
     """
 
     def __init__(self, path: str | Path, max_bytes: int = 64 * 2**20) -> None:
@@ -84,12 +93,12 @@ class EventLog:
             self.path.replace(self.path.with_name(self.path.name + ".1"))
         with open_to_append(self.path) as file:
             if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
-                line = b"\n" + line  # a line cut short by a crash stays alone
+                line = b"\n" + line  # a line cut short by a crash stays separate
             file.write(line)
 
 
 def event_of(index: int, outcome: Outcome, norm: float, cosine: float) -> dict[str, Any]:
-    """A round as JSON values, see :class:`EventLog`."""
+    """Return a round as JSON values; see :class:`EventLog`."""
     ids = outcome.client_ids
     return {
         "event": "round",
@@ -120,12 +129,12 @@ def event_of(index: int, outcome: Outcome, norm: float, cosine: float) -> dict[s
 
 
 def new_bans(outcome: Outcome) -> NDArray[np.bool_]:
-    """(n,) whose ban began in this round."""
+    """(n,) the clients whose ban began in this round."""
     return outcome.banned & ~outcome.barred
 
 
 def value(number: float) -> float | str | None:
-    """A number as JSON: null for NaN, "inf" and "-inf" beyond all bounds."""
+    """Return a number as JSON: null for NaN, "inf" and "-inf" for infinities."""
     number = float(number)
     if math.isnan(number):
         return None

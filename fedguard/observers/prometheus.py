@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ..contracts.outcome import Outcome
     from ..contracts.round import Round
 
-#: Scores are summarized: a client has no time series of its own, or new ids would swamp the database.
+#: Scores are summarized: one time series per client would let new ids flood the database.
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 _COUNTERS = {
     "rounds": "Rounds decided.",
-    "kept_global_rounds": "Rounds in which nobody was let through, so that the global model stayed.",
+    "kept_global_rounds": "Rounds in which no update was accepted, so that the global model stayed.",
     "updates": "Updates received.",
     "excluded_updates": "Updates that contributed nothing.",
     "suspicions": "Updates called suspicious.",
@@ -38,18 +38,18 @@ _GAUGES = {
 
 
 class PrometheusMetrics:
-    """An observer that counts rounds, updates, suspicions and bans, and shows scores, drift and times.
+    """An observer that counts rounds, updates, suspicions and bans, and exports scores, drift and times.
 
-    Everything is labeled by detector or part at most, never by client: a guard has the same number of time
-    series for ten clients and for a million. All names begin with ``fedguard_``.
+    Labels are detectors and parts, never clients: a guard has the same number of time series for ten clients
+    and for a million. All names begin with ``fedguard_``.
 
     Args:
-        port: serve ``http://host:port/metrics``; 0 takes a free port (see ``port`` afterwards).
-        host: the address to serve on; this machine only by default.
+        port: serve ``http://host:port/metrics``; 0 takes a free port, which ``port`` then returns.
+        host: the address to serve on; only this machine by default.
         textfile: write this file after every round, for the node exporter (name it ``*.prom``).
 
     Raises:
-        ParameterError: neither a port nor a file, a port that is taken, or prometheus-client is missing.
+        ParameterError: neither port nor file is given, the port is taken, or prometheus-client is missing.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class PrometheusMetrics:
 
     @property
     def port(self) -> int | None:
-        """The port that is served, None if none is."""
+        """The served port; None without one."""
         return None if self._server is None else int(self._server.server_port)
 
     def observe(self, round: Round, outcome: Outcome) -> None:
-        """Count the round; write the file if there is one."""
+        """Count the round, and write the file if one was given."""
         norm, cosine = self._drift.measure(outcome)
         counts = {
             "rounds": 1,

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 class Ban(Policy):
     """Exclude suspects; a client suspected ``strikes`` times within ``window`` rounds is banned.
 
-    A ban takes effect in the round that earns it, and strikes before it are forgotten. When it ends, the
-    client is on parole: for ``parole`` rounds of its own it is judged again but contributes nothing, and
-    one more suspicion bans it again at once.
+    A ban takes effect in the round of the last strike, and earlier strikes no longer count. When it ends,
+    the client is on parole: in the next ``parole`` rounds that it takes part in, it is judged but contributes
+    nothing, and one more suspicion bans it again at once.
 
-    Excluded, but no strike: suspects who are more than ``max_share`` of the clients that were judged (a
-    verdict against most clients says more about the detector than about them), and a suspect that sent
-    nothing but zeros, as an idle client does.
+    Some suspects are excluded without a strike: all of them if they exceed ``max_share`` of the judged
+    clients (such a verdict says more about the detector than about the clients), and those that sent only
+    zeros, as idle clients do.
 
     Args:
-        strikes: how many suspicions it takes; 1 bans at once, as FedREDefense does.
-        window: only strikes of the last so many rounds count, this one included; None counts all.
+        strikes: number of suspicions for a ban; 1 bans at once, as FedREDefense does.
+        window: count only strikes of the last ``window`` rounds, this one included; None counts all.
         duration: rounds until the client may come back; None bans for good.
-        parole: rounds of re-test after a ban that ends; 0 readmits at once.
-        max_bans: at most so many bans in one round, of those that any detector ranks highest; whoever else
-            has earned one is excluded and keeps its strikes. Bounds the damage when honest clients are
-            framed or a detector errs. Unusable updates are not counted.
-        max_share: the largest share of suspects among the clients of a round that earns strikes, in (0, 1].
+        parole: rounds of re-test after a ban ends; 0 readmits at once.
+        max_bans: most bans in one round; those ranked highest by any detector are banned. The others are
+            excluded and keep their strikes. Bounds the damage if honest clients are framed or a detector
+            errs. Bans for unusable updates do not count. None sets no limit.
+        max_share: the largest share of suspects in a round that still earns strikes, in (0, 1].
         rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.
         vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
 
@@ -119,7 +119,7 @@ class Ban(Policy):
         return Decision(weights, suspects, tuple(reasons), bans, strikes=strikes, note=note)
 
     def _spared(self, case: PolicyInput, strikes: NDArray[np.bool_]) -> set[int]:
-        """The positions of those who have earned a ban, but are beyond the limit of a round."""
+        """Return the positions of clients due for a ban but beyond ``max_bans``."""
         if self.max_bans is None:
             return set()
         earned = [
@@ -134,9 +134,9 @@ class Ban(Policy):
         return set(earned[self.max_bans :])
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
-        """One more strike, counted since the last ban and within the window; on parole, one is enough.
+        """Count one more strike since the last ban and within the window; on parole, one is enough for a ban.
 
-        A strike of the same round, which is judged again, counts once.
+        A repeated round counts once.
         """
         record = ledger[client]
         since = record.banned_since if record.banned_since is not None else -1
@@ -149,6 +149,6 @@ class Ban(Policy):
         return Sanction(True, until, "banned for good" if until is None else f"banned until round {until}")
 
     def _on_parole(self, record: Record) -> int | None:
-        """How many rounds of its parole a client has served; None if it is not on parole."""
+        """Return how many rounds of its parole a client has served; None if it is not on parole."""
         served = record.judged_since_ban
         return served if record.banned_since is not None and served < self.parole else None

@@ -1,7 +1,8 @@
-"""Evidence: suspects are excluded, and banned once the evidence of all rounds leaves little doubt."""
+"""Evidence: exclude suspects, and ban clients once the evidence of all rounds is strong enough."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -23,20 +24,20 @@ from ..ledger.memory import Ledger
 
 #: f(p) = κ p^(κ − 1): the smaller κ, the more a single small p counts.
 KAPPAS = (0.1, 0.25, 0.5)
-#: How many bets a client's wealth is in.
+#: Number of bets that share a client's wealth.
 BETS = 2 + len(KAPPAS)
-#: Wealth and scores beyond this count as this: sums and differences stay finite.
+#: Wealth and scores are clipped to this, so that sums and differences stay finite.
 MOST = 1e150
 
 
 class Past(NamedTuple):
-    """What is kept of a client.
+    """The state of one client.
 
     Attributes:
-        wealth: of every bet.
+        wealth: the wealth of every bet.
         scores: per detector, its scores since calibration.
-        unusable: the latest rounds in which its update could not be used.
-        last: the last round that was bet on; a repeat of it is not bet on again.
+        unusable: the latest rounds in which its update was unusable.
+        last: the last round that counted; repeating it changes nothing.
     """
 
     wealth: list[float]
@@ -46,7 +47,7 @@ class Past(NamedTuple):
 
 
 def bets(p: float, least: float) -> NDArray[np.float64]:
-    """(5,) what one unit becomes: 1 if kept, 1{p ≤ least}/least, and κ p^(κ − 1) for every κ.
+    """(5,) payoffs per unit: 1 (kept), 1{p ≤ least}/least, and κ p^(κ − 1) for every κ.
 
     Each has an expectation of at most 1 if P(p ≤ u) ≤ u for all u.
     """
@@ -54,7 +55,7 @@ def bets(p: float, least: float) -> NDArray[np.float64]:
 
 
 def _rest(unusable: Iterable[int] = (), last: int = -1) -> tuple[tuple[int, ...], int]:
-    """What states of earlier versions lack."""
+    """Return defaults for fields that states of earlier versions lack."""
     return tuple(whole_numbers(unusable)), whole_numbers([last])[0]
 
 
@@ -63,53 +64,54 @@ def _bounded(score: float) -> float:
 
 
 def mixed(wealth: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """The same total, after a ``share`` of it was spread evenly: what a sleeper lost is put at stake anew."""
+    """Spread a ``share`` of the total evenly, so that bets recover if a client turns malicious late."""
     spread: NDArray[np.float64] = (1 - share) * wealth + share * wealth.mean()
     return spread
 
 
 @renamed_keywords(centre="center")
 class Evidence(Policy):
-    """M_t ≥ clients/α bans client i; M_t = Σ_b W_b,t is a wealth that grows only against an innocent's odds.
+    """M_t = Σ_b W_b,t ≥ clients/α bans a client; the wealth M_t of an honest client rarely grows that far.
 
     Start: W_b,0 = 1/5 for five bets b. Before round t a ``share`` of the total is spread evenly; then
     W_b,t = W_b,t−1 · f_b(p_t): f = 1 (kept), 1{p ≤ q}/q with the smallest possible p for q, and
     κ p^(κ−1) for κ = 0.1, 0.25, 0.5. Each ∫₀¹ f dp ≤ 1, hence M_t is a test supermartingale, and by Ville's
     inequality P(M_t ≥ 1/ε for any t) ≤ ε.
 
-    With ``rounds`` > 0: p_t = (1 + how many of the k + m known scores are at least s_t) / (1 + k + m), the
-    k scores of all clients in the first ``rounds`` rounds and the client's own m since. Such p of
-    exchangeable scores are independent and at least uniform. With ``rounds`` = 0: p_t = ``rate`` for
-    whom the detectors suspect, else 1. Of several detectors the smallest p counts, times their number.
+    With ``rounds`` > 0: p_t = (1 + #{known scores ≥ s_t}) / (1 + k + m), where the known scores are the k of
+    all clients in the first ``rounds`` rounds and the client's own m since. For exchangeable scores, such p
+    are independent and at least uniform. With ``rounds`` = 0: p_t = ``rate`` for suspects, else 1. With
+    several detectors, p_t is the smallest p times their number.
 
-    The promise: an honest client is ever banned, in however many rounds, with P ≤ α / ``clients``, and any
-    of at most ``clients`` honest ones with P ≤ α (a union bound), if, with ``rounds`` > 0, its scores and
-    those of the first rounds are exchangeable (clean rounds, clients alike, no drift), or, with ``rounds``
-    = 0, it is a suspect with P ≤ ``rate`` in every round, whatever happened before. Under ``center`` "own"
-    exchangeable are the differences to the client's own mean in the first rounds: clients may differ in
-    level; this holds approximately, and clients unknown by then are compared as they are. Nobody is banned
-    in the first rounds. One round bans only if it can: k + 1 ≥ 5 · clients/α at the first one judged.
+    Guarantee: over any number of rounds, P(an honest client is banned) ≤ α / ``clients``, and P(any of at
+    most ``clients`` honest ones is banned) ≤ α by a union bound. With ``rounds`` > 0 this requires its scores
+    and those of the first rounds to be exchangeable (clean rounds, similar clients, no drift). With
+    ``rounds`` = 0 it requires that the client is a suspect with P ≤ ``rate`` in every round, given the past.
+    With ``center`` "own", differences to the client's own mean in the first rounds must be exchangeable, so
+    clients may differ in level. This holds approximately; clients that join later are compared without
+    centering. No client is banned in the first rounds. A single round can ban only if
+    k + 1 ≥ 5 · clients/α at the first judged one.
 
-    Nobody's wealth grows in a round with more than ``max_share`` suspects, nor that of a client that sent
-    nothing but zeros: M_t ← min(M_t, M_t−1), still a supermartingale. A repeated round counts once.
+    No wealth grows in a round with more than ``max_share`` suspects, nor does that of a client that sent only
+    zeros: M_t ← min(M_t, M_t−1), still a supermartingale. A repeated round counts once.
 
-    Unusable updates (NaN, say) are excluded, say nothing about p, and are counted apart: who has sent
-    ``max_unusable`` of them, in whichever rounds, is banned for good. The promise is about scores; it does
-    not cover an honest client whose training breaks that often. An operator's unban starts the count anew.
+    Unusable updates (NaN, say) are excluded, do not enter p, and are counted separately: ``max_unusable`` of
+    them, in any rounds, ban a client for good. The guarantee is about scores; it does not cover an honest
+    client whose training fails that often. An operator's unban resets the count.
 
-    Suspects of the round are excluded, as under ``exclude``, by ``rule``; the promise is about bans alone.
+    Suspects of the round are excluded by ``rule``, as under ``exclude``; the guarantee is about bans only.
 
     Args:
         alpha: α, in (0, 1).
-        clients: how many honest clients the promise covers together; 1 makes it one for each.
-        rounds: rounds to learn clean scores from; 0 trusts ``rate`` instead: scores of a model in training
-            drift (docs/explanation/recommended-guard.md says how often the promise failed for that reason).
-        rate: with ``rounds`` = 0, an honest client's chance to be a suspect in a round, in (0, 1).
-        center: "none" compares scores as they are, "own" less the client's mean in the first rounds.
-        share: of the wealth, spread anew every round, in [0, 1).
-        memory: own scores kept per client and detector; beyond so many, the promise is approximate.
-        max_unusable: unusable updates, the last one included, for which a client is banned; None never bans.
-        max_share: the largest share of suspects among the clients of a round that is evidence, in (0, 1].
+        clients: number of honest clients that the guarantee covers jointly; 1 covers each separately.
+        rounds: rounds to learn clean scores from; 0 relies on ``rate`` instead, as scores drift while a model
+            trains (docs/explanation/recommended-guard.md reports how often the guarantee failed for that).
+        rate: with ``rounds`` = 0, an honest client's probability of being a suspect in a round, in (0, 1).
+        center: "none" compares raw scores; "own" subtracts the client's mean in the first rounds.
+        share: share of the wealth spread evenly before every round, in [0, 1).
+        memory: own scores kept per client and detector; beyond that, the guarantee is approximate.
+        max_unusable: number of unusable updates, the last one included, for a ban; None never bans.
+        max_share: the largest share of suspects in a round that still counts as evidence, in (0, 1].
         rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.
         vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
 
@@ -122,12 +124,12 @@ class Evidence(Policy):
 
     card = Card(
         "evidence",
-        "ban once the evidence of all rounds leaves a stated doubt",
+        "ban on the evidence of all rounds, with a bounded error rate",
         "Vovk & Wang, E-values, Annals of Statistics 2021",
     )
 
     bans = True
-    check_with = MappingProxyType({"rate": 0.01, "alpha": 0.05})  # else one suspicion bans nobody
+    check_with = MappingProxyType({"rate": 0.01, "alpha": 0.05})  # the defaults need several suspicions
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class Evidence(Policy):
         self.alpha, self.clients, self.rounds, self.rate = alpha, clients, rounds, rate
         self.center, self.share, self.memory = center, share, memory
         self._past: History[Past] = History()
-        #: Per detector and round learnt from, pairs of client and score.
+        #: Per detector and clean round, pairs of client and score.
         self._clean: dict[str, list[list[tuple[ClientId, float]]]] = {}
 
     def decide(self, case: PolicyInput) -> Decision:
@@ -188,11 +190,11 @@ class Evidence(Policy):
         guilty[list(bans)] = True
         most = against_most(suspects, self.max_share)
         strikes = np.array([g and not most and not case.idle(i) for i, g in enumerate(guilty)], dtype=bool)
-        note = most and f"{most}: they are excluded, it is evidence against nobody"
+        note = most and f"{most}: they are excluded, no evidence is counted"
         return Decision((~guilty).astype(float), guilty, tuple(reasons), bans, strikes=strikes, note=note)
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
-        """One more unusable update; those that an unban has forgiven are no strikes any more."""
+        """Count one more unusable update; those before an operator's unban do not count."""
         if self.max_unusable is None:
             return Sanction()
         known = set(ledger[client].strikes) - {index}
@@ -205,7 +207,7 @@ class Evidence(Policy):
         return any(len(self._clean.get(name, ())) < self.rounds for name in case.scores)
 
     def _wealth(self, case: PolicyInput, suspects: NDArray[np.bool_]) -> list[tuple[list[float], float]]:
-        """Every client's bets after this round, and its p."""
+        """Return every client's wealth by bet after this round, and its p."""
         before = [self._before(client) for client in case.client_ids]
         if not case.scores or self._learning(case):
             return [(past.wealth, 1.0) for past in before]
@@ -225,7 +227,7 @@ class Evidence(Policy):
         return result
 
     def _p_values(self, case: PolicyInput, before: list[Past]) -> tuple[NDArray[np.float64], float]:
-        """(n,) the smallest p of any detector, times their number; and the smallest that can be."""
+        """(n,) the smallest p of any detector times their number, and the smallest possible value."""
         result = np.ones(len(case.client_ids))
         least, slack = 1.0, tolerance(len(case.client_ids))
         for name in case.scores:
@@ -244,14 +246,14 @@ class Evidence(Policy):
         return self._past.get(client) or Past([1 / BETS] * BETS, {})
 
     def _reference(self, name: str) -> tuple[NDArray[np.float64], dict[ClientId, float]]:
-        """The clean scores of a detector, and under "own" every client's level, which is taken off.
+        """Return a detector's clean scores and, under "own", each client's level to subtract.
 
-        Of a clean score the level of the client's *other* clean scores is taken off.
+        From a clean score, the mean of the client's *other* clean scores is subtracted.
         """
-        own: dict[ClientId, list[float]] = {}
+        own: defaultdict[ClientId, list[float]] = defaultdict(list)
         for part in self._clean[name]:
             for client, score in part:
-                own.setdefault(client, []).append(score)
+                own[client].append(score)
         if self.center == "none":
             return np.array([score for scores in own.values() for score in scores]), {}
         several = {client: scores for client, scores in own.items() if len(scores) > 1}
@@ -263,12 +265,13 @@ class Evidence(Policy):
         return np.array(apart), {client: float(np.mean(scores)) for client, scores in several.items()}
 
     def commit(self, case: PolicyInput, decision: Decision) -> None:
-        """Learn from one more clean round; after that, keep wealth and scores by client."""
+        """Learn from a clean round; once all are learned, update wealth and scores by client."""
         suspects, _ = self.suspects(case)
         if self._learning(case):
             for name, scores in case.scores.items():
                 values = map(_bounded, scores.values)
-                self._clean.setdefault(name, []).append(list(zip(case.client_ids, values, strict=True)))
+                learned = list(zip(case.client_ids, values, strict=True))
+                self._clean[name] = [*self._clean.get(name, []), learned]
         else:
             kept = {}
             levels = {name: self._reference(name)[1] for name in case.scores if self.rounds}
@@ -284,7 +287,7 @@ class Evidence(Policy):
         super().commit(case, decision)
 
     def commit_unusable(self, clients: Sequence[ClientId], index: int) -> None:
-        """Remember the rounds in which clients sent unusable updates, as many as are counted."""
+        """Remember the last ``max_unusable`` rounds in which these clients sent unusable updates."""
         if self.max_unusable is None:
             return
         kept = {}
@@ -295,7 +298,7 @@ class Evidence(Policy):
         self._past.remember(kept)
 
     def state_dict(self) -> State:
-        """What was learnt, the clients' wealth and scores, and what the rule remembers."""
+        """Return the clean scores, the clients' wealth and scores, and the rule's state."""
         return {
             "clean": {n: [[list(pair) for pair in part] for part in r] for n, r in self._clean.items()},
             "past": [
@@ -306,7 +309,7 @@ class Evidence(Policy):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self._clean = {
             name: [[(client, numbers([score])[0]) for client, score in pairs(part)] for part in rounds]
             for name, rounds in state["clean"].items()

@@ -8,10 +8,10 @@ from ..contracts.policy import Policy, against_most
 
 
 class Exclude(Policy):
-    """Weight 0 for suspects, 1 for everybody else; every round is judged afresh.
+    """Weight 0 for suspects, 1 for all others; every round is judged on its own.
 
-    Where more than half are suspects the outcome's note says so: rules that select a few clients, as Krum
-    selects one, do that by design; any other verdict against most clients is to be doubted.
+    If more than half are suspects, the outcome's note says so. Rules that select a few clients, such as Krum,
+    do that by design; any other verdict against most clients is doubtful.
 
     Args:
         rule: how scores become suspects, see :mod:`fedguard.contracts.rules`.

@@ -1,4 +1,4 @@
-"""Gate: leave the federation alone until an attack is likely."""
+"""Gate: act only in rounds in which an attack is likely."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..ledger.memory import Ledger
 
 
 class Gate(Policy):
-    """An inner policy that acts only in rounds in which the gate's detector suspects anybody.
+    """Apply an inner policy only in rounds in which the gate's detector suspects a client.
 
-    While the gate is closed, the round is plain FedAvg to the last bit: everybody contributes, stages are
-    skipped, and the mean takes the place of the aggregator. The inner policy decides on the scores of all
-    other detectors; with no other detector, on those of the gate's own.
+    While the gate is closed, the round is bit-identical to FedAvg: all clients contribute, stages are
+    skipped, and the mean replaces the aggregator. The inner policy uses the scores of all other detectors or,
+    without others, of the gate's own.
 
     Args:
-        detector: the name of the guard's detector that opens the gate; the first one if absent.
-        policy: what acts while the gate is open: a name, or a mapping with name and parameters.
+        detector: name of the guard's detector that opens the gate; the first one by default.
+        policy: the inner policy: a name, or a mapping with name and parameters.
         rule: how the gate's own scores become suspects, see :mod:`fedguard.contracts.rules`.
 
     Raises:
@@ -54,7 +54,7 @@ class Gate(Policy):
         self.detector = detector
         self.policy: Policy = make(policy, "policies", "gate: policy")
         if isinstance(self.policy, Gate):
-            raise ParameterError("gate: policy is a gate itself; name the policy that should act behind it")
+            raise ParameterError("gate: policy is a gate itself; name the policy that acts when it is open")
         self.bans = self.policy.bans
         self.lookback = self.policy.lookback
         self.rule = Rule(rule)
@@ -70,8 +70,8 @@ class Gate(Policy):
         self.policy.check({n: d for n, d in detectors.items() if n != gate} or dict(detectors))
 
     def decide(self, case: PolicyInput) -> Decision:
-        """Let everybody through unless the gate's detector suspects anybody."""
-        if not case.scores:  # nobody could be scored: no question of the gate
+        """Accept all clients unless the gate's detector suspects any."""
+        if not case.scores:  # no client was scored, so the gate does not apply
             return self.policy.decide(case)
         name = self._gate(list(case.scores))
         flagged, _ = self.rule(case.scores[name], name)
@@ -85,25 +85,25 @@ class Gate(Policy):
         return dataclasses.replace(decision, reasons=reasons)
 
     def sentence(self, client: ClientId, index: int, ledger: Ledger) -> Sanction:
-        """What the inner policy says: an unusable update is no question of the gate."""
+        """Return the inner policy's sanction; the gate does not apply to unusable updates."""
         return self.policy.sentence(client, index, ledger)
 
     def commit_unusable(self, clients: Sequence[ClientId], index: int) -> None:
-        """The inner policy's business, like ``sentence``."""
+        """Delegate to the inner policy, as ``sentence`` does."""
         self.policy.commit_unusable(clients, index)
 
     def commit(self, case: PolicyInput, decision: Decision) -> None:
-        """The gate's rule and the inner policy remember on their own."""
+        """Commit the gate's rule and the inner policy."""
         name = self._gate(list(case.scores))
         self.rule.commit({name: case.scores[name]})
         self.policy.commit(self._inner(case, name), decision)
 
     def state_dict(self) -> State:
-        """The state of the gate's rule and of the inner policy."""
+        """Return the state of the gate's rule and of the inner policy."""
         return {"rule": self.rule.state_dict(), "policy": self.policy.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Go back to a state that ``state_dict`` returned."""
+        """Restore a state that ``state_dict`` returned."""
         self.rule.load_state_dict(state["rule"])
         self.policy.load_state_dict(state["policy"])
 

@@ -14,10 +14,10 @@ from ..core.errors import ParameterError
 
 
 class Reweight(Policy):
-    """weight_i = the product of the detectors' own weights, as FoolsGold and FLTrust define them.
+    """weight_i = Π_k w_ki over the detectors' own weights w_ki, as FoolsGold and FLTrust define them.
 
     Args:
-        rule: how scores become suspects, which are reported only, see :mod:`fedguard.contracts.rules`.
+        rule: how scores become suspects, which are only reported, see :mod:`fedguard.contracts.rules`.
         vote: how several detectors agree on a suspect, see :class:`fedguard.contracts.policy.Policy`.
 
     Source: Fung et al., FoolsGold, RAID 2020; Cao et al., FLTrust, NDSS 2021.

@@ -1,4 +1,4 @@
-"""Recordings: what a guard received and decided, round by round, on disk; and how to play them back.
+"""Record on disk what a guard received and decided, round by round, and replay it.
 
     with Recorder("recorded") as recorder:
         guard = Guard(detector, observers=[recorder])

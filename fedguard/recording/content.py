@@ -1,4 +1,4 @@
-"""What the file of one round holds: tensors, and everything else as JSON in its metadata."""
+"""The file of one round: tensors, and everything else as JSON in its metadata."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-#: What reading a file that somebody prepared can raise.
+#: The errors that reading a hostile file can raise.
 _UNREADABLE = (
     SafetensorError,
     FedGuardError,
@@ -38,7 +38,7 @@ _UNREADABLE = (
     LookupError,
     TypeError,
     AttributeError,
-    RuntimeError,  # torch's, and nesting too deep
+    RuntimeError,  # raised by torch, and for nesting too deep
     OverflowError,
     MemoryError,
 )
@@ -49,18 +49,18 @@ class Recorded:
     """One round of a recording.
 
     Attributes:
-        round: what the guard received: every client, in order, with the server's seed and settings; what
-            could not be used then cannot be used now, for the same reason. With ``keep``, updates and
-            global parameters are those of the kept layers.
-        scores: (n,) what the guard said, see :class:`fedguard.Outcome`.
-        by_detector: the same by detector.
-        weights: (n,) what each client was allowed to contribute.
+        round: what the guard received: all clients, in order, with the server's seed and settings. Updates
+            that were unusable are unusable again, for the same reason. With ``keep``, updates and global
+            parameters hold only the kept layers.
+        scores: (n,) the guard's scores, see :class:`fedguard.Outcome`.
+        by_detector: the scores of each detector.
+        weights: (n,) the weight of each client.
         suspects: (n,) bool.
-        banned: (n,) bool, whose ban was in force from this round on.
-        barred: (n,) bool, whose ban was in force before: no detector saw them.
-        reasons: one phrase for every client.
-        note: what the outcome said in words.
-        remarks: what the recorder added, for example labels in a simulation.
+        banned: (n,) bool, clients whose ban was in force from this round on.
+        barred: (n,) bool, clients banned before this round; no detector scored them.
+        reasons: one phrase per client.
+        note: the outcome's note.
+        remarks: what the recorder added, such as labels in a simulation.
     """
 
     round: Round
@@ -76,10 +76,10 @@ class Recorded:
 
 
 def kept_columns(round: Round, keep: str | None, layers: Mapping[str, int] | None) -> slice | Tensor:
-    """Which of the d parameters are recorded.
+    """Return which of the d parameters to record.
 
     Raises:
-        ParameterError: the layers are not known, do not add up to d, or none matches the pattern.
+        ParameterError: the layers are unknown, do not add up to d, or none matches the pattern.
     """
     if keep is None:
         return slice(None)
@@ -87,8 +87,8 @@ def kept_columns(round: Round, keep: str | None, layers: Mapping[str, int] | Non
         layers = {name: p.numel() for name, p in round.server.model.named_parameters()}
     if layers is None:
         raise ParameterError(
-            f"keep is {keep!r}, but the layers are unknown: give the recorder `layers` (name → size), or the "
-            "round a Server(model=…)"
+            f"keep is {keep!r}, but the layers are unknown; give the recorder `layers` (name → size), or "
+            "the round a Server(model=…)"
         )
     if sum(layers.values()) != round.updates.d:
         raise ParameterError(f"the layers have {sum(layers.values())} parameters, updates {round.updates.d}")
@@ -110,7 +110,7 @@ def save_round(
     dtype: Precision,
     remarks: Mapping[str, Any],
 ) -> None:
-    """Write one round; a float32 matrix that is kept whole is not copied."""
+    """Write one round. Does not copy a float32 matrix if all layers are kept."""
     tensors = {
         **_updates(round.updates.matrix.cpu()[:, columns], dtype),
         "num_examples": torch.from_numpy(round.num_examples.copy()),
@@ -139,7 +139,7 @@ def save_round(
 
 
 def _updates(matrix: Tensor, dtype: Precision) -> dict[str, Tensor]:
-    """float16 holds each row divided by its largest absolute value: small updates keep their digits."""
+    """With float16, divide each row by its largest absolute value, so that small updates keep precision."""
     if dtype == "float32":
         return {"updates": matrix.contiguous()}
     scale = torch.ones(len(matrix))
@@ -153,21 +153,21 @@ def _updates(matrix: Tensor, dtype: Precision) -> dict[str, Tensor]:
 
 
 def load_round(path: Path) -> Recorded:
-    """Read what :func:`save_round` wrote.
+    """Read a file that :func:`save_round` wrote.
 
     Raises:
-        ResultsError: cut short, or no round of a recording.
+        ResultsError: the file is cut short, or is not a round of a recording.
     """
     with _opened(path) as file:
         words = _words(file)
         _check_shapes(file, len(words["client_ids"]))
-        # clones: aligned as any tensor is, so that sums come out in the same bits as when it was live
+        # clones are aligned as any tensor is, so sums give the same bits as in the live round
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         return _recorded(tensors, words)
 
 
 def load_words(path: Path) -> dict[str, Any]:
-    """The same without the tensors."""
+    """Read a round's file without its tensors."""
     with _opened(path) as file:
         return _words(file)
 
@@ -176,7 +176,7 @@ def _words(file: Any) -> dict[str, Any]:
     return Words.model_validate(json.loads(file.metadata()["fedguard"])).plain()
 
 
-#: The types that tensors may have, as safetensors calls them.
+#: The allowed tensor types, by safetensors' names.
 _TYPES = {
     "updates": ("F32", "F16"),
     "global_params": ("F32",),
@@ -187,7 +187,7 @@ _TYPES = {
 
 
 def _check_shapes(file: Any, n: int) -> None:
-    """Refuse tensors of other types or shapes than a recorder writes, before any of them is read."""
+    """Refuse tensors of types or shapes that a recorder does not write, before reading any of them."""
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     d = slices["updates"].get_shape()[-1]
     shapes = {"updates": [n, d], "global_params": [d]}
@@ -204,7 +204,7 @@ def _check_shapes(file: Any, n: int) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if path.is_symlink() or not is_file(path):  # a pipe, say, would never end
+    if path.is_symlink() or not is_file(path):  # reading a pipe, say, would never end
         raise ResultsError(f"{path} is no file of a recording, or is missing")
     try:
         with safe_open(path, "pt") as file:
@@ -243,7 +243,7 @@ def _recorded(tensors: dict[str, Tensor], words: dict[str, Any]) -> Recorded:
     arrays = {name: tensors[name].numpy() for name in ("scores", "weights", "suspects", "banned", "barred")}
     weights = arrays["weights"]
     if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError("a weight is no finite number from 0")
+        raise ValueError("a weight is negative or not finite")
     by_detector = {
         n.removeprefix("scores/"): t.numpy() for n, t in tensors.items() if n.startswith("scores/")
     }

@@ -1,4 +1,4 @@
-"""The index of a recording: which rounds there are, and the checksum of each file.
+"""The index of a recording: its rounds, and the checksum of each file.
 
 recording.json       the index, with a checksum of its own
 recording.old.json   the index before the last round
@@ -18,19 +18,19 @@ from ..core.errors import ResultsError
 from ..core.files import why, write_file
 from .words import LARGEST
 
-#: The most bytes of an index: that of some 300,000 rounds.
+#: Largest accepted index in bytes; enough for some 300,000 rounds.
 MAX_BYTES = 64 * 2**20
 INDEX, OLD_INDEX = "recording.json", "recording.old.json"
 Precision = Literal["float32", "float16"]
 
 
 def round_file(index: int) -> str:
-    """The name of a round's file."""
+    """Return the name of a round's file."""
     return f"round-{index:09d}.safetensors"
 
 
 class Entry(BaseModel):
-    """One round: its number, its file, and what that must look like."""
+    """One round: its number, its file, and the file's size and checksum."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     index: int = Field(ge=0, le=LARGEST)
@@ -44,14 +44,14 @@ class Index(BaseModel):
     """The whole index.
 
     Attributes:
-        format: says what this is.
-        version: of the format.
-        dtype: in which updates are kept.
-        keep: the pattern of layer names that are kept; all if None.
-        rotated: how many rounds were dropped at the beginning to bound the disk space.
-        missed: numbers of rounds that took place, but could not be written.
-        about: what the recorder was told about the federation.
-        rounds: in ascending order of their numbers.
+        format: the name of the format.
+        version: the version of the format.
+        dtype: the precision of the recorded updates.
+        keep: the pattern of recorded layers; None for all.
+        rotated: how many of the oldest rounds were dropped to bound the disk space.
+        missed: numbers of rounds that took place but could not be written.
+        about: the recorder's ``about``.
+        rounds: the rounds, in ascending order of their numbers.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -69,17 +69,17 @@ class Index(BaseModel):
         numbers = [entry.index for entry in self.rounds]
         if numbers != sorted(set(numbers)):
             raise ValueError("its rounds are not in ascending order")
-        for entry in self.rounds:  # so that no path leads out of the folder
+        for entry in self.rounds:  # a path must not lead out of the folder
             if entry.file != round_file(entry.index):
                 raise ValueError(f"round {entry.index} is in {entry.file!r}, not {round_file(entry.index)}")
         return self
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Replace the index atomically; the one before is kept beside it.
+    """Replace the index atomically, and keep the previous one beside it.
 
     Raises:
-        ResultsError: it cannot be written.
+        ResultsError: the index cannot be written.
     """
     body = index.model_dump(mode="json")
     text = json.dumps({"sha256": _digest(body), "recording": body}, indent=1).encode()
@@ -97,7 +97,7 @@ def read_index(path: Path) -> Index:
     """Read and check an index.
 
     Raises:
-        ResultsError: it is missing, cut short, changed, or no index of a recording.
+        ResultsError: the file is missing, cut short, changed, or not an index of a recording.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -107,7 +107,7 @@ def read_index(path: Path) -> Index:
         if _digest(body) != digest:
             raise ResultsError(f"{path} is damaged: its checksum does not match")
         return Index.model_validate(body)
-    except ResultsError:  # which is an OSError
+    except ResultsError:  # a subclass of OSError
         raise
     except OSError as error:
         raise ResultsError(f"{path} cannot be read: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""The recorder: an observer that writes every round of a guard into a folder."""
+"""The recorder: an observer that writes every round of a guard to a folder."""
 
 from __future__ import annotations
 
@@ -20,30 +20,41 @@ from .index import INDEX, Entry, Index, Precision, read_index, round_file, write
 
 log = logging.getLogger("fedguard")
 
-#: What a recorder that was killed can leave behind; the last one is how safetensors calls unfinished files.
+#: Files that a killed recorder can leave behind; the last pattern is safetensors' name for unfinished files.
 _LEFT_OVER = re.compile(r"round-\d{9,}\.safetensors(\.new)?|recording(\.old)?\.json\.new|\.tmp[A-Za-z0-9]{6}")
 
 
 class Recorder:
-    """Writes every round that a guard decides into a folder: one file per round, and an index.
+    """An observer that writes every round of a guard to a folder: one file per round, and an index.
 
-    A round counts as recorded once the index names it; a crash at any moment costs the round being
-    written at most. Give it to a guard as an observer. It holds the folder for itself until ``close``.
+    A round is recorded once the index names it; a crash loses at most the round being written. The recorder
+    locks the folder until ``close``.
 
     Args:
-        folder: where to; made if absent. A recording that is there is continued.
+        folder: the folder; created if absent. An existing recording is continued.
         dtype: "float32" keeps every bit; "float16" halves the space (11 significant bits per parameter,
-            relative to a client's largest one). Global parameters are float32 in any case.
-        keep: record only the layers whose names match this pattern, say "fc2.*"; all if None.
-        max_bytes: the most that the files of rounds may take; the oldest are dropped once a round is written.
-        layers: name → number of parameters, in order, for ``keep`` where the server has no model.
+            relative to a client's largest one). Global parameters are always float32.
+        keep: record only layers whose names match this pattern, say "fc2.*"; None records all.
+        max_bytes: most bytes of all round files together; after each round, the oldest are dropped.
+        layers: name → number of parameters, in order; needed for ``keep`` if the server has no model.
         about: JSON values to store about the federation.
         rewind: recording a round again drops it and all that follow it, as a simulation needs that goes on
             from a checkpoint; otherwise round numbers must ascend.
 
     Raises:
         ParameterError: a parameter out of range.
-        ResultsError: the folder holds something else, is damaged, in use, or cannot be written.
+        ResultsError: the folder holds something else, is damaged, is in use, or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from fedguard import Guard, Round
+        >>> from fedguard.recording import Recorder, Recording
+        >>> folder = tempfile.mkdtemp()
+        >>> round = Round([[1.0, 2.0], [3.0, 4.0]], client_ids=["a", "b"])
+        >>> with Recorder(folder) as recorder:
+        ...     outcome = Guard(observers=[recorder]).process(round)
+        >>> len(Recording(folder))
+        1
     """
 
     def __init__(
@@ -89,15 +100,15 @@ class Recorder:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder; nothing more can be recorded."""
+        """Unlock the folder. The recorder cannot be used afterwards."""
         self._lock.release()
 
     def observe(self, round: Round, outcome: Outcome) -> None:
-        """Record a round; if that fails, the index will say that it is missing.
+        """Record a round. If that fails, the index lists it as missing.
 
         Raises:
-            ResultsError: it cannot be written, or its number does not follow.
-            ParameterError: ``keep`` cannot be applied to it.
+            ResultsError: the round cannot be written, or its number is not above the last one.
+            ParameterError: ``keep`` does not fit the round.
         """
         if not self._lock.is_locked:
             raise ResultsError(f"the recorder of {self.folder} is closed")
@@ -123,18 +134,18 @@ class Recorder:
         self._add(entry)
 
     def remarks(self, round: Round, outcome: Outcome) -> Mapping[str, Any]:
-        """JSON values to store with a round; for subclasses that know more."""
+        """Return JSON values to store with a round; subclasses override this."""
         return {}
 
     def _make_way(self, index: int) -> None:
-        """Refuse a round that does not follow, or drop those that it replaces."""
+        """Refuse a round that does not follow the last one; with ``rewind``, drop the rounds it replaces."""
         rounds = self._index.rounds
         if not rounds or index > rounds[-1].index:
             return
         if not self.rewind:
             raise ResultsError(
                 f"{self.folder} already holds round {rounds[-1].index}, so round {index} does not follow; "
-                "record a new run into a folder of its own"
+                "record a new run to its own folder"
             )
         self._index.missed[:] = [number for number in self._index.missed if number < index]
         self._write([entry for entry in rounds if entry.index < index], self._index.rotated)
@@ -153,7 +164,7 @@ class Recorder:
         self._write(rounds, rotated)
 
     def _write(self, rounds: list[Entry], rotated: int) -> None:
-        """Write the index first, then remove what it no longer names."""
+        """Write the index first, then remove the files that it no longer names."""
         index = self._index.model_copy(update={"rounds": rounds, "rotated": rotated})
         write_index(self.folder, index)
         gone = {e.file for e in self._index.rounds} - {e.file for e in rounds}
@@ -162,7 +173,7 @@ class Recorder:
             (self.folder / name).unlink(missing_ok=True)
 
     def _open(self, wanted: Index) -> Index:
-        """The index of the folder, if it fits; what an interrupted recorder left is cleared away."""
+        """Return the folder's index if it fits, and remove what an interrupted recorder left."""
         names = {path.name for path in self.folder.iterdir()} - {"lock"}
         if INDEX not in names:
             foreign = sorted(name for name in names if name != f"{INDEX}.new")
@@ -181,7 +192,7 @@ class Recorder:
         return index
 
     def _clear(self, index: Index, names: set[str]) -> None:
-        """Remove what an interrupted recorder left: unfinished files, and rounds that the index lacks."""
+        """Remove unfinished files and rounds missing in the index, which an interrupted recorder left."""
         listed = {entry.file for entry in index.rounds}
         for name in sorted(names - listed):
             if _LEFT_OVER.fullmatch(name):

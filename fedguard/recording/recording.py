@@ -1,4 +1,4 @@
-"""A recording as it is read: every file is checked, and what is wrong is named."""
+"""Read a recording. Every file is checked, and every problem is named."""
 
 from __future__ import annotations
 
@@ -15,17 +15,28 @@ from .index import INDEX, OLD_INDEX, Entry, Index, read_index
 class Recording:
     """The rounds that a recorder wrote, oldest first.
 
-    If the index is damaged, the one before it is used, and ``problems`` says so.
+    If the index is damaged, the previous one is used, and ``problems`` says so.
 
     Args:
         folder: the recorder's folder.
 
     Attributes:
-        index: what the recording says about itself.
-        problems: what is wrong with it so far, in words; :meth:`check` looks at every file.
+        index: the index of the recording.
+        problems: the problems found so far, in words; :meth:`check` reads every file.
 
     Raises:
-        ResultsError: there is no index that can be read.
+        ResultsError: there is no readable index.
+
+    Example:
+        >>> import tempfile
+        >>> from fedguard import Guard, Round
+        >>> from fedguard.recording import Recorder, Recording
+        >>> folder = tempfile.mkdtemp()
+        >>> round = Round([[1.0, 2.0], [3.0, 4.0]], client_ids=["a", "b"])
+        >>> with Recorder(folder) as recorder:
+        ...     outcome = Guard(observers=[recorder]).process(round)
+        >>> [recorded.round.n for recorded in Recording(folder)]
+        [2]
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -35,22 +46,22 @@ class Recording:
         self.problems += [
             f"round {number} could not be recorded and is missing" for number in self.index.missed
         ]
-        #: Positions from here on cannot be used, because the round there is damaged or missing.
+        #: The first position that cannot be used, as the round there is damaged or missing.
         self.whole = len(self.index.rounds)
 
     def __len__(self) -> int:
-        """Rounds that can be played: all, or those before the first damaged one once ``check`` ran."""
+        """Number of usable rounds: all or, once ``check`` ran, those before the first damaged one."""
         return self.whole
 
     def __iter__(self) -> Iterator[Recorded]:
-        """All of them."""
+        """Yield the usable rounds in order."""
         return (self.read(position) for position in range(len(self)))
 
     def read(self, position: int) -> Recorded:
-        """One round by its position.
+        """Read one round by its position.
 
         Raises:
-            ResultsError: its file is damaged, missing, or not the one that was recorded.
+            ResultsError: its file is damaged, missing, or not the recorded one.
         """
         entry = self.index.rounds[position]
         self._check_file(entry)
@@ -60,11 +71,11 @@ class Recording:
         return recorded
 
     def words(self, position: int) -> dict[str, Any]:
-        """What a round says without its tensors: client ids, reasons, remarks …"""
+        """Read a round without its tensors: client ids, reasons, remarks …"""
         return load_words(self.folder / self.index.rounds[position].file)
 
     def check(self) -> list[str]:
-        """Check every file, and return all problems; what comes after a damaged round is not played."""
+        """Check every file, and return all problems. Rounds from the first damaged one on become unusable."""
         for position, entry in enumerate(self.index.rounds):
             try:
                 self._check_file(entry)

@@ -1,4 +1,4 @@
-"""Play a recording back to a guard."""
+"""Replay a recording with a guard."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def replay(
 ) -> Iterator[tuple[Recorded, Outcome | None]]:
     """Let a guard process the rounds of a recording, one after the other.
 
-    It sees what the detectors saw when it was recorded: clients whose ban was in force then are left out.
-    Runs on one thread, as suites do; the guard of a suite gives the same scores to the last bit.
+    The guard sees what the recorded detectors saw: clients banned at the time are left out. Runs on one
+    thread, as suites do, so the guard of a suite gives bit-identical scores.
 
     Args:
-        recording: where the rounds come from.
-        guard: who judges them; it remembers, bans and aggregates as it would have.
-        server: what recordings do not hold: model, validation and root data. The seed is the recorded one.
-        banned: let the guard see clients that were banned when it was recorded.
+        recording: the recorded rounds.
+        guard: the guard that judges them; it remembers, bans and aggregates as in a live federation.
+        server: what recordings do not hold: model, validation and root data. The recorded seed is used.
+        banned: whether the guard also sees clients that were banned when recorded.
 
     Yields:
-        Each round and what the guard says about it, aligned with the clients of :func:`seen`; None if nobody
-        is left.
+        Each round with the guard's outcome, aligned with the clients of :func:`seen`; None without clients.
 
     Raises:
-        FedGuardError: as :meth:`Guard.process`: the guard needs what is neither recorded nor given, say.
+        FedGuardError: as :meth:`Guard.process`, for example if the guard needs data that are neither
+            recorded nor given.
         ResultsError: a round is damaged.
     """
     for recorded in recording:
@@ -46,7 +46,7 @@ def replay(
 
 
 def seen(recorded: Recorded, server: Server | None = None, banned: bool = False) -> Round | None:
-    """The recorded round as detectors saw it, with what the server has; None if they saw nobody.
+    """Return the recorded round as detectors saw it, with the server's parts; None if they saw no client.
 
     Raises:
         ResultsError: the server's model does not fit the recorded updates.
@@ -61,7 +61,7 @@ def seen(recorded: Recorded, server: Server | None = None, banned: bool = False)
 
 
 def _completed(server: Server, round: Round) -> Server:
-    """A given server with the recorded seed, and with what else was recorded where it says nothing."""
+    """Return the given server with the recorded seed, and the recorded parts that it lacks."""
     if server.model is not None:
         size = sum(p.numel() for p in server.model.parameters())
         if size != round.updates.d:

@@ -1,4 +1,4 @@
-"""What a round's file says besides its tensors, as JSON: checked before anything is built from it."""
+"""The JSON metadata of a round's file, validated before anything is built from it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, model_validator
 
-#: The largest integer that is taken anywhere.
+#: The largest accepted integer.
 LARGEST = 2**63 - 1
 
 Whole = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
@@ -26,7 +26,7 @@ def _id(value: Any) -> Any:
     return value
 
 
-#: Clients choose their ids, which need not be valid Unicode: pydantic's own texts do.
+#: Client ids need not be valid Unicode, which pydantic's ``str`` requires.
 Text = Annotated[Any, AfterValidator(_text)]
 Id = Annotated[Any, AfterValidator(_id)]
 
@@ -46,11 +46,11 @@ class Training(BaseModel):
 
 
 class Remarks(BaseModel):
-    """What readers of a simulation's recording rely on; a recorder may add whatever it likes.
+    """The remarks that readers of a simulation's recording rely on; a recorder may add others.
 
     Attributes:
         clients: the number of each client in the federation.
-        attacking: the numbers of those that attacked.
+        attacking: the numbers of the attacking clients.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -59,7 +59,7 @@ class Remarks(BaseModel):
 
 
 class Words(BaseModel):
-    """Everything that is no tensor."""
+    """Everything in a round's file except its tensors."""
 
     index: Whole
     client_ids: list[Id] = Field(min_length=1)
@@ -76,7 +76,7 @@ class Words(BaseModel):
     def _one_for_each(self) -> Words:
         n, numbers = len(self.client_ids), self.remarks.clients
         if len({str(name) for name in self.client_ids}) < n:
-            raise ValueError("a client is there twice")
+            raise ValueError("a client appears twice")
         for name in ("problems", "reasons"):
             if len(getattr(self, name)) != n:
                 raise ValueError(f"{len(getattr(self, name))} {name} for {n} clients")
@@ -85,5 +85,5 @@ class Words(BaseModel):
         return self
 
     def plain(self) -> dict[str, Any]:
-        """As plain values; what the recorder remarked is as it was."""
+        """Return plain values, the recorder's remarks unchanged."""
         return self.model_dump(exclude_unset=True)

@@ -17,10 +17,10 @@ LARGEST = np.finfo(np.float64).max
 
 
 class Bucketing(Stage):
-    """Clients are shuffled into ⌈n/s⌉ buckets; the aggregator gets the mean of each.
+    """Shuffle clients into ⌈n/s⌉ buckets; the aggregator gets the mean of each.
 
-    Within a bucket the mean is weighted by the policy's weights. A bucket claims the samples of all its
-    members, the mean of their steps, and counts in full.
+    The mean in a bucket is weighted by the policy's weights. A bucket has the sum of its members' samples,
+    the mean of their steps, and weight 1.
 
     Args:
         size: s, clients per bucket; 2 in the paper.
@@ -53,7 +53,7 @@ class Bucketing(Stage):
             mix[k, members] = weights[members] / weights[members].sum()
         mixing = torch.from_numpy(mix).to(round.updates.matrix.device)
         means = torch.cat([(mixing @ block).float() for block in round.updates.blocks()], dim=1)
-        with np.errstate(over="ignore"):  # claims near the largest float64
+        with np.errstate(over="ignore"):  # claims may be near the largest float64
             examples = [round.num_examples[members].sum() for members in buckets]
             steps = [round.num_steps[members].mean() for members in buckets]
         merged = Round(

@@ -1,4 +1,4 @@
-"""Clip and noise: FLAME's adaptive clipping and the noise that goes with it."""
+"""Clip and noise: FLAME's adaptive clipping and its noise."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ClipAndNoise(Stage):
         """Add noise in proportion to the median norm."""
         std = self.noise * self._median_norm(round)
         noisy = update + gaussian(round, self.name, update, std)
-        return noisy.clamp(-LARGEST, LARGEST)  # the noise is as large as the updates may be
+        return noisy.clamp(-LARGEST, LARGEST)  # noise scales with the updates, so the sum may overflow
 
     def _median_norm(self, round: Round) -> float:
         """S."""
@@ -74,7 +74,7 @@ class ClipAndNoise(Stage):
 
 
 def gaussian(round: Round, purpose: str, like: Tensor, std: float) -> Tensor:
-    """(d,) normal noise of the server's, a different one for every round and purpose."""
+    """(d,) normal noise from the server's generator, different for every round and purpose."""
     draw = (round.server or Server()).generator(purpose, round.index)
     noise = torch.randn(like.shape, generator=draw, dtype=torch.float32) * std
     return noise.to(like.device)

@@ -1,4 +1,4 @@
-"""Count clipping: nobody weighs much more than the median client, whatever it claims."""
+"""Count clipping: bound claimed sample counts by a multiple of their median."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..core.errors import ParameterError
 class CountClipping(Stage):
     """n_i ← min(n_i, factor · median(n)) before the aggregator.
 
-    Claimed sample counts cannot be verified, and the weighted mean believes them: one client that claims
-    10⁶ samples owns the model. With the bound, f of n clients have at most the share
+    Claimed sample counts cannot be verified, and the weighted mean relies on them: one client that claims
+    10⁶ samples controls the model. With the bound, f of n clients have at most the share
     factor·f / (factor·f + (n − f)/2), since at least half of the clients claim the median or more.
 
     Args:
-        factor: how many times the median of the round's claims a client may weigh, ≥ 1; 1 makes all clients
-            that claim the median or more equal.
+        factor: the largest count, as a multiple of the round's median, ≥ 1; 1 makes all clients that claim
+            the median or more equal.
 
     Raises:
         ParameterError: a factor below 1.
@@ -38,7 +38,7 @@ class CountClipping(Stage):
         self.factor = factor
 
     def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
-        """Cut what is above the bound."""
+        """Lower counts above the bound to it."""
         if round.num_examples is None:
             return round, weights
         claims = np.asarray(round.num_examples, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""CRFL: keep the global model's norm bounded, and smooth it with noise."""
+"""CRFL: bound the global model's norm, and smooth it with noise."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CRFL(Stage):
         self.noise = noise
 
     def after(self, round: Round, update: Tensor) -> Tensor:
-        """Clip and smooth the model that the update leads to."""
+        """Clip and smooth the updated global model."""
         if round.global_params is None:
             raise NeedError("crfl needs global_params: give the round its global_params")
         start = round.global_params.double().to(update.device)

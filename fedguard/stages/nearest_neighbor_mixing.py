@@ -18,7 +18,7 @@ class NearestNeighborMixing(Stage):
     """u_i ← the mean of the n − f updates closest to u_i, itself included.
 
     Args:
-        num_malicious: f; None assumes the most that a majority of honest clients allows, ⌊(n − 1)/2⌋.
+        num_malicious: f; None assumes ⌊(n − 1)/2⌋, the most with an honest majority.
 
     Raises:
         ParameterError: a negative f.
@@ -38,11 +38,11 @@ class NearestNeighborMixing(Stage):
         self.num_malicious = num_malicious
 
     def min_clients(self) -> int:
-        """f + 1, so that at least the client itself is left."""
+        """f + 1, so that at least the client itself remains."""
         return (self.num_malicious or 0) + 1
 
     def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
-        """Mix."""
+        """Replace every update by the mean of its n − f nearest."""
         f = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
         distances = round.updates.sq_distances.clone().fill_diagonal_(-1)  # itself first, whatever the ties
         slack = tolerance(round.n, round.updates.d)

@@ -1,4 +1,4 @@
-"""Norm clipping: no update may be longer than a bound."""
+"""Norm clipping: shorten updates to a bound on their norm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..contracts.stage import Stage
 from ..core.errors import ParameterError
 from ..geometry.updates import Updates
 
-#: Which norm of a round stands for all.
+#: How to summarize the norms of a round.
 Typical: TypeAlias = Literal["median", "mean"]
 
 
@@ -22,13 +22,12 @@ class NormClipping(Stage):
     """u_i ← u_i · min(1, M / ‖u_i‖) before the aggregator.
 
     Args:
-        bound: M; None takes the ``typical`` norm of the round, which the server can compute without knowing
-            who is honest.
+        bound: M; None uses the ``typical`` norm of the round, which needs no knowledge of who is honest.
         typical: "median", which a minority of long updates cannot move far (FLAME's S_t), or "mean"
-            (FedREDefense, App. A.3, there of the benign updates, which a server does not know).
+            (FedREDefense, App. A.3, there over the benign updates, which a server does not know).
 
     Raises:
-        ParameterError: a bound that is not a positive number, or another kind of typical norm.
+        ParameterError: the bound is not a positive number, or ``typical`` is unknown.
 
     Source: Sun et al., Can You Really Backdoor Federated Learning?, 2019, §5; the adaptive bound: Nguyen
     et al., FLAME, USENIX Security 2022; Xie et al., FedREDefense, ICML 2024, App. A.3.
@@ -49,7 +48,7 @@ class NormClipping(Stage):
         self.typical = typical
 
     def before(self, round: Round, weights: NDArray[np.float64]) -> tuple[Round, NDArray[np.float64]]:
-        """Shorten what is longer than the bound."""
+        """Shorten updates longer than the bound."""
         norms = round.updates.norms
         if self.bound is not None:
             return clipped(round, self.bound), weights
@@ -57,7 +56,7 @@ class NormClipping(Stage):
 
 
 def clipped(round: Round, bound: float) -> Round:
-    """The same round with no update longer than the bound."""
+    """Return the round with no update longer than the bound."""
     norms = round.updates.norms
     factors = torch.where(norms > bound, bound / norms, 1.0).to(torch.float32)
     return round.with_updates(Updates(round.updates.matrix * factors[:, None]))

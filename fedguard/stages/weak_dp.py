@@ -19,7 +19,7 @@ from .norm_clipping import clipped
 class WeakDP(Stage):
     """u_i ← u_i · min(1, M / ‖u_i‖) before the aggregator, and N(0, σ²) on every parameter after it.
 
-    "Weak", as σ is far below what a privacy guarantee would take.
+    "Weak", as σ is far too small for a privacy guarantee.
 
     Args:
         noise: σ; 0.025 in the paper.

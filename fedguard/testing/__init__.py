@@ -1,4 +1,4 @@
-"""Contract checks for methods of your own: what FedGuard vouches for in its built-in ones.
+"""Contract checks for your own methods, the same that FedGuard's built-in methods pass.
 
     from fedguard.testing import check_detector
 

@@ -16,34 +16,32 @@ from ..contracts.registry import aggregators
 from ..contracts.round import Round
 from ..core.errors import TooFewClientsError
 from ..core.state import pack, unpack
-from .core import Check, Report, Untouched, carded, documented, require, resolve, run
+from .core import Check, Report, Untouched, carded, check_contract, documented, require
 from .federation import N, federation, fresh
 
-#: Two clients are left out, the others count differently.
+#: Two clients are left out; the others have different weights.
 WEIGHTS = np.array([1, 0, 0.5, 1, 1, 0, 0.75, 1])
 
 
 @dataclass(frozen=True)
 class Case:
-    """An aggregator class with the parameters that it is checked with."""
+    """An aggregator class and its parameters for the checks."""
 
     cls: type[Aggregator]
     params: Mapping[str, Any]
 
     def make(self) -> Aggregator:
-        """A fresh aggregator."""
+        """Return a fresh aggregator."""
         return self.cls(**self.params)
 
     def round(self, index: int = 0) -> Round:
-        """A round of eight clients, with everything that a server may own."""
+        """Return a round of eight clients, with everything that a server may own."""
         return fresh(federation()[index])
 
 
 def check_aggregator(method: type[Aggregator] | str, params: Mapping[str, Any] | None = None) -> Report:
-    """Run the whole contract over an aggregator; ``check_with`` of the class is used if params are absent."""
-    cls = resolve(method, aggregators)
-    case = Case(cls, dict(cls.check_with) if params is None else dict(params))
-    return run(cls, CHECKS, case, case.params)
+    """Run all contract checks on an aggregator; ``params`` default to the class's ``check_with``."""
+    return check_contract(method, aggregators, params, Case, CHECKS)
 
 
 def _near(a: Tensor, b: Tensor, message: str) -> None:
@@ -65,7 +63,7 @@ def shape(case: Case) -> None:
 
 
 def permutation(case: Case) -> None:
-    """The order of clients does not show. Break ties by value or client id, not by position."""
+    """The result does not depend on the order of clients. Break ties by value or client id, not position."""
     order = np.random.default_rng(2).permutation(N)
     here = case.make()(case.round(), WEIGHTS)
     there = case.make()(fresh(case.round()).take(order), WEIGHTS[order])
@@ -73,23 +71,25 @@ def permutation(case: Case) -> None:
 
 
 def absence(case: Case) -> None:
-    """Weight 0 and broken updates are absence. Leave __call__ as it is and use only what `aggregate` gets."""
+    """Clients of weight 0 or with broken updates have no effect. Override only `aggregate`, not __call__."""
     keep = np.flatnonzero(WEIGHTS)
     wild = case.round().updates.matrix.clone()
     wild[WEIGHTS == 0] *= 1e30
     expected = case.make()(case.round().take(keep), WEIGHTS[keep])
-    _near(case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a client of weight 0 shows")
+    _near(
+        case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a client of weight 0 has an effect"
+    )
     wild[WEIGHTS == 0] = float("nan")
-    _near(case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a broken update shows")
+    _near(case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a broken update has an effect")
 
 
 def nobody(case: Case) -> None:
-    """With nobody left it returns zeros. Leave __call__ as it is."""
-    require(not case.make()(case.round(), np.zeros(N)).any(), "it returned something else than zeros")
+    """It returns zeros if no client is left. Override only `aggregate`, not __call__."""
+    require(not case.make()(case.round(), np.zeros(N)).any(), "it did not return zeros")
 
 
 def purity(case: Case) -> None:
-    """It changes nothing that it is given, and says the same again. Remember things in commit() only."""
+    """It changes none of its inputs, and repeats its result. Change state only in commit()."""
     round, aggregator = case.round(), case.make()
     given = Untouched(
         updates=round.updates.matrix, counts=round.num_examples, global_model=round.global_params
@@ -100,12 +100,12 @@ def purity(case: Case) -> None:
     require(torch.equal(case.make()(case.round(), WEIGHTS), first), "a fresh one gives another aggregate")
     given.verify()
     require(pack(aggregator.state_dict()) == state, "aggregating changed its state; that is for commit()")
-    aggregator(round).zero_()  # with everybody there, the round is not copied
+    aggregator(round).zero_()  # if no client is left out, the round is not copied
     given.verify()
 
 
 def extremes(case: Case) -> None:
-    """Finite in, finite out, whatever the scale. Mind squares of 1e37 and divisions by 1e-40."""
+    """Finite updates of any scale give a finite result. Mind squares of 1e37 and divisions by 1e-40."""
     base = case.round().updates.matrix
     for scale in (1e-12, 1e20, 1e37):
         hostile = (base.double() * (scale / float(base.abs().max()))).float()
@@ -118,13 +118,13 @@ def extremes(case: Case) -> None:
 
 
 def equal_updates(case: Case) -> None:
-    """If everybody sends the same, that comes out. Exempt methods that rescale, and say why."""
+    """If all clients send the same update, it returns that. Exempt methods that rescale, and say why."""
     same = case.round().updates.matrix[:1].repeat(N, 1)
-    _near(case.make()(case.round().with_updates(same)), same[0], "something else came out")
+    _near(case.make()(case.round().with_updates(same)), same[0], "it returned a different update")
 
 
 def small_rounds(case: Case) -> None:
-    """The smallest round works, a smaller one is refused. Declare min_clients()."""
+    """The smallest allowed round works, a smaller one is refused. Declare min_clients()."""
     aggregator = case.make()
     least = aggregator.min_clients()
     require(1 <= least <= N, f"min_clients() is {least}; check it with parameters that {N} clients allow")
@@ -138,19 +138,17 @@ def small_rounds(case: Case) -> None:
 
 
 def state_round_trip(case: Case) -> None:
-    """What commit() remembers survives being packed. Keep tensors and JSON values in state_dict."""
+    """The state after commit() survives packing. Keep tensors and JSON values in state_dict."""
     aggregator, restored = case.make(), case.make()
     for index in range(2):
         round = case.round(index)
         aggregator.commit(round, aggregator(round))
     restored.load_state_dict(unpack(pack(aggregator.state_dict())))
-    require(
-        torch.equal(restored(case.round(2)), aggregator(case.round(2))), "the loaded state is another one"
-    )
+    require(torch.equal(restored(case.round(2)), aggregator(case.round(2))), "the loaded state is different")
 
 
 def declared_needs(case: Case) -> None:
-    """A bare round is enough if `needs` is empty. Declare what you use."""
+    """A round without a server is enough if `needs` is empty. Declare what you use."""
     if not case.make().needs:
         bare = dataclasses.replace(case.round(), server=None, global_params=None)
         require(case.make()(bare).isfinite().all(), "a round without a server fails")

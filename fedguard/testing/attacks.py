@@ -15,13 +15,13 @@ from ..contracts.registry import attacks, make_aggregator
 from ..core.errors import FedGuardError, KnowledgeError
 from ..core.state import pack, unpack
 from ..guard import Guard
-from .core import Check, Report, Untouched, carded, documented, require, resolve, run
+from .core import Check, Report, Untouched, carded, check_contract, documented, require
 
 N, M, D, SHAPE, CLASSES = 10, 3, 40, (1, 8, 8), 10
 
 
 class Spy(UpdateView):
-    """Writes down which knowledge an attack reaches for."""
+    """Records which knowledge an attack accesses."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
@@ -34,17 +34,17 @@ class Spy(UpdateView):
 
 @dataclass(frozen=True)
 class Case:
-    """An attack class with the parameters that it is checked with."""
+    """An attack class and its parameters for the checks."""
 
     cls: type[Attack]
     params: Mapping[str, Any]
 
     def make(self) -> Attack:
-        """A fresh attack."""
+        """Return a fresh attack."""
         return self.cls(**self.params)
 
     def view(self, attack: Attack, m: int = M, n: int = N, seed: int = 0, index: int = 4) -> Spy:
-        """A round with exactly what the attack declares."""
+        """Return a round with exactly the knowledge that the attack declares."""
         know = attack.knowledge
         return Spy(
             index=index,
@@ -62,10 +62,8 @@ class Case:
 
 
 def check_attack(method: type[Attack] | str, params: Mapping[str, Any] | None = None) -> Report:
-    """Run the whole contract over an attack; ``check_with`` of the class is used if params are absent."""
-    cls = resolve(method, attacks)
-    case = Case(cls, dict(cls.check_with) if params is None else dict(params))
-    return run(cls, CHECKS, case, case.params)
+    """Run all contract checks on an attack; ``params`` default to the class's ``check_with``."""
+    return check_contract(method, attacks, params, Case, CHECKS)
 
 
 def _normal(*shape: int, seed: int) -> Tensor:
@@ -82,16 +80,19 @@ def _data_view() -> DataView:
 
 
 def card(case: Case) -> None:
-    """The class has a complete card and docstring, a kind, a goal, and knows what it declares."""
+    """The class has a complete card and docstring, a goal, and declares known kinds of knowledge."""
     carded(case.cls)
     documented(case.cls)
     require(case.cls.goal in ("none", "untargeted", "targeted"), f"its goal is {case.cls.goal!r}")
-    require(case.make().knowledge <= case.cls.knowledge | set(), "an instance knows more than its class")
+    require(
+        case.make().knowledge <= case.cls.knowledge | set(),
+        "an instance declares more knowledge than its class",
+    )
     require(case.cls.knowledge <= KNOWLEDGE.keys(), "it declares unknown knowledge")
 
 
 def crafts(case: Case) -> None:
-    """One finite float32 update per malicious client, also in odd rounds. Mind m = 1, m = n, m > n/2."""
+    """One finite float32 update per malicious client, also in unusual rounds. Mind m = 1, m = n, m > n/2."""
     attack = case.make()
     for n, m in ((N, M), (N, 1), (3, 2), (N, 7), (4, 4), (1, 1)):
         crafted = case.make().craft(case.view(attack, m=m, n=n))
@@ -101,7 +102,7 @@ def crafts(case: Case) -> None:
 
 
 def diverged_clients(case: Case) -> None:
-    """A benign update with NaN changes nothing. Look at view.benign_updates, which holds the finite ones."""
+    """A benign update with NaN changes nothing. Use view.benign_updates, which holds only finite ones."""
     attack = case.make()
     if "benign_updates" not in attack.knowledge:
         return
@@ -113,7 +114,7 @@ def diverged_clients(case: Case) -> None:
 
 
 def purity(case: Case) -> None:
-    """Crafting changes nothing, neither what it is given nor itself. Remember things in commit() only."""
+    """Crafting changes neither its inputs nor its state. Change state only in commit()."""
     attack = case.make()
     view = case.view(attack)
     given = Untouched(own=view.own_updates, model=view.global_params, first_model=view.initial_params)
@@ -130,32 +131,31 @@ def seed_purity(case: Case) -> None:
 
 
 def declared_knowledge(case: Case) -> None:
-    """It reaches for declared knowledge only. Declare it in the set `knowledge`."""
+    """It uses only declared knowledge. Declare it in the set `knowledge`."""
     attack = case.make()
     view = case.view(attack)
     try:
         attack.craft(view)
     except KnowledgeError as error:
         raise AssertionError(str(error)) from None
-    require(view.reached <= attack.knowledge, f"it reached for {sorted(view.reached - attack.knowledge)}")
+    require(view.reached <= attack.knowledge, f"it used {sorted(view.reached - attack.knowledge)}")
 
 
 def data(case: Case) -> None:
-    """Poisoned data are new, valid and repeatable: pixels in [0, 1], labels that exist."""
+    """Poisoned data are new, valid and repeatable: pixels in [0, 1], existing labels."""
     samples, given = _samples(), _samples()
     poisoned = case.make().poison_data(samples, _data_view())
     again = case.make().poison_data(_samples(), _data_view())
-    require(
-        torch.equal(samples.pixels, given.pixels) and torch.equal(samples.labels, given.labels), "in place"
-    )
-    require(all(torch.equal(a, b) for a, b in zip(poisoned, again, strict=True)), "not repeatable")
+    unchanged = torch.equal(samples.pixels, given.pixels) and torch.equal(samples.labels, given.labels)
+    require(unchanged, "it changed the samples in place")
+    require(all(torch.equal(a, b) for a, b in zip(poisoned, again, strict=True)), "it is not repeatable")
     require(len(poisoned.pixels) == len(poisoned.labels) > 0, "pixels and labels differ in number")
     require(poisoned.pixels.min() >= 0 and poisoned.pixels.max() <= 1, "a pixel is out of [0, 1]")
     require(poisoned.labels.min() >= 0 and poisoned.labels.max() < CLASSES, "a label does not exist")
 
 
 def trial(case: Case) -> None:
-    """A trial exists exactly for targeted attacks, and a right answer is no success."""
+    """Targeted attacks, and only they, have a trial; a correct prediction never counts as success."""
     attack = case.make()
     found = attack.trial(_samples(), CLASSES)
     require(
@@ -167,14 +167,14 @@ def trial(case: Case) -> None:
 
 
 def state_round_trip(case: Case) -> None:
-    """What commit() remembers survives being packed."""
+    """The state after commit() survives packing. Keep tensors and JSON values in state_dict."""
     attack, restored = case.make(), case.make()
     for index in range(2):
         view = case.view(attack, index=index)
         attack.commit(view, attack.craft(view))
     restored.load_state_dict(unpack(pack(attack.state_dict())))
     one, other = (a.craft(case.view(attack, index=2)) for a in (attack, restored))
-    require(torch.equal(one, other), "the loaded state is another one")
+    require(torch.equal(one, other), "the loaded state is different")
 
 
 def small_images(case: Case) -> None:

@@ -1,4 +1,4 @@
-"""What all checks share: a check is a function that raises; a report says which did."""
+"""Shared by all checks. A check is a function that raises if it fails; a report lists the results."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..contracts.card import Method
 from ..contracts.registry import Registry
 from ..core.threads import single_thread
 
-#: A check gets the case at hand and raises if it fails; its docstring says what it checks, then what to do.
+#: A check takes a case and raises if it fails; its docstring says what it checks, then what to do.
 Check: TypeAlias = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check.
+    """The result of one check.
 
     Attributes:
         check: its name.
         status: passed, failed, exempt (the method says why it does not apply) or info.
         message: what went wrong, or why it is exempt.
-        advice: what the check is about and what to do if it fails.
+        advice: what the check requires, and what to do if it fails.
     """
 
     check: str
@@ -43,7 +43,7 @@ class Report:
 
     Attributes:
         method: its name.
-        params: the parameters it was checked with.
+        params: its parameters.
         results: in the order of the checks.
     """
 
@@ -58,7 +58,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether none did."""
+        """Whether no check failed."""
         return not self.failures
 
     def raise_for_failures(self) -> None:
@@ -69,12 +69,25 @@ class Report:
 
 
 def resolve(method: type[Any] | str, registry: Registry[Any]) -> type[Any]:
-    """The class, which is validated on the way; a name or "module:Class" is looked up."""
+    """Return the validated class; looks up a name or "module:Class"."""
     return registry.get(method) if isinstance(method, str) else registry._validate(method, None)
 
 
+def check_contract(
+    method: type[Any] | str,
+    registry: Registry[Any],
+    params: Mapping[str, Any] | None,
+    make_case: Callable[[Any, dict[str, Any]], Any],
+    checks: Mapping[str, Check],
+) -> Report:
+    """Run the checks of a kind on a method; ``params`` default to the class's ``check_with``."""
+    cls = resolve(method, registry)
+    chosen = dict(cls.check_with) if params is None else dict(params)
+    return run(cls, checks, make_case(cls, chosen), chosen)
+
+
 def run(cls: type[Method], checks: Mapping[str, Check], case: Any, params: Mapping[str, Any]) -> Report:
-    """Run every check on one thread; exempt ones are not run."""
+    """Run every check on one thread, except exempt ones."""
     results = []
     for name, check in checks.items():
         advice = " ".join((inspect.getdoc(check) or "").split())
@@ -84,7 +97,7 @@ def run(cls: type[Method], checks: Mapping[str, Check], case: Any, params: Mappi
         try:
             with single_thread():
                 check(case)
-        except Exception as error:  # a stranger's method may raise anything
+        except Exception as error:  # a user's method may raise anything
             results.append(Result(name, "failed", _message(error), advice))
         else:
             results.append(Result(name, "passed", "", advice))
@@ -105,7 +118,7 @@ def require(condition: Any, message: str) -> None:
 
 
 def variants(cls: type[Any]) -> Iterator[dict[str, Any]]:
-    """``check_with``, and each other choice of a Literal or bool parameter on top of it."""
+    """Yield ``check_with``, then a variation for every other choice of a Literal or bool parameter."""
     base = dict(cls.check_with)
     yield base
     for parameter in inspect.signature(cls, eval_str=True).parameters.values():
@@ -116,7 +129,7 @@ def variants(cls: type[Any]) -> Iterator[dict[str, Any]]:
 
 
 def documented(cls: type[Any]) -> None:
-    """The docstring's Args are the parameters, in order, and a Source with a year is given.
+    """The docstring's Args list the parameters, in order, and its Source has a year.
 
     Document every parameter under "Args:" as "name: text", and end with "Source: authors, venue year".
     """
@@ -140,7 +153,7 @@ def carded(cls: type[Any]) -> None:
 
 
 class Untouched:
-    """Checks that nothing in its care, and no global randomness, has changed."""
+    """Checks that the given objects and the global random states do not change."""
 
     def __init__(self, **things: Any) -> None:
         self._things = things

@@ -1,4 +1,4 @@
-"""What scoring costs."""
+"""Measure the cost of scoring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .core import Result
 
 
 def measure_cost(detector: Detector) -> Result:
-    """Time on n = 100 and d = 100,000, beside the Gram matrix of the same round; fails above a minute."""
+    """Time one round of n = 100, d = 100,000 relative to its Gram matrix; fails above a minute."""
     if detector.needs - {"global_params"}:
         return Result("cost", "info", "not measured: it needs more than updates and the global model")
     matrix = torch.randn((100, 100_000), generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ from ..core.errors import FedGuardError, NeedError, ParameterError
 from ..core.state import pack, unpack
 from ..geometry.updates import Updates
 from ..guard import Guard
-from .core import Check, Report, Untouched, carded, documented, require, resolve, run
+from .core import Check, Report, Untouched, carded, check_contract, documented, require, resolve
 from .cost import measure_cost
 from .federation import IDS, N, federation, fresh
 from .plants import PLANTS
@@ -30,36 +30,35 @@ from .plants import PLANTS
 
 @dataclass(frozen=True)
 class Case:
-    """A detector class with the parameters that it is checked with."""
+    """A detector class and its parameters for the checks."""
 
     cls: type[Detector]
     params: Mapping[str, Any]
 
     def make(self, **more: Any) -> Detector:
-        """A fresh detector."""
+        """Return a fresh detector."""
         return self.cls(**{**self.params, **more})
 
     def rounds(self) -> list[Round]:
-        """Three rounds of a small federation, without known geometry."""
+        """Return three rounds of a small federation, without cached geometry."""
         return [fresh(round) for round in federation()]
 
 
 def check_detector(
     method: type[Detector] | str, params: Mapping[str, Any] | None = None, cost: bool = False
 ) -> Report:
-    """Run the whole contract over a detector.
+    """Run all contract checks on a detector.
 
     Args:
         method: the class, a registered name, or "module:Class".
-        params: its parameters; the class's ``check_with`` if absent.
+        params: its parameters; by default, the class's ``check_with``.
         cost: also measure time and memory on n = 100 clients and d = 100,000 parameters.
     """
-    cls = resolve(method, detectors)
-    case = Case(cls, dict(cls.check_with) if params is None else dict(params))
-    report = run(cls, CHECKS, case, case.params)
-    return (
-        dataclasses.replace(report, results=(*report.results, measure_cost(case.make()))) if cost else report
-    )
+    report = check_contract(method, detectors, params, Case, CHECKS)
+    if not cost:
+        return report
+    detector = resolve(method, detectors)(**report.params)
+    return dataclasses.replace(report, results=(*report.results, measure_cost(detector)))
 
 
 def _same(a: Scores, b: Scores, what: str) -> None:
@@ -72,11 +71,11 @@ def _same(a: Scores, b: Scores, what: str) -> None:
 def _well_formed(scores: Scores, n: int) -> None:
     require(scores.values.shape == (n,), f"scores of shape {scores.values.shape} for {n} clients")
     require(not np.isnan(scores.values).any(), "a score is NaN")
-    require(scores.suspects is None or scores.reason, "it names suspects without saying why (`Scores.why`)")
+    require(scores.suspects is None or scores.reason, "it names suspects without a `Scores.reason`")
     if scores.weights is not None:
         require(((scores.weights >= 0) & (scores.weights <= 1)).all(), "weights are not in [0, 1]")
     require(
-        all(isinstance(v, float) for v in scores.info.values()), "`info` holds something else than floats"
+        all(isinstance(v, float) for v in scores.info.values()), "`info` holds values that are not floats"
     )
 
 
@@ -92,7 +91,7 @@ def one_number_per_client(case: Case) -> None:
     for round in case.rounds():
         scores = detector(round)
         _well_formed(scores, N)
-        require((scores.weights is not None) == detector.gives_weights, "`gives_weights` is not what it does")
+        require((scores.weights is not None) == detector.gives_weights, "`gives_weights` is wrong")
         detector.commit(round, scores)
 
 
@@ -103,13 +102,13 @@ def permutation(case: Case) -> None:
     order = np.random.default_rng(0).permutation(N)
     scores, moved = detector(rounds[1]), detector(fresh(rounds[1]).take(order))
     near = np.isclose(moved.values, scores.values[order], rtol=1e-4, atol=1e-6)
-    require(near.all() or np.array_equal(moved.values, scores.values[order]), "the scores moved otherwise")
+    require(near.all() or np.array_equal(moved.values, scores.values[order]), "scores depend on the order")
     if scores.suspects is not None and moved.suspects is not None:
         require(moved.suspects.tolist() == scores.suspects[order].tolist(), "other clients became suspects")
 
 
 def purity(case: Case) -> None:
-    """Scoring changes nothing and says the same again. Remember by Scores.memory and commit()."""
+    """Scoring changes nothing and is repeatable. Keep memory in Scores.memory and commit()."""
     rounds, detector = case.rounds(), case.make()
     detector.commit(rounds[0], detector(rounds[0]))
     round, state = rounds[1], pack(detector.state_dict())
@@ -133,7 +132,7 @@ def purity(case: Case) -> None:
 
 
 def seed_purity(case: Case) -> None:
-    """Two fresh detectors say the same, to the bit. Draw from round.server.generator(purpose, …)."""
+    """Two fresh detectors give bit-identical scores. Draw from round.server.generator(purpose, …)."""
     logs = []
     for _ in range(2):
         detector, log = case.make(), []
@@ -146,17 +145,17 @@ def seed_purity(case: Case) -> None:
 
 
 def state_round_trip(case: Case) -> None:
-    """state_dict survives being packed. Keep tensors and JSON values in it; lists of pairs for client ids."""
+    """state_dict survives packing. Keep tensors and JSON values in it; lists of pairs for client ids."""
     rounds, detector, restored = case.rounds(), case.make(), case.make()
     for round in rounds[:2]:
         detector.commit(round, detector(round))
     restored.load_state_dict(unpack(pack(detector.state_dict())))
     _same(restored(rounds[2]), detector(rounds[2]), "after loading a packed state")
-    require(pack(restored.state_dict()) == pack(detector.state_dict()), "the loaded state is another one")
+    require(pack(restored.state_dict()) == pack(detector.state_dict()), "the loaded state is different")
 
 
 def two_federations(case: Case) -> None:
-    """Two federations do not disturb each other. Keep state in the instance, never in the class or module."""
+    """Two federations do not affect each other. Keep state in the instance, never in the class or module."""
     other = [r.with_updates(-0.5 * r.updates.matrix.flip(0)) for r in case.rounds()]
     together = (case.make(), case.make())
     for rounds in zip(case.rounds(), other, strict=True):
@@ -171,7 +170,7 @@ def two_federations(case: Case) -> None:
 
 
 def join_and_leave(case: Case) -> None:
-    """Clients stay away, join and come under new names. Look histories up by id, and expect none."""
+    """Clients may leave, join and change names. Look histories up by id, and expect missing ones."""
     detector = case.make()
     for round, who in zip(
         case.rounds(), ([0, 1, 2, 3, 4, 5], [1, 7, 3, 0, 4, 6], [6, 5, 4, 3, 2]), strict=True
@@ -185,7 +184,7 @@ def join_and_leave(case: Case) -> None:
 
 
 def equal_updates(case: Case) -> None:
-    """Clients that send the same get the same score. Round away what is only rounding before you compare."""
+    """Clients that send the same get the same score. Remove rounding errors before you compare."""
     round = case.rounds()[0]
     matrix = round.updates.matrix.clone()
     matrix[6] = matrix[1]
@@ -196,7 +195,7 @@ def equal_updates(case: Case) -> None:
 
 
 def degenerate(case: Case) -> None:
-    """Equal, zero and huge updates: scores stay numbers. Guard divisions; use +Inf, not NaN."""
+    """Scores of equal, zero and huge updates are never NaN. Guard divisions; use +Inf, not NaN."""
     for kind in ("all the same", "all zero", "one zero", "huge"):
         matrix = federation()[0].updates.matrix.clone()
         if kind == "all the same":
@@ -219,7 +218,7 @@ def degenerate(case: Case) -> None:
 
 
 def non_finite(case: Case) -> None:
-    """NaN and Inf rows are suspects with +Inf, others as if they were absent. Leave __call__ as it is."""
+    """NaN and Inf rows are suspects with +Inf, without effect on others. Override `score`, not __call__."""
     for bad in (math.nan, math.inf):
         round = case.rounds()[0]
         matrix = round.updates.matrix.clone()
@@ -249,7 +248,7 @@ def small_rounds(case: Case) -> None:
 
 
 def absurd_numbers(case: Case) -> None:
-    """As many malicious clients as clients, or fewer than none, are refused. Check num_malicious."""
+    """It refuses num_malicious below 0 or as large as the number of clients. Check num_malicious."""
     if "num_malicious" not in inspect.signature(case.cls).parameters:
         return
     for wrong in (N, -1):
@@ -261,7 +260,7 @@ def absurd_numbers(case: Case) -> None:
 
 
 def declared_needs(case: Case) -> None:
-    """It gets what it declares in `needs` and nothing else. Declare what you use; reach for nothing more."""
+    """It uses only what it declares in `needs`. Declare what you use, and use nothing else."""
     detector, round = case.make(), case.rounds()[0]
     owned = round.server or Server()
     undeclared = {"model", "validation", "root", "training"} - detector.needs
@@ -289,7 +288,7 @@ def _without(round: Round, need: str) -> Round:
 
 
 def planted_attack(case: Case) -> None:
-    """A planted attack comes out on top: higher is more suspicious. Turn the sign if it does not."""
+    """A planted attack gets the highest scores, as higher is more suspicious. Flip the sign if needed."""
     detector = case.make(**case.cls.check_plant_with)
     rounds = case.rounds()
     for past in rounds[: case.cls.warm_up]:
@@ -301,11 +300,11 @@ def planted_attack(case: Case) -> None:
     good = [i for i in range(N) if i not in bad]
     low, high = scores.values[bad].min(), scores.values[good].max()
     require(low > high, f"the planted client scores {low:g}, an honest one {high:g}")
-    require(scores.suspects is None or scores.suspects[bad].all(), "the planted client is no suspect")
+    require(scores.suspects is None or scores.suspects[bad].all(), "the planted client is not a suspect")
 
 
 def every_policy(case: Case) -> None:
-    """It works in a guard under every policy that accepts it. See the message for what it did not survive."""
+    """It works in a guard under every policy that accepts it. The message says which policy failed."""
     native = case.make()(case.rounds()[0]).suspects is not None
     rule: Any = "native" if native else {"name": "top", "count": 2}
     for name in policies.names():
@@ -324,7 +323,7 @@ def every_policy(case: Case) -> None:
 
 
 def _policy(name: str, rule: Any) -> Policy:
-    """A policy by name; one that wraps another hands it the same rule."""
+    """Return a policy by name; one that wraps another passes it the same rule."""
     inner = {"policy": {"name": "exclude", "rule": rule}}
     wraps = "policy" in inspect.signature(policies.get(name)).parameters
     return policies.make(name, rule=rule, **(inner if wraps else {}))

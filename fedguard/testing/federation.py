@@ -1,4 +1,4 @@
-"""A small real federation to check methods on: eight clients train on a few digits each."""
+"""A small real federation for the checks: eight clients train on a few digits each."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..training.local import train_client
 from ..training.parameters import flat_parameters
 
 N, SHAPE, CLASSES = 8, (1, 8, 8), 10
-#: Integers and strings, in no order.
+#: Integers and strings, unordered.
 IDS = (5, "b", 2, "a", 0, 11, "5b", 7)
 TRAINING = LocalTraining(epochs=None, steps=4, batch_size=32, lr=0.02)
 
 
 @functools.cache
 def digits() -> Samples:
-    """Scikit-learn's digits: pixels in [0, 1] and labels."""
+    """Return scikit-learn's digits: pixels in [0, 1] and labels."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -33,7 +33,7 @@ def digits() -> Samples:
 
 
 def small_model() -> nn.Module:
-    """A perceptron with one hidden layer of 12 for the digits; the same every time."""
+    """Return a perceptron for the digits with 12 hidden units; always the same."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, CLASSES))
     draw = generator(0, "model of the checks")
     with torch.no_grad():
@@ -44,7 +44,7 @@ def small_model() -> nn.Module:
 
 @functools.cache
 def federation() -> tuple[Round, ...]:
-    """Three rounds; the server owns everything that a method can need."""
+    """Return three rounds; the server owns everything that a method can need."""
     pixels, labels = digits()
     server = Server(
         model=small_model(),
@@ -74,5 +74,5 @@ def _train(start: Tensor, client: int, index: int) -> Tensor:
 
 
 def fresh(round: Round) -> Round:
-    """The same round with updates of its own: no geometry is known yet."""
+    """Return the round with its own copy of the updates, without cached geometry."""
     return round.with_updates(round.updates.matrix.clone())

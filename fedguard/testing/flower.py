@@ -1,4 +1,4 @@
-"""A Flower federation in memory: Flower's strategies and messages, clients that are functions, no network."""
+"""A Flower federation in memory: Flower's strategies and messages, functions as clients, no network."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
 Arrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 #: A reply's content, an error, a whole message, or None for no reply in time.
 Answer: TypeAlias = RecordDict | Error | Message | None
-#: From the global arrays and the message that carries them to an answer.
+#: A client maps the global arrays and their message to an answer.
 Client: TypeAlias = "Callable[[dict[str, NDArray[Any]], Message], Answer]"
 
 
 def arrays_record(arrays: Arrays) -> ArrayRecord:
-    """Named NumPy arrays as Flower's record."""
+    """Return named NumPy arrays as Flower's record."""
     return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
 
 
 def reply(arrays: Arrays, examples: float = 10, **metrics: Any) -> RecordDict:
-    """What an ordinary client sends back: its arrays, its number of examples, a loss."""
+    """Return an ordinary client's reply: its arrays, its number of examples, a loss."""
     numbers = MetricRecord({"num-examples": examples, "loss": 0.5, **metrics})
     return RecordDict({"arrays": arrays_record(arrays), "metrics": numbers})
 
 
-_AT_ONCE = "this grid has no network to wait for, its clients answer at once; use send_and_receive"
+_AT_ONCE = "this grid has no network, its clients answer at once; use send_and_receive"
 
 
 class MemoryGrid(Grid):
-    """A grid whose nodes are functions; give it to ``strategy.start``.
+    """A grid whose nodes are functions; pass it to ``strategy.start``.
 
     Args:
-        clients: node id → client; may be changed between rounds.
-        keys: node id → public key, for those that have one.
+        clients: node id → client; may change between rounds.
+        keys: node id → public key, for nodes that have one.
     """
 
     def __init__(self, clients: Mapping[int, Client], keys: Mapping[int, bytes] | None = None) -> None:
         self.clients = dict(clients)
         self.keys = dict(keys or {})
-        #: The nodes of every batch of messages that was sent.
+        #: The nodes of every batch of messages sent.
         self.asked: list[list[int]] = []
         self._numbers = itertools.count(1)
         _identify()
@@ -62,7 +62,7 @@ class MemoryGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Call the clients one after the other."""
+        """Call the clients one by one, and return their replies."""
         replies = []
         batch = list(messages)
         self.asked.append([message.metadata.dst_node_id for message in batch])
@@ -79,14 +79,14 @@ class MemoryGrid(Grid):
 
     @property
     def run(self) -> Any:
-        """There is none."""
+        """None, as there is no run."""
         return None
 
     def set_run(self, run: Any) -> None:
-        """Nothing to set."""
+        """Do nothing."""
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """A message, as its constructor makes it."""
+        """Return a new message with these arguments."""
         return Message(*args, **kwargs)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -107,7 +107,7 @@ class MemoryGrid(Grid):
 
 
 def _identify() -> None:
-    """Newer versions of Flower want to know which task makes a message."""
+    """Set the task id that newer versions of Flower require for a message."""
     try:
         from flwr.supercore.task_identity import TaskIdentity
     except ImportError:

@@ -1,10 +1,10 @@
-"""Guards against hostile rounds: every detector × policy × aggregator, and what must hold whatever arrives.
+"""Run guards on hostile rounds: every detector × policy × aggregator, checking invariants.
 
     python -m fedguard.testing.fuzz --rounds 100000 --cases 10000 --out fuzz.md
 
-A federation is one guard and a few rounds in a row; its number determines everything about it, so that a
-failure is repeated by ``--federation``. Replies and files from strangers are mutated case by case (see
-``fedguard.testing.fuzzing``); a case is repeated by ``--kind`` and ``--seed``.
+A federation is one guard and a few consecutive rounds. Its number determines everything, so ``--federation``
+reproduces a failure. Untrusted replies and files are mutated case by case (see ``fedguard.testing.fuzzing``);
+``--kind`` and ``--seed`` reproduce a case.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from .hostile_rounds import CHEAP, CLIENTS_MAY_SEND, KINDS, Draft, draft
 from .soak import Growth, keeping, soak
 from .soak import table as soak_table
 
-#: Rounds of one federation.
+#: Rounds per federation.
 ROUNDS = 6
-#: Rules that flag nobody or everybody, and one that depends on the scores.
+#: Rules that flag no client or all, and one that depends on the scores.
 RULES: dict[str, dict[str, Any]] = {
     "mad": {"name": "mad"},
     "everybody": {"name": "threshold", "value": -1e300},
@@ -62,15 +62,15 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Tally:
-    """What became of the rounds.
+    """The results of fuzzing rounds.
 
     Attributes:
-        rounds: how many were tried.
-        federations: how many guards.
-        kinds: rounds by what is hostile about them (a round may be of two kinds).
+        rounds: number of rounds.
+        federations: number of federations.
+        kinds: rounds by kind of hostility (a round may have two).
         refusals: refused rounds by type of error.
         moved: rounds that were judged again with their clients in another order.
-        failures: whatever must not happen, with the federation's number.
+        failures: violated invariants, each with the federation's number.
     """
 
     rounds: int = 0
@@ -81,7 +81,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
-        """Count what another part has found as well."""
+        """Add the counts of another part."""
         self.rounds += other.rounds
         self.federations += other.federations
         self.kinds += other.kinds
@@ -92,7 +92,7 @@ class Tally:
 
 @cache
 def combinations() -> tuple[tuple[str, str, str], ...]:
-    """All detectors × policies × aggregators that fit together, in a fixed, mixed order."""
+    """Return all compatible detectors × policies × aggregators, in a fixed, shuffled order."""
     every = [
         (detector, policy, aggregator)
         for detector, policy, aggregator in itertools.product(
@@ -110,7 +110,7 @@ def _weights(detector: str) -> bool:
 
 
 def build(number: int) -> tuple[Guard, str]:
-    """The guard of a federation, and what it is made of."""
+    """Return the guard of a federation, and its description."""
     rng = np.random.default_rng((1, number))
     detector, policy, aggregator = combinations()[number % len(combinations())]
     detectors = [] if detector == "none" else [_make("detectors", detector, rng)]
@@ -136,12 +136,12 @@ def _make(kind: str, name: str, rng: np.random.Generator) -> Any:
 
 
 def federation(number: int) -> Tally:
-    """Drive one guard through its rounds; clients of earlier rounds return."""
+    """Run one guard on its rounds; clients of earlier rounds return."""
     tally, seen = Tally(federations=1), list[ClientId]()
     guard, what = build(number)
     rng, names = np.random.default_rng((2, number)), list(KINDS)
     for step in range(ROUNDS):
-        kinds = [names[(number * ROUNDS + step) % len(names)]]  # every kind equally often
+        kinds = [names[(number * ROUNDS + step) % len(names)]]  # each kind is equally frequent
         if rng.random() < 0.3:
             kinds.append(names[rng.integers(len(names))])
         made = draft(kinds, int(rng.integers(2**32)), step, seen)
@@ -161,22 +161,22 @@ def federation(number: int) -> Tally:
 
 
 def tried(guard: Guard, made: Draft, tally: Tally, again: bool) -> tuple[ClientId, ...]:
-    """One round: it is refused without a trace, or judged soundly, whatever the order of its clients.
+    """Try one round: the guard must refuse it without a trace, or judge it soundly in any order of clients.
 
     Args:
-        guard: goes on with whatever the round leaves.
+        guard: the guard; its state carries over to the next round.
         made: the round.
-        tally: where refusals are counted.
-        again: also judge the clients in another order.
+        tally: counts refusals.
+        again: whether to judge the clients in another order as well.
 
     Returns:
-        The clients that were judged.
+        The ids of the judged clients.
     """
     before = pack(guard.state_dict())
     try:
         round = made.build()
         kept = round.updates.matrix.clone()
-        outcome = guard.process(round, repeat=True)  # hostile numbers must not end a federation of the fuzzer
+        outcome = guard.process(round, repeat=True)  # a hostile index must not end the federation
     except FedGuardError as error:
         tally.refusals[type(error).__name__] += 1
         sent = all(kind in CLIENTS_MAY_SEND for kind in made.kinds)
@@ -196,7 +196,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def sound(round: Round, outcome: Outcome) -> None:
-    """An outcome is complete, finite and of this round."""
+    """Require that an outcome is complete, finite and belongs to this round."""
     n, d, usable = round.n, round.updates.d, round.usable
     require(outcome.client_ids == round.client_ids, "the outcome is of other clients")
     require(outcome.aggregate.shape == (d,) and outcome.aggregate.isfinite().all(), "no finite aggregate")
@@ -208,14 +208,16 @@ def sound(round: Round, outcome: Outcome) -> None:
     require(outcome.suspects[~usable].all(), "an unusable update is no suspicion")
     require(len(outcome.reasons) == n and all(outcome.reasons), "no reason for every client")
     require(outcome.kept_global == (not outcome.weights.any()), "kept_global does not fit the weights")
-    require(not (outcome.kept_global and outcome.aggregate.any()), "nobody was let through, yet it moves")
+    require(
+        not (outcome.kept_global and outcome.aggregate.any()), "no client was accepted, yet the model moves"
+    )
     scored = usable & ~outcome.banned if outcome.by_detector else np.zeros(n, dtype=bool)
     scored &= np.array([not reason.startswith("not scored: ") for reason in outcome.reasons])  # too few
     require(not np.isnan(outcome.scores[scored]).any(), "a score is NaN")
 
 
 def moved(guard: Guard, before: bytes, round: Round, outcome: Outcome, order: Any) -> None:
-    """The same round with its clients in another order: the same verdicts and state to the bit, by id."""
+    """Require bit-identical verdicts and state, by id, for the same round with clients in another order."""
     after = pack(guard.state_dict())
     guard.load_state_dict(unpack(before))
     other = guard.process(round.with_updates(round.updates.matrix.clone()).take(order), repeat=True)
@@ -231,7 +233,7 @@ def moved(guard: Guard, before: bytes, round: Round, outcome: Outcome, order: An
 
 
 def fuzz(rounds: int, first: int = 0) -> Tally:
-    """Drive ``rounds`` rounds, from federation ``first`` on."""
+    """Run ``rounds`` rounds, starting with federation ``first``."""
     tally = Tally()
     with single_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -241,16 +243,18 @@ def fuzz(rounds: int, first: int = 0) -> Tally:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; the exit status says whether anything failed."""
+    """Run the command line, and return its exit status: nonzero if anything failed."""
     parser = argparse.ArgumentParser(prog="python -m fedguard.testing.fuzz", description=__doc__)
     parser.add_argument("--rounds", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=None, help="processes; one per core if absent")
-    parser.add_argument("--federation", type=int, default=None, help="repeat this one only")
-    parser.add_argument("--soak", type=int, default=0, help="also so many rounds of new ids per detector")
-    parser.add_argument("--cases", type=int, default=0, help="also so many mutants of every kind of input")
-    parser.add_argument("--kind", choices=INPUTS, default=None, help="mutants of this kind only")
-    parser.add_argument("--seed", type=int, default=None, help="of these, repeat this one only")
-    parser.add_argument("--out", type=Path, default=None, help="write the table here as well")
+    parser.add_argument("--workers", type=int, default=None, help="processes; one per core by default")
+    parser.add_argument("--federation", type=int, default=None, help="run only this federation")
+    parser.add_argument(
+        "--soak", type=int, default=0, help="also run this many rounds of new ids per detector"
+    )
+    parser.add_argument("--cases", type=int, default=0, help="also run this many mutants per kind of input")
+    parser.add_argument("--kind", choices=INPUTS, default=None, help="run only mutants of this kind")
+    parser.add_argument("--seed", type=int, default=None, help="run only this mutant of the kind")
+    parser.add_argument("--out", type=Path, default=None, help="also write the table to this file")
     given = parser.parse_args(arguments)
     if given.kind is not None:
         one = given.seed is not None
@@ -262,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         tally = in_parallel(given.rounds, given.workers)
     text = table(tally, time.perf_counter() - start)
-    print(text, flush=True)  # what comes next takes as long again
+    print(text, flush=True)  # the next part takes just as long
     if given.soak:
         grown = soaked(given.soak, given.workers)
         tally.failures += [f"{g.detector} keeps growing" for g in grown if not g.bounded]
@@ -281,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
 def mutated(
     kinds: Sequence[str], cases: int, first: int = 0, workers: int | None = None
 ) -> tuple[str, list[str]]:
-    """Mutants of replies and files: the table, which is printed, and the failures."""
+    """Run mutants of replies and files; prints and returns the table, and returns the failures."""
     from ..cli.common import cores
     from .fuzzing.driver import fuzz_in_workers
     from .fuzzing.table import failures_of, table
@@ -292,7 +296,7 @@ def mutated(
 
 
 def in_parallel(rounds: int, workers: int | None) -> Tally:
-    """The same as :func:`fuzz` on several processes."""
+    """Run :func:`fuzz` in several processes."""
     total, part = Tally(), 600
     starts = range(0, -(-rounds // ROUNDS), part // ROUNDS)
     sizes = [min(part, rounds - k * ROUNDS) for k in starts]
@@ -303,14 +307,14 @@ def in_parallel(rounds: int, workers: int | None) -> Tally:
 
 
 def soaked(rounds: int, workers: int | None) -> list[Growth]:
-    """:func:`fedguard.testing.soak.soak` for every detector that remembers anything."""
+    """Run :func:`fedguard.testing.soak.soak` for every detector that keeps state."""
     names = keeping()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         return list(pool.map(soak, names, [rounds] * len(names)))
 
 
 def table(tally: Tally, seconds: float) -> str:
-    """The summary as Markdown."""
+    """Return the summary as Markdown."""
     lines = [
         "# Hostile rounds",
         "",

@@ -1,4 +1,4 @@
-"""What can be hostile about a round, by name."""
+"""The kinds of hostile rounds, by name."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass
 class Draft:
-    """The arguments of a round, some of which may be refused.
+    """The arguments of a round; some may be invalid.
 
     Attributes:
-        kinds: what is hostile about it, by name.
-        rng: where the numbers come from.
-        updates: anything.
-        client_ids: likewise.
-        num_examples: likewise.
-        num_steps: likewise.
-        index: likewise.
-        global_params: likewise.
+        kinds: its kinds of hostility, by name.
+        rng: the source of its random numbers.
+        updates: any value.
+        client_ids: any value.
+        num_examples: any value.
+        num_steps: any value.
+        index: any value.
+        global_params: any value.
         server: what the server owns.
         seen: ids of earlier rounds.
     """
@@ -49,7 +49,7 @@ class Draft:
     seen: Sequence[Any]
 
     def build(self) -> Round:
-        """The round; RoundError if it is malformed."""
+        """Build the round; raises RoundError if it is malformed."""
         return Round(
             self.updates,
             self.client_ids,
@@ -61,7 +61,7 @@ class Draft:
         )
 
     def rows(self, share: float = 0.3) -> Any:
-        """(n,) some clients, one at least."""
+        """(n,) a random mask with at least one client."""
         some = self.rng.random(len(self.updates)) < share
         if len(some):
             some[self.rng.integers(len(some))] = True
@@ -82,7 +82,7 @@ def _resized(n: Callable[[np.random.Generator], int]) -> Kind:
 
 
 def _valued(value: Callable[[Draft, Any, Any], Any]) -> Kind:
-    """``value(draft, x, rows)`` with x the (n, d) matrix and rows a random mask gives the new matrix."""
+    """Replace the updates by ``value(draft, x, rows)``: x is the (n, d) matrix, rows a random mask."""
 
     def change(draft: Draft) -> None:
         if len(draft.updates):
@@ -129,7 +129,7 @@ def _set(field: str, make: Callable[[Draft], Any]) -> Kind:
 
 
 def _renamed(draft: Draft) -> None:
-    """Numbers come back as text, and text that reads as a number as one."""
+    """Turn numeric ids into text, and text ids that read as numbers into numbers."""
     draft.client_ids = [
         str(i) if isinstance(i, int) else int(i) if i.isdecimal() else i for i in draft.client_ids
     ]
@@ -264,7 +264,7 @@ FORMS: dict[str, Kind] = {
     "sparse": _set("updates", lambda draft: torch.from_numpy(draft.updates).to_sparse()),
     "nothing": _set("updates", lambda draft: None),
 }
-#: Of two kinds of the same group, only one can be had at a time.
+#: Kinds of the same group exclude each other.
 GROUPS: tuple[dict[str, Kind], ...] = (
     {"ordinary": lambda draft: None},
     SIZES,
@@ -274,12 +274,12 @@ GROUPS: tuple[dict[str, Kind], ...] = (
     SCENES,
     FORMS,
 )
-#: Everything that can be hostile about a round.
+#: All kinds of hostile rounds.
 KINDS: dict[str, Kind] = {name: kind for group in GROUPS for name, kind in group.items()}
 
 
 def some_ids(rng: np.random.Generator, n: int, seen: Sequence[Any]) -> list[Any]:
-    """Some that were there before, some that are new, numbers and text."""
+    """Return some earlier and some new ids, numbers and text."""
     known = [seen[i] for i in rng.permutation(len(seen))[: rng.integers(0, n + 1)]]
     taken, ids = {str(i) for i in known}, list(known)
     while len(ids) < n:
@@ -292,17 +292,17 @@ def some_ids(rng: np.random.Generator, n: int, seen: Sequence[Any]) -> list[Any]
 
 
 def some_counts(rng: np.random.Generator, n: int) -> Any:
-    """Sample counts as honest clients claim them, or none."""
+    """Return sample counts as honest clients claim them, or None."""
     return None if rng.random() < 0.3 else rng.integers(1, 200, n)
 
 
 def _elsewhere(tensor: torch.Tensor) -> torch.Tensor:
-    """On the accelerator if there is one, otherwise on the device that holds shapes only."""
+    """Move a tensor to the accelerator if there is one, else to the meta device, which holds only shapes."""
     return tensor.to("cuda" if torch.cuda.is_available() else "meta")
 
 
 def server_of_everything(validation: LabeledData | None = None) -> Server:
-    """A server that owns everything a method can need, all of it tiny; the same every time."""
+    """Return a server with tiny versions of everything a method can need; always the same."""
     draw = generator(0, "server of hostile rounds")
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Rounds as an attacker, or an accident, may send them: every kind by name, reproducible from a seed.
+"""Rounds that an attacker or an accident may cause: each kind has a name and is reproducible from a seed.
 
-:func:`draft` makes the arguments of one round from a seed, :func:`strategy` is the same for hypothesis,
-``fedguard.testing.fuzz`` drives guards through any number of them.
+:func:`draft` makes the arguments of one round from a seed, and :func:`strategy` does so for hypothesis.
+``fedguard.testing.fuzz`` runs guards on any number of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHEAP", "CLIENTS_MAY_SEND", "KINDS", "Draft", "draft", "strategy"]
 
-#: What makes methods cheap enough to be run a hundred thousand times.
+#: Parameters that make methods cheap enough to run a hundred thousand times.
 CHEAP: dict[str, dict[str, Any]] = {
     "sklearn": {"estimator_params": {"n_estimators": 5}},
     "deepsight": {"samples": 20, "seeds": 1},
@@ -27,7 +27,7 @@ CHEAP: dict[str, dict[str, Any]] = {
 }
 
 
-#: What a single client can bring about by what it sends; no round is refused for it.
+#: Kinds that a single client can cause; the guard must not refuse the round for them.
 CLIENTS_MAY_SEND = frozenset(
     {"ordinary", *VALUES, *CLAIMS} - {n for n in CLAIMS if "text" in n or "few" in n}
 )
@@ -36,17 +36,17 @@ CLIENTS_MAY_SEND = frozenset(
 def draft(
     kinds: Sequence[str] = ("ordinary",), seed: int = 0, index: int = 0, seen: Sequence[Any] = ()
 ) -> Draft:
-    """The arguments of a round of a small federation with a model of 27 parameters.
+    """Draw the arguments of a round of a small federation with a model of 27 parameters.
 
     Args:
-        kinds: names out of ``KINDS``; of two of the same group (two forms, say) the later one counts.
-        seed: of every number in it.
-        index: its number.
+        kinds: names in ``KINDS``; of two in the same group, the later one is used.
+        seed: the seed of all random numbers.
+        index: the number of the round.
         seen: ids of earlier rounds, some of which return.
     """
     rng = np.random.default_rng(seed)
     chosen = [[name for name in kinds if name in group][-1:] for group in GROUPS]
-    kinds = [name for names in chosen for name in names]  # in the order in which they can be applied
+    kinds = [name for names in chosen for name in names]  # in the order of application
     n, server = int(rng.integers(1, 13)), server_of_everything()
     assert server.model is not None  # noqa: S101 - for the type checker
     start = flat_parameters(server.model)
@@ -68,7 +68,7 @@ def draft(
 
 
 def strategy() -> SearchStrategy[Draft]:
-    """Drafts for hypothesis (``pip install hypothesis``), with one or two kinds each."""
+    """Return a hypothesis strategy for drafts with one or two kinds (``pip install hypothesis``)."""
     from hypothesis import strategies as st
 
     kinds = st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=2, unique=True)

@@ -1,4 +1,4 @@
-"""Attacks to plant in the updates of the small federation; each returns who is malicious."""
+"""Attacks to plant in the updates of the small federation; each returns the malicious positions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ def wild(matrix: Tensor) -> list[int]:
 
 
 def sybils(matrix: Tensor) -> list[int]:
-    """Clients 2, 4 and 5 send the same, not a bit longer than the others' updates."""
+    """Clients 2, 4 and 5 send the same update, no longer than the others'."""
     noise = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(3))
     matrix[[2, 4, 5]] = matrix.norm(dim=1).mean() * noise / noise.norm()
     return [2, 4, 5]
 
 
 def backwards(matrix: Tensor) -> list[int]:
-    """Client 2 sends the others' mean, turned round and magnified."""
+    """Client 2 sends the negated and magnified mean of the others."""
     matrix[2] = -1000 * matrix[[0, 1, 3, 4, 5, 6, 7]].mean(0)
     return [2]
 
 
 def one_output(matrix: Tensor) -> list[int]:
-    """Client 2 changes one output neuron only, as if all its data had one label."""
+    """Client 2 changes only one output neuron, as if all its data had one label."""
     matrix[2, -130:] = 0  # the last layer: 10 x 12 weights and 10 biases
     matrix[2, -130:-118] = matrix[2, -10] = 1.0
     return [2]
 
 
-#: What ``Detector.plant`` may name.
+#: The allowed values of ``Detector.plant``.
 PLANTS = {"wild": wild, "sybils": sybils, "backwards": backwards, "one_output": one_output}

@@ -15,32 +15,30 @@ from ..contracts.registry import policies
 from ..contracts.scores import Scores
 from ..core.state import pack, unpack
 from ..ledger.memory import Ledger
-from .core import Check, Report, carded, documented, require, resolve, run
+from .core import Check, Report, carded, check_contract, documented, require
 
 IDS = ("a", "b", 3, 4, "5")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A policy class with the parameters that it is checked with."""
+    """A policy class and its parameters for the checks."""
 
     cls: type[Policy]
     params: Mapping[str, Any]
 
     def make(self) -> Policy:
-        """A fresh policy."""
+        """Return a fresh policy."""
         return self.cls(**self.params)
 
 
 def check_policy(method: type[Policy] | str, params: Mapping[str, Any] | None = None) -> Report:
-    """Run the whole contract over a policy; ``check_with`` of the class is used if params are absent."""
-    cls = resolve(method, policies)
-    case = Case(cls, dict(cls.check_with) if params is None else dict(params))
-    return run(cls, CHECKS, case, case.params)
+    """Run all contract checks on a policy; ``params`` default to the class's ``check_with``."""
+    return check_contract(method, policies, params, Case, CHECKS)
 
 
 def ledger() -> Ledger:
-    """One client with strikes, one whose ban is over."""
+    """Return a ledger with a client that has strikes and one whose ban is over."""
     past = Ledger()
     for t in range(3):
         past.judge("a", t, 0.1, suspect=False)
@@ -50,7 +48,7 @@ def ledger() -> Ledger:
 
 
 def situations() -> Iterator[Situation]:
-    """Ordinary, equal and hostile scores; nobody, some and everybody suspect; one and two detectors."""
+    """Yield ordinary, equal and hostile scores; no, some and all suspects; one and two detectors."""
     rng = np.random.default_rng(0)
     for values in (rng.normal(size=5), np.zeros(5), np.array([np.inf, 0.0, -np.inf, 1e300, 0.0])):
         for suspects in (values > 0, np.zeros(5, bool), np.ones(5, bool)):
@@ -68,29 +66,32 @@ def card(case: Case) -> None:
 
 
 def answers(case: Case) -> None:
-    """Weights in [0, 1], suspects, a reason for everybody; only suspects are banned, into the future."""
+    """Every client gets a weight in [0, 1] and a reason; only suspects are banned, and into the future."""
     for situation in situations():
         decision = checked(case.make().decide(situation), case.cls.card.name, 5)
         require(
             all(isinstance(r, str) and r and "\n" not in r for r in decision.reasons), "a reason is missing"
         )
         require(all(u is None or u > 4 for u in decision.bans.values()), "a ban ends in the past")
-        require(all(decision.suspects[k] for k in decision.bans), "somebody is banned who is no suspect")
+        require(all(decision.suspects[k] for k in decision.bans), "it bans a client that is not a suspect")
 
 
 def purity(case: Case) -> None:
-    """Deciding changes neither ledger nor policy, and is repeatable. Remember things in commit() only."""
+    """Deciding changes neither ledger nor policy, and is repeatable. Change state only in commit()."""
     for situation in situations():
         policy = case.make()
         before, own = pack(situation.ledger.state_dict()), pack(policy.state_dict())
         one, other = policy.decide(situation), policy.decide(situation)
-        require(np.array_equal(one.weights, other.weights) and one.reasons == other.reasons, "two answers")
+        require(
+            np.array_equal(one.weights, other.weights) and one.reasons == other.reasons,
+            "the same case gives two decisions",
+        )
         require(pack(situation.ledger.state_dict()) == before, "it wrote to the ledger")
         require(pack(policy.state_dict()) == own, "its state changed; that is for commit()")
 
 
 def permutation(case: Case) -> None:
-    """The order of clients does not show. Decide on each client by its own scores and record."""
+    """Decisions do not depend on the order of clients. Decide by each client's own scores and record."""
     order = [3, 1, 4, 0, 2]
     for situation in situations():
         moved = {
@@ -112,25 +113,25 @@ def permutation(case: Case) -> None:
 
 
 def innocence(case: Case) -> None:
-    """With nobody suspected, nobody is left out or banned."""
+    """Without suspects, no client is excluded or banned."""
     scores = {"one": Scores(np.zeros(5), np.zeros(5, bool), "", np.ones(5))}
     decision = case.make().decide(Situation(4, IDS, scores, Ledger()))
-    require(decision.weights.tolist() == [1] * 5 and not decision.bans, "somebody is punished")
+    require(decision.weights.tolist() == [1] * 5 and not decision.bans, "it excludes or bans a client")
 
 
 def declared_bans(case: Case) -> None:
-    """`bans` says whether it bans. Set the class attribute if it does."""
+    """The class attribute `bans` says whether it bans. Set it if it does."""
     banned = any(case.make().decide(situation).bans for situation in situations())
-    require(banned == case.make().bans, f"it {'bans' if banned else 'bans nobody'}, `bans` says otherwise")
+    require(banned == case.make().bans, f"it {'bans' if banned else 'never bans'}, but `bans` says otherwise")
 
 
 def state_round_trip(case: Case) -> None:
-    """What commit() remembers survives being packed."""
+    """The state after commit() survives packing. Keep tensors and JSON values in state_dict."""
     policy, restored = case.make(), case.make()
     for situation in situations():
         policy.commit(situation, policy.decide(situation))
     restored.load_state_dict(unpack(pack(policy.state_dict())))
-    require(pack(restored.state_dict()) == pack(policy.state_dict()), "the loaded state is another one")
+    require(pack(restored.state_dict()) == pack(policy.state_dict()), "the loaded state is different")
 
 
 CHECKS: dict[str, Check] = {

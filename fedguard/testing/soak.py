@@ -1,4 +1,4 @@
-"""Ten thousand rounds with ever new ids: what a guard keeps stays as large as it is."""
+"""Ten thousand rounds with ever new ids: a guard's state must stop growing."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..ledger.memory import Ledger
 from .core import require
 from .hostile_rounds import CHEAP, draft
 
-#: Cheaper still: what is kept does not depend on how good it is.
+#: Even cheaper parameters, as the size of the state does not depend on the quality of detection.
 TINY = {"fedredefense": {"first_iterations": 1, "later_iterations": 1, "num_images": 1, "inner_steps": 1}}
-#: New ids in every round, besides one client that stays.
+#: Number of new ids per round, besides one client that stays.
 SYBILS = 3
 
 
 class Growth(NamedTuple):
-    """What a guard with one detector keeps, ledger included.
+    """The size of the state of a guard with one detector, ledger included.
 
     Attributes:
         detector: its name.
-        rounds: how many it has seen.
-        ids: how many clients it has seen.
+        rounds: number of rounds processed.
+        ids: number of clients seen.
         half: bytes of its state after half of the rounds.
-        end: bytes at the end.
+        end: bytes of its state at the end.
     """
 
     detector: str
@@ -40,16 +40,16 @@ class Growth(NamedTuple):
 
     @property
     def bounded(self) -> bool:
-        """Whether it has stopped growing; one part in twenty is for the longer text of later numbers."""
+        """Whether it has stopped growing; 5 % allow for the longer text of larger numbers."""
         return self.end <= 1.05 * self.half
 
 
 def soak(detector: str, rounds: int = 10_000) -> Growth:
-    """Drive one guard through many rounds with ever new ids.
+    """Run one guard on many rounds with ever new ids.
 
     Args:
         detector: a registered name.
-        rounds: half of them must bring more ids than ``fedguard.core.history.MAX_CLIENTS``.
+        rounds: number of rounds; half of them must have more ids than ``fedguard.core.history.MAX_CLIENTS``.
     """
     cls = detectors.get(detector)
     params = {**cls.check_with, **CHEAP.get(detector, {}), **TINY.get(detector, {})}
@@ -71,12 +71,12 @@ def soak(detector: str, rounds: int = 10_000) -> Growth:
 
 
 def keeping() -> list[str]:
-    """The detectors that remember anything from round to round."""
+    """Return the names of detectors that keep state between rounds."""
     return [name for name in detectors.names() if detectors.get(name).commit is not Detector.commit]
 
 
 def table(found: list[Growth]) -> str:
-    """What was kept, as Markdown."""
+    """Return the sizes as a Markdown table."""
     lines = [
         f"Ever new ids, of which {history.MAX_CLIENTS:,} at most are kept. State and ledger of a guard with "
         "one detector:",

@@ -15,36 +15,34 @@ from ..contracts.round import Round
 from ..contracts.stage import Stage, Staged
 from ..core.state import pack, unpack
 from ..guard import Guard
-from .core import Check, Report, Untouched, carded, documented, require, resolve, run
+from .core import Check, Report, Untouched, carded, check_contract, documented, require
 from .federation import N, federation, fresh
 
 
 @dataclass(frozen=True)
 class Case:
-    """A stage class with the parameters that it is checked with."""
+    """A stage class and its parameters for the checks."""
 
     cls: type[Stage]
     params: Mapping[str, Any]
 
     def make(self) -> Stage:
-        """A fresh stage."""
+        """Return a fresh stage."""
         return self.cls(**self.params)
 
     def round(self, index: int = 0) -> Round:
-        """A round of eight clients, with everything that a server may own."""
+        """Return a round of eight clients, with everything that a server may own."""
         return fresh(federation()[index])
 
     def aggregate(self, round: Round) -> torch.Tensor:
-        """What this stage and the median make of a round, in whatever order its clients come."""
+        """Aggregate a round with this stage and the median."""
         rule, everybody = Staged([self.make()], Median()), np.ones(round.n)
         return rule.finish(round, everybody, rule.aggregate(round, everybody))
 
 
 def check_stage(method: type[Stage] | str, params: Mapping[str, Any] | None = None) -> Report:
-    """Run the whole contract over a stage; ``check_with`` of the class is used if params are absent."""
-    cls = resolve(method, stages)
-    case = Case(cls, dict(cls.check_with) if params is None else dict(params))
-    return run(cls, CHECKS, case, case.params)
+    """Run all contract checks on a stage; ``params`` default to the class's ``check_with``."""
+    return check_contract(method, stages, params, Case, CHECKS)
 
 
 def card(case: Case) -> None:
@@ -54,14 +52,14 @@ def card(case: Case) -> None:
 
 
 def works_in_a_guard(case: Case) -> None:
-    """Three rounds in a guard give finite aggregates. See the message."""
+    """Three rounds in a guard give finite aggregates. Return finite updates from before() and after()."""
     guard = Guard(aggregator=Median(), stages=case.make())
     for index in range(3):
         require(guard.process(case.round(index)).aggregate.isfinite().all(), "an aggregate is not finite")
 
 
 def purity(case: Case) -> None:
-    """It changes nothing that it is given, and says the same again. Draw from round.server.generator(…)."""
+    """It changes none of its inputs, and repeats its result. Draw from round.server.generator(…)."""
     round = case.round()
     given = Untouched(
         updates=round.updates.matrix, counts=round.num_examples, global_model=round.global_params
@@ -86,7 +84,7 @@ def purity(case: Case) -> None:
 
 
 def permutation(case: Case) -> None:
-    """The order of clients does not show in the aggregate. Work by value or client id, not by position."""
+    """The aggregate does not depend on the order of clients. Use values or client ids, not positions."""
     order = np.random.default_rng(2).permutation(N)
     here, there = case.aggregate(case.round()), case.aggregate(case.round().take(order))
     require(torch.allclose(here, there, rtol=1e-4, atol=1e-6), "another order gives another aggregate")
@@ -111,12 +109,12 @@ def degenerate(case: Case) -> None:
 
 
 def state_round_trip(case: Case) -> None:
-    """What commit() remembers survives being packed. Keep tensors and JSON values in state_dict."""
+    """The state after commit() survives packing. Keep tensors and JSON values in state_dict."""
     one, other = (Guard(aggregator=Median(), stages=case.make()) for _ in range(2))
     one.process(case.round(0))
     other.load_state_dict(unpack(pack(one.state_dict())))
     same = torch.equal(one.process(case.round(1)).aggregate, other.process(case.round(1)).aggregate)
-    require(same, "the loaded state is another one")
+    require(same, "the loaded state is different")
 
 
 CHECKS: dict[str, Check] = {

@@ -1,4 +1,4 @@
-"""Local training of clients: any model step by step, dense networks side by side."""
+"""Local training of clients: any model one client at a time, dense networks many at a time."""
 
 from __future__ import annotations
 

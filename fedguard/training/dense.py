@@ -1,7 +1,7 @@
-"""Local training of dense networks with their gradients written out, many clients at a time.
+"""Local training of dense networks with explicit gradients, many clients at a time.
 
-A step of a small network costs far more in bookkeeping than in arithmetic. Here the clients' matrices lie
-one behind the other, so that one batched product serves all of them.
+A step of a small network is dominated by overhead, not arithmetic. Here the clients' matrices are stacked, so
+one batched product serves all of them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 #: (outputs, inputs) of every layer.
 Shapes = Sequence[tuple[int, int]]
 
-#: Every client's matrices begin at a multiple of so many floats: at other addresses, vector instructions
-#: may round differently.
+#: Each client's matrices start at a multiple of this many floats, as vector instructions may round
+#: differently at other addresses.
 ALIGNMENT = 16
-#: Floats of input, at most, in the batches of the clients that are trained together: they stay in the cache.
+#: Most input floats in the batches of clients trained together, so that they stay in the cache.
 GROUP_FLOATS = 2**18
 
 
 def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
-    """The layers of a plain network on these inputs: flatten, linear, (ReLU, linear)*; None for any other.
+    """Return the layers of a plain network (flatten, linear, (ReLU, linear)*); None for any other model.
 
-    A model with hooks is none: they want to see every pass.
+    Returns None for a model with hooks too, as hooks must see every pass.
     """
     if type(model).forward is not nn.Sequential.forward or any(map(_hooked, model.modules())):
         return None
@@ -61,15 +61,15 @@ def train_dense(
     batches: Sequence[Iterator[Tensor]],
     settings: LocalTraining,
 ) -> list[Tensor]:
-    """What SGD on the mean cross-entropy (see ``training.train_client``) makes of ``start``, per client.
+    """Train each client from ``start`` by SGD on the mean cross-entropy (see ``training.train_client``).
 
-    A client's bits do not depend on who else is there.
+    A client's result does not depend on the other clients, to the bit.
 
     Args:
         shapes: the network, see :func:`dense_shapes`.
-        start: (d,) where everybody starts.
-        clients: their samples.
-        batches: the rows of the samples in each batch, batch after batch.
+        start: (d,) the common start.
+        clients: the clients' samples.
+        batches: per client, the sample rows of each batch.
         settings: learning rate, momentum and weight decay; the batch size bounds every batch.
     """
     steps = [settings.steps_for(len(share.rows)) for share in clients]
@@ -92,9 +92,9 @@ def train_dense(
 
 
 class _Networks:
-    """As many copies of one network, each with a batch of up to ``rows`` samples.
+    """``count`` copies of one network, each with a batch of up to ``rows`` samples.
 
-    Every sum runs over all ``rows``; rows without a sample have factor 0 and add exactly nothing.
+    Every sum runs over all ``rows``; rows without a sample have factor 0 and add exactly 0.
     """
 
     def __init__(self, shapes: Shapes, start: Tensor, count: int, rows: int, settings: LocalTraining) -> None:
@@ -117,7 +117,7 @@ class _Networks:
         }
 
     def load(self, place: int, data: LabeledData, batch: Tensor) -> None:
-        """Put the next batch of the client at this place."""
+        """Load the next batch of the client at this position."""
         count = len(batch)
         inputs, factor = self.inputs[0][place], self.factor[place]
         torch.index_select(data.inputs.flatten(1), 0, batch, out=inputs[:count])
@@ -128,7 +128,7 @@ class _Networks:
             factor[count:] = 0
 
     def step(self, active: int) -> None:
-        """One step of SGD of the first ``active`` networks. ``moves`` are −η times the gradients."""
+        """Do one SGD step of the first ``active`` networks. ``moves`` are −η times the gradients."""
         inputs, weights, biases, moves = (
             [part[:active] for part in parts]
             for parts in (self.inputs, self.weights, self.biases, self.moves)
@@ -162,12 +162,12 @@ class _Networks:
             now.baddbmm_(left, right)
 
     def flat(self) -> list[Tensor]:
-        """(d,) the parameters of every network."""
+        """Return the (d,) parameters of every network."""
         parts = [part.flatten(1) for pair in zip(self.weights, self.biases, strict=True) for part in pair]
         return list(torch.cat(parts, 1))
 
 
 def _matrices(count: int, rows: int, columns: int, like: Tensor) -> Tensor:
-    """(count, rows, columns) zeros; every matrix is contiguous and begins at an aligned address."""
+    """(count, rows, columns) zeros; every matrix is contiguous and starts at an aligned address."""
     size = -(-rows * columns // ALIGNMENT) * ALIGNMENT
     return like.new_zeros(count * size).as_strided((count, rows, columns), (size, columns, 1))

@@ -19,7 +19,7 @@ from .parameters import channels_last, flat_parameters, flat_statistics, load_pa
 
 
 class Trained(NamedTuple):
-    """What local training gives.
+    """The result of local training.
 
     Attributes:
         update: (d,) w − w_start.
@@ -40,16 +40,16 @@ def train_client(
 ) -> Tensor:
     """v ← μ v + ∇ℓ(w) + λ w,  w ← w − η v  over minibatches, ℓ the mean cross-entropy; returns w − w_start.
 
-    The same arguments give the same bits, if torch runs on the same number of threads (one, in a pool).
+    The same arguments give the same bits if torch uses the same number of threads (one, in a pool).
 
     Args:
-        model: scratch: its parameters are overwritten, and it is left in train mode; training starts with
-            its buffers (BatchNorm statistics), which are put back.
+        model: scratch: its parameters are overwritten, and it stays in train mode. Training starts with its
+            buffers (BatchNorm statistics), which are restored afterwards.
         start: (d,) the global model w_start; not modified.
         data: the client's samples, at least one.
         settings: epochs or steps, batch size, η, μ, λ.
         generator: shuffles the samples.
-        adjust: changes the gradients of every step (attacks do that); None leaves them.
+        adjust: changes the gradients of every step, for attacks; None leaves them unchanged.
 
     Returns:
         (d,) float32 the update.
@@ -67,16 +67,16 @@ def train_clients(
     settings: LocalTraining,
     generators: Sequence[torch.Generator],
 ) -> list[Tensor]:
-    """``[train_client(model, start, data, settings, g) for …]``: the same bits, sooner for small networks.
+    """``[train_client(model, start, data, settings, g) for …]``: bit-identical, faster for small networks.
 
-    Logistic regression and multilayer perceptrons are trained side by side (see :mod:`~.training.dense`);
-    all other models, and everything with a proximal term or FL-WBC, one after the other.
+    Trains clients of logistic regression and multilayer perceptrons together (see :mod:`~.training.dense`).
+    Other models, and training with a proximal term or FL-WBC, run one client at a time.
     """
     return [client.update for client in trained(model, start, clients, settings, generators)]
 
 
 def side_by_side(model: nn.Module, inputs: Tensor, settings: LocalTraining) -> Shapes | None:
-    """The layers of a model whose clients are trained side by side; None if they are not."""
+    """Return the model's layers if its clients can be trained together, else None."""
     return None if settings.proximal or settings.wbc else dense_shapes(model, inputs)
 
 
@@ -88,7 +88,7 @@ def trained(
     generators: Sequence[torch.Generator],
     adjust: Adjust | None = None,
 ) -> list[Trained]:
-    """As :func:`train_clients`, with the statistics that the model has after each client's training."""
+    """Like :func:`train_clients`, with the model's statistics after each client's training."""
     shares = [c if isinstance(c, Share) else Share(c, torch.arange(len(c.labels))) for c in clients]
     if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
@@ -111,7 +111,7 @@ def _alone(
     generator: torch.Generator,
     adjust: Adjust | None,
 ) -> Trained:
-    """One client; the buffers are put back, so that who trained before does not show."""
+    """Train one client, and restore the buffers so that it does not affect the next one."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
         update = _by_autograd(model, start, data, batches, settings, generator, adjust)
@@ -131,7 +131,7 @@ def _by_autograd(
     generator: torch.Generator,
     adjust: Adjust | None,
 ) -> Tensor:
-    """Any model; the generator is for FL-WBC."""
+    """Train any model by autograd; the generator is for FL-WBC."""
     load_parameters(model, start)
     model.train()
     parameters = list(model.parameters())
@@ -158,7 +158,7 @@ def _by_autograd(
 
 
 def _store_channels_last(model: nn.Module) -> None:
-    """Convolutions (and pooling above all) are twice as fast where the channels of a pixel lie together."""
+    """Store convolution weights channels-last, which makes convolutions and pooling twice as fast."""
     for module in model.modules():
         if type(module) is nn.Conv2d:
             module.weight.data = channels_last(module.weight.data)
@@ -174,7 +174,7 @@ class _WhiteBloodCells:
 
     @torch.no_grad()
     def perturb(self, parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
-        """Add η Υ where |Ĥ| ≤ |Υ|; nothing in the first step, where there is no Ĥ."""
+        """Add η Υ where |Ĥ| ≤ |Υ|; nothing in the first step, which has no Ĥ."""
         now = [(p.detach().clone(), g) for p, g in zip(parameters, gradients, strict=True)]
         for parameter, (place, gradient), (old_place, old) in zip(parameters, now, self.before, strict=False):
             moved = place - old_place
@@ -193,7 +193,7 @@ def _step(
     velocity: list[Tensor],
     settings: LocalTraining,
 ) -> None:
-    """One step of SGD. By hand: the first torch.optim optimizer costs every worker a second of imports."""
+    """Do one SGD step. Not with torch.optim, whose import takes every worker a second."""
     for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         if settings.weight_decay:
             gradient = gradient.add(parameter, alpha=settings.weight_decay)
@@ -203,7 +203,7 @@ def _step(
 
 
 def _batches(rows: Tensor, settings: LocalTraining, generator: torch.Generator) -> Iterator[Tensor]:
-    """One batch of the samples' rows after the other; every pass over the samples is shuffled anew."""
+    """Yield batches of the samples' rows; every epoch is shuffled anew."""
     left = settings.steps_for(len(rows))
     while left > 0:
         order = rows[torch.randperm(len(rows), generator=generator)]

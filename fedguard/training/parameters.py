@@ -1,4 +1,4 @@
-"""Models as flat parameter vectors: the form in which clients' updates and detectors meet them.
+"""Models as flat parameter vectors, the form that updates and detectors use.
 
 Only parameters are scored. Statistics (floating-point buffers, as BatchNorm has them) travel beside them.
 """
@@ -17,12 +17,12 @@ from ..core.errors import RoundError
 
 
 def flat_parameters(model: nn.Module) -> Tensor:
-    """(d,) the parameters in the order of ``model.parameters()``, a copy without gradient."""
+    """(d,) a copy of the parameters, without gradient, in the order of ``model.parameters()``."""
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """A (d,) vector as tensors by parameter name, views of the vector.
+    """Split a (d,) vector into tensors by parameter name, as views.
 
     Raises:
         RoundError: the model does not have d parameters.
@@ -43,7 +43,7 @@ def load_parameters(model: nn.Module, vector: Tensor) -> None:
 
 
 def flat_statistics(model: nn.Module) -> Tensor:
-    """(s,) the floating-point buffers in the order of ``model.buffers()``, a copy; (0,) without any."""
+    """(s,) a copy of the floating-point buffers in the order of ``model.buffers()``; (0,) without any."""
     parts = [b.detach().flatten().float() for b in model.buffers() if b.is_floating_point()]
     return torch.cat(parts) if parts else torch.zeros(0)
 
@@ -57,7 +57,7 @@ def load_statistics(model: nn.Module, vector: Tensor) -> None:
 
 
 def with_statistics(model: nn.Module, vector: Tensor) -> nn.Module:
-    """The model if it has no statistics, else a copy with these."""
+    """Return a copy of the model with these statistics; the model itself if there are none."""
     if not len(vector):
         return model
     model = copy.deepcopy(model)
@@ -66,21 +66,21 @@ def with_statistics(model: nn.Module, vector: Tensor) -> nn.Module:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """(N, C, H, W) with the channels of a pixel next to each other in memory; without a copy if they are."""
+    """(N, C, H, W) in channels-last memory order; copies only if needed."""
     if images.stride(1) == 1 and images.stride(3) == images.shape[1]:
         return images
     return images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
-#: Samples per forward pass; fixed, so that results depend neither on memory nor on workers.
+#: Samples per forward pass; fixed, so that results do not depend on memory or workers.
 BATCH = 2000
-#: Images that go through a model at once: what its layers put out stays in the cache.
+#: Images per forward pass of a model, few enough for the layers' outputs to stay in the cache.
 IMAGES = 200
 
 
 @torch.no_grad()
 def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
-    """(samples, classes) logits of the model, left unchanged, with these (d,) parameters in eval mode."""
+    """(samples, classes) logits with these (d,) parameters in eval mode; leaves the model unchanged."""
     training = [part for part in model.modules() if part.training]
     parameters = split_parameters(model, vector)
     parts: tuple[Tensor, ...] = (inputs,)
@@ -91,14 +91,14 @@ def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
     try:
         logits = [torch.func.functional_call(model, parameters, (part,)) for part in parts]
     finally:
-        for part in training:  # one by one: a part may have been in eval mode on purpose
+        for part in training:  # one by one, as some parts may have been in eval mode before
             part.training = True
     return torch.cat(logits)
 
 
 @torch.no_grad()
 def wrong_and_loss(model: nn.Module, vector: Tensor, data: LabeledData) -> tuple[int, float]:
-    """How many samples of one batch the model gets wrong, and the sum of their cross-entropies.
+    """Count the misclassified samples of one batch, and sum all cross-entropies.
 
     Args:
         model: the architecture; left unchanged, used in eval mode.
@@ -111,13 +111,13 @@ def wrong_and_loss(model: nn.Module, vector: Tensor, data: LabeledData) -> tuple
 
 
 def batches(data: LabeledData, size: int = BATCH) -> list[LabeledData]:
-    """The samples in batches, in order."""
+    """Split the samples into batches, in order."""
     parts = zip(torch.split(data.inputs, size), torch.split(data.labels, size), strict=True)
     return [LabeledData(*part) for part in parts]
 
 
 def mean_of(parts: Iterable[tuple[int, float]], count: int) -> tuple[float, float]:
-    """Error rate in [0, 1] and mean loss from the batches of ``count`` samples; NaN without any."""
+    """Error rate in [0, 1] and mean loss over the batches of ``count`` samples; NaN without any."""
     if count == 0:
         return float("nan"), float("nan")
     wrong, loss = (sum(column) for column in zip(*parts, strict=True))

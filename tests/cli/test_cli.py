@@ -124,7 +124,7 @@ def test_an_interrupted_suite_says_where_its_results_are(monkeypatch, capsys, tm
     monkeypatch.setattr("fedguard.evaluation.running.follow.run_suite", interrupted)
     status, _, err = call(monkeypatch, capsys, "evaluate", *SMALL)
     assert status == 130
-    assert "interrupted; the same command goes on where it was, in results/quickstart" in err
+    assert "interrupted; give the same command again to resume (results in results/quickstart)" in err
 
 
 def test_help_does_not_import_torch():

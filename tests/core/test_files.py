@@ -79,7 +79,7 @@ def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path):
 
 def test_new_methods_and_events_follow_no_link(tmp_path, precious):
     (tmp_path / "mine.py").symlink_to(tmp_path / "made")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         scaffold("detector", "mine", tmp_path)
     (tmp_path / "events").symlink_to(precious)
     from fedguard import Guard, Round

@@ -91,7 +91,7 @@ def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp
     (os.killpg if group else os.kill)(run.pid, number)
     _, said = run.communicate(timeout=120)
     assert run.returncode == code, said
-    assert "the same command goes on where it was" in said
+    assert "give the same command again to resume" in said
     assert "leaked" not in said
     assert "Traceback" not in said
     assert list((tmp_path / "scratch").iterdir()) == []

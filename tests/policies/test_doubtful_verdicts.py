@@ -69,7 +69,7 @@ def test_evidence_grows_in_no_round_against_most():
     assert not outcome.banned.any()
     assert evidence(guard, "j") == pytest.approx(1)
     assert evidence(guard, "a") < 1, "who is no suspect loses its bets as ever"
-    assert "it is evidence against nobody" in outcome.note
+    assert "no evidence is counted" in outcome.note
     for _ in range(5):
         outcome = guard.process(Round(updates(4), IDS))
     assert outcome.banned.sum() == 4

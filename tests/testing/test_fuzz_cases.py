@@ -63,15 +63,15 @@ def test_verdicts():
     ("call", "word"),
     [
         (import_canary, "imported"),
-        (lambda: print("\x1b]0;own\x07"), "drives the terminal"),
-        (lambda: print("\x1b[2J", file=sys.stderr), "drives the terminal"),
+        (lambda: print("\x1b]0;own\x07"), "controls the terminal"),
+        (lambda: print("\x1b[2J", file=sys.stderr), "controls the terminal"),
     ],
     ids=["import", "stdout", "stderr"],
 )
 def test_what_no_input_may_bring_about(call, word):
     found = verdict(call)
     assert found.verdict == "error"
-    assert word in found.reason
+    assert word in found.why
 
 
 def test_what_is_checked_afterwards(tmp_path):

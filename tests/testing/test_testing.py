@@ -128,9 +128,9 @@ BROKEN_DETECTORS = [
     (
         "one number per client",
         variant(score=lambda self, round: Scores(norms(round), norms(round) > 1)),
-        "why",
+        "a `Scores.reason`",
     ),
-    ("order of clients", variant(score=by_position), "moved otherwise"),
+    ("order of clients", variant(score=by_position), "depend on the order"),
     ("scoring is pure", variant(score=counting), "scored twice"),
     ("scoring is pure", variant(score=in_place), "changed"),
     ("same seed, same bits", variant(score=global_draw), "differ"),

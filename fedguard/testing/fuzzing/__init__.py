@@ -1,9 +1,9 @@
-"""Structure-aware fuzzing of whatever strangers send or hand over, one module per kind of input.
+"""Structure-aware fuzzing of untrusted input, one module per kind.
 
     python -m fedguard.testing.fuzz --kind recordings --seed 1234
 
-A kind begins with a small valid artifact, changes it, and repairs checksums, lengths and counts, so that the
-change reaches the code behind the first check. A case is a kind and a seed, which determine it altogether.
+A kind starts with a small valid artifact, changes it, and repairs checksums, lengths and counts, so that the
+change reaches the code behind the first check. Its kind and seed determine a case completely.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .case import Kind
 
-#: Every kind, in the order of the table.
+#: All kinds, in the order of the table.
 KINDS = ("flower replies", "flower rounds", "recordings", "ledgers", "results folders", "suites")
 
 
 @cache
 def kind_of(name: str) -> Kind:
-    """The kind of input with this name; what it needs is imported now, and not before.
+    """Return the kind of input with this name; imports its module only now.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: no kind has this name.
     """
     if name == "flower replies":
         from .flower_replies import FlowerReplies

@@ -1,4 +1,4 @@
-"""One case: make a mutant, show it to the product's entry points, and see what comes of it."""
+"""Run one case: make a mutant, pass it to the entry points, and classify what happens."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ import numpy as np
 
 from ...core.errors import FedGuardError
 
-#: Seconds of processor time that a case may take.
+#: Processor time limit of a case, in seconds.
 SECONDS = 2.0
-#: Where a system has files in memory: a ledger waits for its disk after every round.
+#: A folder in memory, if the system has one; a ledger syncs its disk after every round.
 MEMORY = "/dev/shm"  # noqa: S108 - folders of our own in it
-#: A module that nothing may import on the word of a file; ``CODE`` names a class of it.
+#: A module that no file may cause to be imported; ``CODE`` names a class in it.
 CANARY = "fedguard_fuzz_canary"
 CODE = f"{CANARY}:Boom"
 
 Rng = np.random.Generator
-#: What an entry point is called, and a call of it.
+#: The name of an entry point, and a function that calls it.
 Step = tuple[str, Callable[[], object]]
 Verdict = Literal["accepted", "refused", "error", "hang"]
 
 
 @dataclass
 class Mutant:
-    """A changed artifact, ready to be shown to the product.
+    """A changed artifact, ready for the entry points.
 
     Attributes:
-        steps: the entry points; each is tried, whatever the ones before it say.
-        changes: what was done to the artifact, in words.
+        steps: the entry points; all are tried, whether or not earlier ones fail.
+        changes: the changes to the artifact, in words.
         whole: whether checksums and schema still hold.
-        check: called afterwards; raises if something happened that must not.
-        refused: called afterwards where no step refuses: whether the product turned the mutant down.
+        check: called afterwards; raises if something forbidden happened.
+        refused: called afterwards if no step raised; whether the mutant was refused in another way.
     """
 
     steps: Sequence[Step]
@@ -60,18 +60,18 @@ class Kind(Protocol):
     """A kind of input."""
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
-        """A mutant; its files go into the folder, which is empty."""
+        """Make a mutant; writes its files to the folder, which is empty."""
 
 
 class Result(NamedTuple):
-    """What became of a case.
+    """The result of a case.
 
     Attributes:
         verdict: "accepted", "refused" with a typed error, "error" (an untyped one), or "hang".
         whole: whether the mutant passed checksums and schema.
         seconds: wall time.
-        why: of an error or a hang: type, message and innermost line of the product.
-        where: the same without the message; what failures are told apart by.
+        why: for an error or a hang: type, message and innermost line in FedGuard.
+        where: the same without the message; identifies a failure.
     """
 
     verdict: Verdict
@@ -82,21 +82,21 @@ class Result(NamedTuple):
 
 
 class TooSlow(BaseException):
-    """The time of a case is over; no ``except Exception`` keeps it from ending the case."""
+    """A case exceeded its time. Not an Exception, so that no ``except Exception`` catches it."""
 
 
-class Forbidden(Exception):  # noqa: N818 - what happened is forbidden
-    """Something happened that no input may bring about."""
+class Forbidden(Exception):  # noqa: N818 - names what happened
+    """Something happened that no input may cause."""
 
 
 def run_case(kind: Kind, name: str, seed: int, bound: float = SECONDS) -> Result:
     """Run one case in this process.
 
     Args:
-        kind: makes the mutant.
-        name: its name, which tells its random numbers from those of other kinds.
-        seed: of the case.
-        bound: seconds of processor time until it counts as a hang.
+        kind: the kind of input, which makes the mutant.
+        name: its name, which gives each kind its own random numbers.
+        seed: the seed of the case.
+        bound: processor time in seconds after which it counts as a hang.
     """
     rng = np.random.default_rng((zlib.crc32(name.encode()), seed))
     home = MEMORY if os.access(MEMORY, os.W_OK) else None
@@ -113,7 +113,7 @@ def run_case(kind: Kind, name: str, seed: int, bound: float = SECONDS) -> Result
             refused = refused or mutant.refused()
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # a panic of compiled code is no Exception
+        except BaseException as error:  # a panic in compiled code is not an Exception
             return _failure(error, f"{step} ({', '.join(mutant.changes)})", mutant.whole, begin)
     return Result("refused" if refused else "accepted", mutant.whole, time.perf_counter() - begin)
 
@@ -136,7 +136,7 @@ def _failure(error: BaseException, step: str, whole: bool, begin: float) -> Resu
 
 
 def product_line(error: BaseException) -> str:
-    """The innermost line of the product in a traceback, outside this package."""
+    """Return the innermost line of FedGuard, outside this package, in a traceback."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "fedguard" in f.filename or _top(f)]
     own = [f for f in frames if "testing" not in Path(f.filename).parts]
     last = (own or traceback.extract_tb(error.__traceback__))[-1]
@@ -152,9 +152,9 @@ def _top(frame: traceback.FrameSummary) -> bool:
 
 @contextlib.contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise TooSlow in the block after so much processor time, where the system has such a timer.
+    """Raise TooSlow in the block after this much processor time, if the system has such a timer.
 
-    What does not come back to Python is ended by the watchdog of a worker process (see ``driver``).
+    The watchdog of a worker process (see ``driver``) ends code that does not return to Python.
     """
     if not hasattr(signal, "setitimer"):
         yield
@@ -164,7 +164,7 @@ def _bounded(seconds: float) -> Iterator[None]:
         raise TooSlow(f"more than {seconds:g} s")
 
     before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds, 0.2)  # again and again: it may be raised in a destructor
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.2)  # repeatedly: the first may be lost in a destructor
     try:
         yield
     finally:
@@ -173,7 +173,7 @@ def _bounded(seconds: float) -> Iterator[None]:
 
 
 class _Watch(importlib.abc.MetaPathFinder):
-    """Notes that somebody wants to import the canary (there is none), and what is printed."""
+    """Records attempts to import the canary, which does not exist, and everything printed."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -184,17 +184,17 @@ class _Watch(importlib.abc.MetaPathFinder):
         self.asked |= fullname.partition(".")[0] == CANARY
 
     def look(self) -> None:
-        """Raise if code was asked for, or if what was printed drives a terminal."""
+        """Raise if code was to be imported, or if the output controls a terminal."""
         if self.asked:
-            raise Forbidden(f"{CANARY} was imported: a file chose what is run")
+            raise Forbidden(f"{CANARY} was imported: a file chose the code to run")
         text = self.bytes.getvalue().decode()
         wrong = sorted({c for c in text if c < " " and c not in "\n\t\r"})
         if wrong:
-            raise Forbidden(f"{wrong[0]!r} was printed: a file drives the terminal")
+            raise Forbidden(f"{wrong[0]!r} was printed: a file controls the terminal")
 
 
 class _Formatting(logging.Handler):
-    """Formats every message, as a log file would, and keeps none."""
+    """Formats every message, as a log file would, and discards it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.format(record)
@@ -202,7 +202,7 @@ class _Formatting(logging.Handler):
 
 @contextlib.contextmanager
 def _watched() -> Iterator[_Watch]:
-    """Nothing reaches the screen, every log message is formatted, and imports of the canary are noted."""
+    """Capture all output, format every log message, and record imports of the canary."""
     watch, handler, logger = _Watch(), _Formatting(), logging.getLogger("fedguard")
     loud = logging.getLogger("flwr")
     state = [(log, log.propagate, log.level, log.handlers) for log in (logger, loud)]

@@ -1,6 +1,6 @@
-"""SQLite files that strangers hand over: other values, other schema objects, other files beside them."""
+"""Untrusted SQLite files: changed values, changed schema objects, and changed files beside them."""
 
-# ruff: noqa: S608 - what is put together here is the hostile input
+# ruff: noqa: S608 - the SQL built here is the hostile input
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from .case import CODE, Rng
 from .values import TEXTS, damaged, pick
 
-#: A query without an end.
+#: A query that never ends.
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 CELLS: tuple[Any, ...] = (
     None, 0, 1, -1, 2**31, 2**63 - 1, -(2**63), 10**12, 0.5, 1e308, -1e308, float("inf"), float("-inf"),
@@ -23,7 +23,7 @@ CELLS: tuple[Any, ...] = (
 
 
 def changed_cells(rng: Rng, path: Path) -> str:
-    """Put other values into one column: in one row, or in all."""
+    """Change the values of one column, in one row or in all."""
     with Writable(path) as db:
         table = pick(rng, _tables(db))
         columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
@@ -45,7 +45,7 @@ def changed_cells(rng: Rng, path: Path) -> str:
 
 
 def like_cells(rng: Rng, path: Path) -> str:
-    """Numbers and texts of the same type as before in one column."""
+    """Change the values of one column to others of the same type."""
     with Writable(path) as db:
         table = pick(rng, _tables(db))
         info = [row for row in db.execute(f"PRAGMA table_info({table})") if not row[5]]
@@ -63,7 +63,7 @@ def like_cells(rng: Rng, path: Path) -> str:
 
 
 def other_schema(rng: Rng, path: Path) -> str:
-    """Views, triggers, indexes, and tables that are not what they were."""
+    """Change views, triggers, indexes and tables."""
     with Writable(path) as db:
         tables = _tables(db)
         table = pick(rng, tables)
@@ -104,13 +104,13 @@ def other_schema(rng: Rng, path: Path) -> str:
         script = pick(rng, scripts)
         try:
             db.executescript(script)
-        except sqlite3.Error:  # does not go with what was done before
+        except sqlite3.Error:  # conflicts with an earlier change
             return "nothing"
     return str(script[:110])
 
 
 def written_schema(rng: Rng, path: Path) -> str:
-    """Change the text of the schema itself, past SQLite's own checks."""
+    """Change the text of the schema itself, bypassing SQLite's checks."""
     with Writable(path) as db:
         rows = db.execute("SELECT rowid, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         if not rows:
@@ -133,7 +133,7 @@ def written_schema(rng: Rng, path: Path) -> str:
 
 
 def beside(rng: Rng, path: Path) -> str:
-    """Another write-ahead log or journal beside it, or none of its own."""
+    """Replace or remove the write-ahead log or journal beside the file."""
     log = path.with_name(path.name + pick(rng, ("-wal", "-shm", "-journal")))
     if log.exists() and rng.random() < 0.5:
         log.unlink()
@@ -145,7 +145,7 @@ def beside(rng: Rng, path: Path) -> str:
     return f"{log.name} of something else"
 
 
-#: What leaves the file whole, and what may not.
+#: Changes that leave the file valid, and changes that may not.
 CHANGES: tuple[Callable[[Rng, Path], str], ...] = (
     changed_cells, changed_cells, changed_cells, like_cells, like_cells, other_schema, other_schema,
     other_schema, written_schema,
@@ -153,7 +153,7 @@ CHANGES: tuple[Callable[[Rng, Path], str], ...] = (
 
 
 def is_whole(path: Path, tables: Sequence[str], numbers: Sequence[tuple[str, int]]) -> bool:
-    """Whether it is a sound SQLite file with these tables (or views) and numbers in its header."""
+    """Whether it is a valid SQLite file with these tables (or views) and header numbers."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.1)) as db:
             db.set_progress_handler(lambda: 1, 2_000_000)
@@ -166,11 +166,11 @@ def is_whole(path: Path, tables: Sequence[str], numbers: Sequence[tuple[str, int
 
 
 class Writable:
-    """A connection that keeps no constraint and commits."""
+    """A connection that enforces no constraints and commits at the end."""
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, timeout=0.5)
-        self.db.set_progress_handler(lambda: 1, 1_000_000)  # what was changed before may have no end
+        self.db.set_progress_handler(lambda: 1, 1_000_000)  # earlier changes may make a query endless
         self.db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**20)
         self.db.execute("PRAGMA foreign_keys = OFF")
         self.db.execute("PRAGMA ignore_check_constraints = ON")

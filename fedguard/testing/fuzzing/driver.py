@@ -1,4 +1,4 @@
-"""Any number of cases on all cores, in worker processes that may die."""
+"""Run any number of cases on all cores, in worker processes that may die."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ...core.threads import single_thread
 from . import kind_of
 from .case import SECONDS, Result, Verdict, run_case
 
-#: Cases that a worker gets at a time.
+#: Number of cases that a worker gets at a time.
 PART = 200
-#: A case that does not come back to Python in so many seconds ends its process, and counts as a hang; much
-#: longer than SECONDS, because it is wall time, and the machine may have other work.
+#: A case that does not return to Python within this many seconds ends its process and counts as a hang. Much
+#: longer than SECONDS, as it is wall time and the machine may be busy.
 PATIENCE = 10 * SECONDS
-#: What a worker may allocate on top of what it has with everything imported, in bytes.
+#: Bytes that a worker may allocate once everything is imported.
 MEMORY = 2 * 2**30
 
 
 @dataclass
 class Tally:
-    """What became of the cases of a kind.
+    """The results of the cases of a kind.
 
     Attributes:
-        cases: how many were tried.
-        whole: how many of them passed checksums and schema.
+        cases: number of cases.
+        whole: number that passed checksums and schema.
         verdicts: how many were accepted, refused, ended in an untyped error, or hung.
-        seconds: of all cases together.
-        slowest: the longest of them.
-        failures: untyped errors and hangs: where they happened → how to repeat one, and why.
+        seconds: total time of all cases.
+        slowest: time of the slowest case.
+        failures: untyped errors and hangs: where they happened → how to reproduce one, and why.
         counts: where they happened → how often.
     """
 
@@ -60,7 +60,8 @@ class Tally:
         self.slowest = max(self.slowest, result.seconds)
         if result.verdict in ("error", "hang"):
             self.counts[result.where] += 1
-            self.failures.setdefault(result.where, f"--seed {seed}: {result.why}")
+            if result.where not in self.failures:
+                self.failures[result.where] = f"--seed {seed}: {result.why}"
 
 
 def fuzz_here(name: str, cases: int, first: int = 0, bound: float = SECONDS) -> Tally:
@@ -81,16 +82,16 @@ class _Part(NamedTuple):
 def fuzz_in_workers(
     cases: Mapping[str, int], workers: int, first: int = 0, patience: float = PATIENCE
 ) -> dict[str, Tally]:
-    """Run cases of several kinds in worker processes; one that dies fails its case, and the others go on.
+    """Run cases of several kinds in worker processes; if one dies, its case fails and the others continue.
 
     Args:
-        cases: kind → how many.
-        workers: processes.
+        cases: kind → number of cases.
+        workers: number of processes.
         first: the first seed of every kind.
-        patience: seconds after which a case that does not come back to Python ends its process.
+        patience: seconds after which a case that does not return to Python ends its process.
 
     Raises:
-        RuntimeError: a mutant cannot be made, which is a fault of ours.
+        RuntimeError: a mutant could not be made, which is a bug in the fuzzer.
     """
     parts: queue.SimpleQueue[_Part] = queue.SimpleQueue()
     for name, count in cases.items():
@@ -127,7 +128,7 @@ class _Worker:
         self.broken = ""
 
     def run(self) -> None:
-        """Work until nothing is left."""
+        """Work until no cases are left."""
         with tempfile.TemporaryDirectory() as folder:
             trace = Path(folder) / "trace"
             left: _Part | None = None
@@ -135,7 +136,7 @@ class _Worker:
                 left = self._with_a_process(left, trace)
 
     def _with_a_process(self, left: _Part | None, trace: Path) -> _Part | None:
-        """Feed one process; what is left of its part if it dies."""
+        """Feed one process; returns the rest of its part if it dies."""
         context = get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(there, str(trace), self.patience), daemon=True)
@@ -172,7 +173,7 @@ class _Worker:
 
 
 def _work(parts: Connection, trace: str, patience: float) -> None:
-    """The life of a worker process."""
+    """The main function of a worker process."""
     with single_thread(), Path(trace).open("w+", encoding="utf-8") as file:
         limited = False
         for part in iter(parts.recv, None):
@@ -183,7 +184,7 @@ def _work(parts: Connection, trace: str, patience: float) -> None:
                 faulthandler.dump_traceback_later(patience, exit=True, file=file)
                 try:
                     result: Result | str = run_case(kind, part.name, seed)
-                except Exception:  # whatever it is, it is a fault of ours: the mutant could not be made
+                except Exception:  # a bug in the fuzzer: the mutant could not be made
                     result = f"{part.name}, seed {seed}: {traceback.format_exc()}"
                 faulthandler.cancel_dump_traceback_later()
                 parts.send(result)
@@ -192,7 +193,7 @@ def _work(parts: Connection, trace: str, patience: float) -> None:
 
 
 def _limit_memory() -> bool:
-    """Bound what this process allocates from now on, where the system can."""
+    """Limit this process's further memory allocation, if the system supports it."""
     with suppress(ImportError, OSError):
         import resource
 
@@ -203,7 +204,7 @@ def _limit_memory() -> bool:
 
 
 def _death(code: int | None, trace: Path) -> Result:
-    """The result of the case that ended a worker process."""
+    """Return the result of the case that ended a worker process."""
     text = trace.read_text(encoding="utf-8", errors="replace") if trace.exists() else ""
     frames = [line.strip() for line in text.splitlines() if line.strip().startswith("File")]
     own = [line for line in frames if "fedguard" in line and "/testing/" not in line] or frames

@@ -1,4 +1,4 @@
-"""What kinds made of files have in common: what is no plain file, and what must not be written."""
+"""Shared by kinds of files: replacements for plain files, and files that must not be written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from .case import Forbidden, Rng
 from .values import damaged, pick
 
-#: What a link points to: whoever writes through it changes this.
+#: The content of a link's target; a write through the link changes it.
 SECRET = b"not to be written"
 
 
@@ -19,7 +19,7 @@ class Victim:
     """A file beside the artifact that nothing may change.
 
     Args:
-        folder: where it lies.
+        folder: its folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class Victim:
 
 
 def unplain(rng: Rng, path: Path, victim: Path) -> str:
-    """Put something else in the place of a file: a link, a pipe, a folder, or nothing."""
+    """Replace a file by a link, a pipe, a folder, or nothing."""
     kind = pick(rng, ("nothing", "folder", "link", "loop", "pipe", "endless", "link to itself elsewhere"))
     content = path.read_bytes() if path.is_file() else b""
     path.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def damage(rng: Rng, path: Path) -> str:
 
 
 def no_formulas(text: str) -> None:
-    """Raise if a spreadsheet would calculate one of the cells of a CSV text."""
+    """Raise if a spreadsheet would evaluate a cell of a CSV text as a formula."""
     for row in csv.reader(io.StringIO(text, newline="")):
         for cell in row:
             if cell[:1] in ("=", "@", "\t", "\r") or (cell[:1] in ("+", "-") and not _number(cell)):

@@ -1,4 +1,4 @@
-"""A small Flower federation for hostile clients: model, honest clients, strategies, what must hold."""
+"""A small Flower federation for hostile clients: model, honest clients, strategies, invariants."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ POLICIES: tuple[dict[str, Any], ...] = (
 
 
 def inner(rng: Rng, evaluate: bool = True) -> Strategy:
-    """One of Flower's strategies, which waits for nobody."""
+    """Return one of Flower's strategies that does not wait for nodes."""
     name, share = pick(rng, INNER), 1.0 if evaluate else 0.0
     few = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
     made: Strategy = getattr(strategies, name)(fraction_evaluate=share, **few)
@@ -51,7 +51,7 @@ def inner(rng: Rng, evaluate: bool = True) -> Strategy:
 
 
 def _checking(made: Strategy) -> Strategy:
-    """Let a strategy look at what it gets: arrays like the ones it has sent, whoever they come from."""
+    """Make a strategy check that it only gets arrays like the ones it sent."""
     sent: dict[str, tuple[Any, ...]] = {}
     ask, take = made.configure_train, made.aggregate_train
 
@@ -74,7 +74,7 @@ def _checking(made: Strategy) -> Strategy:
 
 
 def guard(rng: Rng, detector: str, ledger: Ledger | None = None) -> Guard:
-    """A guard with this detector, or with none."""
+    """Return a guard with this detector, or with none."""
     params = {"fldetector": {"start": 0, "window": 3}}.get(detector, {})
     policy = dict(pick(rng, POLICIES))
     return Guard(
@@ -85,7 +85,7 @@ def guard(rng: Rng, detector: str, ledger: Ledger | None = None) -> Guard:
 
 
 def honest(rng: Rng, node: int) -> Client:
-    """A client that moves the model a little, and says what it should."""
+    """Return a client that moves the model slightly and reports correctly."""
     steps = np.random.default_rng((int(rng.integers(2**31)), node))
 
     def client(arrays: Arrays, message: Message) -> RecordDict:
@@ -95,7 +95,7 @@ def honest(rng: Rng, node: int) -> Client:
 
 
 def step(rng: Rng, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    """What training makes of the global model."""
+    """Return the global model's arrays after simulated training."""
     return {
         name: (a + 1 if a.dtype.kind == "i" else a + rng.normal(size=a.shape) / 100).astype(a.dtype)
         for name, a in arrays.items()
@@ -104,16 +104,16 @@ def step(rng: Rng, arrays: Arrays) -> dict[str, NDArray[Any]]:
 
 @contextlib.contextmanager
 def without_waiting() -> Iterator[None]:
-    """Flower does not sleep between two looks for nodes, and neither waits long for them."""
+    """Within the block, Flower neither sleeps between polls for nodes nor waits long for them."""
     with mock.patch("flwr.serverapp.strategy.strategy_utils.sleep", return_value=None):
         yield
 
 
 def played(strategy: GuardedStrategy, grid: Any, rounds: int) -> None:
-    """Flower's own loop; no client may end it, nor change what the model is made of.
+    """Run Flower's own loop; no client may end it or change the model's arrays.
 
     Raises:
-        Forbidden: one did.
+        Forbidden: a client did.
     """
     try:
         with without_waiting():
@@ -125,7 +125,7 @@ def played(strategy: GuardedStrategy, grid: Any, rounds: int) -> None:
 
 
 def sound(arrays: Arrays) -> None:
-    """Raise unless these have the names and shapes of the global model, and are finite."""
+    """Raise unless the arrays are finite and have the global model's names and shapes."""
     if list(arrays) != list(GLOBAL):
         raise Forbidden(f"the model has the arrays {list(arrays)}")
     for name, old in GLOBAL.items():
@@ -137,7 +137,7 @@ def sound(arrays: Arrays) -> None:
 
 
 def unharmed(strategy: GuardedStrategy, nodes: tuple[int, ...] = HONEST) -> None:
-    """Raise if an honest node is a suspect although nothing scores it."""
+    """Raise if an honest node is a suspect although no detector scores it."""
     for row in strategy.verdicts:
         if row.node in nodes and (row.suspect or row.banned):
             raise Forbidden(f"honest node {row.node} is a suspect: {row.reason}")

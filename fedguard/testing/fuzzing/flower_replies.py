@@ -55,10 +55,10 @@ CONFIGS: tuple[Any, ...] = (1, "x", b"\x00", True, [1], ["\x1b"], [b"x"], [])
 
 
 class FlowerReplies:
-    """Mutants of one node's replies, beside five honest ones, for two rounds."""
+    """Mutants of one node's replies, with five honest nodes, for two rounds."""
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
-        """A federation with one hostile node."""
+        """Make a federation with one hostile node."""
         detector = pick(rng, DETECTORS)
         state = folder / "state" if rng.random() < 0.1 else None
         refusal, silent = pick(rng, ("keep", "keep", "pass")), pick(rng, ("suspect", "suspect", "ignore"))
@@ -74,7 +74,7 @@ class FlowerReplies:
         start, again = int(rng.integers(2**31)), rng.random() < 0.5
 
         def hostile(arrays: Arrays, message: Message) -> Answer:
-            """The same mutation in every round, with other numbers in some."""
+            """Apply the same mutation in every round, with other numbers in some."""
             draw = np.random.default_rng(start if again else (start, len(grid.asked)))
             evaluating = message.metadata.message_type == "evaluate"
             return mutated(draw, changes, arrays, message, evaluating)
@@ -96,7 +96,7 @@ class FlowerReplies:
 
 
 def mutated(rng: Rng, changes: list[Change], arrays: Arrays, message: Message, evaluating: bool) -> Answer:
-    """An ordinary reply after these changes."""
+    """Return an ordinary reply after these changes."""
     content = reply(step(rng, arrays), examples=12)
     if evaluating:
         content = RecordDict({"metrics": MetricRecord({"num-examples": 12, "loss": 0.5})})
@@ -108,14 +108,14 @@ def mutated(rng: Rng, changes: list[Change], arrays: Arrays, message: Message, e
 
 
 class _Probe:
-    """The first reply, to see whether it is well-formed."""
+    """The first reply, to check whether it is well-formed."""
 
     def __init__(self, rng: Rng, changes: list[Change]) -> None:
         self.rng = rng
         self.changes = changes
 
     def whole(self) -> bool:
-        """Whether headers, labels, names, shapes and the example count are those that are expected."""
+        """Whether headers, labels, names, shapes and the example count are as expected."""
         record = RecordDict({"arrays": arrays_record(GLOBAL)})
         message = Message(record, dst_node_id=HOSTILE, message_type="train")
         message.metadata.__dict__["_message_id"] = "x"
@@ -126,7 +126,7 @@ class _Probe:
 
 
 def well_formed(content: RecordDict) -> bool:
-    """Whether a reply is what an ordinary client's would be, but for the numbers in it."""
+    """Whether a reply looks like an ordinary client's, except for its numbers."""
     records, metrics = list(content.array_records.values()), list(content.metric_records.values())
     if len(records) != 1 or len(metrics) != 1 or set(records[0]) != set(GLOBAL):
         return False
@@ -139,7 +139,7 @@ def well_formed(content: RecordDict) -> bool:
 def _readable(array: Array, old: NDArray[Any]) -> bool:
     try:
         read = np.load(io.BytesIO(array.data), allow_pickle=False)
-    except Exception:  # anything may be wrong with it
+    except Exception:  # anything may be raised
         return False
     told = (tuple(array.shape), array.dtype, array.stype)
     return told == (read.shape, str(read.dtype), "numpy.ndarray") and read.shape == old.shape
@@ -162,7 +162,7 @@ def _one(rng: Rng, content: RecordDict) -> str:
 
 
 def _numbers(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """Other numbers in one array, or in all."""
+    """Change the numbers in one array, or in all."""
     for name in GLOBAL if rng.random() < 0.5 else [_one(rng, content)]:
         old = GLOBAL[name]
         if old.dtype.kind == "i":
@@ -174,7 +174,7 @@ def _numbers(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 def _dtype(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """Another dtype, as announced: in one array, or in all."""
+    """Change the dtype, announced correctly, of one array or of all."""
     dtype = pick(rng, DTYPES)
     for name in GLOBAL if rng.random() < 0.4 else [_one(rng, content)]:
         with np.errstate(all="ignore"):
@@ -193,7 +193,7 @@ def _as_sent(
 
 
 def _shape(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """A header of another shape, announced, with as many bytes as the array had."""
+    """Change the shape in the header and the announcement, but not the number of bytes."""
     shape, name = pick(rng, SHAPES), _one(rng, content)
     text = f"{{'descr': '<f4', 'fortran_order': {bool(rng.random() < 0.3)}, 'shape': {shape!r}, }}"
     size = min(math.prod(shape), 12) if rng.random() < 0.7 else 12
@@ -211,14 +211,14 @@ def _headed(text: str, body: bytes, shape: Any, dtype: str, version: tuple[int, 
 
 
 def _header(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """A header that says something else, or nothing that can be read."""
+    """Replace the header by a wrong or unreadable one."""
     version = pick(rng, ((1, 0), (1, 0), (2, 0), (3, 0), (9, 9)))
     array = _headed(pick(rng, HEADERS), b"\0" * 48, (3, 4), "float32", version)
     return _with(content, "fc.weight", array)
 
 
 def _label(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """An announcement that is not what the bytes hold."""
+    """Announce something else than the bytes hold."""
     shape = pick(rng, SHAPES) if rng.random() < 0.5 else None
     dtype = pick(rng, (*TEXTS, "float64", "object")) if rng.random() < 0.5 else None
     stype = pick(rng, ("numpy.ndarray", "numpy.ndarray", "torch", "", *TEXTS))
@@ -235,7 +235,7 @@ def _bytes(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 def _names(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """An array that is missing, too many, or of another name; or all in another order."""
+    """Remove, add or rename an array, or reorder all."""
     arrays = {name: array for record in content.array_records.values() for name, array in record.items()}
     names = list(arrays)
     if not names:
@@ -253,7 +253,7 @@ def _names(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 def _metrics(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """Other numbers, keys or lists in the metrics."""
+    """Change numbers, keys or lists in the metrics."""
     numbers = dict(next(iter(content.metric_records.values()), MetricRecord()))
     key = pick(rng, ("num-examples", "num-examples", "loss", *TEXTS)).encode(errors="replace").decode()
     if key in numbers and rng.random() < 0.3:
@@ -265,7 +265,7 @@ def _metrics(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 def _records(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """Records more, fewer, or by other names."""
+    """Add, remove or rename records."""
     name = pick(rng, TEXTS).encode(errors="replace").decode()
     records: dict[str, Any] = dict(content)
     how = int(rng.integers(5))
@@ -284,7 +284,7 @@ def _records(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 def _error(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """An error, or no reply at all."""
+    """Reply with an error, or not at all."""
     if rng.random() < 0.2:
         return None
     reason = pick(rng, TEXTS).encode(errors="replace").decode()
@@ -292,7 +292,7 @@ def _error(rng: Rng, content: RecordDict, message: Message) -> Answer:
 
 
 def _metadata(rng: Rng, content: RecordDict, message: Message) -> Answer:
-    """A message that says something else of itself."""
+    """Change the message's metadata."""
     made = Message(content, reply_to=message)
     text = pick(rng, TEXTS)
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Flower rounds: who replies, when, how often, under which name; detectors that remember."""
+"""Flower rounds: who replies, when, how often and under which name; with stateful detectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .case import Mutant, Rng
 from .flower import HONEST, guard, honest, inner, played, step, unharmed
 from .values import TEXTS, pick
 
-#: Detectors that remember, and a few that do not.
+#: Detectors that keep state, and a few that do not.
 DETECTORS = (
     "",
     "foolsgold",
@@ -35,12 +35,12 @@ HOSTILE = (7, 8, 9)
 
 
 class Wire(MemoryGrid):
-    """A grid on which messages get lost, doubled, delayed and forged, and nodes come and go.
+    """A grid that loses, duplicates, delays and forges messages, with nodes that join and leave.
 
     Args:
-        rng: chooses.
-        clients: who is there at first.
-        events: what happens to each batch of replies.
+        rng: the source of random choices.
+        clients: the initial clients.
+        events: the events applied to each batch of replies.
     """
 
     def __init__(self, rng: Rng, clients: dict[int, Client], events: list[Event]) -> None:
@@ -52,7 +52,7 @@ class Wire(MemoryGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """The clients' replies, and what becomes of them on the way."""
+        """Return the clients' replies after the events."""
         asked = list(messages)
         replies = list(super().send_and_receive(asked, timeout=timeout))
         before, self.late = self.late, list(replies)
@@ -71,22 +71,22 @@ def _forged(message: Message, content: Any, **fields: Any) -> Message:
 
 
 def duplicates(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """Some replies come twice; hostile ones only, so that nobody else is put aside."""
+    """Some replies come twice; only hostile ones, so that no honest reply is ignored."""
     return now + [m for m in now if m.metadata.src_node_id in HOSTILE and wire.rng.random() < 0.7]
 
 
 def late(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """Replies of the batch before come again."""
+    """Replies of the previous batch come again."""
     return [*before, *now]
 
 
 def lost(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """Replies of hostile nodes do not come."""
+    """Replies of hostile nodes get lost."""
     return [m for m in now if m.metadata.src_node_id not in HOSTILE or wire.rng.random() < 0.4]
 
 
 def strangers(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """Replies of nodes that nobody asked, in their own name or in none."""
+    """Replies come from nodes that were not asked, in their own name or in none."""
     if not now:
         return now
     content = now[0].content if now[0].has_content() else Error(0, "x")
@@ -96,12 +96,12 @@ def strangers(wire: Wire, asked: list[Message], now: list[Message], before: list
 
 
 def shuffled(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """In another order."""
+    """Replies come in another order."""
     return [now[i] for i in wire.rng.permutation(len(now))]
 
 
 def other_keys(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """Hostile nodes change their keys, or take those of others."""
+    """Hostile nodes change their keys, or use those of others."""
     for node in HOSTILE:
         keys = (
             b"-----BEGIN 1",
@@ -116,7 +116,7 @@ def other_keys(wire: Wire, asked: list[Message], now: list[Message], before: lis
 
 
 def comings(wire: Wire, asked: list[Message], now: list[Message], before: list[Message]) -> list[Message]:
-    """Hostile nodes leave, and come back under other ids."""
+    """Hostile nodes leave and come back under other ids."""
     for node in list(wire.clients):
         if node not in HONEST and wire.rng.random() < 0.4:
             client = wire.clients.pop(node)
@@ -131,7 +131,7 @@ EVENTS: tuple[Event, ...] = (duplicates, late, lost, strangers, shuffled, other_
 
 
 def history(rng: Rng) -> tuple[Client, str]:
-    """A client that poisons what detectors remember: round after round the same kind of update."""
+    """Return a client that poisons detectors' state with the same kind of update in every round."""
     kind = pick(
         rng, ("zero", "huge", "nan", "same", "tiny", "growing", "turning", "error", "honest", "silent")
     )
@@ -159,7 +159,7 @@ def history(rng: Rng) -> tuple[Client, str]:
 
 
 class FlowerRounds:
-    """Federations with three hostile nodes, over a wire that does as it likes, through restarts."""
+    """Federations with three hostile nodes, an unreliable wire and server restarts."""
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
         """A federation."""
@@ -186,7 +186,7 @@ class FlowerRounds:
             played(strategies[0], wire, ROUNDS)
 
         def again() -> None:
-            """A restarted server, to which replies to the server before it still come."""
+            """Run a restarted server that still gets replies meant for the previous one."""
             strategies.append(guarded())
             played(strategies[-1], wire, 2)
 

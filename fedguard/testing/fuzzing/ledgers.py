@@ -1,4 +1,4 @@
-"""Ledgers: the SQLite file of a durable ledger, before a guard and an operator open it."""
+"""Ledgers: the SQLite file of a durable ledger, opened by a guard and by an operator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .values import pick
 
 IDS = ["a", "b", 3, "d", "e", "=1+1"]
 TABLES = ("clients", "verdicts", "actions")
-#: Seconds to wait for a lock that nobody holds.
+#: Seconds to wait for a lock; none is held.
 TIMEOUT = 0.2
 
 
@@ -32,11 +32,11 @@ class Ledgers:
 
     @cached_property
     def original(self) -> tuple[bytes, bytes]:
-        """The file, and its write-ahead log as a crash leaves it."""
+        """Return the file, and its write-ahead log as a crash leaves it."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "ledger.db"
             ledger = SQLiteLedger(path)
-            keep_open = sqlite3.connect(path)  # so that the log stays
+            keep_open = sqlite3.connect(path)  # keeps the log
             keep_open.execute("SELECT * FROM sqlite_master")
             guard = Guard(make_detector("norm_bound"), make_policy("ban", strikes=2), ledger=ledger)
             for index in range(6):

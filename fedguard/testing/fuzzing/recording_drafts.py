@@ -1,4 +1,4 @@
-"""Recordings in memory, and what can be changed in one before it is written with the right checksums."""
+"""Recordings in memory, and changes to one before it is written with correct checksums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Draft:
     Attributes:
         index: the body of the index.
         rounds: tensors and words of every round.
-        fixed: fields of entries that are not put right when it is written.
+        fixed: fields of entries that are not corrected on writing.
     """
 
     index: dict[str, Any]
@@ -31,7 +31,7 @@ class Draft:
     fixed: set[str] = dataclasses.field(default_factory=set)
 
     def write(self, folder: Path) -> None:
-        """Write it, with the right checksums, sizes and counts."""
+        """Write it with correct checksums, sizes and counts."""
         for entry, (tensors, words) in zip(self.index.get("rounds") or [], self.rounds, strict=False):
             data = save(tensors, metadata={"fedguard": json.dumps(words)})
             if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
@@ -46,12 +46,12 @@ class Draft:
 
 
 def write_index(path: Path, body: Any) -> None:
-    """Write an index with the right checksum."""
+    """Write an index with a correct checksum."""
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps({"sha256": digest, "recording": body}), encoding="utf-8")
 
 
-# --- what is changed
+# --- changes
 
 
 def _index(rng: Rng, draft: Draft) -> str:
@@ -74,7 +74,7 @@ def _words(rng: Rng, draft: Draft) -> str:
 
 
 def _names(rng: Rng, draft: Draft) -> str:
-    """Clients by other names, the same in every round."""
+    """Rename clients, consistently in every round."""
     new: dict[str, Any] = {}
     for _, words in draft.rounds:
         for i, name in enumerate(words["client_ids"]):
@@ -84,7 +84,7 @@ def _names(rng: Rng, draft: Draft) -> str:
 
 
 def _texts(rng: Rng, draft: Draft) -> str:
-    """Reasons, notes and problems that say something else."""
+    """Change reasons, notes and problems."""
     _, words = pick(rng, draft.rounds)
     words["note"] = pick(rng, TEXTS)
     words["reasons"] = [pick(rng, TEXTS) for _ in words["reasons"]]
@@ -144,7 +144,7 @@ def _more(rng: Rng, tensors: dict[str, Any], name: str) -> str:
 
 
 def _clients(rng: Rng, draft: Draft) -> str:
-    """Other clients in one round, everywhere in it: fewer, none, many, some twice."""
+    """Change the clients of one round, consistently: fewer, none, many, some twice."""
     k = int(rng.integers(len(draft.rounds)))
     tensors, words = draft.rounds[k]
     n = len(words["client_ids"])
@@ -162,7 +162,7 @@ def _clients(rng: Rng, draft: Draft) -> str:
 
 
 def _order(rng: Rng, draft: Draft) -> str:
-    """Other numbers of rounds, in the index and in the rounds alike."""
+    """Change the numbers of rounds, both in the index and in the rounds."""
     start, step = int(pick(rng, (0, 5, 10**6, 2**31, 10**18))), int(pick(rng, (1, 1, 7, 10**9)))
     for k, (entry, (_, words)) in enumerate(zip(draft.index["rounds"], draft.rounds, strict=True)):
         entry["index"] = words["index"] = start + k * step
@@ -171,7 +171,7 @@ def _order(rng: Rng, draft: Draft) -> str:
 
 
 def _code(rng: Rng, draft: Draft) -> str:
-    """A class to import wherever a text stands."""
+    """Replace a text by the name of a class to import."""
     where = draft.index if rng.random() < 0.7 else pick(rng, draft.rounds)[1]
     texts = [way for way in ways(where) if isinstance(at(where, way), str)]
     named = [way for way in texts if way[-1] == "name" or rng.random() < 0.1]

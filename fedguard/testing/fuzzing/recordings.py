@@ -1,4 +1,4 @@
-"""Recordings: the index, the words and tensors of every round, and the files that hold them."""
+"""Recordings: the index, the words and tensors of every round, and their files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Recordings:
 
     @cached_property
     def originals(self) -> list[Draft]:
-        """Both recordings, as they were made."""
+        """Return both recordings, unchanged."""
         with TemporaryDirectory() as folder:
             _record_live(Path(folder) / "live")
             _record_suite(Path(folder))
@@ -51,7 +51,7 @@ class Recordings:
             return [_draft_of(Path(folder) / "live"), _draft_of(recorded)]
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
-        """Change one of them."""
+        """Make a mutant of one of them."""
         live, victim = rng.random() < 0.6, Victim(folder)
         draft = copy.deepcopy(self.originals[0 if live else 1])
         home = folder / "recording"
@@ -61,7 +61,7 @@ class Recordings:
             try:
                 words.append(pick(rng, CHANGES)(rng, draft))
             except (KeyError, TypeError, IndexError, AttributeError, ValueError):
-                break  # an earlier change has left nothing to change there
+                break  # an earlier change left nothing to change here
         _written(draft, home)
         if rng.random() < 0.25:
             words.append(_on_disk(rng, home, victim.path))
@@ -71,7 +71,7 @@ class Recordings:
 def _written(draft: Draft, home: Path) -> None:
     try:
         draft.write(home)
-    except (TypeError, ValueError, AttributeError, KeyError):  # no place left for the right numbers
+    except (TypeError, ValueError, AttributeError, KeyError):  # no place left for the correct numbers
         write_index(home / INDEX, draft.index)
 
 
@@ -111,12 +111,12 @@ def is_whole(home: Path) -> bool:
                 return False
             with safe_open(home / entry.file, "np"):
                 pass
-    except Exception:  # whatever it is, it does not pass
+    except Exception:  # any error means it is not whole
         return False
     return True
 
 
-# --- what is tried
+# --- entry points
 
 
 def _steps(rng: Rng, home: Path, live: bool) -> list[Step]:
@@ -143,7 +143,7 @@ def _asked(home: Path, detector: str | None, out: Path) -> None:
 
     question = Question(home, detector, policy="ban" if detector else None, assumed=1)
     error = ask(question).watcher.error.strip().splitlines()
-    if error and error[0].startswith("Traceback"):  # the watcher keeps what its guard raises
+    if error and error[0].startswith("Traceback"):  # the watcher stores the guard's error
         raise Forbidden(f"a guard on it fails with {error[-1]} ({' '.join(error[-4:-1])})")
     show_replay(question, out)
     if out.suffix == ".csv" and out.exists():

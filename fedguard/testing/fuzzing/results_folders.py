@@ -1,4 +1,4 @@
-"""Results folders: the store, and the suite beside it, before they are read, exported, compared and drawn."""
+"""Results folders: the store and the suite beside it, to be read, exported, compared and drawn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ attacks: [none, {name: byzantine, mode: random}]
 defenses: {nothing: none, krum: {detector: krum, policy: ban}, median: {aggregator: median}}
 """
 TABLES = ("meta", "runs", "clients", "rounds", "timings")
-#: JSON in the table of runs.
+#: JSON columns of the table of runs.
 JSON = ("point", "settings")
 
 
@@ -40,7 +40,7 @@ class ResultsFolders:
 
     @cached_property
     def original(self) -> Path:
-        """The folder; it lives as long as this process."""
+        """Return the folder, which exists as long as this process."""
         self._home = TemporaryDirectory(ignore_cleanup_errors=True)
         from ...evaluation.running.runner import run_suite
         from ...evaluation.suites.load import load_suite
@@ -84,7 +84,7 @@ def _json(rng: Rng, path: Path) -> str:
 
 
 def _suite(rng: Rng, home: Path, victim: Path) -> str:
-    """Change the suite that the folder says it holds."""
+    """Change the folder's suite."""
     path = home / "suite.yaml"
     tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     if rng.random() < 0.4:
@@ -93,7 +93,7 @@ def _suite(rng: Rng, home: Path, victim: Path) -> str:
         words = f"{'.'.join(map(str, way))} names code"
     else:
         tree, words = changed(rng, tree)
-    path.write_text(json.dumps(tree), encoding="utf-8")  # which is YAML
+    path.write_text(json.dumps(tree), encoding="utf-8")  # JSON is YAML
     return f"suite: {words}"
 
 
@@ -148,12 +148,12 @@ def _steps(rng: Rng, home: Path, original: Path, victim: Path) -> list[Step]:
 
 
 def _evaluated(home: Path) -> None:
-    """What ``fedguard evaluate`` does before it runs what is left."""
+    """Do what ``fedguard evaluate`` does before it runs the missing runs."""
     from ...evaluation.results.store import Store
     from ...evaluation.suites.check import check_suite
     from ...evaluation.suites.load import load_suite
 
     plan, source = load_suite(home / "suite.yaml", ["rounds=2"], allow_code=False)
-    if len(plan.cells()) <= 50:  # each of them may be set up
+    if len(plan.cells()) <= 50:  # each is set up
         check_suite(plan, source)
     Store.create(home, plan).failures()

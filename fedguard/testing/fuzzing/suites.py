@@ -1,4 +1,4 @@
-"""Suites: YAML that somebody has sent, and overrides, before anything is run."""
+"""Suites: untrusted YAML and overrides, before anything is run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .case import CODE, Mutant, Rng, Step
 from .files import Victim, unplain
 from .values import TEXTS, any_value, at, changed, damaged, deep, pick, ways
 
-#: What the suites here are made from.
+#: The base of the suites here.
 PLAIN = """
 name: fuzzed
 summary: a few of everything
@@ -44,7 +44,7 @@ grid: {partition.beta: [0.1, 1.0], malicious: [1, 2]}
 only: [{attack: noise}]
 exclude: [{defense: both, seed: 1}]
 """
-#: Runs that a mutant may plan for all of them to be checked; each is set up once.
+#: Most planned runs for which a mutant is checked completely; each run is set up once.
 CHECKED = 40
 _SCALARS = (
     "0x" + "f" * 6000, "1:" * 200 + "1", "1:2", "0b" + "1" * 9000, "1_000", "0o17", "017", "190:20:30.15",
@@ -61,7 +61,7 @@ _SCALARS = (
 
 
 class Suites:
-    """Mutants of a suite with something of everything, and of the shipped ones."""
+    """Mutants of a suite that uses every feature, and of the shipped ones."""
 
     @cached_property
     def originals(self) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ class Suites:
         return [yaml.safe_load(text) for text in (PLAIN, *texts) if len(text) < 4000]
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
-        """Change one of them, as a tree or as text."""
+        """Make a mutant of one of them, as a tree or as text."""
         victim = Victim(folder)
         tree = self.originals[0] if rng.random() < 0.8 else pick(rng, self.originals)
         words, text, path = list[str](), "", folder / "suite.yaml"
@@ -97,7 +97,7 @@ class Suites:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether it is YAML, and a mapping whose top has the keys of a suite with the right types."""
+    """Whether it is a YAML mapping with the top-level keys of a suite and the right types."""
     from pydantic import ValidationError
 
     from ...evaluation.suites.suite import Suite
@@ -107,7 +107,7 @@ def is_whole(path: Path) -> bool:
             return False
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         Suite.model_validate({**data, "grid": {}, "malicious": 1})
-    except ValidationError as error:  # what the schema says; a value out of range is the suite's own check
+    except ValidationError as error:  # only the schema's errors; ranges are checked by the suite itself
         return all(problem["type"] == "value_error" for problem in error.errors())
     except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError, AttributeError):
         return False
@@ -141,7 +141,7 @@ def _any(rng: Rng, tree: Any) -> tuple[Any, str]:
 
 
 def _modest(rng: Rng, tree: Any) -> tuple[Any, str]:
-    """Another number of about the same size, or another known name: what the schema lets pass."""
+    """Change a number slightly, or use another known name, within the schema."""
     tree = json.loads(json.dumps(tree))
     all_ways = [way for way in ways(tree) if isinstance(at(tree, way), int | float)]
     way = pick(rng, all_ways)
@@ -152,7 +152,7 @@ def _modest(rng: Rng, tree: Any) -> tuple[Any, str]:
 
 
 def _method(rng: Rng, tree: Any) -> tuple[Any, str]:
-    """Another method, with parameters that it may not have."""
+    """Use another method, with parameters that it may not have."""
     from ...contracts.registry import REGISTRIES
 
     tree = json.loads(json.dumps(tree))
@@ -209,7 +209,7 @@ _TREES: tuple[Callable[[Rng, Any], tuple[Any, str]], ...] = (
 
 
 def _scalar(rng: Rng, text: str) -> tuple[str, str]:
-    """A scalar that YAML reads in a way of its own in the place of a value."""
+    """Replace a value by a scalar that YAML parses in an unexpected way."""
     scalar, spots = pick(rng, _SCALARS), list(re.finditer(r": ([^\s{\[].*)$", text, re.MULTILINE))
     if not spots:
         return scalar, "a scalar alone"
@@ -238,7 +238,7 @@ def _merge(rng: Rng, text: str) -> tuple[str, str]:
 
 
 def _frame(rng: Rng, text: str) -> tuple[str, str]:
-    """Something around the document."""
+    """Add text around the document."""
     before, after = pick(
         rng,
         (

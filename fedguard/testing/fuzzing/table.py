@@ -1,4 +1,4 @@
-"""What became of the mutants, as Markdown."""
+"""The results of the mutants as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .driver import Tally
 
 
 def failures_of(found: Mapping[str, Tally]) -> list[str]:
-    """Untyped errors and hangs, one line for each place in the product, with how to repeat one of them."""
+    """Return untyped errors and hangs, one line per place in the code, with how to reproduce one."""
     return [
         f'--kind "{name}" {tally.failures[where]} ({count} times)'
         for name, tally in found.items()
@@ -18,17 +18,17 @@ def failures_of(found: Mapping[str, Tally]) -> list[str]:
 
 
 def table(found: Mapping[str, Tally]) -> str:
-    """The summary, kind by kind."""
+    """Return the summary by kind."""
     total = sum(tally.cases for tally in found.values())
     failed = sum(tally.verdicts["error"] + tally.verdicts["hang"] for tally in found.values())
     lines = [
-        "## Replies and files from strangers",
+        "## Untrusted replies and files",
         "",
-        f"{total:,} mutants of small valid artifacts; checksums, sizes and counts are put right after the "
+        f"{total:,} mutants of small valid artifacts; checksums, sizes and counts are corrected after the "
         f"change, so that it reaches the code behind them. A case may take {SECONDS:g} s of processor time. "
         "Besides untyped errors, a case fails if a name in a file is imported, if a file is written through "
         "a link, if a control character is printed or a CSV cell is a formula, and if a client ends a "
-        f"federation or harms an honest one. **Failures: {failed}.**",
+        f"federation or harms an honest client. **Failures: {failed}.**",
         "",
         '    python -m fedguard.testing.fuzz --kind "flower replies" --seed 17',
         "",
@@ -37,7 +37,7 @@ def table(found: Mapping[str, Tally]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(_row(name, tally) for name, tally in found.items()),
         "",
-        "A Flower reply is refused when its sender weighs nothing in the last round; the federation goes on.",
+        "A Flower reply counts as refused if its sender has weight 0 in the last round.",
     ]
     failures = [f"- {text}" for text in failures_of(found)]
     return "\n".join([*lines, *(["", "Failures:", "", *failures] if failures else [])]) + "\n"

@@ -1,4 +1,4 @@
-"""What strangers put where other values belong: in trees of JSON values, and in bytes."""
+"""Hostile values for trees of JSON values, and damaged bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from .case import CODE, Rng
 
 T = TypeVar("T")
-#: A way through dicts and lists.
+#: A path of keys through dicts and lists.
 Way = tuple[Any, ...]
 
 INTEGERS = (0, 1, -1, 2, 7, 255, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 10**9, 10**20, 10**400)
@@ -26,12 +26,12 @@ TEXTS = (
 
 
 def pick(rng: Rng, values: Any) -> Any:
-    """One of the values, as it is."""
+    """Return one of the values, unchanged."""
     return values[int(rng.integers(len(values)))]
 
 
 def any_value(rng: Rng) -> Any:
-    """A value of any type."""
+    """Return a value of any type."""
     return pick(
         rng,
         (
@@ -42,7 +42,7 @@ def any_value(rng: Rng) -> Any:
 
 
 def deep(rng: Rng) -> Any:
-    """Lists or mappings within each other."""
+    """Return deeply nested lists or mappings."""
     value: Any = 0
     for _ in range(pick(rng, (5, 50, 400))):
         value = [value] if rng.random() < 0.5 else {"a": value}
@@ -50,7 +50,7 @@ def deep(rng: Rng) -> Any:
 
 
 def like(rng: Rng, value: Any) -> Any:
-    """Another value of the same type."""
+    """Return another value of the same type."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -88,7 +88,7 @@ def _list_like(rng: Rng, value: list[Any]) -> list[Any]:
 
 
 def ways(tree: Any, way: Way = ()) -> Iterator[Way]:
-    """The way to every value below a tree."""
+    """Yield the path to every value in a tree."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield (*way, key)
@@ -96,19 +96,19 @@ def ways(tree: Any, way: Way = ()) -> Iterator[Way]:
 
 
 def at(tree: Any, way: Way) -> Any:
-    """What lies at the end of a way."""
+    """Return the value at a path."""
     for key in way:
         tree = tree[key]
     return tree
 
 
 def changed(rng: Rng, tree: T, gentle: float = 0.6) -> tuple[T, str]:
-    """A copy with one value changed, and what was changed.
+    """Return a copy with one value changed, and a description of the change.
 
     Args:
-        rng: chooses.
+        rng: the source of random choices.
         tree: dicts, lists and JSON values.
-        gentle: how often the type stays what it was.
+        gentle: the probability that the type stays the same.
     """
     tree = copy.deepcopy(tree)
     all_ways = list(ways(tree))
@@ -157,7 +157,7 @@ def _swap(parent: Any, key: Any, rng: Rng) -> str:
 
 
 def damaged(rng: Rng, data: bytes) -> bytes:
-    """Bytes with a few of them flipped, cut off, doubled or put in."""
+    """Return the bytes with a few of them flipped, cut off, duplicated or inserted."""
     if not data:
         return b"\x00"
     raw, place = bytearray(data), int(rng.integers(len(data)))
@@ -177,7 +177,7 @@ def damaged(rng: Rng, data: bytes) -> bytes:
 
 
 def floats(rng: Rng, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Numbers of an array, some of them hostile."""
+    """Return an array of numbers, some of them hostile."""
     values = rng.normal(size=shape).astype(np.float32)
     kind = int(rng.integers(6))
     if kind == 0:
