@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Set up and run FedGuard with only Python: ``python3 dev.py JOB`` (run, test, lint, bench, …).
 
-The first call creates a virtual environment in .venv with the versions of constraints.txt. Later calls start at
-once, unless pyproject.toml or constraints.txt changed.
+The first call creates a virtual environment in .venv with the versions of constraints.txt. Later calls start
+at once, unless pyproject.toml or constraints.txt changed.
 """
 
 from __future__ import annotations
