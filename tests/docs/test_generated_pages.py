@@ -102,9 +102,12 @@ def test_links_out_of_the_pages():
 
 
 def test_docstrings_are_taken_as_prose():
-    lines = ["|x| of *all* u_ in ``a * b_ |`` and :class:`Round_`"]
+    lines = ["|x| of *all* u_ in ``a * b_ |`` and :class:`Round_`", "the ``f()``s of ``a`` b"]
     site.plain(None, "class", "name", None, None, lines)
-    assert lines == [r"\|x\| of \*all\* u\_ in ``a * b_ |`` and :class:`Round_`"]
+    assert lines == [
+        r"\|x\| of \*all\* u\_ in ``a * b_ |`` and :class:`Round_`",
+        r"the ``f()``\ s of ``a`` b",
+    ]
 
 
 def test_dead_links_are_found(tmp_path):
