@@ -12,8 +12,8 @@ from . import checkout, methods, public, suite
 #: Of a docstring, what is not literal text; and what reStructuredText would take for markup in it.
 LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]+`)")
 MARKUP = re.compile(r"([|*]|(?<=\w)_(?=\W|$))")
-#: A literal that a word ending follows (its plural); reStructuredText wants an escaped space between them.
-PLURAL = re.compile(r"(``[^`]+``)(?=\w)")
+#: What follows a literal as a part of the same word (its plural s); an escaped space must separate the two.
+ENDING = re.compile(r"(?=\w)")
 
 
 def write(app: Any) -> None:
@@ -43,8 +43,9 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
         lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
     for i, line in enumerate(lines):
         parts = LITERAL.split(line)
-        line = "".join(p if k % 2 else MARKUP.sub(r"\\\1", p) for k, p in enumerate(parts))
-        lines[i] = PLURAL.sub(r"\1\\ ", line)
+        parts[::2] = [MARKUP.sub(r"\\\1", part) for part in parts[::2]]
+        parts[2::2] = ["\\ " + part if ENDING.match(part) else part for part in parts[2::2]]
+        lines[i] = "".join(parts)
 
 
 def known(app: Any, env: Any, node: Any, content: Any) -> Any:

@@ -102,11 +102,11 @@ def test_links_out_of_the_pages():
 
 
 def test_docstrings_are_taken_as_prose():
-    lines = ["|x| of *all* u_ in ``a * b_ |`` and :class:`Round_`", "the ``f()``s of ``a`` b"]
+    lines = ["|x| of *all* u_ in ``a * b_ |`` and :class:`Round_`", "the ``f()``s of ``a`` and ``b``"]
     site.plain(None, "class", "name", None, None, lines)
     assert lines == [
         r"\|x\| of \*all\* u\_ in ``a * b_ |`` and :class:`Round_`",
-        r"the ``f()``\ s of ``a`` b",
+        r"the ``f()``\ s of ``a`` and ``b``",
     ]
 
 
