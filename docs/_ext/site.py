@@ -12,8 +12,6 @@ from . import checkout, methods, public, suite
 #: Of a docstring, what is not literal text; and what reStructuredText would take for markup in it.
 LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]+`)")
 MARKUP = re.compile(r"([|*]|(?<=\w)_(?=\W|$))")
-#: What follows a literal as a part of the same word (its plural s); an escaped space must separate the two.
-ENDING = re.compile(r"(?=\w)")
 
 
 def write(app: Any) -> None:
@@ -44,7 +42,8 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
     for i, line in enumerate(lines):
         parts = LITERAL.split(line)
         parts[::2] = [MARKUP.sub(r"\\\1", part) for part in parts[::2]]
-        parts[2::2] = ["\\ " + part if ENDING.match(part) else part for part in parts[2::2]]
+        # reStructuredText needs an escaped space between a literal and its plural s.
+        parts[2::2] = ["\\ " + part if part[:1].isalnum() else part for part in parts[2::2]]
         lines[i] = "".join(parts)
 
 
