@@ -1,4 +1,4 @@
-# The same as `python3 dev.py …`; every target does all the set-up it needs, once.
+# The same as `python3 dev.py …`; every target sets up what it needs, once.
 PYTHON ?= python3
 
 .PHONY: run test test-all test-cpus test-oldest lock lint docs fuzz audit bench setup

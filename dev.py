@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Set up and run FedGuard with nothing but Python: ``python3 dev.py JOB`` (run, test, lint, bench, …).
+"""Set up and run FedGuard with only Python: ``python3 dev.py JOB`` (run, test, lint, bench, …).
 
-The set-up (a virtual environment in .venv, through constraints.txt) is done once; as long as
-pyproject.toml and constraints.txt stay the same, later calls start at once.
+The first call creates a virtual environment in .venv with the versions of constraints.txt. Later calls start
+at once, unless pyproject.toml or constraints.txt changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PIP += ["-c", "constraints.txt"]
 
 
 def setup() -> None:
-    """Create .venv and install FedGuard in it, editable, unless that has been done."""
+    """Create .venv and install FedGuard in it, editable, unless it is up to date."""
     wanted = "".join((ROOT / name).read_text() for name in ("pyproject.toml", "constraints.txt"))
     digest = hashlib.sha256(wanted.encode()).hexdigest()
     if STAMP.exists() and STAMP.read_text() == digest:
@@ -44,7 +44,7 @@ def setup() -> None:
 
 
 def call(command: list[str], **env: str) -> None:
-    """Run a command in the checkout; its failure is ours."""
+    """Run a command in the checkout; exit with its status if it fails."""
     code = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, **env}).returncode
     if code:
         sys.exit(code)
@@ -61,17 +61,17 @@ def test(*args: str) -> None:
 
 
 def bench(*args: str) -> None:
-    """Speed beside that of the peers (pip install -e ".[bench]"); see docs/results/performance.md."""
+    """Speed compared with peers (pip install -e ".[bench]"); see docs/results/performance.md."""
     call([str(BIN / "python"), "benchmarks/speed.py", *args])
 
 
 def test_cpus(*args: str) -> None:
-    """The golden and contract tests as on other CPUs; takes minutes for each, hence by hand."""
+    """The golden and contract tests as on other CPUs; minutes for each CPU."""
     call([str(BIN / "python"), "tests/every_cpu.py", *args])
 
 
 def test_oldest(*args: str) -> None:
-    """Tests with the oldest versions that pyproject.toml admits, in an environment of their own."""
+    """Tests with the oldest versions that pyproject.toml admits, in a separate environment."""
     call([*PIP, "uv"])
     call([str(BIN / "python"), "tests/oldest.py", *args])
 
@@ -86,7 +86,7 @@ def lock() -> None:
 
 
 def test_all(*args: str) -> None:
-    """Every test that needs no downloaded data, the slow ones too, with all extras installed."""
+    """Every test that needs no downloaded data, slow ones included, with all extras installed."""
     wanted = STAMP.read_text() + EXTRAS
     if not ALL_STAMP.exists() or ALL_STAMP.read_text() != wanted:
         call([*PIP, "-e", f".[{EXTRAS}]"])
@@ -102,7 +102,7 @@ def lint() -> None:
 
 
 def docs(*args: str) -> None:
-    """The site, into build/docs/html; warnings are errors, and every tutorial is run."""
+    """The site, into build/docs/html; warnings are errors, and every tutorial runs."""
     wanted = STAMP.read_text()
     if not DOCS_STAMP.exists() or DOCS_STAMP.read_text() != wanted:
         call([*PIP, "-e", ".[docs]"])
@@ -114,19 +114,19 @@ def docs(*args: str) -> None:
 
 
 def fuzz(*args: str) -> None:
-    """Hostile rounds, rounds of ever new ids, and hostile replies and files of every kind, on all cores."""
+    """Hostile rounds, rounds with new ids, and hostile replies and files of every kind, on all cores."""
     sizes = ["--rounds", "100000", "--soak", "10000", "--cases", "10000"]
     sizes += ["--out", "benchmarks/results/fuzz.md"]
     call([str(BIN / "python"), "-m", "fedguard.testing.fuzz", *sizes, *args], OMP_NUM_THREADS="1")
 
 
 def audit() -> None:
-    """Known vulnerabilities in what is installed; needs the network, hence no part of the tests."""
+    """Known vulnerabilities of installed packages; needs the network, so it is not part of the tests."""
     pip = [str(BIN / "python"), "-m", "pip", "--disable-pip-version-check"]
     call([*pip, "install", "--quiet", "pip-audit"])
     freeze = [*pip, "freeze", "--exclude-editable"]
     found = subprocess.run(freeze, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
-    # Without "+cpu" and the like: advisories name the version only. --strict: what cannot be looked up fails.
+    # Without "+cpu" and the like: advisories name the version only. --strict: a failed lookup is an error.
     pins = [line.partition("+")[0] for line in found if "==" in line]
     (VENV / "audit.txt").write_text("\n".join(pins) + "\n")
     options = ["--strict", "--no-deps", "--disable-pip", "--requirement", str(VENV / "audit.txt")]
@@ -134,7 +134,7 @@ def audit() -> None:
 
 
 def main() -> None:
-    """Set up, then do what was asked."""
+    """Set up, then run the job."""
     jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
     jobs |= {"test-cpus": test_cpus, "test-oldest": test_oldest, "lock": lock}
     jobs |= {"audit": audit, "docs": docs, "setup": lambda: None}

@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "ledger": (
         "Ledgers and observers",
-        "What outlives a round.",
+        "State that persists between rounds, and observers of a guard.",
         ("Ledger", "SQLiteLedger", "Observer", "EventLog"),
     ),
     "making": (
@@ -44,7 +44,7 @@ def pages() -> dict[str, str]:
         n for n in fedguard.__all__ if not n.startswith("__") and not inspect.ismodule(getattr(fedguard, n))
     ]
     rest = tuple(n for n in public if n not in named and n != "FedGuardError")
-    contracts = ("Contracts", "What a method of your own inherits from, receives and returns.", rest)
+    contracts = ("Contracts", "Base classes of your own methods, and what they receive and return.", rest)
     groups = {**GROUPS, "contracts": contracts}
     result = {
         f"api/{page}.rst": _page(title, lead, [f"fedguard.{n}" for n in names if n in public])
@@ -56,7 +56,7 @@ def pages() -> dict[str, str]:
     for module in MODULES:
         names = importlib.import_module(module).__all__
         result[f"api/{module.rpartition('.')[2]}.rst"] = _module(module, f"``{module}``", names)
-    result["api/errors.rst"] = _page("Errors", "All of them are a ``FedGuardError``.", _errors())
+    result["api/errors.rst"] = _page("Errors", "Every error is a ``FedGuardError``.", _errors())
     result["api/index.rst"] = _contents("Python API", sorted(page[4:-4] for page in result))
     result["cli.rst"] = _cli()
     return result

@@ -41,7 +41,10 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
         lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
     for i, line in enumerate(lines):
         parts = LITERAL.split(line)
-        lines[i] = "".join(p if k % 2 else MARKUP.sub(r"\\\1", p) for k, p in enumerate(parts))
+        parts[::2] = [MARKUP.sub(r"\\\1", part) for part in parts[::2]]
+        # reStructuredText needs an escaped space between a literal and its plural s.
+        parts[2::2] = ["\\ " + part if part[:1].isalnum() else part for part in parts[2::2]]
+        lines[i] = "".join(parts)
 
 
 def known(app: Any, env: Any, node: Any, content: Any) -> Any:

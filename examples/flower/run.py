@@ -1,6 +1,6 @@
 """Run the app in a simulation on this machine: ``python run.py [key=value …]``, keys as in pyproject.toml.
 
-This is ``flwr run`` with a SuperLink and a configuration of its own that are gone when it ends.
+It calls ``flwr run`` with a temporary SuperLink and configuration, which are removed when it ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The guard's entry points for the data that FL engines exchange: lists of arrays and ``state_dict()``s."""
+"""The guard's entry points for what engines exchange: lists of arrays, and state dicts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Entries:
         num_examples: Mapping[Any, Any] | None = None,
         **options: Any,
     ) -> tuple[Outcome, OrderedDict[str, Any]]:
-        """Judge a round of ``state_dict()``s (client id → trained ``state_dict()``).
+        """Judge a round of state dicts (client id → its trained ``state_dict()``).
 
         BatchNorm statistics are not scored. Returns the outcome, and the new ``state_dict()`` with tensors of
         the same dtype and device.

@@ -52,6 +52,19 @@ def test_every_method_has_a_page_with_its_parameters():
     assert "arxiv.org/abs/1703.02757" in pages["detectors/krum.rst"]
 
 
+def test_the_systems_of_the_papers_name_methods_that_exist():
+    page = (ROOT / "docs/explanation/systems-of-the-papers.md").read_text(encoding="utf-8")
+    found = re.findall(r"\[`(\w+)`\]\(\.\./reference/generated/(\w+)/(\w+)\.rst\)", page)
+    assert len(found) > 60
+    for label, kind, name in found:
+        assert label == name
+        assert name in REGISTRIES[kind].names(), f"{kind}: {name}"
+    passive = {
+        name for name in REGISTRIES["attacks"].names() if REGISTRIES["attacks"].get(name).kind == "passive"
+    }
+    assert passive <= {name for _, _, name in found}
+
+
 def test_every_public_name_is_documented():
     text = "\n".join(public.pages().values())
     for name in fedguard.__all__:
@@ -89,9 +102,12 @@ def test_links_out_of_the_pages():
 
 
 def test_docstrings_are_taken_as_prose():
-    lines = ["|x| of *all* u_ in ``a * b_ |`` and :class:`Round_`"]
+    lines = ["|x| of *all* u_ in ``a * b_ |`` and :class:`Round_`", "the ``f()``s of ``a`` and ``b``"]
     site.plain(None, "class", "name", None, None, lines)
-    assert lines == [r"\|x\| of \*all\* u\_ in ``a * b_ |`` and :class:`Round_`"]
+    assert lines == [
+        r"\|x\| of \*all\* u\_ in ``a * b_ |`` and :class:`Round_`",
+        r"the ``f()``\ s of ``a`` and ``b``",
+    ]
 
 
 def test_dead_links_are_found(tmp_path):

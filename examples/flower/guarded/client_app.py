@@ -1,4 +1,4 @@
-"""The clients: an honest one trains; an attacker sends something else instead."""
+"""The clients: honest ones train, attackers send something else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def attack_of(client: int, context: Context) -> str:
 
 
 def trained(client: int, start: State, context: Context) -> tuple[State, float]:
-    """What an honest client would send."""
+    """The parameters and loss of honest training."""
     config = context.run_config
     model = make_model()
     model.load_state_dict(start)

@@ -15,7 +15,7 @@ app = ServerApp()
 
 
 def guarded(strategy: Strategy, context: Context) -> Strategy:
-    """DnC scores every update; whoever is a far outlier ``strikes`` times is banned."""
+    """DnC scores every update; a client that is a far outlier ``strikes`` times is banned."""
     config = context.run_config
     guard = fedguard.Guard(
         fedguard.make_detector("dnc", num_malicious=3),
@@ -28,7 +28,7 @@ def guarded(strategy: Strategy, context: Context) -> Strategy:
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the federation and say how good the model became."""
+    """Run the federation and print the accuracy of the model."""
     config = context.run_config
     seed, nodes = int(config["seed"]), int(config["min-nodes"])
     held_back = server_data(seed)

@@ -1,4 +1,4 @@
-"""Sign balance: clients whose update grows where everybody else's shrinks."""
+"""Sign balance: clients whose update has the opposite sign of most others."""
 
 import torch
 
@@ -9,7 +9,7 @@ class SignBalance(Detector):
     """s_i = the share of coordinates in which client i's sign is not the majority's; suspect above ``limit``.
 
     Args:
-        limit: the largest share that is let through.
+        limit: the largest accepted share.
     """
 
     card = Card("sign_balance", "disagreement with the majority's signs", "nobody, 2026")

@@ -87,7 +87,7 @@ class CellResult:
 
     Attributes:
         cell: its settings.
-        metrics: the numbers of the table ``runs`` (see :func:`fedguard.evaluation.results.summary.summarize`).
+        metrics: the numbers of the table ``runs`` (:func:`fedguard.evaluation.results.summary.summarize`).
         rounds: the record of every round; empty if it failed.
         seconds: wall time by part: training, the detectors, the policy, the aggregator, total.
         error: why it failed, or an empty string.
