@@ -56,8 +56,15 @@ def run(*args: str) -> None:
 
 
 def test(*args: str) -> None:
-    """The test suite (without the tests marked slow), one process per core and one thread in each."""
-    call([str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", *args], OMP_NUM_THREADS="1")
+    """The test suite (without the tests marked slow), one process per core and one thread in each.
+
+    A process gets neighboring tests, which share what is built once per file, and takes over some of
+    another's when it runs out.
+    """
+    call(
+        [str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *args],
+        OMP_NUM_THREADS="1",
+    )
 
 
 def bench(*args: str) -> None:
