@@ -67,6 +67,11 @@ def test(*args: str) -> None:
     )
 
 
+def coverage(*args: str) -> None:
+    """The test suite with the lines and branches that it reaches; slower, hence no part of .ci/run."""
+    test("--cov", "--cov-report=term", "--cov-report=html:build/coverage", *args)
+
+
 def bench(*args: str) -> None:
     """Speed beside that of the peers (pip install -e ".[bench]"); see docs/results/performance.md."""
     call([str(BIN / "python"), "benchmarks/speed.py", *args])
@@ -144,7 +149,7 @@ def main() -> None:
     """Set up, then do what was asked."""
     jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
     jobs |= {"test-cpus": test_cpus, "test-oldest": test_oldest, "lock": lock}
-    jobs |= {"audit": audit, "docs": docs, "setup": lambda: None}
+    jobs |= {"audit": audit, "coverage": coverage, "docs": docs, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is
