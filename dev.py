@@ -56,8 +56,20 @@ def run(*args: str) -> None:
 
 
 def test(*args: str) -> None:
-    """The test suite (without the tests marked slow), one process per core and one thread in each."""
-    call([str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", *args], OMP_NUM_THREADS="1")
+    """The test suite (without the tests marked slow), one process per core and one thread in each.
+
+    A process gets neighboring tests, which share what is built once per file, and takes over some of
+    another's when it runs out.
+    """
+    call(
+        [str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *args],
+        OMP_NUM_THREADS="1",
+    )
+
+
+def coverage(*args: str) -> None:
+    """The test suite with the lines and branches that it reaches; slower, hence no part of .ci/run."""
+    test("--cov", "--cov-report=term", "--cov-report=html:build/coverage", *args)
 
 
 def bench(*args: str) -> None:
@@ -137,7 +149,7 @@ def main() -> None:
     """Set up, then run the job."""
     jobs = {"run": run, "test": test, "test-all": test_all, "lint": lint, "bench": bench, "fuzz": fuzz}
     jobs |= {"test-cpus": test_cpus, "test-oldest": test_oldest, "lock": lock}
-    jobs |= {"audit": audit, "docs": docs, "setup": lambda: None}
+    jobs |= {"audit": audit, "coverage": coverage, "docs": docs, "setup": lambda: None}
     if len(sys.argv) < 2 or sys.argv[1] not in jobs:
         sys.exit(f"usage: python3 dev.py {'|'.join(jobs)}")
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs on whatever python3 is

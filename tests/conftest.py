@@ -5,6 +5,8 @@
 
 import importlib.util
 import shutil
+import zlib
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,36 @@ settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+def kept(cases, share):
+    """The positions of the cases that a thinned grid keeps: one in ``share``, and every value at least once.
+
+    Args:
+        cases: for each case, its value of every parameter as text.
+        share: of how many cases one is kept.
+    """
+    order = sorted(range(len(cases)), key=lambda k: zlib.crc32(repr(cases[k]).encode()))
+    seen, chosen = set(), []
+    for k in order:
+        if not cases[k].items() <= seen:
+            chosen.append(k)
+            seen |= cases[k].items()
+    rest = [k for k in order if k not in chosen]
+    return {*chosen, *rest[: max(0, len(cases) // share - len(chosen))]}
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks decide what is deselected
+def pytest_collection_modifyitems(items):
+    """Of a test marked ``thin(k)``, all cases but one in k are slow."""
+    thinned = [item for item in items if item.get_closest_marker("thin")]
+    for _, group in groupby(thinned, key=lambda item: item.nodeid.partition("[")[0]):
+        group = list(group)
+        cases = [{name: repr(value) for name, value in item.callspec.params.items()} for item in group]
+        stay = kept(cases, *group[0].get_closest_marker("thin").args)
+        for position, item in enumerate(group):
+            if position not in stay:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SUBSET = ["tests/golden", "tests/contract"]
+SUBSET = ["tests/aggregators", "tests/attacks", "tests/detectors", "tests/geometry", "tests/stages"]
+SUBSET += ["tests/testing/test_checks.py"]
 
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 #: OpenBLAS core type → the flags of /proc/cpuinfo that it needs.

@@ -9,13 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..contracts.registry import REGISTRIES
-from ..core.errors import ConfigError, RegistryError
-from ..core.params import nearest
 from ..evaluation.terminal import terminal
 from ..testing.aggregators import check_aggregator
 from ..testing.attacks import check_attack
 from ..testing.core import Report
 from ..testing.detectors import check_detector
+from ..testing.kinds import find_kind
 from ..testing.policies import check_policy
 from ..testing.stages import check_stage
 
@@ -27,42 +26,6 @@ CHECKERS: dict[str, Callable[..., Report]] = {
     "policies": check_policy,
 }
 STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "info": "dim"}
-
-
-def find_kind(method: str, kind: str | None) -> str:
-    """Return the registry that a method belongs to.
-
-    Raises:
-        ConfigError: no method has this name, or several kinds have one.
-        RegistryError: the module cannot be loaded, or the class breaks its contract.
-    """
-    if kind is not None:
-        plural = "policies" if kind in ("policy", "policies") else kind.removesuffix("s") + "s"
-        if plural not in REGISTRIES:
-            raise ConfigError(f"unknown kind {kind!r}; use detector, attack, aggregator, stage or policy")
-        return plural
-    if ":" in method:
-        return _kind_of_class(method)
-    found = [plural for plural, registry in REGISTRIES.items() if method in registry.names()]
-    if not found:
-        known = [name for registry in REGISTRIES.values() for name in registry.names()]
-        raise ConfigError(f"there is no method {method!r}{nearest(method, known)}")
-    if len(found) > 1:
-        raise ConfigError(f"{method!r} is in {' and '.join(found)}; choose one with --kind")
-    return found[0]
-
-
-def _kind_of_class(method: str) -> str:
-    problems = []
-    for plural, registry in REGISTRIES.items():
-        try:
-            registry.get(method)
-        except RegistryError as error:
-            problems.append(str(error))
-        else:
-            return plural
-    inherit = [p for p in problems if "does not inherit" not in p]
-    raise RegistryError((inherit or problems)[0])
 
 
 def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> bool:

@@ -1,17 +1,20 @@
 """Contract checks for your own methods, the same that FedGuard's built-in methods pass.
 
-    from fedguard.testing import check_detector
+    from fedguard.testing import parametrize_checks
 
-    def test_my_scorer():
-        check_detector(MyScorer).raise_for_failures()
+    @parametrize_checks([MyScorer])
+    def test_the_contract(check):
+        check()
 
-``fedguard check my_module:MyScorer`` runs the same checks and prints a table.
+``fedguard check my_module:MyScorer`` runs the same checks and prints a table; ``check_detector(MyScorer)``
+and the like return a report.
 """
 
 from .aggregators import check_aggregator
 from .attacks import check_attack
 from .core import Report, Result
 from .detectors import check_detector
+from .parametrize import parametrize_checks
 from .policies import check_policy
 from .stages import check_stage
 
@@ -23,4 +26,5 @@ __all__ = [
     "check_detector",
     "check_policy",
     "check_stage",
+    "parametrize_checks",
 ]

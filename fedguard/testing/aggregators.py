@@ -21,6 +21,7 @@ from .federation import N, federation, fresh
 
 #: Two clients are left out; the others have different weights.
 WEIGHTS = np.array([1, 0, 0.5, 1, 1, 0, 0.75, 1])
+WEIGHTS.setflags(write=False)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def shape(case: Case) -> None:
     require(result.shape == (case.round().updates.d,), f"it returned shape {tuple(result.shape)}")
     require(result.dtype == torch.float32 and not result.requires_grad, f"it returned {result.dtype}")
     require(result.isfinite().all(), "a number is not finite")
+    if not case.make().needs:
+        one = case.make()(Round(case.round().updates.matrix[:, :1], num_examples=case.round().num_examples))
+        require(one.shape == (1,) and one.isfinite().all(), f"of one parameter it makes {one}")
 
 
 def permutation(case: Case) -> None:
@@ -80,12 +84,23 @@ def absence(case: Case) -> None:
         case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a client of weight 0 has an effect"
     )
     wild[WEIGHTS == 0] = float("nan")
-    _near(case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a broken update has an effect")
+    _near(case.make()(case.round().with_updates(wild), WEIGHTS), expected, "a broken update shows")
+    broken, counts = case.round().updates.matrix.clone(), np.array(case.round().num_examples)
+    broken[0, 3], counts[1] = float("nan"), -1
+    hurt = dataclasses.replace(case.round().with_updates(broken), num_examples=counts)
+    rest = case.make()(case.round().take(range(2, N)))
+    _near(case.make()(hurt), rest, "a broken update, or an absurd number of examples, shows without weights")
 
 
 def nobody(case: Case) -> None:
-    """It returns zeros if no client is left. Override only `aggregate`, not __call__."""
-    require(not case.make()(case.round(), np.zeros(N)).any(), "it did not return zeros")
+    """With nobody left it returns zeros. Leave __call__ as it is."""
+    round = case.round()
+    broken = round.with_updates(float("nan") * round.updates.matrix)
+    for result in (case.make()(round, np.zeros(N)), case.make()(broken)):
+        require(
+            result.shape == (round.updates.d,) and not result.any(), "it returned something else than zeros"
+        )
+        require(result.dtype == torch.float32, f"it returned {result.dtype}")
 
 
 def purity(case: Case) -> None:
@@ -96,6 +111,7 @@ def purity(case: Case) -> None:
     )
     state = pack(aggregator.state_dict())
     first = aggregator(round, WEIGHTS).clone()
+    aggregator(case.round().with_updates(7 * round.updates.matrix))
     require(torch.equal(aggregator(round, WEIGHTS), first), "the same round gives another aggregate")
     require(torch.equal(case.make()(case.round(), WEIGHTS), first), "a fresh one gives another aggregate")
     given.verify()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,19 @@ class Case:
         """Return a fresh attack."""
         return self.cls(**self.params)
 
-    def view(self, attack: Attack, m: int = M, n: int = N, seed: int = 0, index: int = 4) -> Spy:
-        """Return a round with exactly the knowledge that the attack declares."""
-        know = attack.knowledge
+    def view(
+        self,
+        attack: Attack,
+        m: int = M,
+        n: int = N,
+        seed: int = 0,
+        index: int = 4,
+        knowledge: Collection[str] | None = None,
+        benign_scale: float = 0.1,
+    ) -> Spy:
+        """A round with exactly what the attack declares, or with ``knowledge`` instead."""
+        know = attack.knowledge if knowledge is None else knowledge
+        benign = benign_scale * _normal(n - m, D, seed=4)
         return Spy(
             index=index,
             num_clients=n,
@@ -55,7 +65,7 @@ class Case:
             own_updates=0.1 * _normal(m, D, seed=3),
             generator=torch.Generator().manual_seed(seed),
             attack=attack.name,
-            benign_updates=0.1 * _normal(n - m, D, seed=4) if "benign_updates" in know else None,
+            benign_updates=benign if "benign_updates" in know else None,
             aggregator=make_aggregator("mean") if "aggregator" in know else None,
             defense=Guard() if "defense" in know else None,
         )
@@ -84,11 +94,28 @@ def card(case: Case) -> None:
     carded(case.cls)
     documented(case.cls)
     require(case.cls.goal in ("none", "untargeted", "targeted"), f"its goal is {case.cls.goal!r}")
-    require(
-        case.make().knowledge <= case.cls.knowledge | set(),
-        "an instance declares more knowledge than its class",
-    )
+    idle = case.cls.kind in ("none", "passive")
+    require(idle == (case.cls.goal == "none"), f"kind {case.cls.kind!r} with the goal {case.cls.goal!r}")
+    require(case.make().knowledge <= case.cls.knowledge | set(), "an instance knows more than its class")
     require(case.cls.knowledge <= KNOWLEDGE.keys(), "it declares unknown knowledge")
+
+
+def overrides(case: Case) -> None:
+    """Model attacks craft, data attacks poison, backdoors poison or do both. Set `kind` to what it does."""
+    cls = case.cls
+    does = {
+        "craft": cls.craft is not Attack.craft,
+        "poison_data": cls.poison_data is not Attack.poison_data,
+    }
+    expected = {
+        "model": {"craft": True, "poison_data": False},
+        "data": {"craft": False, "poison_data": True},
+        "backdoor": {"craft": does["craft"], "poison_data": True},
+    }.get(cls.kind, {"craft": False, "poison_data": False})
+    wrong = [
+        f"{'defines' if does[name] else 'lacks'} {name}" for name in does if does[name] != expected[name]
+    ]
+    require(not wrong, f"an attack of kind {cls.kind!r} that {' and '.join(wrong)}")
 
 
 def crafts(case: Case) -> None:
@@ -99,6 +126,7 @@ def crafts(case: Case) -> None:
         require(crafted.shape == (m, D), f"{m} of {n} malicious: shape {tuple(crafted.shape)}")
         require(crafted.dtype == torch.float32, f"it crafts {crafted.dtype}")
         require(crafted.isfinite().all(), f"{m} of {n} malicious: a number is not finite")
+        require(crafted.is_contiguous(), "the rows are views of one another; finish with .repeat or .clone")
 
 
 def diverged_clients(case: Case) -> None:
@@ -117,11 +145,18 @@ def purity(case: Case) -> None:
     """Crafting changes neither its inputs nor its state. Change state only in commit()."""
     attack = case.make()
     view = case.view(attack)
-    given = Untouched(own=view.own_updates, model=view.global_params, first_model=view.initial_params)
+    known = {"benign": view.benign_updates} if "benign_updates" in attack.knowledge else {}
+    given = Untouched(
+        own=view.own_updates, model=view.global_params, first_model=view.initial_params, **known
+    )
     state = pack(attack.state_dict())
-    attack.craft(view).add_(1.0) if attack.kind in ("model", "backdoor") else attack.craft(view)
+    crafted = attack.craft(view)
+    kept = crafted.clone()
+    if attack.kind in ("model", "backdoor"):
+        crafted.add_(1.0)  # what is sent is no alias of what was seen
     given.verify()
     require(pack(attack.state_dict()) == state, "its state changed; that is for commit()")
+    require(torch.equal(attack.craft(case.view(attack)), kept), "the same round gives other updates")
 
 
 def seed_purity(case: Case) -> None:
@@ -141,15 +176,37 @@ def declared_knowledge(case: Case) -> None:
     require(view.reached <= attack.knowledge, f"it used {sorted(view.reached - attack.knowledge)}")
 
 
+def used_knowledge(case: Case) -> None:
+    """What it declares changes what it sends. Remove from `knowledge` what you do not use."""
+    attack = case.make()
+    if "benign_updates" not in attack.knowledge:
+        return
+    here, elsewhere = (case.make().craft(case.view(attack, benign_scale=scale)) for scale in (0.1, 0.3))
+    require(not torch.equal(here, elsewhere), "benign updates three times as long change nothing")
+
+
+def only_declared(case: Case) -> None:
+    """With everything in view it uses what it declares, neither more nor less. Correct `knowledge`."""
+    attack = case.make()
+    view = case.view(attack, knowledge=KNOWLEDGE)
+    attack.craft(view)
+    reached, declared = sorted(view.reached), sorted(attack.knowledge)
+    require(not declared or reached == declared, f"it used {reached} and declares {declared}")
+
+
 def data(case: Case) -> None:
-    """Poisoned data are new, valid and repeatable: pixels in [0, 1], existing labels."""
-    samples, given = _samples(), _samples()
+    """Poisoned data are new, valid and repeatable: pixels in [0, 1], labels that exist."""
+    samples = _samples()
+    given = Untouched(pixels=samples.pixels, labels=samples.labels)
     poisoned = case.make().poison_data(samples, _data_view())
     again = case.make().poison_data(_samples(), _data_view())
-    unchanged = torch.equal(samples.pixels, given.pixels) and torch.equal(samples.labels, given.labels)
-    require(unchanged, "it changed the samples in place")
-    require(all(torch.equal(a, b) for a, b in zip(poisoned, again, strict=True)), "it is not repeatable")
-    require(len(poisoned.pixels) == len(poisoned.labels) > 0, "pixels and labels differ in number")
+    given.verify()
+    require(all(torch.equal(a, b) for a, b in zip(poisoned, again, strict=True)), "not repeatable")
+    require(len(poisoned.pixels) == len(poisoned.labels), "pixels and labels differ in number")
+    require(len(poisoned.labels) >= len(samples.labels), "samples are missing")
+    require(poisoned.pixels.dtype == samples.pixels.dtype, f"pixels of type {poisoned.pixels.dtype}")
+    require(poisoned.labels.dtype == samples.labels.dtype, f"labels of type {poisoned.labels.dtype}")
+    require(poisoned.pixels.shape[1:] == SHAPE, f"images of shape {tuple(poisoned.pixels.shape[1:])}")
     require(poisoned.pixels.min() >= 0 and poisoned.pixels.max() <= 1, "a pixel is out of [0, 1]")
     require(poisoned.labels.min() >= 0 and poisoned.labels.max() < CLASSES, "a label does not exist")
 
@@ -157,12 +214,18 @@ def data(case: Case) -> None:
 def trial(case: Case) -> None:
     """Targeted attacks, and only they, have a trial; a correct prediction never counts as success."""
     attack = case.make()
-    found = attack.trial(_samples(), CLASSES)
+    samples = _samples()
+    given = Untouched(pixels=samples.pixels, labels=samples.labels)
+    found = attack.trial(samples, CLASSES)
+    given.verify()
     require(
         (found is not None) == (attack.goal == "targeted"), f"goal {attack.goal}, trial {found is not None}"
     )
     if found is not None:
-        require(len(found.target) == len(found.samples.labels) > 0, "the trial is empty")
+        count = len(found.samples.labels)
+        require(len(found.target) == len(found.samples.pixels) == count > 0, "the trial is empty or uneven")
+        require(found.target.dtype == samples.labels.dtype, f"targets of type {found.target.dtype}")
+        require(found.target.min() >= 0 and found.target.max() < CLASSES, "a target does not exist")
         require((found.target != found.samples.labels).all(), "the right label counts as success")
 
 
@@ -189,11 +252,14 @@ def small_images(case: Case) -> None:
 
 CHECKS: dict[str, Check] = {
     "card and docstring": card,
+    "what it overrides fits its kind": overrides,
     "one update per malicious client": crafts,
     "diverged clients": diverged_clients,
     "crafting is pure": purity,
     "same seed, same bits": seed_purity,
     "declared knowledge": declared_knowledge,
+    "more knowledge is used": used_knowledge,
+    "what is there is used": only_declared,
     "poisoned data": data,
     "trial": trial,
     "state round trip": state_round_trip,

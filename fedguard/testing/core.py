@@ -63,9 +63,8 @@ class Report:
 
     def raise_for_failures(self) -> None:
         """Raise an AssertionError that names every failed check, what went wrong, and what to do."""
-        lines = [f"{r.check}: {r.message} ({r.advice})" for r in self.failures]
-        if lines:
-            raise AssertionError(f"{self.method} breaks its contract\n" + "\n".join(lines))
+        if self.failures:
+            raise AssertionError(_broken(self.method, self.failures))
 
 
 def resolve(method: type[Any] | str, registry: Registry[Any]) -> type[Any]:
@@ -86,22 +85,68 @@ def check_contract(
     return run(cls, checks, make_case(cls, chosen), chosen)
 
 
-def run(cls: type[Method], checks: Mapping[str, Check], case: Any, params: Mapping[str, Any]) -> Report:
-    """Run every check on one thread, except exempt ones."""
-    results = []
-    for name, check in checks.items():
-        advice = " ".join((inspect.getdoc(check) or "").split())
-        if name in cls.exempt:
-            results.append(Result(name, "exempt", cls.exempt[name], advice))
-            continue
+@dataclass(frozen=True)
+class MethodCheck:
+    """One check of one method; calling it runs it.
+
+    Attributes:
+        cls: the method's class.
+        name: the check's name.
+        check: what it does.
+        case: the method with its parameters.
+    """
+
+    cls: type[Method]
+    name: str
+    check: Check
+    case: Any
+
+    @property
+    def exempt(self) -> str | None:
+        """Why the method's class says that the check does not apply to it."""
+        return self.cls.exempt.get(self.name)
+
+    @property
+    def advice(self) -> str:
+        """What the check is about and what to do if it fails."""
+        return " ".join((inspect.getdoc(self.check) or "").split())
+
+    def __call__(self) -> None:
+        """Run it on one thread, exempt or not.
+
+        Raises:
+            AssertionError: the method breaks its contract; says how, and what to do.
+        """
         try:
             with single_thread():
-                check(case)
-        except Exception as error:  # a user's method may raise anything
-            results.append(Result(name, "failed", _message(error), advice))
-        else:
-            results.append(Result(name, "passed", "", advice))
+                self.check(self.case)
+        except Exception as error:
+            raise AssertionError(_broken(self.cls.card.name, [self._failed(error)])) from error
+
+    def result(self) -> Result:
+        """What becomes of it; an exempt check is not run."""
+        if self.exempt is not None:
+            return Result(self.name, "exempt", self.exempt, self.advice)
+        try:
+            with single_thread():
+                self.check(self.case)
+        except Exception as error:  # a stranger's method may raise anything
+            return self._failed(error)
+        return Result(self.name, "passed", "", self.advice)
+
+    def _failed(self, error: Exception) -> Result:
+        return Result(self.name, "failed", _message(error), self.advice)
+
+
+def run(cls: type[Method], checks: Mapping[str, Check], case: Any, params: Mapping[str, Any]) -> Report:
+    """Run every check on one thread; exempt ones are not run."""
+    results = (MethodCheck(cls, name, check, case).result() for name, check in checks.items())
     return Report(cls.card.name, dict(params), tuple(results))
+
+
+def _broken(method: str, failures: list[Result]) -> str:
+    lines = [f"{r.check}: {r.message} ({r.advice})" for r in failures]
+    return f"{method} breaks its contract\n" + "\n".join(lines)
 
 
 def _message(error: Exception) -> str:

@@ -171,6 +171,7 @@ def test_afa_of_zeros_keeps_everybody():
 # --- Rules that select clients --------------------------------------------------------------------------
 
 
+@pytest.mark.thin(4)
 @pytest.mark.parametrize("rule", SELECTING)
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 @pytest.mark.parametrize(
@@ -266,6 +267,7 @@ def test_where_nothing_passes_the_mean_is_sent():
 # --- Rules that work on coordinates ---------------------------------------------------------------------
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("rule", ["trimmed_mean", "median"])
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 @pytest.mark.parametrize(("n", "m"), [(16, 3), (15, 4), (9, 4), (12, 1), (13, 6)])

@@ -93,6 +93,7 @@ def check(crafted, intervals):
     assert np.abs(np.corrcoef(shares.T) - np.eye(len(crafted))).max() < 0.1
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize(("m", "n"), [(3, 10), (4, 9), (5, 9)], ids=["trimmed", "one kept", "majority"])
 @pytest.mark.parametrize("b", [2.0, 5.0])
 @pytest.mark.parametrize("attack", ATTACKS)

@@ -73,6 +73,7 @@ SELECTED = [(rule, seed) for rule in ("krum", "multi_krum", "bulyan") for seed i
 SELECTED += [("afa", seed) for seed in range(8)]
 
 
+@pytest.mark.thin(6)
 @pytest.mark.parametrize(("rule", "seed"), SELECTED)
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 def test_who_moved_is_selected_and_nobody_else_farther_out(rule, perturbation, seed):
@@ -90,6 +91,7 @@ def test_who_moved_is_selected_and_nobody_else_farther_out(rule, perturbation, s
             assert moved(tailored, benign) >= moved(other, benign) * (1 - 1e-4)
 
 
+@pytest.mark.thin(5)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 @pytest.mark.parametrize("rule", ["trimmed_mean", "median"])
@@ -111,6 +113,7 @@ def test_no_agnostic_attack_shifts_a_coordinate_wise_rule_farther(rule, perturba
 TAILORED = [("agr_tailored", {"aggregator": rule}) for rule in RULES] + [("adaptive_dnc", {})]
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("name", "params"), TAILORED)
 def test_order_and_units_do_not_matter(name, params, seed):
@@ -122,6 +125,7 @@ def test_order_and_units_do_not_matter(name, params, seed):
     assert torch.allclose(craft(name, 1024 * own, 1024 * benign, **params), 1024 * sent, atol=size)
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("name", "params"), [t for t in TAILORED if t[1].get("aggregator") != "afa"])
 def test_shifting_all_updates_shifts_what_is_sent(name, params, seed):

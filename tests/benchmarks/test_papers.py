@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,15 +45,27 @@ def test_every_published_number_is_measured(name, scripts):
     assert run - shown <= {(a, d) for a, d in run if a == "none"}, "runs that nothing shows"
 
 
+#: One in three runs; that the others' suites can run is checked without running them.
+RUN = [pytest.param(name, marks=pytest.mark.slow if k % 3 else ()) for k, name in enumerate(NAMES)]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_quick_form_runs(name, tmp_path):
-    script = HOME / "reproduce.py"
-    command = [sys.executable, str(script), name, "--quick", "--workers", "1", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [*command, "rounds=1"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_the_quick_form_could_run(name, scripts):
+    _, reproduce = scripts
+    published = reproduce.read_published(name)
+    reproduce.check_suite(*reproduce.read_suite(name, published, [*published["quick"], "rounds=1"]))
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_quick_form_runs(name, scripts, tmp_path, monkeypatch, capsys):
+    _, reproduce = scripts
+    monkeypatch.chdir(tmp_path)
+    script = str(HOME / "reproduce.py")
+    arguments = [name, "--quick", "--workers", "1", "--out", str(tmp_path / "out"), "rounds=1"]
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main()
+    assert ended.value.code == 0, capsys.readouterr().err
     stem = Path(name).name
     with (tmp_path / "out" / f"{stem}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -64,3 +75,8 @@ def test_the_quick_form_runs(name, tmp_path):
     assert len(measured) > 0.8 * len(rows), "a few need images that the embedded data are too small for"
     text = (tmp_path / "out" / f"{stem}.md").read_text(encoding="utf-8")
     assert f"reproduce.py {name} rounds=1 --quick" in text
+
+
+def test_it_is_a_command():
+    command = [sys.executable, str(HOME / "reproduce.py"), "--help"]
+    assert "--quick" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -79,7 +79,11 @@ def whole(tmp_path_factory):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
     ("number", "group", "code"),
-    [(signal.SIGTERM, False, 143), (signal.SIGTERM, True, 143), (signal.SIGINT, True, 130)],
+    [
+        (signal.SIGTERM, False, 143),
+        pytest.param(signal.SIGTERM, True, 143, marks=pytest.mark.slow),
+        (signal.SIGINT, True, 130),
+    ],
     ids=["TERM", "TERM to all", "INT to all"],
 )
 def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path):

@@ -278,6 +278,7 @@ def test_identical_updates_get_identical_scores(estimator, kind):
     assert len(set(scores.values)) > 3
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("estimator", EVERY)
 @pytest.mark.parametrize("case", ["same", "zero", "one apart", "huge", "two huge", "few"])

@@ -239,7 +239,7 @@ def killed(tmp_path, kills, seed):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_killed_at_random_moments(whole, tmp_path, seed):
     store, died = killed(tmp_path, 5, seed)
     assert died > 0

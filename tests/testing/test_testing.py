@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedguard import Aggregator, Attack, Card, Detector, Policy, Scores, Stage
+from fedguard.contracts.attack import Trial
 from fedguard.contracts.decision import Decision
 from fedguard.testing import (
     aggregators,
@@ -215,6 +216,20 @@ def remembering(self, round, weights):
     return Average.aggregate(self, round, weights) * self.seen
 
 
+def longest_so_far(self, round, weights):
+    """The same for the same round, until a longer one comes in between."""
+    mean = Average.aggregate(self, round, weights)
+    self.longest = max(getattr(self, "longest", 0.0), float(mean.norm()))
+    return mean * (self.longest / float(mean.norm()))
+
+
+def without_problems(self, round, weights=None):
+    """Leaves out weights of zero, but no broken update."""
+    weights = np.ones(round.n) if weights is None else weights
+    keep = np.flatnonzero(weights)
+    return self.aggregate(round.take(keep), weights[keep])
+
+
 class Stale(Average):
     """Adds the last aggregate, and does not save it."""
 
@@ -233,6 +248,11 @@ class Stale(Average):
         ("card and docstring", aggregator(Average.aggregate, __doc__="No source.")),
         ("d finite numbers", aggregator(lambda self, r, w: Average.aggregate(self, r, w).double())),
         ("order of clients", aggregator(lambda self, r, w: r.updates.matrix[0].clone())),
+        (
+            "d finite numbers",
+            aggregator(lambda self, r, w: Average.aggregate(self, r, w) / (r.updates.d - 1)),
+        ),
+        ("absence", aggregator(Average.aggregate, __call__=without_problems)),
         ("absence", aggregator(Average.aggregate, __call__=lambda self, r, w=None: r.updates.matrix.mean(0))),
         (
             "nobody left",
@@ -240,6 +260,7 @@ class Stale(Average):
         ),
         ("aggregating is pure", aggregator(remembering)),
         ("aggregating is pure", aggregator(lambda self, r, w: r.updates.matrix[0])),
+        ("aggregating is pure", aggregator(longest_so_far)),
         ("extreme scales", aggregator(lambda self, r, w: r.updates.matrix.sum(0) / r.n)),
         (
             "equal updates come out as they are",
@@ -345,6 +366,16 @@ def writing(self, case):
     return Lenient.decide(self, case)
 
 
+def sorting(self, case):
+    for scores in case.scores.values():
+        scores.values.sort()
+    return Lenient.decide(self, case)
+
+
+def numbering(self, case):
+    return Decision(np.ones(5), np.zeros(5, bool), tuple("abcde"))
+
+
 class Amnesiac(Lenient):
     """Saves something else than it loads."""
 
@@ -369,6 +400,9 @@ class Amnesiac(Lenient):
             policy(lambda self, case: Decision(np.ones(2), np.zeros(2, bool), ("a", "b"))),
         ),
         ("deciding is pure", policy(writing)),
+        ("deciding is pure", policy(sorting)),
+        ("order of clients", policy(numbering)),
+        ("nobody suspected", policy(lambda self, case: Decision(np.ones(5), np.ones(5, bool), ("a",) * 5))),
         ("order of clients", policy(first_only)),
         ("nobody suspected", policy(harsh)),
         ("declared bans", policy(banning)),
@@ -414,6 +448,24 @@ class Learns(Push):
         self.force += 1
 
 
+#: An attack that may see the benign updates.
+KNOWS = {"knowledge": frozenset({"benign_updates"})}
+
+
+def idle(self, view):
+    return view.own_updates + 0 * view.benign_updates.sum()
+
+
+def curious(self, view):
+    """Looks at what it did not declare, if it happens to be there."""
+    assert view._known["aggregator"] is None or view.aggregator
+    return view.benign_updates.mean(0).repeat(view.num_malicious, 1)
+
+
+def targeting(trial):
+    return attack(goal="targeted", trial=lambda self, samples, classes: trial(samples))
+
+
 def impatient(self, view):
     self.calls = getattr(self, "calls", 0) + 1
     view.own_updates.neg_()
@@ -424,12 +476,31 @@ def impatient(self, view):
     ("check", "cls"),
     [
         ("card and docstring", attack(__doc__="No source.")),
+        ("card and docstring", attack(goal="none")),
+        ("what it overrides fits its kind", attack(kind="data")),
+        ("what it overrides fits its kind", attack(poison_data=lambda self, s, v: s)),
         ("one update per malicious client", attack(craft=lambda self, v: v.own_updates[:1])),
+        (
+            "one update per malicious client",
+            attack(craft=lambda self, v: v.own_updates[:1].expand(v.num_malicious, -1)),
+        ),
         ("one update per malicious client", attack(craft=lambda self, v: v.own_updates / 0)),
         ("crafting is pure", attack(craft=impatient)),
+        ("crafting is pure", attack(craft=lambda self, v: v.benign_updates.neg_()[:1], **KNOWS)),
+        ("more knowledge is used", attack(craft=idle, **KNOWS)),
+        ("what is there is used", attack(craft=lambda self, v: -v.own_updates, **KNOWS)),
+        ("what is there is used", attack(craft=curious, **KNOWS)),
         ("same seed, same bits", attack(craft=lambda self, v: v.own_updates + torch.rand(1))),
         ("declared knowledge", attack(craft=lambda self, v: v.own_updates + v.benign_updates.mean(0))),
         ("poisoned data", poisoning(lambda self, s, v: s._replace(pixels=s.pixels + 1))),
+        ("poisoned data", poisoning(lambda self, s, v: s._replace(pixels=s.pixels.double()))),
+        ("poisoned data", poisoning(lambda self, s, v: s._replace(labels=s.labels.int()))),
+        ("poisoned data", poisoning(lambda self, s, v: s._replace(pixels=s.pixels.flatten(1)))),
+        ("poisoned data", poisoning(lambda self, s, v: type(s)(s.pixels[:9], s.labels[:9]))),
+        ("poisoned data", poisoning(lambda self, s, v: s._replace(labels=s.labels.clamp_(max=3)))),
+        ("trial", targeting(lambda s: Trial(s, s.labels + 1))),
+        ("trial", targeting(lambda s: Trial(s, (s.labels + 1).int() % 10))),
+        ("trial", targeting(lambda s: Trial(s._replace(labels=s.labels.clamp_(max=3)), 9 - 0 * s.labels))),
         ("poisoned data", poisoning(lambda self, s, v: s._replace(labels=s.labels + 9))),
         ("trial", attack(goal="targeted")),
         ("state round trip", Learns),

@@ -79,7 +79,9 @@ def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
         ResultsError: a folder holds no run, or the folders have no run in common.
     """
     left, right = _runs(before), _runs(after)
-    columns = [column for column in columns_named(names) if column.name in left]  # no counts pooled over seeds
+    columns = [
+        column for column in columns_named(names) if column.name in left
+    ]  # no counts pooled over seeds
     common = left.index.intersection(right.index)
     if common.empty:
         raise ResultsError(f"{before.folder} and {after.folder} have no attack, defense and seed in common")

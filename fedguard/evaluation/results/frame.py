@@ -77,7 +77,15 @@ def metrics_frame(store: Store, by: Sequence[str] = BY) -> pd.DataFrame:
     means, counts = groups[list(MEANS)].mean(), groups[_COUNTS].sum(min_count=1)
     shared = groups[[name for name in _SHARED if name not in keys]].first()
     harmed = groups[["fnr", "harm"]].apply(lambda part: harm_weighted_fnr(part["fnr"], part["harm"]))
-    parts = [seeds, failed, means, intervals(groups), counts, _pooled(counts), harmed.rename("fnr_harm")]
+    parts: list[Any] = [
+        seeds,
+        failed,
+        means,
+        intervals(groups),
+        counts,
+        _pooled(counts),
+        harmed.rename("fnr_harm"),
+    ]
     frame: pd.DataFrame = shared.join(parts)
     frame = frame.reset_index()
     frame.attrs["keys"] = keys

@@ -188,7 +188,7 @@ class Store:
 
     @property
     def code(self) -> str:
-        """The version of the code that wrote it, see :func:`fedguard.evaluation.results.code.code_version`."""
+        """The version of the code that wrote it, see :func:`.code.code_version`."""
         with self._connect() as db:
             found = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
         return str(found[0]) if found else "unknown"
@@ -211,8 +211,8 @@ class Store:
             column = wrong_column(db, table)
             if column:
                 raise ResultsError(
-                    f"{self.path} is not a results file of `fedguard evaluate`: the column {column} of {table} "
-                    "holds a value that does not belong there; use another copy of it"
+                    f"{self.path} is not a results file of `fedguard evaluate`: the column {column} of "
+                    f"{table} holds a value that does not belong there; use another copy of it"
                 )
             yield db
 

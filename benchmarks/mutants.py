@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""Do the tests notice? Thirty deliberate mistakes, one at a time, each against the tests of its area.
+
+    python benchmarks/mutants.py                    the tests of the checkout's last commit
+    python benchmarks/mutants.py --ref v0.1.0       those of another commit
+    python benchmarks/mutants.py --all              survivors against the whole suite, too (hours)
+    python benchmarks/mutants.py --out FILE.md      the table as Markdown
+
+Every mutant replaces one piece of text in one file of a copy of the commit. It is killed if a test fails
+that passes without it. The copy's tests run with this interpreter, so the dependencies must be installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKS = "tests/testing/test_checks.py"
+
+
+class Mutant(NamedTuple):
+    """One mistake: `old` becomes `new` in `file`; `tests` are the files that cover the line."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    # detectors
+    Mutant(
+        "detectors/krum.py",
+        "min(self.m or round.n - f,",
+        "min(self.m or round.n - f - 1,",
+        "detectors/test_krum",
+    ),
+    Mutant(
+        "detectors/krum.py", "suspects[kept] = False", "suspects[kept[1:]] = False", "detectors/test_krum"
+    ),
+    Mutant(
+        "detectors/norm_bound.py",
+        "np.where(norms > 0, np.inf, 0.0), norms > 0, why",
+        "np.where(norms > 0, np.inf, 0.0), norms < 0, why",
+        "detectors/test_more_detectors",
+    ),
+    Mutant(
+        "detectors/foolsgold.py",
+        "np.fill_diagonal(c, 0)",
+        "np.fill_diagonal(c, 0.1)",
+        "detectors/test_foolsgold",
+    ),
+    Mutant("detectors/foolsgold.py", "w[w == 1] = 0.99", "w[w == 1] = 0.999", "detectors/test_foolsgold"),
+    Mutant(
+        "detectors/afa.py",
+        "return alpha / (alpha + beta) if",
+        "return beta / (alpha + beta) if",
+        "detectors/test_afa",
+    ),
+    Mutant(
+        "detectors/dnc.py",
+        "math.ceil(self.filter_fraction * f - 1e-9)",
+        "math.ceil(self.filter_fraction * f)",
+        "detectors/test_dnc",
+    ),
+    # attacks
+    Mutant("attacks/ipm.py", "by_all(-self.epsilon *", "by_all(self.epsilon *", "attacks/test_closed_form"),
+    Mutant(
+        "attacks/lie.py",
+        "by_all(mean - z * std, view)",
+        "by_all(mean + z * std, view)",
+        "attacks/test_attacks_golden attacks/test_attack_effect",
+    ),
+    Mutant(
+        "attacks/_gamma.py",
+        "return self.mean - gamma * self.p",
+        "return self.mean - 0.5 * gamma * self.p",
+        "attacks/test_min_max_min_sum attacks/test_agr_tailored",
+    ),
+    Mutant(
+        "attacks/label_flip.py",
+        "view.num_classes - 1 - labels)",
+        "view.num_classes - labels)",
+        "attacks/test_attacks_golden",
+    ),
+    Mutant(
+        "attacks/mpaf.py",
+        "(base - view.global_params)",
+        "base - view.global_params",
+        "attacks/test_attacks_golden",
+    ),
+    Mutant(
+        "attacks/byzantine.py",
+        "return -view.own_updates",
+        "return view.own_updates.neg_()",
+        "attacks/test_attacks_golden",
+    ),
+    # aggregators
+    Mutant(
+        "fedguard/aggregators/trimmed_mean.py",
+        "kept = slice(beta, round.n - beta)",
+        "kept = slice(beta, round.n - beta - 1)",
+        "aggregators/test_aggregators_golden",
+    ),
+    Mutant(
+        "fedguard/aggregators/median.py",
+        "(round.n - 1) // 2)",
+        "round.n // 2 - 1)",
+        "aggregators/test_aggregators_golden",
+    ),
+    Mutant(
+        "fedguard/aggregators/bulyan.py",
+        "return 4 * (self.num_malicious or 0) + 3",
+        "return 4 * (self.num_malicious or 0) + 2",
+        "aggregators/test_aggregators_golden",
+    ),
+    Mutant(
+        "fedguard/aggregators/krum.py",
+        "return max(0, (n - 3) // 2)",
+        "return max(0, (n - 2) // 2)",
+        "aggregators/test_aggregators_golden detectors/test_krum",
+    ),
+    # rules and policies
+    Mutant(
+        "fedguard/contracts/rules.py",
+        "suspects[_order(values)[:count]] = False",
+        "suspects[_order(values)[: count + 1]] = False",
+        "contracts/test_scores_rules",
+    ),
+    Mutant(
+        "fedguard/contracts/rules.py",
+        "0.6745 * (values - center) / spread",
+        "0.6745 * (center - values) / spread",
+        "contracts/test_scores_rules",
+    ),
+    Mutant(
+        "fedguard/policies/ban.py",
+        "s and not most and not case.idle(i)",
+        "s and not most",
+        "policies/test_doubtful_verdicts policies/test_policies",
+    ),
+    Mutant(
+        "fedguard/policies/ban.py",
+        "if sentence.ban and i in spared:",
+        "if sentence.ban and i not in spared:",
+        "policies/test_policies",
+    ),
+    Mutant(
+        "fedguard/policies/reweight.py",
+        "weights *= np.clip(scores.weights, 0, 1)",
+        "weights = np.clip(scores.weights, 0, 1)",
+        "policies/test_policies",
+    ),
+    # the guard and judging
+    Mutant(
+        "fedguard/guard.py",
+        "            self._load_methods(before)\n            raise",
+        "            raise",
+        "guard/test_guard",
+    ),
+    Mutant(
+        "fedguard/judging/numbering.py",
+        "round.index <= last and not repeat",
+        "round.index < last and not repeat",
+        "judging/test_round_numbers",
+    ),
+    Mutant(
+        "fedguard/judging/too_few.py",
+        "away * present // admitted)",
+        "away * present // (admitted + 1))",
+        "judging/test_too_few",
+    ),
+    # geometry
+    Mutant(
+        "fedguard/geometry/updates.py",
+        "distances.fill_diagonal_(0)",
+        "distances.fill_diagonal_(1e-6)",
+        "geometry/test_updates geometry/test_updates_properties",
+    ),
+    # ledger
+    Mutant(
+        "fedguard/ledger/memory.py",
+        "self._records.get(str(client), (client, Record()))[1]",
+        "self._records.get(client, (client, Record()))[1]",
+        "ledger/test_memory",
+    ),
+    Mutant(
+        "fedguard/ledger/memory.py",
+        "if suspect and (new or round_index not in record.strikes):",
+        "if suspect:",
+        "ledger/test_memory judging/test_round_numbers",
+    ),
+    # Flower
+    Mutant(
+        "fedguard/flower/replies.py",
+        "if len(replies) < 2 or len(kinds) > 1",
+        "if len(replies) < 1 or len(kinds) > 1",
+        "flower/test_flower_replies",
+    ),
+    # metrics
+    Mutant(
+        "fedguard/evaluation/metrics.py",
+        "positive * (positive + 1) / 2) / (positive",
+        "positive * (positive - 1) / 2) / (positive",
+        "evaluation/test_metrics_golden evaluation/test_metrics",
+    ),
+]
+
+
+class Copy:
+    """A commit in a folder of its own, which its tests import from."""
+
+    def __init__(self, ref: str, folder: Path) -> None:
+        self.folder = folder
+        archive = subprocess.run(["git", "archive", ref], cwd=ROOT, check=True, capture_output=True)  # noqa: S603, S607
+        subprocess.run(["tar", "-x"], cwd=folder, check=True, input=archive.stdout)  # noqa: S607
+        for name in ("detectors", "attacks", "configs"):
+            (folder / "fedguard" / name).symlink_to(folder / name)
+
+    def test(self, paths: list[str], *options: str) -> tuple[int, str]:
+        """Run tests; the exit status and what pytest printed."""
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=no",
+            "-p",
+            "no:cacheprovider",
+            *options,
+            *paths,
+        ]
+        env = {**os.environ, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(  # noqa: S603 - our own tests
+            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout
+
+    def paths(self, mutant: Mutant) -> list[str]:
+        """The test files of a mutant; the contract's checks come last."""
+        paths = [f"tests/{name}.py" for name in mutant.tests.split()]
+        kind = mutant.file.removeprefix("fedguard/").partition("/")[0]
+        paths += [f"tests/{kind}/test_{kind}_contract.py"]  # as earlier versions called it
+        paths += [CHECKS] if kind in ("attacks", "aggregators") else []
+        return [path for path in paths if (self.folder / path).exists()]
+
+
+def failing(copy: Copy, paths: list[str]) -> list[str]:
+    """Tests that fail without any mutant: they tell nothing."""
+    _, said = copy.test(sorted(set(paths)), "-rf")
+    return re.findall(r"^FAILED (.*?\.py::.*?)(?: - .*)?$", said, re.MULTILINE)
+
+
+def verdict(copy: Copy, mutant: Mutant, paths: list[str], skip: list[str]) -> str:
+    """The first test that fails, "survived", or what went wrong."""
+    target = copy.folder / mutant.file
+    text = target.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        return f"does not apply: {text.count(mutant.old)} such places"
+    target.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    try:
+        code, said = copy.test(paths, "-x", "-rf", *(f"--deselect={test}" for test in skip))
+    finally:
+        target.write_text(text, encoding="utf-8")
+    if code == 0:
+        return "survived"
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    return f"killed by {found[1].replace('|', '/')}" if found else f"pytest ended with {code}"
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ref", default="HEAD")
+    parser.add_argument("--all", action="store_true", help="survivors against the whole suite")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", default="", help="mutants of files whose path contains this")
+    arguments = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if arguments.only in mutant.file]
+    lines = ["| file | instead of | it says | |", "|:--|:--|:--|:--|"]
+    survived, started = 0, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Copy(arguments.ref, Path(folder))
+        skip = failing(copy, [path for mutant in chosen for path in copy.paths(mutant)])
+        print(f"{len(skip)} tests fail without any mutant and are left out", flush=True)
+        for mutant in chosen:
+            said = verdict(copy, mutant, copy.paths(mutant), skip)
+            if said == "survived" and arguments.all:
+                said = verdict(copy, mutant, ["tests"], skip)
+            survived += not said.startswith("killed")
+            old, new = (" ".join(text.split()).replace("|", "¦") for text in (mutant.old, mutant.new))
+            lines.append(f"| {mutant.file} | `{old}` | `{new}` | {said} |")
+            print(f"{mutant.file}: {new}: {said}", flush=True)
+    lines += ["", f"{len(chosen) - survived} of {len(chosen)} killed in {time.monotonic() - started:.0f} s."]
+    print(lines[-1])
+    if arguments.out:
+        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
