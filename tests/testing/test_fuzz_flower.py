@@ -46,7 +46,9 @@ def test_a_client_that_ends_the_federation_is_noticed():
 
     grid = MemoryGrid({1: lambda arrays, message: reply(arrays)})
     with pytest.raises(Forbidden, match="ended the federation: because of a client"):
-        flower.played(Fragile(FedAvg(fraction_evaluate=0.0, min_train_nodes=1), Guard()), grid, 1)
+        flower.played(
+            Fragile(FedAvg(fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1), Guard()), grid, 1
+        )
 
 
 def test_a_model_that_is_not_sound_is_noticed():
