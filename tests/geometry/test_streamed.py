@@ -202,9 +202,9 @@ def broken_files(folder):
 
     whole = first.read_bytes()
     yield "cannot be read", lambda: second.unlink(missing_ok=True)
-    yield "no safetensors file", lambda: raw(b"")
-    yield "no safetensors file", lambda: raw(b"hello world, this is no header")
-    yield "no safetensors file", lambda: raw(struct.pack("<Q", 4) + b"[{}]")
+    yield "not a safetensors file", lambda: raw(b"")
+    yield "not a safetensors file", lambda: raw(b"hello world, this is no header")
+    yield "not a safetensors file", lambda: raw(struct.pack("<Q", 4) + b"[{}]")
     yield "shorter than its header says", lambda: raw(whole[:-4])
     yield "same tensors", lambda: other({"b": torch.zeros(10)})
     yield "same tensors", lambda: other({"a": torch.zeros(10), "b": torch.zeros(1)})

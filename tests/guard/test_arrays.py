@@ -389,5 +389,5 @@ def test_a_fault_stays_with_its_client_when_a_round_is_cut():
     round = Round(np.ones((3, 2)), ["a", "b", "c"], faults=[None, "torn", None])
     assert round.take([2, 1]).problems == (None, "torn")
     assert round.with_updates(np.zeros((3, 2))).problems == (None, "torn", None)
-    with pytest.raises(RoundError, match="faults must be 3 phrases"):
+    with pytest.raises(RoundError, match="faults must be 3 values"):
         Round(np.ones((3, 2)), faults=[None, None])
