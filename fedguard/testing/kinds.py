@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -90,5 +89,5 @@ def checks_of(
 
 def label(method: type[Any] | str, params: Mapping[str, Any] | None) -> str:
     """A method as text: "krum", or "krum(select=m_krum)"."""
-    name = method if isinstance(method, str) else method.card.name if inspect.isclass(method) else str(method)
+    name = method if isinstance(method, str) else method.card.name
     return f"{name}({', '.join(f'{k}={v}' for k, v in params.items())})" if params else name
