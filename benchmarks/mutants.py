@@ -253,27 +253,27 @@ class Copy:
         return [path for path in paths if (self.folder / path).exists()]
 
 
-def failing(copy: Copy, paths: list[str]) -> list[str]:
-    """Tests that fail without any mutant: they tell nothing."""
-    _, said = copy.test(sorted(set(paths)), "-rf")
-    return re.findall(r"^FAILED (.*?\.py::.*?)(?: - .*)?$", said, re.MULTILINE)
+def verdict(copy: Copy, mutant: Mutant, paths: list[str], skip: set[str]) -> str:
+    """The first test that fails, "survived", or what went wrong.
 
-
-def verdict(copy: Copy, mutant: Mutant, paths: list[str], skip: list[str]) -> str:
-    """The first test that fails, "survived", or what went wrong."""
+    A test that fails without the mutant as well tells nothing: it is added to ``skip``, and left out.
+    """
     target = copy.folder / mutant.file
     text = target.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         return f"does not apply: {text.count(mutant.old)} such places"
-    target.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-    try:
-        code, said = copy.test(paths, "-x", "-rf", *(f"--deselect={test}" for test in skip))
-    finally:
-        target.write_text(text, encoding="utf-8")
-    if code == 0:
-        return "survived"
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    return f"killed by {found[1].replace('|', '/')}" if found else f"pytest ended with {code}"
+    while True:
+        target.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        try:
+            code, said = copy.test(paths, "-x", "-rfE", *(f"--deselect={test}" for test in skip))
+        finally:
+            target.write_text(text, encoding="utf-8")
+        found = re.search(r"^(?:FAILED|ERROR) (.*?\.py(?:::.*?)?)(?: - .*)?$", said, re.MULTILINE)
+        if found is None:
+            return "survived" if code == 0 else f"pytest ended with {code}"
+        if copy.test([found[1]])[0] == 0:
+            return f"killed by {found[1].replace('|', '/')}"
+        skip.add(found[1])
 
 
 def main() -> None:
@@ -291,8 +291,7 @@ def main() -> None:
     survived, started = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(arguments.ref, Path(folder))
-        skip = failing(copy, [path for mutant in chosen for path in copy.paths(mutant)])
-        print(f"{len(skip)} tests fail without any mutant and are left out", flush=True)
+        skip: set[str] = set()
         for mutant in chosen:
             said = verdict(copy, mutant, copy.paths(mutant), skip)
             if said == "survived" and arguments.all:
