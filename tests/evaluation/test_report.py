@@ -41,7 +41,7 @@ attacks:
 defenses:
   nothing: {{}}
   '{QUOTED.replace("'", "''")}': {{detector: {{name: krum, select: m_krum}}}}
-  banned: {{detector: {{name: norm_bound, bound: 0.7}}, policy: {{name: ban, strikes: 2}}}}
+  banned: {{detector: {{name: norm_bound, bound: 0.7}}, policy: {{name: ban, strikes: 2, max_share: 1}}}}
 """
 TABLES = ("runs", "clients", "rounds", "timings")
 VOID = {"meta", "link", "br", "img", "hr"}
