@@ -152,3 +152,8 @@ def test_coordinates_of_very_large_models_are_different_and_evenly_spread(monkey
         seen[chosen.numpy()] += 1
     expected, spread = 300 * b / d, math.sqrt(300 * b / d * (1 - b / d))
     assert np.abs(seen - expected).max() < 5 * spread
+
+
+def test_rounding_does_not_remove_one_more():
+    """1.1 · 10 is 11.000000000000002 in floating point; eleven are removed, not twelve."""
+    assert make_detector("dnc", num_malicious=10, filter_fraction=1.1).min_clients() == 12
