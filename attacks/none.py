@@ -12,6 +12,6 @@ class NoAttack(Attack):
     Source: the "no attack" rows of every paper.
     """
 
-    card = Card("none", "no attack", "FedGuard")
+    card = Card("none", "no attack at all", "FedGuard")
     kind = "none"
     goal = "none"

@@ -216,7 +216,7 @@ def test_a_failing_cell_is_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
         ("model=lenet", r"model: .*image"),
         ("data=digit", r"data: .*did you mean 'digits'"),
         ("malicious=0", r"attacks.byzantine: attack byzantine needs malicious clients"),
-        ("server.validation=5000", r"tiny.yaml:9: server: 5000 samples"),
+        ("server.validation=5000", r"tiny.yaml:9: server: the server keeps 5000 samples"),
     ],
 )
 def test_mistakes_are_found_before_any_training(tmp_path, override, expected):

@@ -161,7 +161,7 @@ def test_stages_and_aggregators_remember_accepted_rounds_only_and_survive_packin
     ("change", "problem"),
     [
         (lambda r, w: (r.with_updates(r.updates.matrix[:, :1]), w), "parameters"),
-        (lambda r, w: (r, w[:-1]), "a weight for each"),
+        (lambda r, w: (r, w[:-1]), "each with a weight"),
         (lambda r, w: (r.with_updates(r.updates.matrix * math.nan), w), "usable"),
     ],
 )
