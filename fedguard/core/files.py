@@ -118,6 +118,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False for a name that no folder can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name of 300 characters, a NUL
+        return False
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the entries of a folder to disk, if the system supports it."""
     if os.name == "nt":  # Windows cannot open folders

@@ -100,6 +100,8 @@ def read_index(path: Path) -> Index:
         ResultsError: the file is missing, cut short, changed, or not an index of a recording.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise ResultsError(f"{path} is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise ResultsError(f"{path} has more than {MAX_BYTES >> 20} MiB; that is no index of a recording")
         whole = json.loads(path.read_bytes())

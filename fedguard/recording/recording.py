@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ResultsError
-from ..core.files import sha256_of
+from ..core.files import is_folder, sha256_of
 from .content import Recorded, load_round, load_words
 from .index import INDEX, OLD_INDEX, Entry, Index, read_index
 
@@ -105,7 +105,7 @@ class Recording:
             raise ResultsError(f"{path} is damaged: its checksum does not match")
 
     def _read_index(self) -> Index:
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             raise ResultsError(f"there is no folder {self.folder}")
         try:
             return read_index(self.folder / INDEX)

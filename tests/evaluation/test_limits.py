@@ -67,3 +67,8 @@ def test_a_label_leads_nowhere(tmp_path):
 def test_a_suite_that_no_file_can_be_called_is_no_traceback():
     with pytest.raises(ConfigError, match="no suite 'nnn"):
         load_suite(LONG)
+
+
+def test_an_override_whose_key_is_a_number_is_refused():
+    with pytest.raises(ConfigError, match="a key is a word"):
+        load_suite("quickstart", ["1=2"])

@@ -341,3 +341,15 @@ def test_a_round_whose_place_a_pipe_takes_is_refused_at_once(tmp_path):
     for load in (load_words, load_round):
         with pytest.raises(ResultsError, match="is no file of a recording"):
             load(tmp_path / "round.safetensors")
+
+
+def test_an_index_that_never_ends_is_refused_at_once(tmp_path):
+    (tmp_path / "recording.json").symlink_to("/dev/zero")
+    with pytest.raises(ResultsError, match="is not a file"):
+        Recording(tmp_path)
+
+
+def test_a_folder_with_an_impossible_name_is_refused():
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(ResultsError, match="there is no folder"):
+            Recording(name)

@@ -28,7 +28,7 @@ _FILLED = {
 _ALL = {
     **dict.fromkeys([*_TEXTS.split(), "basis"], "typeof({0}) = 'text'"),
     **dict.fromkeys(_FLAGS.split(), "typeof({0}) = 'integer' AND {0} IN (0, 1)"),
-    **dict.fromkeys(_NUMBERS.split(), "typeof({0}) IN ('real', 'integer')"),
+    **dict.fromkeys(_NUMBERS.split(), "typeof({0}) IN ('real', 'integer') AND abs({0}) < 1e300"),
     **dict.fromkeys(_WHOLE.split(), "typeof({0}) = 'integer'"),
     "mode": "{0} IN ('closed', 'shadow', 'recorded')",
     "status": "{0} IN ('done', 'failed')",

@@ -41,12 +41,12 @@ def load_suite(
         source.data = {}
     if not isinstance(source.data, dict):
         raise source.error((), "a suite is a mapping of settings")
-    for key in source.data:
-        if not isinstance(key, str):
-            raise source.error((key,), "a key is a word; put it in quotes if it is one")
     source.data.setdefault("name", Path(str(suite)).stem)
     for assignment in overrides or []:
         source.override(assignment)
+    for key in source.data:  # overrides add keys, too
+        if not isinstance(key, str):
+            raise source.error((key,), "a key is a word; put it in quotes if it is one")
     if not allow_code:
         source.refuse_code()
     for key in ("attacks", "defenses"):
