@@ -342,6 +342,7 @@ HOSTILE_RESULTS = {
     "a label is no text": ["UPDATE runs SET defense = CAST(x'ff' AS TEXT)"],
     "a metric is a text": ["UPDATE runs SET tacc = 'high'"],
     "seconds without an end": ["UPDATE timings SET seconds = 1e999"],
+    "a success rate without an end": ["UPDATE rounds SET asr = 1e999"],
     "a mode of its own": ["UPDATE runs SET mode = 'mine'"],
     "a status of its own": ["UPDATE runs SET status = 'fine'"],
     "a basis of its own": ["UPDATE runs SET basis = 'mine'"],

@@ -17,7 +17,6 @@ LONGEST = 64 * 2**20
 _TEXTS = "key point mode attack defense status error settings id reason note info part"
 _WHOLE = "run round client seed clients malicious assumed_malicious rounds"
 _FLAGS = "attacking participated suspect banned"
-_NUMBERS = "weight seconds"
 #: Columns that must not be NULL, by table; a column has the same type in every table.
 _FILLED = {
     "runs": "run key point mode attack defense seed status error clients assumed_malicious settings",
@@ -28,7 +27,7 @@ _FILLED = {
 _ALL = {
     **dict.fromkeys([*_TEXTS.split(), "basis"], "typeof({0}) = 'text'"),
     **dict.fromkeys(_FLAGS.split(), "typeof({0}) = 'integer' AND {0} IN (0, 1)"),
-    **dict.fromkeys(_NUMBERS.split(), "typeof({0}) IN ('real', 'integer') AND abs({0}) < 1e300"),
+    **dict.fromkeys(("score", "loss"), "typeof({0}) IN ('real', 'integer')"),  # Inf is possible
     **dict.fromkeys(_WHOLE.split(), "typeof({0}) = 'integer'"),
     "mode": "{0} IN ('closed', 'shadow', 'recorded')",
     "status": "{0} IN ('done', 'failed')",
@@ -77,7 +76,7 @@ def wrong_column(db: sqlite3.Connection, table: str) -> str:
 
 def _rule(table: str, name: str) -> str:
     """The SQL condition on a column's values; a metric is a number or NULL."""
-    rule = _ALL.get(name, "typeof({0}) IN ('real', 'integer')").format(name)
+    rule = _ALL.get(name, "typeof({0}) IN ('real', 'integer') AND abs({0}) < 1e300").format(name)
     return f"{name} NOTNULL AND {rule}" if name in _FILLED[table].split() else f"{name} ISNULL OR ({rule})"
 
 
