@@ -261,6 +261,9 @@ def test_new_bans_and_notes(call, tmp_path):
     _, out, _ = call("watch", path, "--once")
     assert "banned (new: a, b, c, d" in out
     assert out.count("∞") == 4
+    guard.process(Round(np.ones((4, 3)), list("abcd")))
+    _, out, _ = call("watch", path, "--once")
+    assert "every client was excluded: the global model stays as it is" in out
     assert "cosine to the last –" in out
 
 
