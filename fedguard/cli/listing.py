@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -12,7 +14,10 @@ from ..core.errors import ConfigError, RegistryError
 from ..core.params import nearest
 from ..evaluation.suites.source import read, shipped_suites
 
-KINDS = (*REGISTRIES, "datasets", "suites", "metrics")
+if TYPE_CHECKING:
+    from ..simulation.parts import Parts
+
+KINDS = (*REGISTRIES, "models", "datasets", "partitions", "rules", "suites", "metrics")
 
 
 def listing(kind: str) -> Table:
@@ -23,10 +28,14 @@ def listing(kind: str) -> Table:
     """
     if kind in REGISTRIES:
         return _methods(kind)
-    if kind == "datasets":
-        from ..simulation.datasets import DATASETS
+    if kind in ("models", "datasets", "partitions"):
+        parts = parts_of(kind)
+        return _table(("name", "what it is"), [(name, parts.summary(name)) for name in parts.names()])
+    if kind == "rules":
+        from ..contracts.rules import RULES
 
-        return _table(("name", "what it is"), [(name, entry.summary) for name, entry in DATASETS.items()])
+        rules = [(name, (inspect.getdoc(rule) or "").partition("\n")[0]) for name, rule in RULES.items()]
+        return _table(("name", "what it suspects"), rules)
     if kind == "suites":
         suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]
         return _table(("name", "what it runs"), suites)
@@ -37,6 +46,13 @@ def listing(kind: str) -> Table:
         rows = [(name, column.title, GLOSSARY[name]) for name, column in COLUMNS.items()]
         return _table(("name", "heading", "what it is"), rows)
     raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
+
+
+def parts_of(kind: str) -> Parts:
+    """The parts of a kind: models, datasets or partitions."""
+    module = importlib.import_module(f"fedguard.simulation.{kind}")
+    found: Parts = getattr(module, kind)
+    return found
 
 
 def _methods(kind: str) -> Table:

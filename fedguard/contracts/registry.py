@@ -10,14 +10,13 @@ breaks its contract is rejected with the reason.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from ..core.errors import RegistryError
-from ..core.named_code import is_code
+from ..core.entry_points import offered
+from ..core.errors import ConfigError, RegistryError
+from ..core.named_code import GIVEN_PREFIX, is_code, load_code
 from ..core.params import check_params, nearest, params_model
 from .aggregator import Aggregator
 from .attack import KNOWLEDGE, Attack
@@ -47,17 +46,7 @@ class Registry(Generic[M]):
 
     @functools.cached_property
     def _sources(self) -> dict[str, Callable[[], Any]]:
-        sources: dict[str, Callable[[], Any]] = {}
-        origin: dict[str, str] = {}
-        for point in entry_points(group=self.group):
-            for name, load in _names(point).items():
-                if name in sources:
-                    raise RegistryError(
-                        f"{self.kind} {name!r} is registered twice, by {origin[name]} and {_origin(point)}; "
-                        "rename one of them"
-                    )
-                sources[name], origin[name] = load, _origin(point)
-        return sources
+        return offered(self.group, self.kind)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -82,7 +71,8 @@ class Registry(Generic[M]):
             RegistryError: unknown name (the nearest one is suggested), failed import, invalid class.
         """
         if ":" in name:
-            if not is_code(name):  # the checks that refuse code recognize exactly these names
+            # The checks that refuse code recognize exactly these names.
+            if not is_code(name) and not name.startswith(f"{GIVEN_PREFIX}:"):
                 raise RegistryError(f"cannot load {self.kind} {name!r}: write module:Class")
             return self._validate(_import(name, self.kind), None)
         if name in self._added:
@@ -137,29 +127,11 @@ class Registry(Generic[M]):
         return self._extra_check(cls)
 
 
-def _names(point: EntryPoint) -> dict[str, Callable[[], Any]]:
-    """Name → loader for everything that an entry point registers; imports catalogues but not classes."""
-    load = functools.partial(_import, point.value, f"what {_origin(point)} registers,")
-    if not point.attr.isupper():  # a class, registered under the entry point's own name
-        return {point.name: load}
-    catalogue = load()
-    if inspect.isclass(catalogue):  # a class named by its initials, for example FLAME
-        return {point.name: load}
-    if not isinstance(catalogue, Mapping):
-        raise RegistryError(f"{_origin(point)}: {point.value} is not a table name -> 'module:Class'")
-    return {name: functools.partial(_import, target, "method") for name, target in catalogue.items()}
-
-
-def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name if point.dist else 'an unknown package'} ({point.value})"
-
-
 def _import(target: str, kind: str) -> Any:
-    module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a plug-in's module may raise anything
-        raise RegistryError(f"cannot load {kind} {target!r}: {error}") from error
+        return load_code(target, kind)
+    except ConfigError as error:
+        raise RegistryError(str(error)) from error
 
 
 def _check_detector(cls: type[Detector]) -> str | None:

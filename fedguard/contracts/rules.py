@@ -150,7 +150,7 @@ class Rule:
             )
         function = RULES[self.name]
         self._apply = functools.partial(
-            function, **check_params(function, params, f"rule {self.name}", skip=1)
+            function, **check_params(function, params, f"rule {self.name}", frozenset({"values"}))
         )
 
     def __call__(self, scores: Scores, detector: str = "") -> Verdict:

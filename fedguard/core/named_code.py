@@ -2,10 +2,14 @@
 
 Importing a module runs it. FedGuard imports names from the command line and from the user's own suite. It
 refuses names from files of other people (a recording, a results folder), unless ``--allow-code`` is given.
+
+``library:NAME`` is no code: a fixed list of libraries, of which only models, data sets and partitions that
+the library itself lists can be named. ``given:NAME`` is an object that the caller of a Python function gave.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,11 +20,35 @@ from .errors import ConfigError
 
 #: The form of every name that the registry imports.
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+#: Prefixes that name something of a library, which is looked up and not imported by name.
+LIBRARIES = frozenset({"torchvision", "timm", "huggingface", "openml", "flwr", "hf"})
+#: The prefix of objects that were given from Python.
+GIVEN_PREFIX = "given"
+#: Objects given from Python: name → object; a suite refers to them by ``given:NAME``.
+GIVEN: dict[str, Any] = {}
 
 
 def is_code(name: str) -> bool:
-    """Whether a name is ``module:Class``."""
-    return CODE.fullmatch(name) is not None
+    """Whether a name is ``module:Class``, which is imported."""
+    prefix = name.partition(":")[0]
+    return CODE.fullmatch(name) is not None and prefix not in LIBRARIES and prefix != GIVEN_PREFIX
+
+
+def load_code(name: str, kind: str = "object") -> Any:
+    """The object that ``module:Class`` or ``given:NAME`` refers to; ``kind`` says in messages what it is.
+
+    Raises:
+        ConfigError: the module or the attribute cannot be loaded, or no such object was given.
+    """
+    module, _, attribute = name.partition(":")
+    if module == GIVEN_PREFIX:
+        if attribute not in GIVEN:
+            raise ConfigError(f"{kind} {name!r}: no such object was given; give it from Python again")
+        return GIVEN[attribute]
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may raise anything
+        raise ConfigError(f"cannot load {kind} {name!r}: {error}") from error
 
 
 def code_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

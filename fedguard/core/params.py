@@ -7,7 +7,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -22,32 +22,46 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 @functools.lru_cache(maxsize=512)
-def params_model(function: Callable[..., Any], skip: int = 0) -> type[BaseModel]:
-    """A pydantic model of a signature: one field per parameter, extra fields forbidden.
+def params_model(function: Callable[..., Any], omit: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """A pydantic model of a signature: one field per parameter, extra fields only where ``**`` takes them.
 
     Args:
-        function: a class (for its ``__init__``) or a function; every parameter must be annotated.
-        skip: the number of leading parameters to leave out, which users do not set.
+        function: a class (for its ``__init__``) or a function; a parameter without annotation takes anything.
+        omit: the names of parameters that users do not set.
     """
     target = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(target, include_extras=True)
-    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    parameters = list(inspect.signature(function).parameters.values())
     fields: dict[str, Any] = {
-        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default) for p in parameters
+        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
+        for p in parameters
+        if p.name not in omit and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
-    config = ConfigDict(extra="forbid", strict=False, arbitrary_types_allowed=True, protected_namespaces=())
+    extra: Literal["allow", "forbid"] = (
+        "allow" if any(p.kind is p.VAR_KEYWORD for p in parameters) else "forbid"
+    )
+    config = ConfigDict(extra=extra, strict=False, arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(getattr(function, "__name__", "Params"), __config__=config, **fields)
 
 
 def check_params(
-    function: Callable[..., Any], params: Mapping[str, Any], where: str, skip: int = 0
+    function: Callable[..., Any],
+    params: Mapping[str, Any],
+    where: str,
+    omit: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """``params``, validated and converted to the annotated types.
+
+    Args:
+        function: a class (for its ``__init__``) or a function.
+        params: name → value.
+        where: how error messages begin.
+        omit: the names of parameters that users do not set.
 
     Raises:
         ParameterError: a parameter is unknown (suggests the nearest name), missing or of the wrong type.
     """
-    model = params_model(function, skip)
+    model = params_model(function, omit)
     params = current(function, params)
     nameless = [key for key in params if not isinstance(key, str)]
     if nameless:

@@ -32,6 +32,11 @@ class Spec(Model):
         """All values except the name."""
         return dict(self.__pydantic_extra__ or {})
 
+    @property
+    def key(self) -> str:
+        """Name and parameters as one text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
 
 class AttackSpec(Spec):
     """An attack by name, with its parameters and its schedule beside the name.

@@ -27,7 +27,7 @@ from .keys import CellKey
 from .models import build_model
 from .partitions import make_partition
 from .pool import shared
-from .settings import Cell
+from .settings import Cell, Spec
 from .skew import label_skew
 
 
@@ -46,9 +46,7 @@ class Setup:
         self.cell = cell
         seed = cell.seed
         with _blame("data"):
-            if cell.data.params:
-                raise ParameterError(f"data takes no parameters, got {', '.join(cell.data.params)}")
-            self.dataset: Dataset = shared().get(cell.data.name) or load_dataset(cell.data.name)
+            self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
         train, held = self.dataset.train, cell.server.validation + cell.server.root
         with _blame("server"):
             if held >= len(train.labels):
@@ -167,6 +165,11 @@ def setup_of(key: CellKey) -> Setup:
 @functools.lru_cache(maxsize=4)  # a setup holds its data set: keep few
 def _built(key: CellKey) -> Setup:
     return Setup(key.cell)
+
+
+def dataset_of(spec: Spec) -> Dataset:
+    """The data set that a suite names, with its parameters."""
+    return load_dataset(spec.name, **spec.params)
 
 
 @contextlib.contextmanager

@@ -74,7 +74,10 @@ def test_list(monkeypatch, capsys, kind):
         "aggregators": "median",
         "stages": "norm_clipping",
         "policies": "ban",
+        "models": "resnet20",
         "datasets": "cifar10",
+        "partitions": "dirichlet",
+        "rules": "two_means",
         "suites": "fashion_mnist_smoke",
         "metrics": "False negative rate",
     }

@@ -13,6 +13,7 @@ from fedguard.aggregators.mean import Mean
 from fedguard.aggregators.trimmed_mean import TrimmedMean
 from fedguard.contracts import registry
 from fedguard.contracts.registry import REGISTRIES, Registry
+from fedguard.core import entry_points
 from fedguard.core.errors import ParameterError, RegistryError
 
 CARD = Card("sample", "one line", "FedGuard")
@@ -50,7 +51,7 @@ def points(monkeypatch):
     def install(**entries):
         made = [EntryPoint(name, value, "fedguard.detectors") for name, value in entries.items()]
         monkeypatch.setattr(
-            registry, "entry_points", lambda group: made if group == "fedguard.detectors" else []
+            entry_points, "entry_points", lambda group: made if group == "fedguard.detectors" else []
         )
         return Registry("detector", Detector, registry._check_detector)
 

@@ -72,10 +72,17 @@ def test_bad_parameters_say_what_is_wrong(given, message):
         check_params(Sample, given, "here")
 
 
-def test_leading_parameters_can_be_skipped():
-    assert check_params(function, {"value": 1}, "f", skip=1) == {"value": 1.0}
+def test_parameters_that_users_do_not_set_are_left_out():
+    omit = frozenset({"values"})
+    assert check_params(function, {"value": 1}, "f", omit) == {"value": 1.0}
     with pytest.raises(ParameterError, match="unknown parameter 'values'"):
-        check_params(function, {"value": 1, "values": []}, "f", skip=1)
+        check_params(function, {"value": 1, "values": []}, "f", omit)
+
+
+def test_double_star_takes_anything_else():
+    def open_ended(count: int = 1, **more: int) -> None: ...
+
+    assert check_params(open_ended, {"count": "2", "other": 3}, "f") == {"count": 2, "other": 3}
 
 
 def test_no_parameters_at_all():

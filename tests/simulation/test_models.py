@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedguard.core.errors import ParameterError
-from fedguard.simulation.models import MODELS, build_model
+from fedguard.simulation.models import CATALOGUE, build_model, models
 from fedguard.training.parameters import flat_parameters, load_parameters, predict, split_parameters
 
 IMAGE = (1, 28, 28)
@@ -42,13 +42,13 @@ def test_number_of_parameters_and_output_shape(name, shape, params, expected):
     assert model(torch.zeros(3, *shape)).shape == (3, 10)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_initialized_like_torch_but_from_the_generator_only(name):
     """Oracle: torch's own constructors, fed by the global generator with the same seed."""
     shape = (80,) if name == "bilstm" else IMAGE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        expected = flat_parameters(MODELS[name](shape, 10))
+        expected = flat_parameters(models.get(name)(shape, 10))
         torch.manual_seed(8)
         before = torch.random.get_rng_state()
         found = flat_parameters(build(name, shape, seed=7))
@@ -58,7 +58,7 @@ def test_initialized_like_torch_but_from_the_generator_only(name):
     assert not torch.equal(found, flat_parameters(build(name, shape, seed=9)))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "bilstm"])
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "bilstm"])
 def test_models_can_be_pickled_and_vectorized(name):
     model = build(name)
     inputs = torch.rand(2, 5, *IMAGE, generator=torch.Generator().manual_seed(1))

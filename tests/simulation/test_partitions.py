@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedguard.core.errors import ParameterError
-from fedguard.simulation.partitions import PARTITIONS, dirichlet, iid, label_probability, make_partition
+from fedguard.simulation.partitions import CATALOGUE, dirichlet, iid, label_probability, make_partition
 
 CLASSES = 10
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(CLASSES), 600))
@@ -109,8 +109,8 @@ def test_parameters_reach_the_function():
         ("label_probability", 20, {"p": 0}, r"\(0, 1\]"),
         ("label_probability", 20, {"p": 1.1}, r"\(0, 1\]"),
         ("label_probability", 5000, {}, "got no sample"),
-        *((name, 0, {}, "0 clients") for name in PARTITIONS),
-        *((name, 6001, {}, "6001 clients") for name in PARTITIONS),
+        *((name, 0, {}, "0 clients") for name in CATALOGUE),
+        *((name, 6001, {}, "6001 clients") for name in CATALOGUE),
     ],
 )
 def test_what_cannot_be_is_refused(name, n, params, message):

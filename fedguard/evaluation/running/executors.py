@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from ...core.errors import FedGuardError, ParameterError
 from ...core.extras import extra_module
 from ...core.threads import single_thread
-from ...simulation.datasets import Dataset, load_dataset
+from ...simulation.datasets import Dataset
 from ...simulation.pool import Workers
 from ...simulation.recorded import LIVE
 from ...simulation.settings import Cell
+from ...simulation.setup import dataset_of
 from ..results.store import CellResult
 from .task import Task, run_task
 
@@ -182,9 +183,9 @@ def _report(task: Task, position: int, on_round: OnRound) -> None:
 
 
 def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
-    """The data sets of the tasks by name, read once and kept in memory once for all processes."""
-    names = {cell.data.name: None for task in tasks for cell in task.cells if cell.data.name != LIVE}
-    found = {name: load_dataset(name) for name in names}
+    """The data sets of the tasks by their specs' keys, read and kept in memory once for all processes."""
+    specs = {cell.data.key: cell.data for task in tasks for cell in task.cells if cell.data.name != LIVE}
+    found = {key: dataset_of(spec) for key, spec in specs.items()}
     for dataset in found.values():
         _ = dataset.training_set, dataset.test_set  # normalized once, for all processes
     return found

@@ -10,9 +10,10 @@ from typing import Any
 from ...contracts.local_training import LocalTraining
 from ...contracts.registry import REGISTRIES
 from ...core.params import params_model
-from ...simulation.datasets import DATASETS
-from ...simulation.models import MODELS
-from ...simulation.partitions import PARTITIONS
+from ...simulation.datasets import datasets
+from ...simulation.models import models
+from ...simulation.partitions import partitions
+from ...simulation.parts import Parts
 from .suite import Suite
 
 
@@ -22,9 +23,9 @@ def suite_schema() -> dict[str, Any]:
     choices = {kind: _methods(kind) for kind in ("detectors", "attacks", "aggregators", "policies")}
     definitions = schema["$defs"]
     definitions.update(choices)
-    definitions["datasets"] = _named({name: {} for name in DATASETS})
-    definitions["partitions"] = _named({name: _params(f, 3) for name, f in PARTITIONS.items()})
-    definitions["models"] = _named({name: _params(cls, 2) for name, cls in MODELS.items()})
+    definitions["datasets"] = _parts(datasets)
+    definitions["partitions"] = _parts(partitions)
+    definitions["models"] = _parts(models)
     fields, defense = schema["properties"], definitions["Defense"]["properties"]
     fields["data"] = _ref("datasets")
     fields["partition"] = _ref("partitions")
@@ -53,7 +54,15 @@ def _describe(part: dict[str, Any], docstring: str) -> None:
 
 def _methods(kind: str) -> dict[str, Any]:
     registry = REGISTRIES[kind]
-    named = _named({name: _params(registry.get(name)) for name in registry.names()})
+    return _open(_named({name: _params(registry.get(name)) for name in registry.names()}))
+
+
+def _parts(parts: Parts) -> dict[str, Any]:
+    return _open(_named({name: _params(parts.get(name), parts.offers) for name in parts.names()}))
+
+
+def _open(named: dict[str, Any]) -> dict[str, Any]:
+    """Also allow ``module:Class`` and ``library:NAME``, with any parameters."""
     named["anyOf"].append({"type": "string", "pattern": ":"})
     named["anyOf"].append({"type": "object", "properties": {"name": {"type": "string", "pattern": ":"}}})
     return named
@@ -73,8 +82,8 @@ def _named(params: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"anyOf": [{"enum": list(params)}, *objects]}
 
 
-def _params(function: Callable[..., Any], skip: int = 0) -> dict[str, Any]:
-    properties: dict[str, Any] = params_model(function, skip).model_json_schema().get("properties", {})
+def _params(function: Callable[..., Any], omit: frozenset[str] = frozenset()) -> dict[str, Any]:
+    properties: dict[str, Any] = params_model(function, omit).model_json_schema().get("properties", {})
     return properties
 
 

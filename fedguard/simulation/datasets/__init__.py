@@ -7,57 +7,62 @@ per-user cache, into which torchvision downloads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from ...core.errors import ParameterError
-from ...core.params import nearest
+from ..parts import Parts
 from .base import Dataset
 from .cifar10 import load_cifar10
 from .embedded import load_breast_cancer, load_digits
 from .mnist import load_fashion_mnist, load_mnist
 from .tiny_shakespeare import load_tiny_shakespeare
 
-__all__ = ["DATASETS", "Dataset", "Source", "load_dataset"]
+__all__ = [
+    "CATALOGUE",
+    "Dataset",
+    "datasets",
+    "load_breast_cancer",
+    "load_cifar10",
+    "load_dataset",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_mnist",
+    "load_tiny_shakespeare",
+]
 
-
-class Source(NamedTuple):
-    """A summary for ``fedguard list datasets``, and the function that loads from a data root."""
-
-    summary: str
-    load: Callable[[str | Path | None], Dataset]
-
-
-DATASETS: dict[str, Source] = {
-    "digits": Source("1,797 8×8 digits, 10 classes; comes with scikit-learn", lambda _: load_digits()),
-    "breast_cancer": Source(
-        "569 cases, 30 features, 2 classes; comes with scikit-learn", lambda _: load_breast_cancer()
-    ),
-    "mnist": Source("60,000 + 10,000 28×28 digits, 10 classes", load_mnist),
-    "fashion_mnist": Source("60,000 + 10,000 28×28 pictures of clothes, 10 classes", load_fashion_mnist),
-    "cifar10": Source("50,000 + 10,000 32×32 color photos (or a subset), 10 classes", load_cifar10),
-    "tiny_shakespeare": Source(
-        "50,189 + 5,573 passages of 80 characters, 65 classes (the next one); for bilstm",
-        load_tiny_shakespeare,
-    ),
+#: The data sets that come with FedGuard; the entry point ``fedguard.datasets`` offers them.
+CATALOGUE = {
+    "digits": "fedguard.simulation.datasets.embedded:load_digits",
+    "breast_cancer": "fedguard.simulation.datasets.embedded:load_breast_cancer",
+    "mnist": "fedguard.simulation.datasets.mnist:load_mnist",
+    "fashion_mnist": "fedguard.simulation.datasets.mnist:load_fashion_mnist",
+    "cifar10": "fedguard.simulation.datasets.cifar10:load_cifar10",
+    "tiny_shakespeare": "fedguard.simulation.datasets.tiny_shakespeare:load_tiny_shakespeare",
 }
 
+datasets = Parts("data set", "fedguard.datasets", ("data_root",))
 
-def load_dataset(name: str, data_root: str | Path | None = None) -> Dataset:
-    """Load a data set of :data:`DATASETS`.
+
+def load_dataset(name: str, data_root: str | Path | None = None, **params: Any) -> Dataset:
+    """Load a data set by name.
 
     Args:
-        name: its name.
+        name: a name in :data:`datasets`, ``module:function`` (one that returns a :class:`Dataset`), or
+            ``given:NAME`` for such a function or a :class:`Dataset`.
         data_root: the folder that holds ``MNIST/raw``, ``FashionMNIST/raw``, ``cifar-10-batches-py``,
             ``tinyshakespeare``.
+        params: the data set's own parameters.
 
     Raises:
-        ParameterError: unknown name.
+        ParameterError: the name or a parameter is unknown, or the function returns something else.
         DataError: a file is missing or damaged, or cannot be downloaded.
     """
-    if name not in DATASETS:
-        raise ParameterError(
-            f"unknown data set {name!r}{nearest(name, DATASETS)} (known: {', '.join(DATASETS)})"
-        )
-    return DATASETS[name].load(data_root)
+    found = datasets.get(name)
+    if not isinstance(found, Dataset):
+        found = datasets.make(name, {"data_root": data_root}, params)
+    elif params:
+        raise ParameterError(f"data {name} is loaded already: it takes no parameters")
+    if not isinstance(found, Dataset):
+        raise ParameterError(f"data {name} made a {type(found).__name__}, not a Dataset")
+    return found

@@ -21,7 +21,7 @@ MAX_BYTES = 2**28
 
 
 def load_cifar10(data_root: str | Path | None = None) -> Dataset:
-    """CIFAR-10 from ``cifar-10-batches-py``; batches may have any size."""
+    """50,000 + 10,000 32×32 color photos (or a subset), 10 classes, from ``cifar-10-batches-py``."""
     *train, test = [_read_batch(path) for path in FILES.find(data_root)]
     images = np.concatenate([batch[0] for batch in train])
     labels = np.concatenate([batch[1] for batch in train])

@@ -19,7 +19,10 @@ TEST_SHARE = 0.2
 
 @functools.cache
 def load_digits() -> Dataset:
-    """1,797 handwritten digits of 8×8 pixels with 17 gray levels; split 1,437 / 360, stratified."""
+    """1,797 8×8 digits, 10 classes; comes with scikit-learn.
+
+    17 gray levels; split 1,437 / 360, stratified.
+    """
     from sklearn import datasets  # imported here because it takes longer than reading MNIST
 
     bunch = datasets.load_digits()
@@ -29,8 +32,9 @@ def load_digits() -> Dataset:
 
 
 def load_breast_cancer() -> Dataset:
-    """569 cases of 30 features, 0 = malignant, 1 = benign; split 455 / 114, stratified.
+    """569 cases, 30 features, 2 classes; comes with scikit-learn.
 
+    0 = malignant, 1 = benign; split 455 / 114, stratified.
     The sizes are those of Fang et al., USENIX Security 2020, §4.1; the split itself is ours.
     """
     from sklearn import datasets

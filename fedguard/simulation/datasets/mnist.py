@@ -26,12 +26,12 @@ MAX_BYTES = 2**28
 
 
 def load_mnist(data_root: str | Path | None = None) -> Dataset:
-    """MNIST from ``MNIST/raw``."""
+    """60,000 + 10,000 28×28 digits, 10 classes, from ``MNIST/raw``."""
     return _load("mnist", "MNIST", data_root)
 
 
 def load_fashion_mnist(data_root: str | Path | None = None) -> Dataset:
-    """Fashion-MNIST from ``FashionMNIST/raw``."""
+    """60,000 + 10,000 28×28 pictures of clothes, 10 classes, from ``FashionMNIST/raw``."""
     return _load("fashion_mnist", "FashionMNIST", data_root)
 
 

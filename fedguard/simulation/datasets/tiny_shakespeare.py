@@ -35,8 +35,9 @@ FILES = Files("tiny_shakespeare", "tinyshakespeare", ("input.txt",), ("",), _dow
 
 
 def load_tiny_shakespeare(data_root: str | Path | None = None) -> Dataset:
-    """Passages x = (c₁, …, c₈₀) of a text with the label c₈₁, from ``tinyshakespeare/input.txt``.
+    """50,189 + 5,573 passages of 80 characters, 65 classes (the next one); for bilstm.
 
+    Passages x = (c₁, …, c₈₀) of a text with the label c₈₁, from ``tinyshakespeare/input.txt``.
     Characters are numbered in the order of their code points. The numbers are float32, like all inputs, and
     not normalized. The last tenth of the text is the test set.
 

@@ -6,34 +6,36 @@ generator gives the same partition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...core.errors import ParameterError
-from ...core.params import check_params, nearest
+from ..parts import Parts
 from .base import Partition
 from .dirichlet import MAX_DRAWS, dirichlet
 from .iid import iid
 from .label_probability import label_probability
 
 __all__ = [
+    "CATALOGUE",
     "MAX_DRAWS",
-    "PARTITIONS",
     "Partition",
     "dirichlet",
     "iid",
     "label_probability",
     "make_partition",
+    "partitions",
 ]
 
-PARTITIONS: dict[str, Callable[..., Partition]] = {
-    "iid": iid,
-    "dirichlet": dirichlet,
-    "label_probability": label_probability,
+#: The partitions that come with FedGuard; the entry point ``fedguard.partitions`` offers them.
+CATALOGUE = {
+    "iid": "fedguard.simulation.partitions.iid:iid",
+    "dirichlet": "fedguard.simulation.partitions.dirichlet:dirichlet",
+    "label_probability": "fedguard.simulation.partitions.label_probability:label_probability",
 }
+
+partitions = Parts("partition", "fedguard.partitions", ("labels", "n", "rng"))
 
 
 def make_partition(
@@ -41,12 +43,16 @@ def make_partition(
 ) -> Partition:
     """Partition by name; parameters are checked against the function's signature.
 
+    Args:
+        name: a name in :data:`partitions`, ``module:function`` or ``given:NAME``; the function gets
+            ``labels``, ``n`` and ``rng`` as far as it asks for them.
+        labels: (N,) integers.
+        n: the number of clients.
+        rng: the only source of randomness.
+        params: the partition's own parameters.
+
     Raises:
         ParameterError: a name or parameter is unknown or out of range, or there are too few samples.
     """
-    if name not in PARTITIONS:
-        raise ParameterError(
-            f"unknown partition {name!r}{nearest(name, PARTITIONS)} (known: {', '.join(PARTITIONS)})"
-        )
-    function = PARTITIONS[name]
-    return function(labels, n, rng, **check_params(function, params, f"partition {name}", skip=3))
+    made: Partition = partitions.make(name, {"labels": labels, "n": n, "rng": rng}, params)
+    return made
