@@ -108,7 +108,7 @@ def test_a_suite_of_ones_own_parts_runs(tmp_path):
     federation = Federation(plan.cells()[0])
     assert federation.setup.samples[1].tolist() == list(range(1, 60, 4))
     assert len(federation.params) == 2 * 5 + 5 + 5 * 2 + 2
-    assert federation.step(0).accuracy >= 0
+    assert federation.step(0).tacc >= 0
 
 
 @pytest.mark.parametrize("name", ["own_parts:Net", "os:system", "torch.nn:Linear"])
