@@ -179,15 +179,15 @@ def _story(ledger: SQLiteLedger, client: ClientId, limit: int) -> list[Any]:
         for a in actions
         if a.what == "unban"
     ]
-    suspect = [j for j in judgements if j.suspect]
+    struck = [j for j in judgements if j.suspect]
     lines.append(
-        f"Judged in {record.rounds} round{'s' * (record.rounds != 1)}; a suspect in {len(suspect)} of the "
-        f"{len(judgements)} on record{_span([j.round for j in suspect])}."
+        f"Judged in {record.rounds} round{'s' * (record.rounds != 1)}; a strike in {len(struck)} of the "
+        f"{len(judgements)} on record{_span([j.round for j in struck])}."
     )
-    table = _table("round>", "score>", "verdict", "reason")
-    for j in judgements[-limit:]:
-        verdict = "suspect, forgiven" if j.forgiven else "suspect" if j.suspect else "accepted"
-        table.add_row(str(j.round), number(j.score), verdict, plain(j.reason))
+    table = _table("round>", "score>", "strike", "reason")
+    for j in judgements[-limit:]:  # a suspect may get no strike, for example when most clients are suspects
+        strike = "forgiven" if j.forgiven else "strike" if j.suspect else "–"
+        table.add_row(str(j.round), number(j.score), strike, plain(j.reason))
     return ["\n".join(lines), table] if judgements else ["\n".join(lines)]
 
 

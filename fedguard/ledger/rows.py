@@ -25,7 +25,7 @@ class Judgement(NamedTuple):
     Attributes:
         round: the round.
         score: higher is more suspicious; NaN if no detector scored it, +Inf for an unusable update.
-        suspect: whether it was a suspect, which is a strike.
+        suspect: whether it got a strike; a suspect gets none when most clients are suspects, for example.
         forgiven: whether the strike no longer counts, because of an unban.
         reason: the reason for the verdict.
     """

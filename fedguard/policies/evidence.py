@@ -38,12 +38,14 @@ class Past(NamedTuple):
         scores: per detector, its scores since calibration.
         unusable: the latest rounds in which its update was unusable.
         last: the last round that counted; repeating it changes nothing.
+        banned: whether that round banned it.
     """
 
     wealth: list[float]
     scores: dict[str, list[float]]
     unusable: tuple[int, ...] = ()
     last: int = -1
+    banned: bool = False
 
 
 def bets(p: float, least: float) -> NDArray[np.float64]:
@@ -54,9 +56,11 @@ def bets(p: float, least: float) -> NDArray[np.float64]:
     return np.array([1.0, (p <= least) / least, *(k * p ** (k - 1) for k in KAPPAS)])
 
 
-def _rest(unusable: Iterable[int] = (), last: int = -1) -> tuple[tuple[int, ...], int]:
+def _rest(
+    unusable: Iterable[int] = (), last: int = -1, banned: bool = False
+) -> tuple[tuple[int, ...], int, bool]:
     """Return defaults for fields that states of earlier versions lack."""
-    return tuple(whole_numbers(unusable)), whole_numbers([last])[0]
+    return tuple(whole_numbers(unusable)), whole_numbers([last])[0], bool(banned)
 
 
 def _bounded(score: float) -> float:
@@ -97,7 +101,9 @@ class Evidence(Policy):
 
     Unusable updates (NaN, say) are excluded, do not enter p, and are counted separately: ``max_unusable`` of
     them, in any rounds, ban a client for good. The guarantee is about scores; it does not cover an honest
-    client whose training fails that often. An operator's unban resets the count.
+    client whose training fails that often.
+
+    An operator's unban resets both: a client that comes back after a ban starts with the wealth of the start.
 
     Suspects of the round are excluded by ``rule``, as under ``exclude``; the guarantee is about bans only.
 
@@ -209,8 +215,9 @@ class Evidence(Policy):
     def _wealth(self, case: PolicyInput, suspects: NDArray[np.bool_]) -> list[tuple[list[float], float]]:
         """Return every client's wealth by bet after this round, and its p."""
         before = [self._before(client) for client in case.client_ids]
+        start = [self._start(past, case.index) for past in before]
         if not case.scores or self._learning(case):
-            return [(past.wealth, 1.0) for past in before]
+            return [(wealth, 1.0) for wealth in start]
         if self.rounds == 0:
             least = self.rate
             p = np.where(suspects, self.rate, 1.0)
@@ -218,13 +225,17 @@ class Evidence(Policy):
             p, least = self._p_values(case, before)
         most = bool(against_most(suspects, self.max_share))
         result = []
-        for i, (past, x) in enumerate(zip(before, p, strict=True)):
-            stake = mixed(np.array(past.wealth), self.share)
+        for i, (had, past, x) in enumerate(zip(start, before, p, strict=True)):
+            stake = mixed(np.array(had), self.share)
             wealth = np.minimum(stake * bets(x, least), MOST).tolist()
-            grows = sum(wealth) > sum(past.wealth)
+            grows = sum(wealth) > sum(had)
             again = case.index == past.last
-            result.append((past.wealth if again or (grows and (most or case.idle(i))) else wealth, float(x)))
+            result.append((had if again or (grows and (most or case.idle(i))) else wealth, float(x)))
         return result
+
+    def _start(self, past: Past, index: int) -> list[float]:
+        """The wealth before a round; that of the start for a client whose ban was lifted since."""
+        return [1 / BETS] * BETS if past.banned and past.last != index else past.wealth
 
     def _p_values(self, case: PolicyInput, before: list[Past]) -> tuple[NDArray[np.float64], float]:
         """(n,) the smallest p of any detector times their number, and the smallest possible value."""
@@ -282,7 +293,8 @@ class Evidence(Policy):
                 for name, level in levels.items() if past.last != case.index else ():
                     value = _bounded(case.scores[name].values[i]) - level.get(client, 0.0)
                     own[name] = [*own.get(name, []), value][-self.memory :]
-                kept[client] = Past(wealth, own, past.unusable, case.index)
+                banned = i in decision.bans or (past.banned and past.last == case.index)
+                kept[client] = Past(wealth, own, past.unusable, case.index, banned)
             self._past.remember(kept)
         super().commit(case, decision)
 
@@ -302,7 +314,7 @@ class Evidence(Policy):
         return {
             "clean": {n: [[list(pair) for pair in part] for part in r] for n, r in self._clean.items()},
             "past": [
-                [client, list(past.wealth), dict(past.scores), list(past.unusable), past.last]
+                [client, list(past.wealth), dict(past.scores), list(past.unusable), past.last, past.banned]
                 for client, past in self._past.items()
             ],
             "rule": super().state_dict(),

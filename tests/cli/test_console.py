@@ -90,8 +90,8 @@ def test_show_explains_a_ban_in_words(call, db):
     assert re.search(
         r"Why: banned for good: krum score 9: not among the chosen \(by the guard, 20.*\)\.", out
     )
-    assert "Judged in 3 rounds; a suspect in 3 of the 3 on record (rounds 0, 1, 2)." in out
-    assert rows(out)["1"] == ["9", "suspect", "excluded, strike 2 of 3: krum score 9"]
+    assert "Judged in 3 rounds; a strike in 3 of the 3 on record (rounds 0, 1, 2)." in out
+    assert rows(out)["1"] == ["9", "strike", "excluded, strike 2 of 3: krum score 9"]
     _, out, _ = call("ledger", "show", db, "7")
     assert "client 7 is admitted, 1 strike." in out
     assert "(round 1)" in out

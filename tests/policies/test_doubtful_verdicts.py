@@ -167,10 +167,24 @@ def test_the_count_survives_packing_is_forgiven_by_an_unban_and_can_be_switched_
         make_policy("evidence", max_unusable=0)
 
 
+def test_an_unban_forgives_the_evidence():
+    guard = Guard(Above(), make_policy("evidence", rate=0.02, alpha=0.002))
+    first = [guard.process(Round(updates(1), IDS)).banned[9] for _ in range(2)]
+    assert first == [False, True]
+    guard.ledger.unban("j", "ann", "a broken scanner, repaired")
+    other = Guard(Above(), make_policy("evidence", rate=0.02, alpha=0.002))
+    other.load_state_dict(unpack(pack(guard.state_dict())))
+    for mended in (guard, other):
+        mended.process(Round(updates(0), IDS))
+        assert evidence(mended, "j") <= 1
+    again = [guard.process(Round(updates(1), IDS)).banned[9] for _ in range(2)]
+    assert again == first, "it takes as long as before"
+
+
 def test_evidence_of_an_earlier_version_still_loads():
     policy = make_policy("evidence")
     policy.load_state_dict({"clean": {}, "past": [["a", [0.2] * 5, {}]], "rule": {}})
-    assert policy.state_dict()["past"] == [["a", [0.2] * 5, {}, [], -1]]
+    assert policy.state_dict()["past"] == [["a", [0.2] * 5, {}, [], -1, False]]
 
 
 def test_exclude_says_that_most_are_suspects():
