@@ -174,11 +174,10 @@ def test_an_unban_forgives_the_evidence():
     guard.ledger.unban("j", "ann", "a broken scanner, repaired")
     other = Guard(Above(), make_policy("evidence", rate=0.02, alpha=0.002))
     other.load_state_dict(unpack(pack(guard.state_dict())))
-    for mended in (guard, other):
-        mended.process(Round(updates(0), IDS))
-        assert evidence(mended, "j") <= 1
-    again = [guard.process(Round(updates(1), IDS)).banned[9] for _ in range(2)]
+    again = [other.process(Round(updates(1), IDS)).banned[9] for _ in range(2)]
     assert again == first, "it takes as long as before"
+    guard.process(Round(updates(0), IDS))
+    assert evidence(guard, "j") <= 1
 
 
 def test_evidence_of_an_earlier_version_still_loads():
