@@ -35,29 +35,32 @@ def client_id(node: NodeInfo, identity: Identity) -> str | None:
 
 
 class TooFewNodesError(FedGuardError):
-    """With banned nodes left out, too few nodes remain for the strategy."""
+    """With nodes left out (banned, or without a public key), too few remain for the strategy."""
 
 
 class GuardedGrid(Grid):
     """A grid without the nodes of banned clients.
 
-    A strategy that needs more nodes than remain would wait forever. While nodes are left out, polling for
-    longer than ``patience`` raises TooFewNodesError.
+    A strategy that needs more nodes than remain would wait forever. While nodes are left out (banned, or
+    without a public key), polling for longer than ``patience`` raises TooFewNodesError.
 
     Args:
         grid: Flower's grid.
         identity: how clients are identified.
         barred: whether a client is banned.
-        patience: seconds; None waits as long as the strategy does.
+        patience: seconds.
+        bans: whether any client is banned. If not, and all nodes have keys, it waits as long as the strategy
+            does.
     """
 
     def __init__(
-        self, grid: Grid, identity: Identity, barred: Callable[[str], bool], patience: float | None
+        self, grid: Grid, identity: Identity, barred: Callable[[str], bool], patience: float, bans: bool
     ) -> None:
         self._grid = grid
         self._identity = identity
         self._barred = barred
         self._patience = patience
+        self._bans = bans
         self._asked_since: float | None = None
         #: The client id of every node seen so far, banned ones included.
         self.clients: dict[int, str] = {}
@@ -68,8 +71,11 @@ class GuardedGrid(Grid):
         """The nodes whose clients are not banned."""
         now = time.monotonic()
         self._asked_since = self._asked_since or now
-        if self._patience is not None and now - self._asked_since > self._patience:
-            raise TooFewNodesError(f"too few nodes for {self._patience:g} s, with banned ones left out")
+        if (self._bans or self.nameless) and now - self._asked_since > self._patience:
+            keyless = f" and {len(self.nameless)} without a public key" if self.nameless else ""
+            raise TooFewNodesError(
+                f"too few nodes for {self._patience:g} s, with banned ones{keyless} left out"
+            )
         return [node for node in self._grid.get_nodes() if self._let_in(node)]
 
     def get_node_ids(self) -> Iterable[int]:

@@ -70,8 +70,9 @@ class GuardedStrategy(Strategy):
         silent: whether a client that does not reply in time is a "suspect" or to "ignore".
         max_examples: the largest number of examples to accept from a client.
         min_clients: bans lower the inner strategy's minimum numbers of nodes, but never below this.
-        patience: if bans leave too few nodes for this many seconds, the round is skipped; allow time for
-            nodes to come back after a restart. Without bans, the strategy waits as long as it likes.
+        patience: if bans, or nodes without a key under ``identity="key"``, leave too few nodes for this many
+            seconds, the round is skipped; allow time for nodes to come back after a restart. With nobody
+            left out, the strategy waits as long as it likes.
         per_client: whether Flower's metrics list nodes, scores and weights one by one.
 
     Raises:
@@ -214,8 +215,7 @@ class GuardedStrategy(Strategy):
     # --- sending messages
 
     def _proxy(self, grid: Grid) -> GuardedGrid:
-        patience = self.patience if self._banned() else None
-        return GuardedGrid(grid, self.identity, self._barred, patience)
+        return GuardedGrid(grid, self.identity, self._barred, self.patience, bool(self._banned()))
 
     def _ask(
         self, proxy: GuardedGrid, configure: Callable[[], Iterable[Message]]
@@ -227,6 +227,7 @@ class GuardedStrategy(Strategy):
             if any(m.metadata.dst_node_id not in proxy.clients for m in messages):
                 proxy.get_node_ids()  # maps nodes that the strategy remembers to clients
         except TooFewNodesError as error:
+            self._warn(proxy)
             return [], f"round skipped, the global model stays: {error}"
         self._warn(proxy)
         first = {client: node for node, client in reversed(proxy.clients.items())}

@@ -275,6 +275,18 @@ def test_too_few_left_skips_the_round_and_never_hangs(monkeypatch):
     assert strategy.index == 3
 
 
+def test_nodes_without_keys_are_not_waited_for_forever(monkeypatch, caplog):
+    clock = iter(range(0, 10_000, 7))
+    monkeypatch.setattr("fedguard.flower.nodes.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", lambda seconds: None)
+    grid = MemoryGrid(HONEST, {1: b"one"})
+    strategy = GuardedStrategy(fedavg(), banning(), patience=30, identity="key")
+    result = play(strategy, grid, 1)
+    assert grid.asked[0] == []
+    assert result.train_metrics_clientapp[1]["guard-kept-global"] == 1
+    assert "2 nodes have no public key" in caplog.text
+
+
 # --- what is told
 
 

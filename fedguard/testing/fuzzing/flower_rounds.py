@@ -171,7 +171,7 @@ class FlowerRounds:
             rng, {**clients, **{n: client for n, (client, _) in zip(HOSTILE, sent, strict=True)}}, events
         )
         kept, ledger = rng.random() < 0.4, folder / "ledger.db" if rng.random() < 0.3 else None
-        state, identity = folder / "state" if kept else None, pick(rng, ("auto", "auto", "node"))
+        state, identity = folder / "state" if kept else None, pick(rng, ("auto", "auto", "key", "node"))
         seed = int(rng.integers(2**31))
 
         def guarded() -> GuardedStrategy:
