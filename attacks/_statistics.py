@@ -19,6 +19,11 @@ def mean_and_std(updates: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([mean for mean, _ in parts]), torch.cat([std for _, std in parts])
 
 
+def mean(updates: Tensor) -> Tensor:
+    """Per coordinate μ_j of (k, d) updates, float64; with the bits of :func:`mean_and_std`."""
+    return torch.cat([block.mean(0) for block in Updates(updates).blocks()])
+
+
 def along(updates: Updates, mean: Tensor, direction: Tensor) -> Tensor:
     """(k,) ⟨u_i − mean, direction⟩ for (d,) float64 vectors, summed in float64."""
     total = direction.new_zeros(updates.n)

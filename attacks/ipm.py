@@ -8,7 +8,7 @@ from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowl
 from fedguard.contracts.card import Card
 
 from ._checks import require_positive
-from ._statistics import by_all, mean_and_std
+from ._statistics import by_all, mean
 
 
 class IPM(Attack):
@@ -42,4 +42,4 @@ class IPM(Attack):
 
     def craft(self, view: UpdateView) -> Tensor:
         """The same scaled mean for every malicious client."""
-        return by_all(-self.epsilon * mean_and_std(view.reference())[0], view)
+        return by_all(-self.epsilon * mean(view.reference()), view)

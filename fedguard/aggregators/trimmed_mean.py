@@ -10,7 +10,7 @@ from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import ParameterError
-from ..geometry.blocks import joined, ordered, wide
+from ..geometry.order import middle_sums
 
 
 class TrimmedMean(Aggregator):
@@ -48,6 +48,4 @@ class TrimmedMean(Aggregator):
 
 def middle_mean(round: Round, beta: int) -> Tensor:
     """(d,) per coordinate, the mean of all but the β smallest and the β largest values, summed in float64."""
-    kept = slice(beta, round.n - beta)
-    means = round.updates.map_blocks(lambda block: wide(ordered(block)[kept]).sum(0))
-    return (joined(means) / (round.n - 2 * beta)).float()
+    return (middle_sums(round.updates, beta, round.n - beta) / (round.n - 2 * beta)).float()

@@ -1,4 +1,4 @@
-"""Cluster analysis: exact 2-means on a line, gap statistic, k-means, mean shift."""
+"""Cluster analysis: exact 2-means on a line, gap statistic, k-means, mean shift, connected components."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
+from torch import Tensor
 
 from ..core.ties import above, levels, lowest, tolerance
 
@@ -154,3 +156,12 @@ def nearest_center(
     nearest = np.argmin(above(distances, distances.min(1, keepdims=True), slack, scale=1.0), axis=1)
     far = above(np.take_along_axis(distances, nearest[:, None], 1)[:, 0], within, slack, scale=1.0)
     return np.where(far, -1, nearest)
+
+
+def connected(near: Tensor) -> list[Tensor]:
+    """The connected components (positions) of two or more clients in the graph ``near``."""
+    if not near.any():
+        return []
+    _, label = connected_components(near.cpu().numpy(), directed=False)
+    groups = [np.flatnonzero(label == g) for g in np.flatnonzero(np.bincount(label) > 1)]
+    return [torch.as_tensor(group, device=near.device) for group in groups]

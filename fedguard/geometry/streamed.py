@@ -169,6 +169,9 @@ class StreamedUpdates(Updates):
         for span in ranges(self.n, self.d):
             yield torch.from_numpy(self.block(*span)).double()
 
+    def addresses(self) -> None:
+        """Nothing: the rows are not in memory."""
+
     def row(self, i: int) -> Tensor:
         """(d,) a copy of client i's update, in memory."""
         return torch.from_numpy(self._files[i].read(0, self.d))

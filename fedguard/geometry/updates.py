@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ..core.deprecation import Renamed
 from ..core.errors import RoundError
 from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_squares, wide
+from .clusters import connected
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -160,13 +160,22 @@ class Updates:
         """
         there = [v.to(self.device) for v in vectors]
         cut = [v if self._gpu else v.numpy() for v in there]
-        return list(
-            in_order(
-                lambda span: work(self.block(*span), *(v[..., slice(*span)] for v in cut)),
-                ranges(self.n, self.d, self._gpu),
-                alone=self._gpu,
-            )
+        return self.map_spans(
+            lambda *span: work(self.block(*span), *(v[..., slice(*span)] for v in cut)),
         )
+
+    def map_spans(self, work: Callable[[int, int], Result]) -> list[Result]:
+        """``work(start, stop)`` for the columns of consecutive blocks, in several threads."""
+        spans = ranges(self.n, self.d, self._gpu)
+        return list(in_order(lambda span: work(*span), spans, alone=self._gpu))
+
+    def addresses(self) -> NDArray[np.uintp] | None:
+        """(n,) where each row begins in memory, its float32 numbers next to each other; None on a GPU."""
+        if self._gpu:
+            return None
+        source = self._source.numpy()
+        rows = np.arange(self.n) if self._rows is None else self._rows.numpy()
+        return (source.ctypes.data + rows * source.strides[0]).astype(np.uintp)
 
     def sum_blocks(self, work: Callable[..., Block], *vectors: Tensor) -> Tensor:
         """Σ over blocks of ``work(block in float64, …)``."""
@@ -293,7 +302,7 @@ class Updates:
             torch.lt(distances[rows], scale.mul_(NEAR_DUPLICATE), out=near[rows])
         distances.fill_diagonal_(0)
         near.fill_diagonal_(False)
-        for group in _connected(near):
+        for group in connected(near):
             if len(group) < self.n:
                 distances[group[:, None], group] = self.take(group).sq_distances
             else:  # a chain of near pairs links all clients
@@ -337,12 +346,3 @@ class Updates:
         for name in ("inner_products", "sq_distances", "cosines"):
             if name in self.__dict__:
                 part.__dict__[name] = self.__dict__[name][index][:, index]
-
-
-def _connected(near: Tensor) -> list[Tensor]:
-    """The connected components (positions) of two or more clients in the graph ``near``."""
-    if not near.any():
-        return []
-    _, label = connected_components(near.cpu().numpy(), directed=False)
-    groups = [np.flatnonzero(label == g) for g in np.flatnonzero(np.bincount(label) > 1)]
-    return [torch.as_tensor(group, device=near.device) for group in groups]

@@ -50,5 +50,9 @@ class NearestNeighborMixing(Stage):
         chosen = rank.argsort(axis=1, kind="stable")[:, : round.n - f]
         nearest = torch.from_numpy(chosen).to(distances.device)
         mixing = torch.zeros_like(distances).scatter_(1, nearest, 1 / (round.n - f))
-        mixed = torch.cat([(mixing @ block).float() for block in round.updates.blocks()], dim=1)
+        mixed = torch.empty(round.n, round.updates.d, device=distances.device)
+        start = 0
+        for block in round.updates.blocks():
+            mixed[:, start : start + block.shape[1]] = mixing @ block
+            start += block.shape[1]
         return round.with_updates(Updates(mixed)), weights
