@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -26,14 +27,18 @@ def export(
         list[str] | None, typer.Option(help="Only these, e.g. --where attack=\\[lie,min_max].")
     ] = None,
     preset: Annotated[str, typer.Option(help="A paper's layout, e.g. fedredefense_table1.")] = "",
+    caption: Annotated[str, typer.Option(help="LaTeX: the table's caption.")] = "",
+    label: Annotated[str, typer.Option(help="LaTeX: the table's label, e.g. tab:main.")] = "",
+    wide: Annotated[bool, typer.Option("--wide", help="LaTeX: across both columns of the page.")] = False,
 ) -> None:
     """Write the detection-metrics table of a results folder."""
     from ..evaluation.results.export import export as render
-    from ..evaluation.results.layout import layout_of
+    from ..evaluation.results.layout import Float, layout_of
     from ..evaluation.results.store import Store
     from ..evaluation.suites.source import assignments
 
     layout = layout_of(preset, pivot, columns, assignments(where or []))
+    layout = dataclasses.replace(layout, float=Float(caption, label, wide))
     write(render(Store(folder), format, layout), out)
 
 

@@ -36,7 +36,7 @@ def test_evaluate_then_export(monkeypatch, capsys, tmp_path):
     assert status == 0
     assert {row["defense"] for row in json.loads(out)} == {"none", "krum"}
     status, _, _ = call(monkeypatch, capsys, "export", "results/quickstart", "-f", "latex", "-o", "table.tex")
-    assert (tmp_path / "table.tex").read_text().startswith("\\begin{tabular}")
+    assert (tmp_path / "table.tex").read_text().startswith("\\begin{table}")
     status, out, _ = call(monkeypatch, capsys, "report", "results/quickstart")
     assert status == 0
     assert out.startswith("wrote results/quickstart/report.html (")

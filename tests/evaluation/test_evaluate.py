@@ -160,9 +160,9 @@ def test_frame_tables_and_exports_agree(finished):
     markdown, latex = export(store, "markdown").decode(), export(store, "latex").decode()
     assert markdown.count("\n") == 2 + len(frame)
     assert "**" in markdown
-    assert latex.startswith("\\begin{tabular}")
+    assert latex.startswith("\\begin{table}")
     assert "\\toprule" in latex
-    assert "scaling\\_backdoor" in latex
+    assert "    Scaling & " in latex
 
 
 def test_a_folder_with_other_results_is_never_overwritten(finished, tmp_path):

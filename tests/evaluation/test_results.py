@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy import stats
 from fedguard.core.errors import ParameterError, ResultsError
 from fedguard.evaluation.results.export import export
 from fedguard.evaluation.results.frame import MEANS, metrics_frame, read_results, run_frame
-from fedguard.evaluation.results.layout import Layout, layout_of
+from fedguard.evaluation.results.layout import Float, Layout, layout_of
 from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
@@ -161,7 +162,7 @@ def test_a_pivot_puts_two_settings_across(store):
         "nothing",
     ]
     for line in text.splitlines()[2:]:
-        means = [float(cell.strip(" *").split(" ±")[0]) for cell in line.split("|")[3:-1]]
+        means = [float(cell.strip(" *").split(" ")[0]) for cell in line.split("|")[3:-1]]
         bold = ["**" in cell for cell in line.split("|")[3:-1]]
         assert bold == [mean == max(means) for mean in means], "the best defense of each row"
 
@@ -175,18 +176,34 @@ def test_published_layouts(store):
     two = export(store, "csv", layout_of("fedredefense_table2", "", "", {"malicious": 3})).decode()
     assert two.splitlines()[0].startswith("attack,nothing tacc,nothing tacc_ci,nothing asr,")
     text = export(store, "latex", layout_of("fedredefense_table2", "", "", {"malicious": 3})).decode()
-    lines = [line for line in text.splitlines() if line.startswith("scaling")]
+    lines = [line for line in text.splitlines() if line.startswith("    Scaling")]
     assert len(lines) == 1
     assert lines[0].count("/") == 4, "TACC/ASR under a backdoor"
-    assert "/" not in next(line for line in text.splitlines() if line.startswith("label"))
+    assert "/" not in next(line for line in text.splitlines() if line.startswith("    Label"))
 
 
 def test_latex_escapes_what_users_call_things(store):
     text = export(store, "latex").decode()
-    assert "banned\\_100\\%" in text
+    assert "banned 100\\%" in text
     assert "$\\pm$" in text
     assert "±" not in text
     assert text.count("{") == text.count("}")
+
+
+def test_a_latex_float_has_caption_label_groups_and_a_note(store):
+    layout = replace(
+        layout_of("", "attack,defense", "tacc,dacc", {}), float=Float("Own words.", "tab:own", True)
+    )
+    text = export(store, "latex", layout).decode()
+    assert text.startswith("\\begin{table*}[t]\n  \\centering\n")
+    assert "\\caption{Own words.}\n  \\label{tab:own}" in text
+    assert "\\multicolumn{2}{c}{m-Krum}" in text
+    assert "\\cmidrule(lr){" in text
+    assert "TACC (\\%) $\\uparrow$" in text
+    assert "Mean over 3 seeds" in text
+    plain = export(store, "latex").decode()
+    assert f"\\label{{tab:{store.folder.name}}}" in plain
+    assert "\\addlinespace" in plain
 
 
 def test_numbers_keep_full_precision_and_their_counts(store):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...core.errors import ParameterError
 from ...core.extras import extra_module
 from ..cells import csv_text, markdown_cell
+from .latex import latex_table
 from .layout import Layout, numbers, selected, words
 from .store import Store
 
@@ -22,7 +23,8 @@ def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
 
     CSV, JSON and Parquet hold numbers at full precision: rates as fractions, with counts and intervals in
     other columns, empty or null if undefined. Markdown and LaTeX (booktabs) are rounded, in percent, with
-    95 % intervals over seeds and the best value of every attack in bold.
+    95 % intervals over seeds. Markdown has the best value of every attack in bold; for LaTeX see
+    :func:`.latex.latex_table`.
 
     Raises:
         ParameterError: unknown format, nothing to show, or Parquet without its extra.
@@ -39,7 +41,7 @@ def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
     if format == "markdown":
         return _text(_markdown(words(frame, layout, "**{}**".format), frame))
     if format == "latex":
-        return _text(_latex(words(frame, layout, "\\textbf{{{}}}".format), frame))
+        return _text(latex_table(store, frame, layout))
     raise ParameterError(f"unknown format {format!r}; use {', '.join(FORMATS)}")
 
 
@@ -65,24 +67,3 @@ def _left(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     """The columns that hold labels, not numbers."""
     titles = ["defense" if key == "defense" else key for key in frame.attrs["keys"]]
     return [str(name) for name in table if name in [*titles, "basis"]]
-
-
-def _latex(table: pd.DataFrame, frame: pd.DataFrame) -> str:
-    left = _left(table, frame)
-    escaped: Any = {name: (lambda value: _escape(str(value))) for name in left}
-    style = table.rename(columns=_escape).style.hide(axis="index")
-    style = style.format({_escape(name): function for name, function in escaped.items()})
-    text = str(
-        style.to_latex(hrules=True, column_format="l" * len(left) + "r" * (len(table.columns) - len(left)))
-    )
-    return text.replace(" ± ", " $\\pm$ ").replace("–", "--")
-
-
-_LATEX = str.maketrans(
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {sign: f"\\{sign}" for sign in "_%&#${}"}
-)
-
-
-def _escape(text: str) -> str:
-    return text.translate(_LATEX)

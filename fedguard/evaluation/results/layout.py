@@ -17,6 +17,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Float:
+    """What surrounds the tabular.
+
+    Attributes:
+        caption: the caption; the suite's name and the metrics if empty.
+        label: for ``\\ref``; made of the suite's name if empty.
+        wide: ``table*``, across both columns of a two-column venue, in footnote size.
+    """
+
+    caption: str = ""
+    label: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
 class Layout:
     """The layout of a results table.
 
@@ -29,6 +44,7 @@ class Layout:
         joined: shows all values in one cell, as in "85.9/2.4".
         attacked: leaves out runs without an attack.
         detecting: leaves out defenses without a detector.
+        float: caption, label and width of the LaTeX float.
     """
 
     rows: tuple[str, ...] = BY
@@ -38,6 +54,7 @@ class Layout:
     joined: bool = False
     attacked: bool = False
     detecting: bool = False
+    float: Float = Float()
 
 
 #: The layouts of published tables.

@@ -33,6 +33,7 @@ from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ..suites.suite import Suite, resolved
 from .code import code_version
+from .names import write_names
 from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
 
 #: The version of the tables, and the one before, which is read and no longer written.
@@ -40,7 +41,7 @@ SCHEMA_VERSION, OLD_VERSION = 6, 5
 
 #: The names that a results folder holds; links with these names are refused.
 OURS = (
-    *("suite.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
+    *("suite.yaml", "names.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
     *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
 )
 #: Metrics that the version before did not have; there they are undefined.
@@ -150,6 +151,7 @@ class Store:
         difference = store.difference(suite)
         if difference:
             raise ResultsError(f"{folder} already holds results {difference}; give another folder with --out")
+        write_names(folder, suite.names)
         return store
 
     def _sign(self) -> None:

@@ -27,6 +27,7 @@ class Column:
         scale: the factor it is multiplied by (100 for percentages).
         best: "max", "min", or empty if neither is better.
         digits: how many decimals are shown.
+        chance: the value of tossing a coin for every client; a best value is better than that.
     """
 
     name: str
@@ -34,41 +35,55 @@ class Column:
     scale: float
     best: str
     digits: int
+    chance: float | None = None
 
     @property
     def interval(self) -> str:
         """The frame's column with the half width of the confidence interval."""
         return f"{self.name}_ci"
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest possible value."""
+        if self.name == "accuracy_lost":
+            return -1.0, 1.0
+        return 0.0, 1.0 if self.scale == 100 or "AUROC" in self.title or self.name == "ap" else math.inf
+
+    def fails(self, best: float) -> bool:
+        """Whether the best value is no better than chance."""
+        if self.chance is None:
+            return False
+        return best <= self.chance if self.best == "max" else best >= self.chance
+
 
 COLUMNS = {
     column.name: column
     for column in (
-        Column("dacc", "DACC %", 100, "max", 1),
-        Column("fpr", "FPR %", 100, "min", 1),
-        Column("fnr", "FNR %", 100, "min", 1),
+        Column("dacc", "DACC %", 100, "max", 1, 0.5),
+        Column("fpr", "FPR %", 100, "min", 1, 0.5),
+        Column("fnr", "FNR %", 100, "min", 1, 0.5),
         Column("aar", "AAR", 1, "min", 2),
         Column("tacc", "TACC %", 100, "max", 1),
         Column("asr", "ASR %", 100, "min", 1),
-        Column("auroc", "AUROC", 1, "max", 3),
+        Column("auroc", "AUROC", 1, "max", 3, 0.5),
         Column("detector_share", "Det. time %", 100, "min", 1),
         Column("accuracy_lost", "Lost %", 100, "min", 1),
-        Column("adacc", "ADACC %", 100, "max", 1),
-        Column("afpr", "AFPR %", 100, "min", 1),
-        Column("afnr", "AFNR %", 100, "min", 1),
-        Column("pooled_dacc", "pooled DACC %", 100, "max", 1),
-        Column("pooled_fpr", "pooled FPR %", 100, "min", 1),
-        Column("pooled_fnr", "pooled FNR %", 100, "min", 1),
+        Column("adacc", "ADACC %", 100, "max", 1, 0.5),
+        Column("afpr", "AFPR %", 100, "min", 1, 0.5),
+        Column("afnr", "AFNR %", 100, "min", 1, 0.5),
+        Column("pooled_dacc", "pooled DACC %", 100, "max", 1, 0.5),
+        Column("pooled_fpr", "pooled FPR %", 100, "min", 1, 0.5),
+        Column("pooled_fnr", "pooled FNR %", 100, "min", 1, 0.5),
         Column("tp", "TP", 1, "", 0),
         Column("fp", "FP", 1, "", 0),
         Column("tn", "TN", 1, "", 0),
         Column("fn", "FN", 1, "", 0),
-        Column("dacc_active", "DACC active %", 100, "max", 1),
-        Column("fnr_active", "FNR active %", 100, "min", 1),
-        Column("auroc_active", "AUROC active", 1, "max", 3),
+        Column("dacc_active", "DACC active %", 100, "max", 1, 0.5),
+        Column("fnr_active", "FNR active %", 100, "min", 1, 0.5),
+        Column("auroc_active", "AUROC active", 1, "max", 3, 0.5),
         Column("aar_active", "AAR active", 1, "min", 2),
         Column("harm", "Harm %", 100, "", 1),
-        Column("fnr_harm", "FNR by harm %", 100, "min", 1),
+        Column("fnr_harm", "FNR by harm %", 100, "min", 1, 0.5),
         Column("tacc_best", "Best TACC %", 100, "max", 1),
         Column("ap", "AP", 1, "max", 3),
         Column("tpr_at_1", "TPR at 1 % FPR %", 100, "max", 1),
@@ -90,10 +105,11 @@ _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
-Mean over seeds (± 95 % confidence interval); * best of its column; – undefined. DACC, FPR, FNR come from
-the labels at the end of the run where the policy bans, and are averages over rounds (ADACC, AFPR, AFNR)
-where marked ~. AAR: rounds in which a malicious client was aggregated. Det. time: the detector's share of
-the time of training, detection and aggregation. All metrics: `fedguard list metrics`, docs/glossary.md."""
+Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it); * best of its column;
+– undefined. DACC, FPR, FNR come from the labels at the end of the run where the policy bans, and are averages
+over rounds (ADACC, AFPR, AFNR) where marked ~. AAR: rounds in which a malicious client was aggregated. Det.
+time: the detector's share of the time of training, detection and aggregation. All metrics: `fedguard list
+metrics`, docs/glossary.md."""
 
 
 def columns_named(names: Sequence[str]) -> list[Column]:
@@ -126,13 +142,24 @@ def best_values(group: pd.DataFrame, columns: Sequence[Column]) -> dict[str, flo
 
 
 def show(value: Any, column: Column, interval: Any = math.nan) -> str:
-    """A number as shown in a table, with its interval if it has one; – if undefined."""
+    """A number as shown in a table, with its interval if it has one; – if undefined.
+
+    An interval that would leave the possible values is given by its ends, cut there: 76.7 [6.1, 100.0].
+    """
     if value is None or math.isnan(value):
         return UNDEFINED
-    text = f"{value * column.scale:.{column.digits}f}"
+    text = _digits(value, column)
     if interval is None or math.isnan(interval):
         return text
-    return f"{text} ± {interval * column.scale:.{column.digits}f}"
+    low, high = column.bounds
+    if low <= value - interval and value + interval <= high:
+        return f"{text} ± {_digits(interval, column)}"
+    ends = max(low, value - interval), min(high, value + interval)
+    return f"{text} [{', '.join(_digits(end, column) for end in ends)}]"
+
+
+def _digits(value: float, column: Column) -> str:
+    return f"{value * column.scale:.{column.digits}f}"
 
 
 def shown(row: Any, column: Column) -> str:

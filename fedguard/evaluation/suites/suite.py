@@ -74,6 +74,7 @@ class Suite(Settings):
         only: run only what matches one of these, for example {attack: lie, malicious: 8}. The keys are
             attack, defense, seed, mode and the grid's paths; several values are alternatives.
         exclude: skip what matches one of these.
+        names: label → its name in tables for papers, figures and the report; may be changed after the runs.
         anchors: a place for YAML anchors; ignored.
         parallel: "cells" runs several cells at a time, one process each; "clients" runs one cell at a
             time and spreads its clients over the processes (for few, heavy cells). The results are
@@ -91,6 +92,7 @@ class Suite(Settings):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     only: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)
+    names: dict[str, str] = Field(default_factory=dict, exclude=True)
     anchors: Any = Field(None, exclude=True)
     parallel: Literal["cells", "clients"] = "cells"
 

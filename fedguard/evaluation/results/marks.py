@@ -1,0 +1,87 @@
+"""Which numbers of a table deserve to be marked as best and second best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from .tables import Column, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Mark = Literal["best", "second"]
+#: By row of the frame and name of the column.
+Marks = dict[tuple[Any, str], Mark]
+LEVEL = 0.05
+
+
+class _Step(NamedTuple):
+    """A value that beats the next one of its rivals."""
+
+    row: Any
+    column: str
+    mark: Mark
+    p: float
+
+
+def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) -> Marks:
+    """The best and the second best among rivals: cells that differ in the defense only.
+
+    A value is marked if it beats the next best one: by a paired t test over the seeds at 5 % with Holm's
+    correction over all tests of the table, or where there is one seed by the digits shown. Nothing is marked
+    where the best is no better than chance, or where it is equal to the next.
+
+    Args:
+        frame: means over seeds, one row per cell.
+        runs: one row per run, with the same keys and ``seed``.
+        columns: the metrics that are shown.
+    """
+    keys = list(frame.attrs["keys"])
+    by_seed = {tuple(key): part.set_index("seed") for key, part in runs.groupby(keys, dropna=False)}
+    steps = []
+    rivals = [key for key in keys if key != "defense"]
+    for _, group in frame.groupby(rivals, sort=False, dropna=False) if rivals else [((), frame)]:
+        for column in columns:
+            if column.best:
+                steps += _steps(group, by_seed, keys, column)
+    limit = _holm([step.p for step in steps])
+    return {(step.row, step.column): step.mark for step in steps if step.p <= limit}
+
+
+def _steps(group: pd.DataFrame, by_seed: dict[Any, Any], keys: list[str], column: Column) -> list[_Step]:
+    values = group[column.name].dropna()
+    ranked = list(values.sort_values(ascending=column.best == "min", kind="stable").index)
+    if len(ranked) < 2 or column.fails(values[ranked[0]]):
+        return []
+    found = []
+    order: tuple[Mark, Mark] = ("best", "second")
+    for mark, (row, other) in zip(order, pairwise(ranked), strict=False):
+        if show(values[row], column) == show(values[other], column):
+            break
+        one, two = (by_seed[tuple(group.loc[r, keys])][column.name] for r in (row, other))
+        found.append(_Step(row, column.name, mark, paired_p(one - two)))
+    return found
+
+
+def paired_p(differences: pd.Series) -> float:
+    """The p of a paired t test; 0 if all differences are equal but not 0, and for a single pair."""
+    from scipy.stats import ttest_1samp
+
+    known = differences.dropna()
+    if len(known) < 2 or known.nunique() == 1:
+        return 0.0 if len(known) and known.iloc[0] != 0 else 1.0
+    p = float(ttest_1samp(known, 0.0).pvalue)
+    return 1.0 if math.isnan(p) else p
+
+
+def _holm(values: Sequence[float]) -> float:
+    """The largest p that is significant by Holm's step-down procedure; −1 if none is."""
+    limit, left = -1.0, len(values)
+    for p in sorted(values):
+        if p > LEVEL / left:
+            break
+        limit, left = p, left - 1
+    return limit

@@ -1,0 +1,63 @@
+"""Numbers, names and marks of tables for papers."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from fedguard.contracts.registry import REGISTRIES
+from fedguard.core.errors import ResultsError
+from fedguard.evaluation.results.marks import marks
+from fedguard.evaluation.results.names import DISPLAY, display, names_of, write_names
+from fedguard.evaluation.results.tables import COLUMNS, show
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "expected"),
+    [
+        (0.767, 0.706, "76.7 [6.1, 100.0]"),
+        (0.5, 0.1, "50.0 ± 10.0"),
+        (1.0, 0.0, "100.0 ± 0.0"),
+        (0.01, 0.02, "1.0 [0.0, 3.0]"),
+        (0.4, math.nan, "40.0"),
+    ],
+)
+def test_intervals_of_rates_stay_within_0_and_100(value, width, expected):
+    assert show(value, COLUMNS["dacc"], width) == expected
+
+
+def test_what_is_marked_as_best():
+    """By hand: a wins by 0.2 in every seed; b and c tie; nobody beats a coin in FNR."""
+    seeds = range(4)
+    values = {"a": [0.9, 0.91, 0.89, 0.9], "b": [0.7, 0.71, 0.69, 0.7], "c": [0.7, 0.71, 0.69, 0.7]}
+    runs = pd.DataFrame(
+        [
+            {"attack": "x", "defense": d, "seed": s, "dacc": values[d][s], "fnr": 0.9}
+            for d in values
+            for s in seeds
+        ]
+    )
+    frame = runs.groupby(["attack", "defense"], sort=False)[["dacc", "fnr"]].mean().reset_index()
+    frame.attrs["keys"] = ["attack", "defense"]
+    found = marks(frame, runs, [COLUMNS["dacc"], COLUMNS["fnr"]])
+    assert found == {(0, "dacc"): "best"}
+    one = runs[runs["seed"] == 0]
+    frame.loc[:, "dacc"] = [0.9, 0.7, 0.6]
+    one = one.assign(dacc=[0.9, 0.7, 0.6])
+    assert marks(frame, one, [COLUMNS["dacc"]]) == {(0, "dacc"): "best", (1, "dacc"): "second"}
+
+
+def test_a_suites_own_names_reach_the_table_and_may_change(tmp_path):
+    write_names(tmp_path, {"krum": "Krüm"})
+    assert names_of(tmp_path) == {"krum": "Krüm"}
+    assert display("krum", names_of(tmp_path)) == "Krüm"
+    write_names(tmp_path, {})
+    assert display("krum", names_of(tmp_path)) == "Krum"
+    (tmp_path / "names.yaml").write_text("[1, 2]")
+    with pytest.raises(ResultsError, match="not a mapping"):
+        names_of(tmp_path)
+
+
+def test_every_built_in_method_has_a_name_in_print():
+    names = {n for kind in ("attacks", "detectors", "aggregators") for n in REGISTRIES[kind].names()}
+    assert names - DISPLAY.keys() <= {"sklearn"}
