@@ -1,15 +1,21 @@
 """Numbers, names and marks of tables for papers."""
 
 import math
+import shutil
+import subprocess
 
 import pandas as pd
 import pytest
 
 from fedguard.contracts.registry import REGISTRIES
 from fedguard.core.errors import ResultsError
+from fedguard.evaluation.results.export import export
+from fedguard.evaluation.results.layout import Layout, layout_of
 from fedguard.evaluation.results.marks import marks
 from fedguard.evaluation.results.names import DISPLAY, display, names_of, write_names
 from fedguard.evaluation.results.tables import COLUMNS, show
+from fedguard.evaluation.running.runner import run_suite
+from fedguard.evaluation.suites.load import load_suite
 
 
 @pytest.mark.parametrize(
@@ -61,3 +67,25 @@ def test_a_suites_own_names_reach_the_table_and_may_change(tmp_path):
 def test_every_built_in_method_has_a_name_in_print():
     names = {n for kind in ("attacks", "detectors", "aggregators") for n in REGISTRIES[kind].names()}
     assert names - DISPLAY.keys() <= {"sklearn"}
+
+
+@pytest.mark.slow
+def test_latex_compiles_the_table(tmp_path):
+    """With TeX Live of the system (Debian: texlive-latex-recommended)."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("needs pdflatex")
+    few = ["clients=6", "malicious=2", "rounds=2", "seeds=[0, 1, 2]", "only=[{attack: [none, lie]}]"]
+    suite, _ = load_suite("quickstart", few)
+    store = run_suite(suite, tmp_path / "a_b%c", workers=1)
+    for name, layout in {"long": Layout(), "wide": layout_of("", "attack,defense", "dacc,fnr", {})}.items():
+        (tmp_path / f"{name}.tex").write_bytes(export(store, "latex", layout))
+    inputs = "\\input{long}\\input{wide}"
+    (tmp_path / "main.tex").write_text(
+        f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{inputs}\\end{{document}}"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Output written on main.pdf" in done.stdout

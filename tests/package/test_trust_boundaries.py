@@ -332,7 +332,7 @@ def test_a_large_batch_is_not_even_opened(tmp_path, monkeypatch):
 
 
 def test_text_in_tables_is_text():
-    from fedguard.evaluation.results.export import _escape
+    from fedguard.evaluation.results.latex import escape as _escape
 
     assert _escape(r"\input{x}_%&#$~^") == (
         r"\textbackslash{}input\{x\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}"
