@@ -11,23 +11,35 @@ from torch import nn
 
 from ...core.errors import ParameterError
 from ..parts import Maker, Parts, asked
+from .alexnet import AlexNet
 from .base import Shape
 from .bilstm import BiLstm
 from .cnn import FangCnn, FedredefenseCifarCnn, FedredefenseFmnistCnn, LeNet
+from .fedavg_cnn import FedAvgCnn
 from .linear import LogisticRegression, Mlp
+from .lstm import Lstm
+from .resnet18 import ResNet18
 from .resnet20 import ResNet20
+from .resnet56 import ResNet56
+from .vgg11 import Vgg11
 
 __all__ = [
     "CATALOGUE",
     "MAX_PARAMETERS",
+    "AlexNet",
     "BiLstm",
     "FangCnn",
+    "FedAvgCnn",
     "FedredefenseCifarCnn",
     "FedredefenseFmnistCnn",
     "LeNet",
     "LogisticRegression",
+    "Lstm",
     "Mlp",
+    "ResNet18",
     "ResNet20",
+    "ResNet56",
+    "Vgg11",
     "build_model",
     "models",
 ]
@@ -43,7 +55,13 @@ CATALOGUE = {
     "fedredefense_cifar_cnn": "fedguard.simulation.models.cnn:FedredefenseCifarCnn",
     "fang_cnn": "fedguard.simulation.models.cnn:FangCnn",
     "lenet": "fedguard.simulation.models.cnn:LeNet",
+    "fedavg_cnn": "fedguard.simulation.models.fedavg_cnn:FedAvgCnn",
+    "alexnet": "fedguard.simulation.models.alexnet:AlexNet",
+    "vgg11": "fedguard.simulation.models.vgg11:Vgg11",
+    "resnet18": "fedguard.simulation.models.resnet18:ResNet18",
     "resnet20": "fedguard.simulation.models.resnet20:ResNet20",
+    "resnet56": "fedguard.simulation.models.resnet56:ResNet56",
+    "lstm": "fedguard.simulation.models.lstm:Lstm",
     "bilstm": "fedguard.simulation.models.bilstm:BiLstm",
 }
 
