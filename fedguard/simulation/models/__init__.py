@@ -14,6 +14,7 @@ from ..parts import Maker, Parts, asked
 from .alexnet import AlexNet
 from .base import Shape
 from .bilstm import BiLstm
+from .check import check_made, materialize
 from .cnn import FangCnn, FedredefenseCifarCnn, FedredefenseFmnistCnn, LeNet
 from .fedavg_cnn import FedAvgCnn
 from .linear import LogisticRegression, Mlp
@@ -90,14 +91,13 @@ def build_model(
     if isinstance(maker, nn.Module):  # an object with weights of its own
         if params:
             raise ParameterError(f"model {name} is built already: it takes no parameters")
-        return copy.deepcopy(maker)
+        return check_made(name, copy.deepcopy(maker))
     checked = models.params(name, params)
     _check_size(name, maker, offers, checked)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         torch.random.set_rng_state(generator.get_state())
-        model = maker(**asked(maker, offers), **checked)
-    if not isinstance(model, nn.Module):
-        raise ParameterError(f"model {name} made a {type(model).__name__}, not a torch.nn.Module")
+        model = check_made(name, maker(**asked(maker, offers), **checked))
+        materialize(model, tuple(input_shape))
     return model
 
 
