@@ -17,6 +17,7 @@ from .bilstm import BiLstm
 from .check import check_made, materialize
 from .cnn import FangCnn, FedredefenseCifarCnn, FedredefenseFmnistCnn, LeNet
 from .fedavg_cnn import FedAvgCnn
+from .libraries import timm_model, torchvision_model
 from .linear import LogisticRegression, Mlp
 from .lstm import Lstm
 from .resnet18 import ResNet18
@@ -66,7 +67,12 @@ CATALOGUE = {
     "bilstm": "fedguard.simulation.models.bilstm:BiLstm",
 }
 
-models = Parts("model", "fedguard.models", ("input_shape", "num_classes"))
+models = Parts(
+    "model",
+    "fedguard.models",
+    ("input_shape", "num_classes"),
+    {"torchvision": torchvision_model, "timm": timm_model},
+)
 
 
 def build_model(
@@ -76,8 +82,8 @@ def build_model(
 
     Args:
         name: a name in :data:`models`, ``module:Class`` or ``module:function`` (any that makes an
-            ``nn.Module``; it gets ``input_shape`` and ``num_classes`` if it asks for them), or
-            ``given:NAME`` for a class, a function or a module.
+            ``nn.Module``; it gets ``input_shape`` and ``num_classes`` if it asks for them),
+            ``torchvision:NAME``, ``timm:NAME``, or ``given:NAME`` for a class, a function or a module.
         input_shape: the shape of one input.
         num_classes: the number of labels.
         generator: the only source of randomness; torch's global generator does not change.
