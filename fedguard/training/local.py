@@ -118,7 +118,7 @@ def _alone(
     """Train one client, and restore the buffers so that it does not affect the next one."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
-        with drawn_from(generator):  # Dropout draws from the global generator
+        with drawn_from(generator, data.inputs.device):  # Dropout draws from the global generator
             update = _by_autograd(model, start, data, batches, settings, generator, adjust)
         return Trained(update, flat_statistics(model))
     finally:
@@ -139,7 +139,9 @@ def _by_autograd(
     """Train any model by autograd; the generator is for FL-WBC."""
     load_parameters(model, start)
     model.train()
-    parameters = [parameter.requires_grad_() for parameter in learned(model).values()]
+    parameters = list(learned(model).values())
+    for parameter in parameters:  # a model may be frozen for evaluation as a whole
+        parameter.requires_grad_()
     images = data.inputs.ndim == 4
     fast = bears_channels_last(model, data.inputs)
     if fast:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ...core.errors import ParameterError
+from ...core.params import check_params
 from ..parts import Maker, Parts, asked
 from .alexnet import AlexNet
 from .base import Shape
@@ -42,6 +43,7 @@ __all__ = [
     "ResNet20",
     "ResNet56",
     "Vgg11",
+    "build_from",
     "build_model",
     "models",
 ]
@@ -92,13 +94,24 @@ def build_model(
     Raises:
         ParameterError: a name or parameter is unknown, or the model does not accept such inputs.
     """
-    offers = {"input_shape": tuple(input_shape), "num_classes": num_classes}
-    maker = models.get(name)
+    return build_from(models.get(name), name, input_shape, num_classes, generator, params)
+
+
+def build_from(
+    maker: Any,
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    generator: torch.Generator,
+    params: Mapping[str, Any],
+) -> nn.Module:
+    """:func:`build_model` for a class, a function or a module that is called ``name`` in messages."""
     if isinstance(maker, nn.Module):  # an object with weights of its own
         if params:
             raise ParameterError(f"model {name} is built already: it takes no parameters")
         return check_made(name, copy.deepcopy(maker))
-    checked = models.params(name, params)
+    offers = {"input_shape": tuple(input_shape), "num_classes": num_classes}
+    checked = check_params(maker, params, f"model {name}", models.offers)
     _check_size(name, maker, offers, checked)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         torch.random.set_rng_state(generator.get_state())
