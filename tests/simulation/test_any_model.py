@@ -133,3 +133,63 @@ def test_methods_that_evaluate_the_model_take_frozen_parameters(tmp_path, defens
     assert len(rows) == 14
     assert all(math.isfinite(row.score) or "fltrust" in defense for row in rows)
     assert all(row.participated for row in rows)
+
+
+# --- a residual network with BatchNorm
+
+PICTURES = """
+import torch
+from fedguard.contracts.data import Samples
+from fedguard.simulation.datasets import Dataset
+
+def pictures(side: int = 32):
+    '''Two classes of noise around two pictures.'''
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 2
+    pixels = torch.rand(2, 3, side, side, generator=draw)[labels] * 0.5
+    pixels += 0.5 * torch.rand(90, 3, side, side, generator=draw)
+    train, test = Samples(pixels[:60], labels[:60]), Samples(pixels[60:], labels[60:])
+    return Dataset("pictures", train, test, 2, mean=(0.5,) * 3, std=(0.2,) * 3)
+"""
+
+RESIDUAL = """\
+data: {name: 'own_pictures:pictures', side: SIDE}
+model: {name: MODEL, norm: batch}
+clients: 6
+malicious: 1
+rounds: 2
+training: {steps: 1, batch_size: 4, lr: 0.02}
+server: {validation: 24}
+attacks: [{name: byzantine, mode: flip}]
+defenses: {d: DEFENSE}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [("resnet20", 8), pytest.param("resnet18", 32, marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize(
+    "defense",
+    [
+        "{detector: krum}",
+        "{detector: recommended}",
+        "{detector: {name: fedredefense, num_images: 2, inner_steps: 1, first_iterations: 1,"
+        " later_iterations: 1}}",
+    ],
+)
+def test_detectors_work_on_a_residual_network_with_batch_norm(tmp_path, model, side, defense):
+    (tmp_path / "own_pictures.py").write_text(PICTURES)
+    text = RESIDUAL.replace("MODEL", model).replace("SIDE", str(side)).replace("DEFENSE", defense)
+    try:
+        federation = Federation(suite_of(tmp_path, "", text).cells()[0])
+        before = federation.statistics
+        records = [federation.step(index) for index in range(2)]
+    finally:
+        sys.modules.pop("own_pictures", None)
+    rows = [row for record in records for row in record.clients]
+    assert len(rows) == 12
+    assert all(math.isfinite(row.score) for row in rows)
+    assert math.isfinite(records[1].loss)
+    if any(row.weight for row in rows):
+        assert not torch.equal(federation.statistics, before)
