@@ -77,5 +77,8 @@ def _class_gradients(model: torch.nn.Module, start: Tensor, data: LabeledData) -
             if logits.shape[1] > len(labels):
                 return None
             loss = F.cross_entropy(logits, data.labels[mine])
-            rows.append(torch.cat([-g.flatten() for g in torch.autograd.grad(loss, list(parts.values()))]))
+            gradients = torch.autograd.grad(
+                loss, list(parts.values()), allow_unused=True, materialize_grads=True
+            )
+            rows.append(torch.cat([-g.flatten() for g in gradients]))
     return torch.stack(rows)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fedguard.training.parameters import fitting
+
 
 def logits_of_bias(model: nn.Module, update: Tensor, num_classes: int) -> Tensor:
     """(C,) the update of the last layer's bias over its standard deviation; zeros without such a bias.
@@ -17,7 +19,7 @@ def logits_of_bias(model: nn.Module, update: Tensor, num_classes: int) -> Tensor
         update: (d,) what the client sent.
         num_classes: C.
     """
-    *_, last = model.parameters()
+    *_, last = fitting(model, len(update)).values()
     zeros = torch.zeros(num_classes)
     if num_classes < 2 or last.shape != (num_classes,):
         return zeros

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fedguard.training.parameters import learned
+
 from ._stack_layers import Affine, Dense, Flatten, Layer, Pool, Relu, channels_last, known_layers
 
 
@@ -185,8 +187,8 @@ def closed_form(network: nn.Module, average: Literal["classes", "batch"]) -> Sta
         if isinstance(layers[i], Relu) and isinstance(layers[i + 1], Pool):
             layers[i], layers[i + 1] = layers[i + 1], layers[i]
     stack = Stack(layers, average)
-    # `split` needs at least one layer with parameters, and none that is used twice.
-    return stack if 0 < sum(stack.counts) == len(list(network.parameters())) else None
+    # `split` needs at least one layer with parameters, none that is used twice, and none that is frozen.
+    return stack if 0 < sum(stack.counts) == len(learned(network)) else None
 
 
 def _two(own: list[Tensor]) -> tuple[Tensor, Tensor | None]:

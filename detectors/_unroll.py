@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from fedguard.training.parameters import load_parameters, split_parameters
+from fedguard.training.parameters import fitting, load_parameters, split_parameters
 
 from ._stack import closed_form, unroll
 
@@ -49,7 +49,9 @@ def functional_loop(network: nn.Module, start: Tensor, steps: int, average: Aver
         for _ in range(steps):
             logits = torch.func.functional_call(network, now, (images,))
             loss = soft_cross_entropy(logits, targets, average)
-            gradients = torch.autograd.grad(loss, list(now.values()), create_graph=True)
+            gradients = torch.autograd.grad(
+                loss, list(now.values()), create_graph=True, allow_unused=True, materialize_grads=True
+            )
             now = {name: part - lr * g for (name, part), g in zip(now.items(), gradients, strict=True)}
         return torch.cat([part.flatten() for part in now.values()])
 
@@ -75,13 +77,15 @@ def higher_loop(network: nn.Module, start: Tensor, steps: int, average: Average)
 
     module = copy.deepcopy(network)
     load_parameters(module, start)
+    names, moved = [name for name, _ in module.named_parameters()], fitting(module, len(start))
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
 
     def run(images: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
         with higher.innerloop_ctx(module, optimizer, override={"lr": [lr]}) as (functional, differentiable):
             for _ in range(steps):
                 differentiable.step(soft_cross_entropy(functional(images), targets, average))
-            return torch.cat([part.flatten() for part in functional.parameters()])
+            parts = zip(names, functional.parameters(), strict=True)
+            return torch.cat([part.flatten() for name, part in parts if name in moved])
 
     return run
 

@@ -18,7 +18,7 @@ from fedguard.core.errors import NeedError, ParameterError, RoundError
 from fedguard.core.threads import single_thread
 from fedguard.core.ties import above, tolerance
 from fedguard.geometry.updates import Updates
-from fedguard.training.parameters import predict
+from fedguard.training.parameters import fitting, predict
 
 from ._clusters import around_cut, hdbscan_labels
 
@@ -33,13 +33,17 @@ def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise NeedError("deepsight needs a model with a linear output layer")
+    try:
+        named = fitting(model, d)
+    except RoundError as error:
+        raise RoundError(f"the updates have {d} parameters, but the model has others: {error}") from None
     places, start = {}, 0
-    for name, parameter in model.named_parameters():
+    for name, parameter in named.items():
         places[name] = slice(start, start + parameter.numel())
         start += parameter.numel()
-    if start != d:
-        raise RoundError(f"the updates have {d} parameters, but the model has {start}")
     prefix = f"{linear[-1]}." if linear[-1] else ""
+    if f"{prefix}weight" not in places:
+        raise NeedError("deepsight needs a model whose linear output layer is trained; it is frozen")
     layer = dict(model.named_modules())[linear[-1]]
     outputs = int(layer.out_features)
     return places[f"{prefix}weight"], places.get(f"{prefix}bias"), outputs

@@ -20,6 +20,7 @@ from fedguard.core.restored import vectors
 from fedguard.core.state import State
 from fedguard.core.ties import above, tolerance
 from fedguard.geometry.updates import Updates
+from fedguard.training.parameters import fitting
 
 #: The rounding error of a cosine: clients closer than this count as identical.
 SAME = 1e-12
@@ -131,9 +132,10 @@ def last_layer(model: nn.Module, d: int) -> slice:
     Raises:
         RoundError: the model does not have d parameters.
     """
-    named = list(model.named_parameters())
-    if sum(p.numel() for _, p in named) != d:
-        raise RoundError(f"the updates have {d} parameters, but the model has a different number")
+    try:
+        named = list(fitting(model, d).items())
+    except RoundError:
+        raise RoundError(f"the updates have {d} parameters, but the model has a different number") from None
     layer = named[-1][0].rpartition(".")[0]
     size = sum(p.numel() for name, p in named if name.rpartition(".")[0] == layer)
     return slice(d - size, d)

@@ -103,7 +103,9 @@ def loss_gradient(leak: Leak, inputs: Tensor, targets: Tensor) -> Tensor:
         for name, part in split_parameters(leak.model, leak.global_params).items()
     }
     loss = F.cross_entropy(torch.func.functional_call(leak.model, parameters, (inputs,)), targets)
-    parts = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+    parts = torch.autograd.grad(
+        loss, list(parameters.values()), create_graph=True, allow_unused=True, materialize_grads=True
+    )
     return torch.cat([part.flatten() for part in parts])
 
 

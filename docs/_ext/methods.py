@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,17 @@ def _method(kind: str, word: str, name: str, cls: Any) -> str:
     return "\n".join(lines)
 
 
-def _defaults(cls: Any) -> str:
-    """The parameters with type and default, as YAML and Python take them."""
-    parameters = inspect.signature(cls).parameters.values()
+def _defaults(cls: Any, omit: Collection[str] = ()) -> str:
+    """The parameters with type and default, as YAML and Python take them; not those that users do not set."""
+    parameters = [p for name, p in inspect.signature(cls).parameters.items() if name not in omit]
     if not parameters:
         return "It has no parameters.\n"
     lines = [".. list-table:: Parameters, as Python and YAML take them", "   :header-rows: 1", ""]
     lines += ["   * - Name", "     - Type", "     - Default"]
     for p in parameters:
+        if p.kind is p.VAR_KEYWORD:
+            lines += [f"   * - ``**{p.name}``", "     - what the library takes", "     - none"]
+            continue
         default = "required" if p.default is p.empty else f"``{p.default!r}``"
         kind = p.annotation if isinstance(p.annotation, str) else inspect.formatannotation(p.annotation)
         lines += [f"   * - ``{p.name}``", f"     - ``{kind}``", f"     - {default}"]

@@ -42,8 +42,9 @@ class Server:
     """What the server owns; every part is optional.
 
     Attributes:
-        model: the architecture. Its own parameters are ignored; ``Round.global_params`` holds the current
-            ones, flattened in the order of ``model.parameters()``.
+        model: the architecture. ``Round.global_params`` holds the current learned parameters (those that
+            require gradients), or all, flattened in the order of ``model.parameters()``; what it holds of
+            the model's own is ignored.
         input_shape: the shape of one model input, for example (1, 28, 28).
         num_classes: the number of labels.
         validation: samples disjoint from every client's, for evaluating models.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from torch import nn
 
 from ..core.errors import ParameterError
+from ..training.parameters import learned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,9 +113,8 @@ def by_choice(chosen: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Plan:
 def by_model(
     model: nn.Module, names: Sequence[str] | None, arrays: Sequence[NDArray[Any]], whole: bool
 ) -> Plan:
-    """The roles from the server's model: its buffers, and ``requires_grad`` of its parameters.
-
-    If no parameter requires gradients, as in a model frozen for evaluation, all parameters are learned.
+    """The roles from the server's model: its buffers, and which parameters it
+    :func:`learns <fedguard.training.parameters.learned>`.
 
     Args:
         model: the server's model.
@@ -127,13 +127,13 @@ def by_model(
         ParameterError: the arrays do not belong to this model.
     """
     at = _positions(model, names, arrays, whole)
-    trains = any(p.requires_grad for p in model.parameters())
+    trained = {id(parameter) for parameter in learned(model).values()}
     roles = [_leftover(_named(names[k] if names else "", array)) for k, array in enumerate(arrays)]
     first: dict[int, int] = {}
     twins: dict[int, int] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in at:
-            roles[at[name]] = "learned" if parameter.requires_grad or not trains else "frozen"
+            roles[at[name]] = "learned" if id(parameter) in trained else "frozen"
             first.setdefault(id(parameter), at[name])
             if first[id(parameter)] != at[name]:
                 twins[at[name]] = first[id(parameter)]

@@ -10,9 +10,10 @@ import numpy as np
 from ..contracts.outcome import Outcome
 from ..contracts.round import Round
 from ..contracts.server import Server
-from ..core.errors import ResultsError
+from ..core.errors import ResultsError, RoundError
 from ..core.threads import single_thread
 from ..guard import Guard
+from ..training.parameters import fitting, learned
 from .content import Recorded
 from .recording import Recording
 
@@ -63,12 +64,14 @@ def seen(recorded: Recorded, server: Server | None = None, banned: bool = False)
 def _completed(server: Server, round: Round) -> Server:
     """Return the given server with the recorded seed, and the recorded parts that it lacks."""
     if server.model is not None:
-        size = sum(p.numel() for p in server.model.parameters())
-        if size != round.updates.d:
+        try:
+            fitting(server.model, round.updates.d)
+        except RoundError:
+            size = sum(p.numel() for p in learned(server.model).values())
             raise ResultsError(
                 f"the model has {size} parameters, the recorded updates {round.updates.d}: it is another "
                 "model, or only some layers were recorded"
-            )
+            ) from None
     own = round.server
     if own is None:
         return server

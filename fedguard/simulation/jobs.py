@@ -12,7 +12,7 @@ import torch
 from ..contracts.attack import TrainView
 from ..core.seeds import generator
 from ..training.local import Trained, trained
-from ..training.parameters import with_statistics, wrong_and_loss
+from ..training.parameters import learned, with_statistics, wrong_and_loss
 from .build import build_attack
 from .client_data import evaluation_batches, training_data
 from .keys import CellKey
@@ -36,7 +36,7 @@ def train_job(job: TrainJob) -> tuple[_Array, _Array]:
     draws = [generator(cell.seed, "batches", index, client) for client in clients]
     if before is None:
         return _stacked(trained(model, params, data, training, draws))
-    shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
+    shapes = tuple(tuple(p.shape) for p in learned(setup.model).values())
     view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
     attack = build_attack(cell)
     found = [

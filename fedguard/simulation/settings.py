@@ -155,8 +155,7 @@ class Settings(Model):
     Attributes:
         data: data set, see ``fedguard list datasets``.
         partition: how clients get their samples: iid, dirichlet (beta), label_probability (p).
-        model: logistic_regression, mlp, fedredefense_fmnist_cnn, fedredefense_cifar_cnn, fang_cnn, lenet,
-            resnet20, bilstm.
+        model: the model, see ``fedguard list models``; a library's or one's own.
         clients: the number of clients.
         malicious: how many of them are malicious; the truth, known to metrics and the attacker only.
         assumed_malicious: the number that a defense is told; ``malicious`` if absent.

@@ -25,6 +25,7 @@ from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
 from .keys import CellKey
 from .models import build_model
+from .models.check import check_fit
 from .partitions import make_partition
 from .pool import shared
 from .settings import Cell, Spec
@@ -66,6 +67,7 @@ class Setup:
                 **cell.partition.params,
             )
         self.samples = [rest[torch.as_tensor(part)] for part in parts]
+        self.training = LocalTraining(**cell.training.model_dump())
         with _blame("model"):
             self.model = build_model(
                 cell.model.name,
@@ -74,16 +76,26 @@ class Setup:
                 generator(seed, "model"),
                 **cell.model.params,
             )
+            two = self.dataset.labeled(train.take(torch.arange(2) % len(train.labels))).inputs
+            check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone())
         self.initial = flat_parameters(self.model)
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set
-        self.training = LocalTraining(**cell.training.model_dump())
         chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
         #: In the order in which they are compromised.
         self.malicious: list[int] = chosen.tolist()
 
     def _held_out(self, index: Tensor) -> LabeledData | None:
         return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
+
+    def _alone(self) -> str | None:
+        """Which client trains on a batch of one sample, with its numbers; None if none does."""
+        size = self.training.batch_size
+        for client, count in enumerate(map(len, self.samples)):
+            last = self.training.steps_for(count) >= -(-count // size)  # it gets to its last batch
+            if size == 1 or (count % size == 1 and last):
+                return f"client {client}, with {count} samples in batches of {size},"
+        return None
 
     def client_samples(self, client: int) -> Samples:
         """A client's own samples, before any poisoning."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts.data import LabeledData, Share
+from .parameters import learned
 
 if TYPE_CHECKING:
     from ..contracts.local_training import LocalTraining
@@ -31,7 +32,7 @@ GROUP_FLOATS = 2**18
 def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
     """Return the layers of a plain network (flatten, linear, (ReLU, linear)*); None for any other model.
 
-    Returns None for a model with hooks too, as hooks must see every pass.
+    Returns None for a model with hooks too, as hooks must see every pass, and for one with frozen parameters.
     """
     if type(model).forward is not nn.Sequential.forward or any(map(_hooked, model.modules())):
         return None
@@ -44,6 +45,8 @@ def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
     between = [part for part in parts[1::2] if type(part) is nn.ReLU]
     alternating = len(parts) == len(layers) + len(between) and len(layers) == len(between) + 1
     if not alternating or len({id(layer) for layer in layers}) < len(layers):
+        return None
+    if len(learned(model)) < 2 * len(layers):
         return None
     plain = inputs.dtype == layers[0].weight.dtype == torch.float32
     return [(layer.out_features, layer.in_features) for layer in layers] if plain else None

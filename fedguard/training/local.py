@@ -15,7 +15,9 @@ from ..contracts.data import LabeledData, Share
 from ..contracts.local_training import LocalTraining
 from ..core.errors import ParameterError
 from .dense import Shapes, dense_shapes, train_dense
-from .parameters import channels_last, flat_parameters, flat_statistics, load_parameters
+from .layout import bears_channels_last, store_channels_last
+from .parameters import fitting, flat, flat_statistics, learned, load_parameters
+from .randomness import drawn_from
 
 
 class Trained(NamedTuple):
@@ -40,7 +42,9 @@ def train_client(
 ) -> Tensor:
     """v ← μ v + ∇ℓ(w) + λ w,  w ← w − η v  over minibatches, ℓ the mean cross-entropy; returns w − w_start.
 
-    The same arguments give the same bits if torch uses the same number of threads (one, in a pool).
+    The same arguments give the same bits if torch uses the same number of threads (one, in a pool). Only
+    learned parameters are trained (see :func:`.parameters.learned`). What the model draws from torch's global
+    generator, as Dropout does, is drawn from one that ``generator`` seeds.
 
     Args:
         model: scratch: its parameters are overwritten, and it stays in train mode. Training starts with its
@@ -48,7 +52,7 @@ def train_client(
         start: (d,) the global model w_start; not modified.
         data: the client's samples, at least one.
         settings: epochs or steps, batch size, η, μ, λ.
-        generator: shuffles the samples.
+        generator: shuffles the samples, and seeds what the model draws.
         adjust: changes the gradients of every step, for attacks; None leaves them unchanged.
 
     Returns:
@@ -114,7 +118,8 @@ def _alone(
     """Train one client, and restore the buffers so that it does not affect the next one."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
-        update = _by_autograd(model, start, data, batches, settings, generator, adjust)
+        with drawn_from(generator, data.inputs.device):  # Dropout draws from the global generator
+            update = _by_autograd(model, start, data, batches, settings, generator, adjust)
         return Trained(update, flat_statistics(model))
     finally:
         with torch.no_grad():
@@ -134,17 +139,22 @@ def _by_autograd(
     """Train any model by autograd; the generator is for FL-WBC."""
     load_parameters(model, start)
     model.train()
-    parameters = list(model.parameters())
-    _store_channels_last(model)
+    parameters = list(learned(model).values())
+    for parameter in parameters:  # a model may be frozen for evaluation as a whole
+        parameter.requires_grad_()
+    images = data.inputs.ndim == 4
+    fast = bears_channels_last(model, data.inputs)
+    if fast:
+        store_channels_last(model)
     velocity = [torch.zeros_like(p) for p in parameters] if settings.momentum else []
     origin = [p.detach().clone() for p in parameters] if settings.proximal else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
-    inputs = data.inputs.permute(0, 2, 3, 1) if data.inputs.ndim == 4 else data.inputs
+    inputs = data.inputs.permute(0, 2, 3, 1) if images and fast else data.inputs
     for batch in batches:
         taken = inputs.index_select(0, batch)
-        taken = taken.permute(0, 3, 1, 2) if taken.ndim == 4 else taken
+        taken = taken.permute(0, 3, 1, 2) if images and fast else taken.contiguous()
         loss = F.cross_entropy(model(taken), data.labels.index_select(0, batch))
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         if adjust is not None:
             gradients = adjust(gradients)
         if origin:
@@ -154,14 +164,7 @@ def _by_autograd(
         if blood_cells is not None:
             blood_cells.perturb(parameters, gradients)
         _step(parameters, gradients, velocity, settings)
-    return flat_parameters(model).sub_(start)
-
-
-def _store_channels_last(model: nn.Module) -> None:
-    """Store convolution weights channels-last, which makes convolutions and pooling twice as fast."""
-    for module in model.modules():
-        if type(module) is nn.Conv2d:
-            module.weight.data = channels_last(module.weight.data)
+    return flat(fitting(model, len(start)).values()).sub_(start)
 
 
 class _WhiteBloodCells:

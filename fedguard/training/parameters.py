@@ -1,6 +1,7 @@
 """Models as flat parameter vectors, the form that updates and detectors use.
 
-Only parameters are scored. Statistics (floating-point buffers, as BatchNorm has them) travel beside them.
+Only learned parameters are scored (see :func:`learned`). Statistics (floating-point buffers, as BatchNorm has
+them) travel beside them.
 """
 
 from __future__ import annotations
@@ -14,32 +15,65 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from ..contracts.data import LabeledData
 from ..core.errors import RoundError
+from .layout import bears_channels_last, channels_last, same_layout
+
+
+def learned(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that clients train, by name, in the order of ``model.parameters()``.
+
+    These are the ones that require gradients. The others are frozen: they belong to no update, and stay as
+    they are. If no parameter requires gradients, as in a model frozen for evaluation, all are learned. Tied
+    weights count once.
+    """
+    named = dict(model.named_parameters())
+    return {name: p for name, p in named.items() if p.requires_grad} or named
+
+
+def fitting(model: nn.Module, size: int) -> dict[str, nn.Parameter]:
+    """The parameters that a vector of this size holds, by name: the learned ones, or all with the frozen.
+
+    Raises:
+        RoundError: the model has another number of parameters.
+    """
+    own, whole = learned(model), dict(model.named_parameters())
+    for named in (own, whole):
+        if sum(p.numel() for p in named.values()) == size:
+            return named
+    count = sum(p.numel() for p in own.values())
+    raise RoundError(f"a vector of shape ({size},) for a model of {count} parameters")
 
 
 def flat_parameters(model: nn.Module) -> Tensor:
-    """(d,) a copy of the parameters, without gradient, in the order of ``model.parameters()``."""
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+    """(d,) a copy of the learned parameters, without gradient, in the order of ``model.parameters()``."""
+    return flat(learned(model).values())
+
+
+def flat(parameters: Iterable[Tensor]) -> Tensor:
+    """(d,) a copy of the tensors, without gradient, flattened and concatenated."""
+    return torch.cat([p.detach().flatten() for p in parameters])
 
 
 def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
     """Split a (d,) vector into tensors by parameter name, as views.
 
+    Args:
+        model: the architecture.
+        vector: its learned parameters, or all of them.
+
     Raises:
         RoundError: the model does not have d parameters.
     """
-    named = dict(model.named_parameters())
-    sizes = [p.numel() for p in named.values()]
-    if vector.shape != (sum(sizes),):
-        raise RoundError(f"a vector of shape {tuple(vector.shape)} for a model of {sum(sizes)} parameters")
-    parts = torch.split(vector, sizes)
+    named = fitting(model, vector.numel())
+    parts = torch.split(vector, [p.numel() for p in named.values()])
     return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 
 
 def load_parameters(model: nn.Module, vector: Tensor) -> None:
-    """Copy a (d,) vector into the model's parameters, in place."""
+    """Copy a (d,) vector into the model's parameters, in place; frozen ones that it lacks stay."""
+    named = fitting(model, len(vector))
     with torch.no_grad():
-        for parameter, part in zip(model.parameters(), split_parameters(model, vector).values(), strict=True):
-            parameter.copy_(part)
+        for name, part in split_parameters(model, vector).items():
+            named[name].copy_(part)
 
 
 def flat_statistics(model: nn.Module) -> Tensor:
@@ -60,16 +94,10 @@ def with_statistics(model: nn.Module, vector: Tensor) -> nn.Module:
     """Return a copy of the model with these statistics; the model itself if there are none."""
     if not len(vector):
         return model
-    model = copy.deepcopy(model)
-    load_statistics(model, vector)
-    return model
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """(N, C, H, W) in channels-last memory order; copies only if needed."""
-    if images.stride(1) == 1 and images.stride(3) == images.shape[1]:
-        return images
-    return images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+    own = copy.deepcopy(model)
+    same_layout(own, model)
+    load_statistics(own, vector)
+    return own
 
 
 #: Samples per forward pass; fixed, so that results do not depend on memory or workers.
@@ -85,8 +113,12 @@ def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
     parameters = split_parameters(model, vector)
     parts: tuple[Tensor, ...] = (inputs,)
     if inputs.ndim == 4:
-        parameters = {n: channels_last(p) if p.ndim == 4 else p for n, p in parameters.items()}
-        parts = torch.split(channels_last(inputs), IMAGES)
+        if bears_channels_last(model, inputs):
+            parameters = {n: channels_last(p) if p.ndim == 4 else p for n, p in parameters.items()}
+            inputs = channels_last(inputs)
+        else:
+            inputs = inputs.contiguous()
+        parts = torch.split(inputs, IMAGES)
     model.eval()
     try:
         logits = [torch.func.functional_call(model, parameters, (part,)) for part in parts]

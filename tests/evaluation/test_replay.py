@@ -258,7 +258,8 @@ def test_files_that_hold_something_else_are_named(live, tmp_path, name, arrays, 
 def test_a_model_that_is_none_is_named(live):
     for model, message in (
         ("nowhere:at_all", "No module named 'nowhere'"),
-        ("fedguard.testing.federation:digits", "not an nn.Module"),
+        ("fedguard.testing.federation:digits", "not a torch.nn.Module"),
+        ("mlpp", "did you mean 'mlp'"),
         ("mlp", "the input size is unknown"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from torch import nn
 
 from ...contracts.data import LabeledData
 from ...contracts.server import Server
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, ParameterError
 from ...core.seeds import generator
 from ...recording import Recording
-from ...simulation.models import build_model
+from ...simulation.models import build_from, models
 from ...simulation.recorded import server_of
 
 
@@ -30,7 +30,7 @@ def given_server(
     Args:
         recording: of a simulation or live; a simulation's server is rebuilt, and the other arguments replace
             its parts.
-        model: the name of a suite's model, or ``module:function`` that returns an ``nn.Module``.
+        model: the name of a model as suites have it, ``module:Class`` and ``module:function`` among them.
         validation: a .npz or .safetensors file with ``inputs`` (as the model takes them) and ``labels``.
         root: likewise.
 
@@ -77,15 +77,16 @@ def labeled_from(path: Path) -> LabeledData:
 
 
 def _model(name: str, shape: tuple[int, ...] | None, classes: int | None) -> nn.Module:
-    module, colon, function = name.partition(":")
-    if not colon:
-        if shape is None or classes is None:
-            raise ConfigError(f"--model {name}: the input size is unknown; give --validation too")
-        return build_model(name, shape, classes, generator(0, "replay"))
+    """A model by any name that a suite may use; its own parameters are not used."""
     try:
-        model = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
+        maker = models.get(name)
+        offers: dict[str, Any] = {"input_shape": shape, "num_classes": classes}
+        known = {} if isinstance(maker, nn.Module) else inspect.signature(maker).parameters
+        for key in (key for key, value in offers.items() if value is None and key in known):
+            offers[key] = known[key].default
+            if offers[key] is inspect.Parameter.empty:
+                raise ConfigError(f"--model {name}: the input size is unknown; give --validation too")
+        sizes = offers["input_shape"] or (), offers["num_classes"] or 0
+        return build_from(maker, name, *sizes, generator(0, "replay"), {})
+    except ParameterError as error:
         raise ConfigError(f"--model {name}: {error}") from None
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"--model {name} returned a {type(model).__name__}, not an nn.Module")
-    return model

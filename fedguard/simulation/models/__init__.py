@@ -10,24 +10,40 @@ import torch
 from torch import nn
 
 from ...core.errors import ParameterError
+from ...core.params import check_params
 from ..parts import Maker, Parts, asked
+from .alexnet import AlexNet
 from .base import Shape
 from .bilstm import BiLstm
+from .check import check_made, materialize
 from .cnn import FangCnn, FedredefenseCifarCnn, FedredefenseFmnistCnn, LeNet
+from .fedavg_cnn import FedAvgCnn
+from .libraries import timm_model, torchvision_model
 from .linear import LogisticRegression, Mlp
+from .lstm import Lstm
+from .resnet18 import ResNet18
 from .resnet20 import ResNet20
+from .resnet56 import ResNet56
+from .vgg11 import Vgg11
 
 __all__ = [
     "CATALOGUE",
     "MAX_PARAMETERS",
+    "AlexNet",
     "BiLstm",
     "FangCnn",
+    "FedAvgCnn",
     "FedredefenseCifarCnn",
     "FedredefenseFmnistCnn",
     "LeNet",
     "LogisticRegression",
+    "Lstm",
     "Mlp",
+    "ResNet18",
     "ResNet20",
+    "ResNet56",
+    "Vgg11",
+    "build_from",
     "build_model",
     "models",
 ]
@@ -43,11 +59,22 @@ CATALOGUE = {
     "fedredefense_cifar_cnn": "fedguard.simulation.models.cnn:FedredefenseCifarCnn",
     "fang_cnn": "fedguard.simulation.models.cnn:FangCnn",
     "lenet": "fedguard.simulation.models.cnn:LeNet",
+    "fedavg_cnn": "fedguard.simulation.models.fedavg_cnn:FedAvgCnn",
+    "alexnet": "fedguard.simulation.models.alexnet:AlexNet",
+    "vgg11": "fedguard.simulation.models.vgg11:Vgg11",
+    "resnet18": "fedguard.simulation.models.resnet18:ResNet18",
     "resnet20": "fedguard.simulation.models.resnet20:ResNet20",
+    "resnet56": "fedguard.simulation.models.resnet56:ResNet56",
+    "lstm": "fedguard.simulation.models.lstm:Lstm",
     "bilstm": "fedguard.simulation.models.bilstm:BiLstm",
 }
 
-models = Parts("model", "fedguard.models", ("input_shape", "num_classes"))
+models = Parts(
+    "model",
+    "fedguard.models",
+    ("input_shape", "num_classes"),
+    {"torchvision": torchvision_model, "timm": timm_model},
+)
 
 
 def build_model(
@@ -57,8 +84,8 @@ def build_model(
 
     Args:
         name: a name in :data:`models`, ``module:Class`` or ``module:function`` (any that makes an
-            ``nn.Module``; it gets ``input_shape`` and ``num_classes`` if it asks for them), or
-            ``given:NAME`` for a class, a function or a module.
+            ``nn.Module``; it gets ``input_shape`` and ``num_classes`` if it asks for them),
+            ``torchvision:NAME``, ``timm:NAME``, or ``given:NAME`` for a class, a function or a module.
         input_shape: the shape of one input.
         num_classes: the number of labels.
         generator: the only source of randomness; torch's global generator does not change.
@@ -67,19 +94,29 @@ def build_model(
     Raises:
         ParameterError: a name or parameter is unknown, or the model does not accept such inputs.
     """
-    offers = {"input_shape": tuple(input_shape), "num_classes": num_classes}
-    maker = models.get(name)
+    return build_from(models.get(name), name, input_shape, num_classes, generator, params)
+
+
+def build_from(
+    maker: Any,
+    name: str,
+    input_shape: Shape,
+    num_classes: int,
+    generator: torch.Generator,
+    params: Mapping[str, Any],
+) -> nn.Module:
+    """:func:`build_model` for a class, a function or a module that is called ``name`` in messages."""
     if isinstance(maker, nn.Module):  # an object with weights of its own
         if params:
             raise ParameterError(f"model {name} is built already: it takes no parameters")
-        return copy.deepcopy(maker)
-    checked = models.params(name, params)
+        return check_made(name, copy.deepcopy(maker))
+    offers = {"input_shape": tuple(input_shape), "num_classes": num_classes}
+    checked = check_params(maker, params, f"model {name}", models.offers)
     _check_size(name, maker, offers, checked)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         torch.random.set_rng_state(generator.get_state())
-        model = maker(**asked(maker, offers), **checked)
-    if not isinstance(model, nn.Module):
-        raise ParameterError(f"model {name} made a {type(model).__name__}, not a torch.nn.Module")
+        model = check_made(name, maker(**asked(maker, offers), **checked))
+        materialize(model, tuple(input_shape))
     return model
 
 

@@ -1,0 +1,33 @@
+"""Randomness of modules that draw from torch's global generator, as Dropout does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from ..core.seeds import derive
+
+
+@contextlib.contextmanager
+def drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Run the block with torch's global generators seeded from ``generator``, and restore them afterwards.
+
+    So the masks of Dropout depend on the client's own generator only, and not on the process or on what ran
+    before. ``generator`` itself does not advance: what else is drawn from it stays the same.
+
+    Args:
+        generator: the client's.
+        device: where the model is; on CUDA, modules draw from that device's global generator.
+    """
+    ahead = torch.Generator(generator.device)
+    ahead.set_state(generator.get_state())
+    drawn = torch.randint(2**62, (), generator=ahead, device=generator.device)
+    seed = derive(int(drawn), "dropout")
+    cuda = device.type == "cuda" and torch.cuda.is_available()
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        if cuda:
+            torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
+        yield
