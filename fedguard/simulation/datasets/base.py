@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,18 +16,25 @@ from torch import Tensor
 from ...contracts.data import LabeledData, Samples
 from ...core.deprecation import Renamed
 
+#: What the labels are: a class, several yes/no answers at once, or real numbers.
+Task = Literal["classification", "multilabel", "regression"]
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set before normalization, so that attacks can work on pixels.
 
     Attributes:
-        name: the name in ``DATASETS``.
-        train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64.
+        name: the name in the catalogue.
+        train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64 for
+            classification, else (N, K) float32 (multilabel: 0 and 1).
         test: the same for testing.
-        num_classes: labels are 0 … num_classes − 1.
-        mean: of the training set, per channel or per feature.
+        num_classes: labels are 0 … num_classes − 1; for other tasks K, the number of the model's outputs.
+        mean: of the training set, per channel or per feature, or one number for all.
         std: likewise (population standard deviation).
+        clients: (N,) the natural client of every training sample, numbered from 0; None if the data have none.
+        client_names: the names of the natural clients.
+        task: what the labels are.
     """
 
     name: str
@@ -33,6 +43,9 @@ class Dataset:
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    clients: NDArray[np.int64] | None = None
+    client_names: tuple[str, ...] = ()
+    task: Task = "classification"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -48,6 +61,24 @@ class Dataset:
     def test_set(self) -> LabeledData:
         """All test samples, normalized for the model."""
         return self.labeled(self.test)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that results depend on: samples, labels, constants, clients and the task."""
+        digest = hashlib.sha256()
+        arrays = {
+            f"{part}.{name}": tensor.numpy()
+            for part in ("train", "test")
+            for name, tensor in getattr(self, part)._asdict().items()
+        }
+        if self.clients is not None:
+            arrays["clients"] = self.clients
+        facts = [self.num_classes, self.task, self.mean, self.std, self.client_names]
+        digest.update(json.dumps(facts).encode())
+        for name, array in arrays.items():
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+        return digest.hexdigest()
 
     normalise = Renamed("normalize")
 
