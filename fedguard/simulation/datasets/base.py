@@ -32,7 +32,7 @@ class Dataset:
         num_classes: labels are 0 … num_classes − 1; for other tasks K, the number of the model's outputs.
         mean: of the training set, per channel or per feature, or one number for all.
         std: likewise (population standard deviation).
-        clients: (N,) the natural client of every training sample, numbered from 0; None if the data have none.
+        clients: (N,) the natural client of every training sample, numbered from 0; None if there are none.
         client_names: the names of the natural clients.
         task: what the labels are.
     """
@@ -77,7 +77,7 @@ class Dataset:
         digest.update(json.dumps(facts).encode())
         for name, array in arrays.items():
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
     normalise = Renamed("normalize")
@@ -109,23 +109,26 @@ def image_dataset(name: str, train: Raw, test: Raw, num_classes: int = 10, white
     Mean and standard deviation come from exact integer sums over the training images, so they are
     identical on every machine.
     """
-    images = train[0]
+    mean, std = image_constants(train[0], white)
+    return Dataset(name, _samples(train, white), _samples(test, white), num_classes, mean, std)
+
+
+def image_constants(
+    images: NDArray[np.uint8], white: int = 255
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of images (N, C, H, W); a constant channel is divided by 1."""
     count = images.size // images.shape[1]
     total = images.sum(axis=(0, 2, 3), dtype=np.int64)
     squares = np.einsum("nchw,nchw->c", images, images, dtype=np.int64, casting="unsafe")
     mean = total / count
     std = np.sqrt(squares / count - mean**2)
-    return Dataset(
-        name,
-        _samples(train, white),
-        _samples(test, white),
-        num_classes,
-        mean=tuple((mean / white).tolist()),
-        std=tuple((std / white).tolist()),
-    )
+    return tuple((mean / white).tolist()), tuple((np.where(std > 0, std, white) / white).tolist())
+
+
+def unit_pixels(images: NDArray[np.uint8], white: int = 255) -> Tensor:
+    """Images as float32 in [0, 1]."""
+    return torch.from_numpy(images.astype(np.float32)).div_(white)
 
 
 def _samples(raw: Raw, white: int) -> Samples:
-    images, labels = raw
-    pixels = torch.from_numpy(images.astype(np.float32)).div_(white)
-    return Samples(pixels, torch.from_numpy(labels.astype(np.int64)))
+    return Samples(unit_pixels(raw[0], white), torch.from_numpy(raw[1].astype(np.int64)))
