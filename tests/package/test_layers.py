@@ -21,6 +21,7 @@ LAYERS = (
     ("recording", "observers"),
     ("testing", "flower", "detectors", "attacks"),
     ("simulation",),
+    ("testing.datasets",),
     ("evaluation.suites",),
     ("evaluation.results",),
     ("evaluation.running",),
