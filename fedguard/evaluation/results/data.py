@@ -78,7 +78,7 @@ def named(key: str) -> str:
     try:
         spec = json.loads(key)
         name = str(spec.pop("name"))
-    except (ValueError, KeyError, AttributeError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return short(key)
     params = ", ".join(f"{name} = {value}" for name, value in spec.items())
     return short(f"{name} ({params})" if params else name)
