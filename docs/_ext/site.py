@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import checkout, methods, public, suite
+from . import checkout, data_sets, methods, public, suite
 
 #: Of a docstring, what is not literal text; and what reStructuredText would take for markup in it.
 LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]+`)")
@@ -19,6 +19,7 @@ def write(app: Any) -> None:
     written = {**methods.pages(), **public.pages()}
     pages = {f"reference/generated/{name}": text for name, text in written.items()}
     pages["reference/generated/suite.rst"] = suite.page()
+    pages["reference/generated/data-sets.rst"] = data_sets.page()
     pages |= checkout.copies()
     checkout.copy_pictures()
     for name, text in pages.items():

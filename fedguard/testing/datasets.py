@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +24,7 @@ from ..core.named_code import GIVEN_PREFIX
 from ..core.threads import single_thread
 from ..simulation.datasets import Dataset, datasets, load_dataset
 from ..simulation.packing import pack, unpack
+from ..simulation.pool import Workers
 from .core import Check, Report, Result, _message, require
 
 
@@ -139,13 +136,11 @@ def clients_fit(case: Case) -> None:
 
 
 def repeats(case: Case) -> None:
-    """Reading it again gives the same data, whatever the global seeds are. Seed your own generators."""
+    """Reading it again gives the same data, wherever the global generators are. Seed your own generators."""
     prints = []
     with _state_kept():
-        for seed in (1, 2):
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
+        for _ in range(2):
+            torch.rand(1), np.random.random(), random.random()  # noqa: S311 - moves the global ones
             prints.append(case.load().fingerprint)
     require(prints[0] == prints[1], "reading it twice gives different data")
 
@@ -154,22 +149,14 @@ def repeats_elsewhere(case: Case) -> None:
     """Another process reads the same data. Sort what comes from sets and from folders."""
     if case.name.startswith(f"{GIVEN_PREFIX}:"):
         return  # the object exists in this process only
-    code = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-        "from fedguard.simulation.datasets import load_dataset; "
-        "name, params = json.loads(sys.argv[2]); print(load_dataset(name, **params).fingerprint)"
-    )
-    arguments = [json.dumps(sys.path), json.dumps([case.name, dict(case.params)])]
-    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-    done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONHASHSEED": seed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    require(done.returncode == 0, f"another process cannot read it: {done.stderr.strip()[-300:]}")
-    require(done.stdout.split()[-1] == case.data.fingerprint, "another process reads other data")
+    with Workers(2) as workers:
+        (there,) = workers.map(_fingerprint, [(case.name, dict(case.params))])
+    require(there == case.data.fingerprint, "another process reads other data")
+
+
+def _fingerprint(data: tuple[str, dict[str, Any]]) -> str:
+    name, params = data
+    return load_dataset(name, **params).fingerprint
 
 
 def no_global_state(case: Case) -> None:

@@ -16,7 +16,7 @@ from fedguard.evaluation.results.tables import COLUMNS
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from _ext import checkout, dead_links, methods, public, site, suite  # noqa: E402 - what the site is built with
+from _ext import checkout, data_sets, dead_links, methods, public, site, suite  # noqa: E402 - what the site is built with
 
 
 def test_the_glossary_defines_every_column_in_the_same_words():
@@ -50,6 +50,20 @@ def test_every_method_has_a_page_with_its_parameters():
             assert f"autoclass:: {registry.get(name).__module__}" in pages[f"{kind}/{name}.rst"]
     assert "``num_malicious``" in pages["detectors/krum.rst"]
     assert "arxiv.org/abs/1703.02757" in pages["detectors/krum.rst"]
+
+
+def test_every_data_set_is_on_its_page_with_its_parameters():
+    from fedguard.simulation.datasets import datasets
+
+    page = data_sets.page()
+    for name in datasets.names():
+        assert f"\n{name}\n{'-' * len(name)}\n" in page
+    assert (
+        "* - ``label``\n     - required\n     - the column with the label; several for the other tasks."
+        in page
+    )
+    assert "``data_root``" not in page
+    assert "torchvision:GTSRB" in page
 
 
 def test_the_systems_of_the_papers_name_methods_that_exist():
