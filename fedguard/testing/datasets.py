@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +28,6 @@ from ..core.named_code import GIVEN_PREFIX
 from ..core.threads import single_thread
 from ..simulation.datasets import Dataset, datasets, load_dataset
 from ..simulation.packing import pack, unpack
-from ..simulation.pool import Workers
 from .core import Check, Report, Result, _message, require
 
 
@@ -149,14 +152,22 @@ def repeats_elsewhere(case: Case) -> None:
     """Another process reads the same data. Sort what comes from sets and from folders."""
     if case.name.startswith(f"{GIVEN_PREFIX}:"):
         return  # the object exists in this process only
-    with Workers(2) as workers:
-        (there,) = workers.map(_fingerprint, [(case.name, dict(case.params))])
-    require(there == case.data.fingerprint, "another process reads other data")
-
-
-def _fingerprint(data: tuple[str, dict[str, Any]]) -> str:
-    name, params = data
-    return load_dataset(name, **params).fingerprint
+    code = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        "from fedguard.simulation.datasets import load_dataset; "
+        "name, params = json.loads(sys.argv[2]); print(load_dataset(name, **params).fingerprint)"
+    )
+    arguments = [json.dumps(sys.path), json.dumps([case.name, dict(case.params)])]
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"  # another order of sets
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    require(done.returncode == 0, f"another process cannot read it: {done.stderr.strip()[-300:]}")
+    require(done.stdout.split()[-1] == case.data.fingerprint, "another process reads other data")
 
 
 def no_global_state(case: Case) -> None:

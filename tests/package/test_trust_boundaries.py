@@ -101,7 +101,9 @@ ALLOWED = {
     },
     ("torch.load", "jit.load", "hub.load", "pandas.read_pickle", "pd.read_pickle"): set(),
     ("joblib.", "shelve.", "marshal.", "dill.", "cloudpickle."): set(),
-    ("eval", "exec", "compile", "os.system", "os.popen", "subprocess."): set(),
+    ("eval", "exec", "compile", "os.system", "os.popen"): set(),
+    # reads a data set with this Python again, to see whether it is the same
+    ("subprocess.",): {"fedguard/testing/datasets.py"},
     ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all"): set(),
     ("urlopen", "urllib.", "requests.", "socket."): set(),
 }
