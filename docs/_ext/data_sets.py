@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from fedguard.simulation.datasets import datasets
@@ -10,6 +11,7 @@ from fedguard.simulation.datasets.torchvision_sets import OTHERS, OWN
 
 from .methods import _text, _title
 
+LITERAL = re.compile(r"(``.*?``)")
 #: Library data sets whose parameters stand for their kind's.
 EXAMPLES = (
     "torchvision:EMNIST",
@@ -39,7 +41,7 @@ def _body(doc: str) -> str:
     """The prose before the sections of a docstring."""
     for section in ("\nArgs:", "\nRaises:"):
         doc = doc.partition(section)[0]
-    return doc.strip() + "\n"
+    return "\n\n".join(_escaped(part) for part in doc.strip().split("\n\n")) + "\n"
 
 
 def _parameters(maker: Any) -> str:
@@ -73,4 +75,11 @@ def _about(doc: str) -> dict[str, str]:
             found[name] = rest
         elif name:
             found[name] += f" {line.strip()}"
-    return {key: _text(text).replace("\\`\\`", "``") for key, text in found.items()}
+    return {key: _escaped(text) for key, text in found.items()}
+
+
+def _escaped(text: str) -> str:
+    """Prose in reStructuredText; what is literal stays as it is."""
+    parts = LITERAL.split(text)
+    parts[::2] = map(_text, parts[::2])
+    return "".join(parts)

@@ -157,7 +157,7 @@ def repeats_elsewhere(case: Case) -> None:
         "from fedguard.simulation.datasets import load_dataset; "
         "name, params = json.loads(sys.argv[2]); print(load_dataset(name, **params).fingerprint)"
     )
-    arguments = [json.dumps(sys.path), json.dumps([case.name, dict(case.params)])]
+    arguments = [json.dumps(sys.path), json.dumps([case.name, dict(case.params)], default=str)]
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"  # another order of sets
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", code, *arguments],

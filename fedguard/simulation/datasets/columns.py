@@ -57,8 +57,11 @@ def columns_of(
         DataError: a number is infinite, almost all values are numbers and one is not, or a value is neither
             text nor number.
     """
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" and not as_text:
-        return _numeric(name, values.astype(np.float64), place)
+    if not as_text and not text:
+        try:  # what almost every column is, and fast
+            return _numeric(name, np.array(values, dtype=np.float64), place)
+        except (TypeError, ValueError):  # a text, or a missing value written as text
+            pass
     missing = np.array([_is_missing(value) for value in values], dtype=bool)
     if as_text or text:
         return _texts(name, values, missing, place)
