@@ -209,6 +209,14 @@ def test_a_file_that_is_none_or_too_large(tmp_path, monkeypatch, write):
         load(write(table()))
 
 
+def test_names_of_columns_do_not_drive_the_terminal(write):
+    path = write(table(), header="age,ward,si\x1b[31mte,ill")
+    with pytest.raises(ParameterError, match="it has age") as caught:
+        load(path)
+    assert "\x1b" not in str(caught.value)
+    assert caught.value.key == "client"
+
+
 # --- Parquet ----------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...core.errors import DataError, ParameterError
+from ...evaluation.terminal import plain
 from ..parts import Parts
 from .base import Dataset
 from .checks import checked
@@ -74,7 +76,11 @@ def load_dataset(name: str, data_root: str | Path | None = None, **params: Any) 
         DataError: a file is missing or damaged, cannot be downloaded, or the data are not usable.
     """
     found = datasets.get(name)
-    if callable(found):
-        made = datasets.make(name, {"data_root": data_root}, params)
-        return checked(as_dataset(made, name), name)
-    return checked(as_dataset(found, name, **params), name)
+    try:
+        if callable(found):
+            made = datasets.make(name, {"data_root": data_root}, params)
+            return checked(as_dataset(made, name), name)
+        return checked(as_dataset(found, name, **params), name)
+    except (DataError, ParameterError) as error:
+        error.args = (plain(str(error)),)  # names of columns and files may be anything
+        raise

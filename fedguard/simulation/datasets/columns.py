@@ -58,10 +58,12 @@ def columns_of(
             text nor number.
     """
     if not as_text and not text:
-        try:  # what almost every column is, and fast
-            return _numeric(name, np.array(values, dtype=np.float64), place)
+        try:  # almost every column, and fast
+            whole = np.array(values, dtype=np.float64)
         except (TypeError, ValueError):  # a text, or a missing value written as text
-            pass
+            whole = np.empty(())
+        if whole.ndim == 1:
+            return _numeric(name, whole, place)
     missing = np.array([_is_missing(value) for value in values], dtype=bool)
     if as_text or text:
         return _texts(name, values, missing, place)
