@@ -290,6 +290,17 @@ def test_a_function_may_return_arrays(monkeypatch):
     assert len(load_dataset("given:make", count=20).train.labels) == 16
 
 
+def test_a_function_that_fails_is_named_with_its_line(monkeypatch):
+    def broken():
+        raise KeyError("age")
+
+    monkeypatch.setitem(GIVEN, "broken", broken)
+    with pytest.raises(
+        DataError, match=r"data given:broken failed: KeyError: 'age' \(.*test_own_files\.py:\d+\)"
+    ):
+        load_dataset("given:broken")
+
+
 class Words(torch.utils.data.Dataset):
     def __len__(self):
         return 3

@@ -7,10 +7,11 @@ these folders. Without either, it uses a per-user cache, into which it downloads
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import DataError, ParameterError
+from ...core.errors import DataError, FedGuardError, ParameterError
 from ...evaluation.terminal import plain
 from ..parts import Parts
 from .base import Dataset
@@ -84,3 +85,10 @@ def load_dataset(name: str, data_root: str | Path | None = None, **params: Any) 
     except (DataError, ParameterError) as error:
         error.args = (plain(str(error)),)  # names of columns and files may be anything
         raise
+    except FedGuardError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"data {name} failed: {type(error).__name__}: {plain(error)} ({where.filename}:{where.lineno})"
+        ) from error
