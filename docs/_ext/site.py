@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import checkout, methods, networks, public, suite
+from . import checkout, data_sets, methods, networks, public, suite
 
 #: Of a docstring, what is not literal text; and what reStructuredText would take for markup in it.
 LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]+`)")
@@ -20,6 +20,7 @@ def write(app: Any) -> None:
     pages = {f"reference/generated/{name}": text for name, text in written.items()}
     pages["reference/generated/suite.rst"] = suite.page()
     pages["reference/generated/models.rst"] = networks.page()
+    pages["reference/generated/data-sets.rst"] = data_sets.page()
     pages |= checkout.copies()
     checkout.copy_pictures()
     for name, text in pages.items():

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -131,6 +132,11 @@ class Setup:
         """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
         if attack.kind != "none" and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
+        if self.dataset.task != "classification" and _needs_classes(attack):
+            raise ParameterError(
+                f"attack {attack.name} changes the labels of classes, but the data are for "
+                f"{self.dataset.task}; use an attack that crafts updates, or data for classification"
+            )
         n, m = self.cell.participants, len(self.malicious)
         attack.check(self.dataset.input_shape, self.dataset.num_classes, n, -(-m * n // self.cell.clients))
 
@@ -140,6 +146,14 @@ class Setup:
             name for name in ("validation", "root") if getattr(self, name) is not None
         }
         check_parts(guard, n, frozenset(have & NEEDS.keys()))
+
+
+def _needs_classes(attack: Attack) -> bool:
+    """Whether an attack (or the attack that it wraps) poisons data, which it does for classes."""
+    inner = getattr(attack, "attack", None)
+    if isinstance(inner, Attack):
+        return _needs_classes(inner)
+    return type(attack).poison_data is not Attack.poison_data or type(attack).trial is not Attack.trial
 
 
 def check_parts(guard: Guard, n: int, available: frozenset[str]) -> None:
@@ -179,9 +193,22 @@ def _built(key: CellKey) -> Setup:
     return Setup(key.cell)
 
 
+#: The data sets in use, by their specs' keys.
+_IN_USE: WeakValueDictionary[str, Dataset] = WeakValueDictionary()
+
+
 def dataset_of(spec: Spec) -> Dataset:
-    """The data set that a suite names, with its parameters."""
-    return load_dataset(spec.name, **spec.params)
+    """The data set that a suite names, with its parameters; the same object as long as it is in use."""
+    found = _IN_USE.get(spec.key)
+    if found is None:
+        found = _IN_USE[spec.key] = load_dataset(spec.name, **spec.params)
+    return found
+
+
+def forget_data() -> None:
+    """Read every data set anew when it is needed next: files and given objects may have changed."""
+    _IN_USE.clear()
+    _built.cache_clear()
 
 
 @contextlib.contextmanager
@@ -189,5 +216,5 @@ def _blame(key: str) -> Iterator[None]:
     try:
         yield
     except FedGuardError as error:
-        error.key = key
+        error.key = f"{key}.{error.key}" if error.key else key
         raise

@@ -16,7 +16,16 @@ from fedguard.evaluation.results.tables import COLUMNS
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from _ext import checkout, dead_links, methods, networks, public, site, suite  # noqa: E402 - what the site is built with
+from _ext import (  # noqa: E402 - what the site is built with
+    checkout,
+    data_sets,
+    dead_links,
+    methods,
+    networks,
+    public,
+    site,
+    suite,
+)
 
 
 def test_the_glossary_defines_every_column_in_the_same_words():
@@ -61,6 +70,20 @@ def test_every_model_is_on_its_page_with_its_parameters():
     assert "* - ``norm``\n     - ``Norm``\n     - ``'batch'``" in page
     assert "* - ``weights``" in page
     assert "``input_shape``" not in page
+
+
+def test_every_data_set_is_on_its_page_with_its_parameters():
+    from fedguard.simulation.datasets import datasets
+
+    page = data_sets.page()
+    for name in datasets.names():
+        assert f"\n{name}\n{'-' * len(name)}\n" in page
+    assert (
+        "* - ``label``\n     - required\n     - the column with the label; several for the other tasks."
+        in page
+    )
+    assert "``data_root``" not in page
+    assert "torchvision:GTSRB" in page
 
 
 def test_the_systems_of_the_papers_name_methods_that_exist():

@@ -95,13 +95,16 @@ ALLOWED = {
     # data files, with a limit on what they unpack to
     ("gzip.", "zlib.", "lzma.", "bz2.", "zipfile.", "tarfile.", "shutil.unpack_archive"): {
         "fedguard/simulation/datasets/mnist.py",
+        "fedguard/simulation/datasets/npz.py",
         "fedguard/testing/fuzzing/case.py",
     },
     # weights of a model, tensors only
     ("torch.load",): {"fedguard/simulation/models/weights.py"},
     ("jit.load", "hub.load", "pandas.read_pickle", "pd.read_pickle"): set(),
     ("joblib.", "shelve.", "marshal.", "dill.", "cloudpickle."): set(),
-    ("eval", "exec", "compile", "os.system", "os.popen", "subprocess."): set(),
+    ("eval", "exec", "compile", "os.system", "os.popen"): set(),
+    # reads a data set with this Python again, to see whether it is the same
+    ("subprocess.",): {"fedguard/testing/datasets.py"},
     ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all"): set(),
     ("urlopen", "urllib.", "requests.", "socket."): set(),
 }

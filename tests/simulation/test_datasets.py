@@ -86,14 +86,14 @@ def test_unknown_name_suggests_the_nearest():
 
 
 def test_every_data_set_has_a_one_line_summary():
-    assert set(CATALOGUE) == {
+    assert {
         "digits",
         "breast_cancer",
         "mnist",
         "fashion_mnist",
         "cifar10",
         "tiny_shakespeare",
-    }
+    } | {"csv", "parquet", "npz", "image_folder"} == set(CATALOGUE)
     assert all(datasets.summary(name) for name in CATALOGUE)
 
 
@@ -213,6 +213,26 @@ def test_passages_and_their_next_characters_by_hand(tmp_path):
             assert "".join(alphabet[int(c)] for c in part.pixels[i]) == own[start : start + 80]
             assert alphabet[part.labels[i]] == own[start + 80]
     assert torch.equal(data.training_set.inputs, data.train.pixels), "numbers are not normalized"
+
+
+def test_speakers_are_natural_clients(tmp_path):
+    speeches = [("ANN", "a" * 500), ("BOB", "short"), ("CAT", "c" * 300), ("ANN", "x: y" * 100)]
+    write_text(tmp_path, "\n\n".join(f"{name}:\n{speech}" for name, speech in speeches))
+    data = load_dataset("tiny_shakespeare", tmp_path, by="speaker")
+    assert data.client_names == ("ANN", "CAT"), (
+        "in the order of their first words; too short a part is left out"
+    )
+    own = {"ANN": "a" * 500 + "\n" + "x: y" * 100, "CAT": "c" * 300}
+    sizes = [len(range(0, int(len(text) * 0.9) - 80, 20)) for text in own.values()]
+    assert data.clients.tolist() == [0] * sizes[0] + [1] * sizes[1]
+    alphabet = sorted(set("ANNBOBCAT:\n short" + "".join(own.values())))
+    last = data.train.pixels[sizes[0] - 1]
+    start = 20 * (sizes[0] - 1)
+    assert "".join(alphabet[int(c)] for c in last) == own["ANN"][start : start + 80]
+    assert data.num_classes == len(alphabet)
+    write_text(tmp_path, "no speaker " * 100)
+    with pytest.raises(DataError, match="no speeches"):
+        load_dataset("tiny_shakespeare", tmp_path, by="speaker")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_given_module_keeps_its_weights(monkeypatch):
         (lambda: build("own_parts:other"), "made a int, not a torch.nn.Module"),
         (lambda: build("mpl"), "did you mean 'mlp'"),
         (lambda: load_dataset("own_parts:plane", count="many"), "parameter 'count'"),
-        (lambda: load_dataset("own_parts:other"), "made a int, not a Dataset"),
+        (lambda: load_dataset("own_parts:other"), "is a int, not a Dataset"),
         (lambda: make_partition("own_parts:nothing", [0, 1], 2, None), "cannot load partition"),
     ],
 )

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ...core.errors import ConfigError, ResultsError
 from ..suites.source import read
+from .data import named, stored_data
 from .frame import BY, run_frame
 from .store import Store
 from .tables import Column, columns_named, show
@@ -153,6 +154,10 @@ def _settings(before: Store, after: Store) -> Iterator[tuple[str, str, str]]:
     for path in dict.fromkeys([*left, *right]):
         if left.get(path) != right.get(path):
             yield path, str(left.get(path, "absent")), str(right.get(path, "absent"))
+    old, new = stored_data(before), stored_data(after)
+    for key in old.keys() & new.keys():
+        if old[key] != new[key]:
+            yield f"fingerprint of {named(key)}", old[key][:12], new[key][:12]
 
 
 def _suite(store: Store) -> Any:

@@ -2,7 +2,7 @@
 
     suite.yaml        the suite as it ran, every default filled in
     checkpoints/      states of unfinished runs
-    results.sqlite    meta      the code that wrote it
+    results.sqlite    meta      the code that wrote it, and fingerprints of its data
                       runs     one row per run: settings, detection metrics, accuracy, attack success
                       clients  one row per client and round: score, suspect, weight, banned, reason
                       rounds   one row per round: accuracy, loss, attack success, a note
@@ -33,8 +33,9 @@ from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ..suites.suite import Suite, resolved
 from .code import code_version
+from .data import sign_data
 from .names import write_names
-from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
+from .store_checks import LONGEST, is_empty, wrong_column, wrong_file, wrong_text
 
 #: The version of the tables, and the one before, which is read and no longer written.
 SCHEMA_VERSION, OLD_VERSION = 6, 5
@@ -139,7 +140,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             for name in OURS:
                 refuse_link(folder / name)
-            if _is_empty(path):
+            if is_empty(path):
                 path.unlink(missing_ok=True)
                 write_file(folder / "suite.yaml", spelled_out(suite))
                 with closing(connect(path, "rwc", LONGEST)) as db:
@@ -147,16 +148,25 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
         store = cls(folder)
-        store._sign()
+        if store.fact("code") is None:
+            store.note("code", code_version())
         difference = store.difference(suite)
         if difference:
             raise ResultsError(f"{folder} already holds results {difference}; give another folder with --out")
         write_names(folder, suite.names)
         return store
 
-    def _sign(self) -> None:
+    def note(self, name: str, value: str) -> None:
+        """Write a fact about the whole folder into ``meta``."""
         with self._connect() as db:
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('code', ?)", (code_version(),))
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def fact(self, name: str) -> str | None:
+        """What :meth:`note` wrote."""
+        with self._connect() as db:
+            return next(
+                (str(v) for (v,) in db.execute("SELECT value FROM meta WHERE name = ?", (name,))), None
+            )
 
     def difference(self, suite: Suite) -> str:
         """How these results differ from results of this suite and code; empty if they do not."""
@@ -191,9 +201,7 @@ class Store:
     @property
     def code(self) -> str:
         """The version of the code that wrote it, see :func:`.code.code_version`."""
-        with self._connect() as db:
-            found = db.execute("SELECT value FROM meta WHERE name = 'code'").fetchone()
-        return str(found[0]) if found else "unknown"
+        return self.fact("code") or "unknown"
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -308,19 +316,11 @@ def spelled_out(suite: Suite) -> str:
     return yaml.safe_dump(resolved(suite).model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _is_empty(path: Path) -> bool:
-    """Whether there is no store yet, or one that was interrupted before it had tables."""
-    if not path.exists():
-        return True
-    with closing(connect(path, "rw", LONGEST)) as db:
-        return not db.execute("SELECT 1 FROM sqlite_master").fetchone()
-
-
 def folder_for(base: Path, suite: Suite) -> Path:
     """The folder to run a suite in: ``base``, ``base-2``, ``base-3`` …
 
-    Returns the last existing one if it holds an unfinished run of the same suite and code, otherwise the
-    first without results.
+    Returns the last existing one if it holds an unfinished run of the same suite, code and data, otherwise
+    the first without results.
     """
     candidate, last, number = base, None, 1
     while (candidate / "results.sqlite").exists():
@@ -330,6 +330,7 @@ def folder_for(base: Path, suite: Suite) -> Path:
         return candidate
     try:
         store = Store.create(last, suite)
+        sign_data(store, suite)
     except ResultsError:
         return candidate
     return last if len(store.finished()) < len(suite.cells()) else candidate

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ...core.sqlite_file import cut_short, damage, foreign_part
+from ...core.sqlite_file import connect, cut_short, damage, foreign_part
 
 #: The most bytes of a value: settings, reasons, errors with tracebacks.
 LONGEST = 64 * 2**20
@@ -33,6 +34,14 @@ _ALL = {
     "status": "{0} IN ('done', 'failed')",
     "basis": "{0} IN ('', 'labels', 'rounds')",
 }
+
+
+def is_empty(path: Path) -> bool:
+    """Whether there is no store yet, or one that was interrupted before it had tables."""
+    if not path.exists():
+        return True
+    with closing(connect(path, "rw", LONGEST)) as db:
+        return not db.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
 def wrong_file(path: Path, db: sqlite3.Connection, tables: str, version: int) -> str:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from ...core.errors import ResultsError
 from ...core.files import why
 from ...simulation.settings import Cell
+from ..results.data import sign_data
 from ..results.store import CellResult, Store
 from ..suites.suite import Suite
 from .checkpoint import Checkpoint
@@ -45,7 +46,7 @@ def run_suite(
 
     Args:
         suite: a checked suite (see :func:`fedguard.evaluation.suites.check.check_suite`).
-        folder: where results go; holds no results yet, or those of the same suite and code.
+        folder: where results go; holds no results yet, or those of the same suite, code and data.
         workers: processes; 1 runs everything in this one.
         on_round: called in this process after every round that is run.
         on_cell: called in this process after every cell that is run.
@@ -56,6 +57,7 @@ def run_suite(
         record: a folder; every federation that runs is recorded to its own folder in it.
 
     Raises:
+        DataError: a data set cannot be read.
         ResultsError: the folder holds other results, is in use by another process, or cannot be written.
     """
     store = Store.create(folder, suite)
@@ -66,6 +68,7 @@ def run_suite(
     except OSError as error:
         raise ResultsError(f"cannot write to {folder}: {why(error)}") from None
     with lock:
+        sign_data(store, suite)
         left = pending(store, suite, retry_failed)
         tasks = tasks_of(
             left, (folder / "checkpoints").absolute(), checkpoint_seconds, record and record.absolute()

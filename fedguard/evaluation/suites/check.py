@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 from ...core.errors import DataError, FedGuardError, ParameterError
+from ...core.named_code import GIVEN_PREFIX, is_code
 from ...simulation.build import build_attack, build_guard
+from ...simulation.datasets import load_dataset
 from ...simulation.settings import Cell
-from ...simulation.setup import Setup, setup_for
+from ...simulation.setup import Setup, forget_data, setup_for
 from .on_recording import check_on_recording
 from .source import Source
 from .suite import Suite
@@ -29,12 +31,15 @@ def check_suite(suite: Suite, source: Source) -> None:
         for cell in cells:
             _check(source, ("defenses", cell.defense_label), cell, partial(check_on_recording, cell))
         return
+    forget_data()
     setups: dict[str, Setup] = {}
     for cell in cells:
         where = str(cell.point)
         key = f"{where} {cell.seed}"
         if key not in setups:
             setups[key] = _setup(cell, source)
+    for setup in {setup.cell.data.key: setup for setup in setups.values()}.values():
+        _check_repeats(setup, source)
     attacks = {(str(cell.point), cell.attack_label): cell for cell in reversed(cells)}
     defenses = {(str(cell.point), cell.defense_label): cell for cell in reversed(cells)}
     for cell in reversed(attacks.values()):
@@ -50,10 +55,24 @@ def check_suite(suite: Suite, source: Source) -> None:
 def _setup(cell: Cell, source: Source) -> Setup:
     try:
         return setup_for(cell)
-    except DataError:
-        raise
     except FedGuardError as error:
-        raise source.error((error.key,) if error.key else (), f"{error}{_at(cell)}") from None
+        path = tuple(error.key.split(".")) if error.key else ()
+        if isinstance(error, DataError) and len(path) < 2:  # the message names the file of the data
+            raise
+        raise source.error(path, f"{error}{_at(cell)}") from None
+
+
+def _check_repeats(setup: Setup, source: Source) -> None:
+    """Refuse the user's own function if it makes other data when it is called again."""
+    spec = setup.cell.data
+    if not is_code(spec.name) and not spec.name.startswith(f"{GIVEN_PREFIX}:"):
+        return
+    if load_dataset(spec.name, **spec.params).fingerprint != setup.dataset.fingerprint:
+        raise source.error(
+            ("data",),
+            f"{spec.name} gives other data when it is read again, so no run could be repeated; seed its "
+            "generators inside of it, and leave out random augmentation",
+        )
 
 
 def _at(cell: Cell) -> str:

@@ -1,26 +1,34 @@
 """Data sets by name.
 
-Two come with scikit-learn. The others are read from a data root: the argument ``data_root``, else the
-environment variable ``FEDGUARD_DATA``. FedGuard never writes to these folders. Without either, it uses a
-per-user cache, into which torchvision downloads.
+Two come with scikit-learn, and files of one's own are named by their paths. The others are read from a data
+root: the argument ``data_root``, else the environment variable ``FEDGUARD_DATA``. FedGuard never writes to
+these folders. Without either, it uses a per-user cache, into which it downloads.
 """
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ParameterError
+from ...core.errors import DataError, FedGuardError, ParameterError
+from ...evaluation.terminal import plain
 from ..parts import Parts
 from .base import Dataset
+from .checks import checked
 from .cifar10 import load_cifar10
 from .embedded import load_breast_cancer, load_digits
+from .given import as_dataset
+from .huggingface import huggingface_set
 from .mnist import load_fashion_mnist, load_mnist
+from .openml import openml_set
 from .tiny_shakespeare import load_tiny_shakespeare
+from .torchvision_sets import torchvision_set
 
 __all__ = [
     "CATALOGUE",
     "Dataset",
+    "as_dataset",
     "datasets",
     "load_breast_cancer",
     "load_cifar10",
@@ -39,30 +47,48 @@ CATALOGUE = {
     "fashion_mnist": "fedguard.simulation.datasets.mnist:load_fashion_mnist",
     "cifar10": "fedguard.simulation.datasets.cifar10:load_cifar10",
     "tiny_shakespeare": "fedguard.simulation.datasets.tiny_shakespeare:load_tiny_shakespeare",
+    "csv": "fedguard.simulation.datasets.csv_file:load_csv",
+    "parquet": "fedguard.simulation.datasets.parquet:load_parquet",
+    "npz": "fedguard.simulation.datasets.npz:load_npz",
+    "image_folder": "fedguard.simulation.datasets.image_folder:load_image_folder",
 }
 
-datasets = Parts("data set", "fedguard.datasets", ("data_root",))
+datasets = Parts(
+    "data set",
+    "fedguard.datasets",
+    ("data_root",),
+    {"torchvision": torchvision_set, "huggingface": huggingface_set, "openml": openml_set},
+)
 
 
 def load_dataset(name: str, data_root: str | Path | None = None, **params: Any) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: a name in :data:`datasets`, ``module:function`` (one that returns a :class:`Dataset`), or
-            ``given:NAME`` for such a function or a :class:`Dataset`.
+        name: a name in :data:`datasets`; ``torchvision:NAME``, ``huggingface:NAME`` or ``openml:NUMBER``;
+            ``module:function``; or ``given:NAME``. The function, or the given object, makes or is anything
+            that :func:`as_dataset` takes.
         data_root: the folder that holds ``MNIST/raw``, ``FashionMNIST/raw``, ``cifar-10-batches-py``,
-            ``tinyshakespeare``.
+            ``tinyshakespeare`` and so on.
         params: the data set's own parameters.
 
     Raises:
         ParameterError: the name or a parameter is unknown, or the function returns something else.
-        DataError: a file is missing or damaged, or cannot be downloaded.
+        DataError: a file is missing or damaged, cannot be downloaded, or the data are not usable.
     """
     found = datasets.get(name)
-    if not isinstance(found, Dataset):
-        found = datasets.make(name, {"data_root": data_root}, params)
-    elif params:
-        raise ParameterError(f"data {name} is loaded already: it takes no parameters")
-    if not isinstance(found, Dataset):
-        raise ParameterError(f"data {name} made a {type(found).__name__}, not a Dataset")
-    return found
+    try:
+        if callable(found):
+            made = datasets.make(name, {"data_root": data_root}, params)
+            return checked(as_dataset(made, name), name)
+        return checked(as_dataset(found, name, **params), name)
+    except (DataError, ParameterError) as error:
+        error.args = (plain(str(error)),)  # names of columns and files may be anything
+        raise
+    except FedGuardError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"data {name} failed: {type(error).__name__}: {plain(error)} ({where.filename}:{where.lineno})"
+        ) from error

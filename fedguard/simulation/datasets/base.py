@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,18 +16,25 @@ from torch import Tensor
 from ...contracts.data import LabeledData, Samples
 from ...core.deprecation import Renamed
 
+#: What the labels are: a class, several yes/no answers at once, or real numbers.
+Task = Literal["classification", "multilabel", "regression"]
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set before normalization, so that attacks can work on pixels.
 
     Attributes:
-        name: the name in ``DATASETS``.
-        train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64.
+        name: the name in the catalogue.
+        train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64 for
+            classification, else (N, K) float32 (multilabel: 0 and 1).
         test: the same for testing.
-        num_classes: labels are 0 … num_classes − 1.
-        mean: of the training set, per channel or per feature.
+        num_classes: labels are 0 … num_classes − 1; for other tasks K, the number of the model's outputs.
+        mean: of the training set, per channel or per feature, or one number for all.
         std: likewise (population standard deviation).
+        clients: (N,) the natural client of every training sample, numbered from 0; None if there are none.
+        client_names: the names of the natural clients.
+        task: what the labels are.
     """
 
     name: str
@@ -33,6 +43,9 @@ class Dataset:
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    clients: NDArray[np.int64] | None = None
+    client_names: tuple[str, ...] = ()
+    task: Task = "classification"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -48,6 +61,24 @@ class Dataset:
     def test_set(self) -> LabeledData:
         """All test samples, normalized for the model."""
         return self.labeled(self.test)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that results depend on: samples, labels, constants, clients and the task."""
+        digest = hashlib.sha256()
+        arrays = {
+            f"{part}.{name}": tensor.numpy()
+            for part in ("train", "test")
+            for name, tensor in getattr(self, part)._asdict().items()
+        }
+        if self.clients is not None:
+            arrays["clients"] = self.clients
+        facts = [self.num_classes, self.task, self.mean, self.std, self.client_names]
+        digest.update(json.dumps(facts).encode())
+        for name, array in arrays.items():
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
 
     normalise = Renamed("normalize")
 
@@ -78,23 +109,26 @@ def image_dataset(name: str, train: Raw, test: Raw, num_classes: int = 10, white
     Mean and standard deviation come from exact integer sums over the training images, so they are
     identical on every machine.
     """
-    images = train[0]
+    mean, std = image_constants(train[0], white)
+    return Dataset(name, _samples(train, white), _samples(test, white), num_classes, mean, std)
+
+
+def image_constants(
+    images: NDArray[np.uint8], white: int = 255
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of images (N, C, H, W); a constant channel is divided by 1."""
     count = images.size // images.shape[1]
     total = images.sum(axis=(0, 2, 3), dtype=np.int64)
     squares = np.einsum("nchw,nchw->c", images, images, dtype=np.int64, casting="unsafe")
     mean = total / count
     std = np.sqrt(squares / count - mean**2)
-    return Dataset(
-        name,
-        _samples(train, white),
-        _samples(test, white),
-        num_classes,
-        mean=tuple((mean / white).tolist()),
-        std=tuple((std / white).tolist()),
-    )
+    return tuple((mean / white).tolist()), tuple((np.where(std > 0, std, white) / white).tolist())
+
+
+def unit_pixels(images: NDArray[np.uint8], white: int = 255) -> Tensor:
+    """Images as float32 in [0, 1]."""
+    return torch.from_numpy(images.astype(np.float32)).div_(white)
 
 
 def _samples(raw: Raw, white: int) -> Samples:
-    images, labels = raw
-    pixels = torch.from_numpy(images.astype(np.float32)).div_(white)
-    return Samples(pixels, torch.from_numpy(labels.astype(np.int64)))
+    return Samples(unit_pixels(raw[0], white), torch.from_numpy(raw[1].astype(np.int64)))

@@ -22,24 +22,31 @@ MAX_BYTES = 2**28
 
 def load_cifar10(data_root: str | Path | None = None) -> Dataset:
     """50,000 + 10,000 32×32 color photos (or a subset), 10 classes, from ``cifar-10-batches-py``."""
-    *train, test = [_read_batch(path) for path in FILES.find(data_root)]
+    *train, test = [read_batch(path) for path in FILES.find(data_root)]
     images = np.concatenate([batch[0] for batch in train])
     labels = np.concatenate([batch[1] for batch in train])
     return image_dataset("cifar10", (images, labels), test)
 
 
-def _read_batch(path: Path) -> Raw:
+def read_batch(path: Path, key: str = "labels", classes: int = 10) -> Raw:
+    """The images of a batch and their labels, which CIFAR-100 has two of.
+
+    Raises:
+        DataError: it is no batch, or is damaged.
+    """
     batch = read_pickle(path)
     try:
-        data, labels = batch["data"].value, batch["labels"]
+        data, labels = batch["data"].value, batch[key]
     except (TypeError, KeyError, AttributeError):
-        raise DataError(f"{path} is not a CIFAR-10 batch: it has no `data` and `labels`; {REPLACE}") from None
+        raise DataError(
+            f"{path} is not a CIFAR-{classes} batch: it has no `data` and `{key}`; {REPLACE}"
+        ) from None
     if data.ndim != 2 or data.shape[1] != PIXELS or len(data) == 0:
         raise DataError(f"{path}: data has shape {data.shape}; (N, {PIXELS}) is expected. {REPLACE}")
     if not isinstance(labels, list) or len(labels) != len(data):
-        raise DataError(f"{path}: `labels` is not a list of {len(data)} labels. {REPLACE}")
-    if not all(isinstance(label, int) and 0 <= label <= 9 for label in labels):
-        raise DataError(f"{path}: a label is not one of 0 … 9. {REPLACE}")
+        raise DataError(f"{path}: `{key}` is not a list of {len(data)} labels. {REPLACE}")
+    if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+        raise DataError(f"{path}: a label is not one of 0 … {classes - 1}. {REPLACE}")
     return data.reshape(-1, 3, 32, 32), np.array(labels)
 
 

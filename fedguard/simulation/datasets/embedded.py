@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from ...contracts.data import Samples
 from .base import Dataset, image_dataset
-
-#: The split is part of the data set and does not depend on the experiment's seed.
-SPLIT_SEED = 0
-TEST_SHARE = 0.2
+from .split import SPLIT_SEED, TEST_SHARE
 
 
 @functools.cache

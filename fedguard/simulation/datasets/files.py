@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import DataError
+from ...core.files import is_file, is_folder
 
 VARIABLE = "FEDGUARD_DATA"
 #: What to do about a damaged file.
@@ -23,15 +24,55 @@ def cache_root() -> Path:
     return Path(base).expanduser() / "fedguard" / "data"
 
 
-def from_torchvision(name: str) -> Callable[[str], object]:
+def from_torchvision(name: str, **params: str) -> Callable[[str], object]:
     """A function that downloads a data set of torchvision into a data root."""
 
     def download(root: str) -> object:
         from ..vision import datasets
 
-        return getattr(datasets, name)(root, download=True)
+        return getattr(datasets, name)(root, download=True, **params)
 
     return download
+
+
+def own_file(path: str, limit: int) -> Path:
+    """The user's own file; a relative path counts from the current folder.
+
+    Raises:
+        DataError: there is no such file, it is none, or it has more than ``limit`` bytes.
+    """
+    found = Path(path).expanduser()
+    if not is_file(found):
+        what = "is a folder" if is_folder(found) else "is not a file"
+        raise _named(f"{found.absolute()} {what}{_hint(path)}")
+    if found.stat().st_size > limit:
+        raise DataError(f"{found} has more than {limit >> 20} MiB; use fewer samples")
+    return found
+
+
+def own_folder(path: str) -> Path:
+    """The user's own folder; a relative path counts from the current folder.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    found = Path(path).expanduser()
+    if not is_folder(found):
+        raise _named(f"{found.absolute()} is not a folder{_hint(path)}")
+    return found
+
+
+def _hint(path: str) -> str:
+    relative = not Path(path).expanduser().is_absolute()
+    return (
+        "; a relative path counts from the folder where FedGuard runs" if relative else "; correct the path"
+    )
+
+
+def _named(message: str) -> DataError:
+    error = DataError(message)
+    error.key = "path"
+    return error
 
 
 @dataclass(frozen=True)

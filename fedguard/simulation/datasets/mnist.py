@@ -38,20 +38,27 @@ def load_fashion_mnist(data_root: str | Path | None = None) -> Dataset:
 def _load(name: str, folder: str, data_root: str | Path | None) -> Dataset:
     files = Files(name, f"{folder}/raw", NAMES, ("", ".gz"), from_torchvision(folder))
     paths = files.find(data_root)
-    return image_dataset(name, _read_pair(*paths[:2]), _read_pair(*paths[2:]))
+    return image_dataset(name, read_pair(paths[0], paths[1]), read_pair(paths[2], paths[3]))
 
 
-def _read_pair(image_path: Path, label_path: Path) -> Raw:
-    images, labels = read_idx(image_path, (28, 28)), read_idx(label_path, ())
+def read_pair(image_path: Path, label_path: Path, classes: int = 10, limit: int | None = None) -> Raw:
+    """28×28 images and their labels.
+
+    Raises:
+        DataError: a file is damaged, or they do not fit each other.
+    """
+    images, labels = read_idx(image_path, (28, 28), limit), read_idx(label_path, (), limit)
     if len(images) != len(labels):
         raise DataError(f"{image_path} holds {len(images)} images but {label_path} {len(labels)} labels")
-    if labels.max() > 9:
-        raise DataError(f"{label_path} holds the label {labels.max()}; there are 10 classes. {REPLACE}")
+    if labels.max() >= classes:
+        raise DataError(
+            f"{label_path} holds the label {labels.max()}; there are {classes} classes. {REPLACE}"
+        )
     return images[:, None], labels
 
 
-def read_idx(path: Path, sample_shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """(N, *sample_shape) the array of bytes in an idx file.
+def read_idx(path: Path, sample_shape: tuple[int, ...], limit: int | None = None) -> NDArray[np.uint8]:
+    """(N, *sample_shape) the array of bytes in an idx file of at most ``limit`` bytes unpacked.
 
     The format: two zero bytes, the type, the number of dimensions, each dimension as a big-endian
     32-bit integer, then the data.
@@ -59,7 +66,7 @@ def read_idx(path: Path, sample_shape: tuple[int, ...]) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is damaged, truncated, or of another type or shape.
     """
-    data = _content(path)
+    data = _content(path, limit or MAX_BYTES)
     shape = (-1, *sample_shape)
     header = 4 + 4 * len(shape)
     magic = bytes([0, 0, UNSIGNED_BYTE, len(shape)])
@@ -79,12 +86,12 @@ def _listed(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, limit: int) -> bytes:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}; {REPLACE}") from error
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{path} has more than {MAX_BYTES >> 20} MiB unpacked; {REPLACE}")
+    if len(data) > limit:
+        raise DataError(f"{path} has more than {limit >> 20} MiB unpacked; {REPLACE}")
     return data

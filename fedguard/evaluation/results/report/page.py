@@ -12,6 +12,7 @@ from ....core.errors import ConfigError, FedGuardError
 from ....core.files import why, write_file
 from ...suites.load import load_suite
 from ...suites.suite import Suite
+from ..data import named, stored_data
 from ..store import Store
 from ..tables import SHOWN, best_values, columns_named, defined, is_best, shown
 from . import pictures
@@ -106,6 +107,7 @@ def _about(store: Store) -> dict[str, Any]:
         "summary": plan.summary if plan else "",
         "text": (store.folder / "suite.yaml").read_text(encoding="utf-8") if plan else "",
         "code": store.code,
+        "data": [(named(key), value[:12]) for key, value in stored_data(store).items()],
         "facts": _facts(plan.model_dump(mode="json")) if plan else [],
         "done": done,
         "failed": len(finished) - done,
