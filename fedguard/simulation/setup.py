@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,10 +22,10 @@ from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
 from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
+from .deal import deal, malicious_clients, with_changes
 from .keys import CellKey
 from .models import build_model
-from .partitions import make_partition
-from .pool import shared
+from .pool import scratch, shared
 from .settings import Cell, Spec
 from .skew import label_skew
 
@@ -47,25 +46,12 @@ class Setup:
         seed = cell.seed
         with _blame("data"):
             self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
-        train, held = self.dataset.train, cell.server.validation + cell.server.root
-        with _blame("server"):
-            if held >= len(train.labels):
-                raise ParameterError(
-                    f"the server keeps {held} samples, but there are only {len(train.labels)}"
-                )
-        order = torch.randperm(len(train.labels), generator=generator(seed, "held out"))
-        self.validation = self._held_out(order[: cell.server.validation])
-        self.root = self._held_out(order[cell.server.validation : held])
-        rest = order[held:].sort().values if held else order.sort().values
+        dealt = deal(cell, self.dataset)
+        self.validation = self._held_out(dealt.validation)
+        self.root = self._held_out(dealt.root)
         with _blame("partition"):
-            parts = make_partition(
-                cell.partition.name,
-                train.labels[rest].numpy(),
-                cell.clients,
-                numpy_generator(seed, "partition"),
-                **cell.partition.params,
-            )
-        self.samples = [rest[torch.as_tensor(part)] for part in parts]
+            self.dataset = with_changes(self.dataset, dealt, cell, scratch())
+        self.samples = dealt.samples
         with _blame("model"):
             self.model = build_model(
                 cell.model.name,
@@ -78,9 +64,8 @@ class Setup:
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set
         self.training = LocalTraining(**cell.training.model_dump())
-        chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
         #: In the order in which they are compromised.
-        self.malicious: list[int] = chosen.tolist()
+        self.malicious: list[int] = malicious_clients(cell)
 
     def _held_out(self, index: Tensor) -> LabeledData | None:
         return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
