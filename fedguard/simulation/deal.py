@@ -22,6 +22,9 @@ from .datasets import Dataset
 from .partitions import Change, split_samples
 from .settings import Cell
 
+#: The settings that decide who gets which samples.
+DEALING = {"data", "partition", "clients", "server", "seed"}
+
 
 class Deal(NamedTuple):
     """The rows of the training set, by owner.
@@ -110,8 +113,7 @@ def with_changes(dataset: Dataset, dealt: Deal, cell: Cell, folder: Path | None 
 
 
 def _through(folder: Path, cell: Cell, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    own = {"data", "partition", "clients", "server", "seed"}
-    settings = cell.model_dump_json(include=own)
+    settings = cell.model_dump_json(include=DEALING)
     path = folder / f"{hashlib.sha256(settings.encode()).hexdigest()}-inputs"
     with FileLock(f"{path}.lock"):
         if not path.exists():

@@ -47,9 +47,10 @@ def feature_skew(
         ParameterError: nothing would change, a number is out of range, or rotations or contrasts are asked
             of samples that are not images.
 
-    Source: Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022, §4.2
-    (noise, σ = 0.1; clients count from 1); Ghosh et al., An Efficient Framework for Clustered Federated
-    Learning, NeurIPS 2020, §6 (rotations 0, 90, 180, 270); contrasts are ours.
+    Source: Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022,
+    "noise-based feature imbalance" (σ = 0.1; clients count from 1); Ghosh et al., An Efficient
+    Framework for Clustered Federated Learning, NeurIPS 2020, §6 (rotations 0, 90, 180, 270); contrasts are
+    ours.
     """
     checked_size(labels, n)
     angles, factors = rotations or [0.0], contrasts or [1.0]

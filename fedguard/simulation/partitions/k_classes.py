@@ -24,9 +24,9 @@ def k_classes(labels: ArrayLike, n: int, rng: np.random.Generator, k: int = 2) -
     Raises:
         ParameterError: k is out of range, or the classes have too few samples for their owners.
 
-    Source: Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022, §4.1
-    (#C = 1, 2, 3). The paper draws all k classes at random; the first one is fixed in the authors' code, as
-    here.
+    Source: Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022,
+    "quantity-based label imbalance" (#C = 1, 2, 3). The paper draws all k classes at random; in the
+    authors' code the first one is fixed, as here.
     """
     members = by_class(checked_labels(labels, n))
     count = len(members)

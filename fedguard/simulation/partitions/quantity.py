@@ -38,9 +38,9 @@ def quantity(
     Raises:
         ParameterError: out of range, or none of 1000 draws gives every client enough samples.
 
-    Source: Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022, §4.3
-    (dirichlet, β = 0.5); Acar et al., Federated Learning Based on Dynamic Regularization, ICLR 2021
-    (lognormal).
+    Source: Li et al., Federated Learning on Non-IID Data Silos: An Experimental Study, ICDE 2022,
+    "quantity skew" (dirichlet, β = 0.5); Acar et al., Federated Learning Based on Dynamic
+    Regularization, ICLR 2021 (lognormal).
     """
     size = checked_size(labels, n)
     if not (beta > 0 and math.isfinite(beta)):
