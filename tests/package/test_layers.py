@@ -21,6 +21,7 @@ LAYERS = (
     ("recording", "observers"),
     ("testing", "flower", "detectors", "attacks"),
     ("simulation",),
+    ("testing.models", "testing.datasets", "testing.partitions"),
     ("evaluation.suites",),
     ("evaluation.results",),
     ("evaluation.running",),
