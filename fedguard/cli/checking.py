@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..testing.detectors import check_detector
 from ..testing.kinds import KINDS, PARTS, find_kind, names_of, part_checker, singular
 from ..testing.policies import check_policy
 from ..testing.stages import check_stage
+from .listing import parts_of
 
 CHECKERS: dict[str, Callable[..., Report]] = {
     "detectors": check_detector,
@@ -53,19 +55,16 @@ def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> b
 def check_all() -> bool:
     """Check every registered method and part, one line for each; returns whether everything passed.
 
-    Data sets whose files are not here, and what needs an extra that is not installed, are named and left out.
+    Leaves out, and names, what needs parameters, files or an extra that are not there.
     """
     console, ok = terminal(), True
     for plural in KINDS:
         for name in names_of(plural):
-            try:
-                report = checker(plural)(name)
-            except FedGuardError as error:
-                missing = isinstance(error, DataError) or "needs an extra" in str(error)
-                ok &= missing
-                style = "yellow" if missing else "bold red"
-                console.print(Text.assemble(f"{plural:12} {name:24} ", (f"not checked: {error}", style)))
+            reason = _left_out(plural, name) if plural in PARTS else ""
+            if reason:
+                console.print(Text.assemble(f"{plural:12} {name:24} ", (f"not checked: {reason}", "yellow")))
                 continue
+            report = checker(plural)(name)
             ok &= report.ok
             exempt = sum(r.status == "exempt" for r in report.results)
             text = "passed" if report.ok else "; ".join(f"{r.check}: {r.message}" for r in report.failures)
@@ -73,3 +72,27 @@ def check_all() -> bool:
             style = "green" if report.ok else "bold red"
             console.print(Text.assemble(f"{plural:12} {name:24} ", (text, style), more))
     return ok
+
+
+def _left_out(plural: str, name: str) -> str:
+    """Why a registered part cannot be checked here; empty if it can."""
+    parts = parts_of(plural)
+    try:
+        part_checker(plural)
+        signature = inspect.signature(parts.get(name)).parameters.values()
+    except FedGuardError as error:
+        return str(error)
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        p.name
+        for p in signature
+        if p.default is p.empty and p.kind not in optional and p.name not in parts.offers
+    ]
+    if needed:
+        return f"it needs {', '.join(needed)}: fedguard check {name} {needed[0]}=…"
+    try:
+        if plural == "datasets":
+            parts.make(name, {"data_root": None}, {})
+    except DataError as error:
+        return str(error)
+    return ""

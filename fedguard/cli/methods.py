@@ -29,15 +29,18 @@ def list_(
 
 def check(
     method: Annotated[
-        str | None, typer.Argument(help="A class as module:Class, or a registered name.")
+        str | None, typer.Argument(help="A class or function as module:name, or a registered name.")
     ] = None,
     params: Annotated[list[str] | None, typer.Argument(help="Its parameters, e.g. limit=2.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="detector, attack, aggregator, stage or policy, if ambiguous.")
+        str | None,
+        typer.Option(
+            help="detector, attack, aggregator, stage, policy, model, dataset or partition, if ambiguous."
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Everything registered.")] = False,
 ) -> None:
-    """Run the contract checks on your own method or a built-in one, with advice for each failure."""
+    """Run the contract checks on your own method, model, data or partition, with advice for each failure."""
     from ..core.named_code import find_here
     from ..evaluation.suites.source import assignments
     from .checking import check_all, check_one
@@ -52,15 +55,20 @@ def check(
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="detector or attack.")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="detector, attack, aggregator, policy, stage, model, dataset or partition."),
+    ],
     name: Annotated[str, typer.Argument(help="Its name: lower_case_with_underscores.")],
 ) -> None:
-    """Create a new method and its test in the current folder, ready to run."""
-    from .scaffold import scaffold
+    """Create a new method, model, data set or partition and its test in this folder, ready to run."""
+    from .scaffold import KINDS, scaffold, shadows, target
 
+    warning = shadows(kind, name) if kind in KINDS and name.isidentifier() else ""
     module, test = scaffold(kind, name, Path.cwd())
-    words = "".join(part.capitalize() for part in name.split("_"))
-    typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {name}:{words}")
+    if warning:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {target(kind, name)}")
 
 
 def schema() -> None:

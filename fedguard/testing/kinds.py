@@ -160,7 +160,8 @@ def _part_checks(plural: str, method: Any, params: Mapping[str, Any] | None) -> 
     if hasattr(module, "checks"):
         found: list[MethodCheck] = module.checks(method, params)
         return found
-    whole = functools.partial(part_checker(plural), method, params)
+    named = method if isinstance(method, str) else f"{method.__module__}:{method.__qualname__}"
+    whole = functools.partial(part_checker(plural), named, params)
     return [MethodCheck(method, "contract", lambda _: whole().raise_for_failures(), None)]
 
 
