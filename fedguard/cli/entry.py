@@ -64,6 +64,7 @@ for command in (
     suites.compare,
     suites.replay,
     partition,
+    methods.show,
     methods.check,
     methods.new,
     methods.leak,

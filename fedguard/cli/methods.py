@@ -17,14 +17,45 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="detectors, attacks, aggregators, stages, policies, datasets, suites or metrics."
+            help="detectors, attacks, aggregators, stages, policies, models, datasets, partitions, rules, "
+            "suites or metrics."
         ),
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what is available: name, summary, paper, needs."""
-    from .listing import listing
+    from .listing import as_records, listing
 
-    print_table(listing(kind))
+    if as_json:
+        _print_json(as_records(kind))
+    else:
+        print_table(listing(kind))
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A name, or module:name.")],
+    kind: Annotated[
+        str | None, typer.Option(help="detector, model, partition, suite …, if several kinds have the name.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show one method, model, data set, partition, rule, metric or suite, with its parameters."""
+    from ..core.named_code import find_here
+    from .show import description
+    from .show import show as print_description
+
+    find_here([name])
+    found = description(name, kind)
+    if as_json:
+        _print_json(found)
+    else:
+        print_description(found)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def check(
