@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import types
@@ -15,9 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..contracts.registry import REGISTRIES
+from ..contracts.rules import RULES
 from ..core.docstrings import described, sections
 from ..core.errors import ConfigError, FedGuardError
 from ..core.params import nearest
+from ..evaluation.results.glossary import GLOSSARY
+from ..evaluation.results.tables import COLUMNS
+from ..evaluation.suites.load import load_suite
 from ..evaluation.suites.source import read, shipped_suites
 from ..evaluation.terminal import terminal
 from ..testing.kinds import PARTS, find_kind, names_of
@@ -46,8 +49,6 @@ def description(name: str, kind: str | None = None) -> dict[str, Any]:
     if plural == "suites":
         return _suite(name)
     if plural == "rules":
-        from ..contracts.rules import RULES
-
         return {"kind": "rule", "name": name, **_code(RULES[name], _GIVEN_TO_RULES)}
     if plural in PARTS:
         parts = parts_of(plural)
@@ -74,9 +75,9 @@ def _kind(name: str, kind: str | None) -> str:
 
 def _names(plural: str) -> list[str]:
     if plural == "rules":
-        return list(importlib.import_module("fedguard.contracts.rules").RULES)
+        return list(RULES)
     if plural == "metrics":
-        return list(importlib.import_module("fedguard.evaluation.results.tables").COLUMNS)
+        return list(COLUMNS)
     return list(shipped_suites()) if plural == "suites" else names_of(plural)
 
 
@@ -170,15 +171,10 @@ def _minimum(cls: Callable[..., Any]) -> int | None:
 
 
 def _metric(name: str) -> dict[str, Any]:
-    from ..evaluation.results.glossary import GLOSSARY
-    from ..evaluation.results.tables import COLUMNS
-
     return {"kind": "metric", "name": name, "summary": GLOSSARY[name], "heading": COLUMNS[name].title}
 
 
 def _suite(name: str) -> dict[str, Any]:
-    from ..evaluation.suites.load import load_suite
-
     plan, _ = load_suite(name)
     found = {"kind": "suite", "name": name, "summary": str((read(name).data or {}).get("summary", ""))}
     found |= {part: getattr(plan, part).name for part in ("data", "partition", "model")}

@@ -20,6 +20,9 @@ SURFACES = (
     "fedguard.configs",
     "fedguard.testing.fuzz",  # shows hostile files to all of them
     "fedguard.testing.fuzzing",
+    "fedguard.testing.models",  # checks parts of simulations
+    "fedguard.testing.datasets",
+    "fedguard.testing.partitions",
 )
 #: What they pickle goes to and from their own worker processes, as multiprocessing itself does it.
 OWN_PROCESSES = ("fedguard.simulation.pool", "fedguard.simulation.packing")
