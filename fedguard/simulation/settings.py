@@ -154,7 +154,7 @@ class Settings(Model):
 
     Attributes:
         data: data set, see ``fedguard list datasets``.
-        partition: how clients get their samples: iid, dirichlet (beta), label_probability (p).
+        partition: how clients get their samples, see ``fedguard list partitions``.
         model: logistic_regression, mlp, fedredefense_fmnist_cnn, fedredefense_cifar_cnn, fang_cnn, lenet,
             resnet20, bilstm.
         clients: the number of clients.

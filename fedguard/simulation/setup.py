@@ -49,8 +49,7 @@ class Setup:
         dealt = deal(cell, self.dataset)
         self.validation = self._held_out(dealt.validation)
         self.root = self._held_out(dealt.root)
-        with _blame("partition"):
-            self.dataset = with_changes(self.dataset, dealt, cell, scratch())
+        self._dealt = dealt
         self.samples = dealt.samples
         with _blame("model"):
             self.model = build_model(
@@ -72,7 +71,15 @@ class Setup:
 
     def client_samples(self, client: int) -> Samples:
         """A client's own samples, before any poisoning."""
-        return self.dataset.train.take(self.samples[client])
+        return self.clients_data.train.take(self.samples[client])
+
+    @functools.cached_property
+    def clients_data(self) -> Dataset:
+        """The data set as the clients have it; only a partition that changes inputs makes it another one.
+
+        Made on first use: a setup that is only checked does not need it.
+        """
+        return with_changes(self.dataset, self._dealt, self.cell, scratch())
 
     @property
     def label_skew(self) -> NDArray[np.float64]:

@@ -127,15 +127,24 @@ def test_only_the_clients_training_samples_change():
     held = torch.ones(len(plain.train.labels), dtype=torch.bool)
     held[owned] = False
     assert held.sum() == 50
-    assert torch.equal(skewed.dataset.train.pixels[held], plain.train.pixels[held])
-    assert torch.equal(skewed.dataset.test.pixels, plain.test.pixels)
-    assert torch.equal(skewed.dataset.train.labels, plain.train.labels)
-    assert not torch.equal(skewed.dataset.train.pixels[owned], plain.train.pixels[owned])
+    assert torch.equal(skewed.clients_data.train.pixels[held], plain.train.pixels[held])
+    assert torch.equal(skewed.clients_data.test.pixels, plain.test.pixels)
+    assert torch.equal(skewed.clients_data.train.labels, plain.train.labels)
+    assert not torch.equal(skewed.clients_data.train.pixels[owned], plain.train.pixels[owned])
     own = skewed.client_samples(1).pixels
     turned = torch.rot90(plain.train.pixels[skewed.samples[1]], 1, (2, 3))
     assert (own - turned).abs().mean() < (own - plain.train.pixels[skewed.samples[1]]).abs().mean()
-    expected = skewed.dataset.normalize(skewed.dataset.train.pixels)
-    assert torch.equal(skewed.dataset.training_set.inputs, expected)
+    expected = skewed.dataset.normalize(skewed.clients_data.train.pixels)
+    assert torch.equal(skewed.clients_data.training_set.inputs, expected)
+
+
+def test_nothing_is_copied_before_it_is_needed_or_if_nothing_changes():
+    skewed, plain = Setup(cell_of("feature_skew")), Setup(cell_of("iid"))
+    assert "clients_data" not in vars(skewed), (
+        "checking a suite with many seeds must not copy the data for each"
+    )
+    assert skewed.clients_data is not skewed.dataset
+    assert plain.clients_data is plain.dataset
 
 
 def test_the_deal_is_that_of_the_inner_partition():

@@ -45,14 +45,15 @@ def natural(
             "partition natural: the data set does not say which client a sample comes from; use one that "
             "does (a `client` column), or another partition"
         )
-    owners, sizes = np.unique(np.asarray(groups), return_counts=True)
-    kept = owners[sizes >= min_examples]
+    _, owner, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    samples = np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes)[:-1])
+    kept = np.flatnonzero(sizes >= min_examples)
     if n > len(kept):
-        few = f" with at least {min_examples} samples" if len(kept) < len(owners) else ""
+        few = f" with at least {min_examples} samples" if len(kept) < len(sizes) else ""
         raise ParameterError(
             f"partition natural: the data set has {len(kept)} natural clients{few}; set `clients` to at most "
             f"{len(kept)}"
         )
     order = kept if len(kept) == n else rng.permutation(kept)
     teams = np.array_split(order, n) if fewer == "merge" else [order[i : i + 1] for i in range(n)]
-    return [np.flatnonzero(np.isin(groups, team)) for team in teams]
+    return [np.sort(np.concatenate([samples[i] for i in team])) for team in teams]
