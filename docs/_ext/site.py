@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import checkout, data_sets, methods, networks, public, suite
+from . import checkout, data_sets, methods, networks, parts, public, suite
 
 #: Of a docstring, what is not literal text; and what reStructuredText would take for markup in it.
 LITERAL = re.compile(r"(``.*?``|:\w+:`[^`]+`)")
@@ -16,7 +16,7 @@ MARKUP = re.compile(r"([|*]|(?<=\w)_(?=\W|$))")
 
 def write(app: Any) -> None:
     """Write all generated pages; what stays the same keeps its time, so that builds are incremental."""
-    written = {**methods.pages(), **public.pages()}
+    written = {**methods.pages(), **parts.pages(), **public.pages()}
     pages = {f"reference/generated/{name}": text for name, text in written.items()}
     pages["reference/generated/suite.rst"] = suite.page()
     pages["reference/generated/models.rst"] = networks.page()

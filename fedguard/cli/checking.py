@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from ..contracts.registry import REGISTRIES
+from ..core.errors import DataError, FedGuardError
 from ..evaluation.terminal import terminal
 from ..testing.aggregators import check_aggregator
 from ..testing.attacks import check_attack
 from ..testing.core import Report
 from ..testing.detectors import check_detector
-from ..testing.kinds import find_kind
+from ..testing.kinds import KINDS, PARTS, find_kind, names_of, part_checker, singular
 from ..testing.policies import check_policy
 from ..testing.stages import check_stage
+from .listing import parts_of
 
 CHECKERS: dict[str, Callable[..., Report]] = {
     "detectors": check_detector,
@@ -28,12 +30,17 @@ CHECKERS: dict[str, Callable[..., Report]] = {
 STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "info": "dim"}
 
 
+def checker(plural: str) -> Callable[..., Report]:
+    """The function that checks a method or part of a kind."""
+    return part_checker(plural) if plural in PARTS else CHECKERS[plural]
+
+
 def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> bool:
     """Check a method and print a table; returns whether everything passed."""
     plural = find_kind(method, kind)
     more = {"cost": True} if plural == "detectors" else {}
-    report = CHECKERS[plural](method, params or None, **more)
-    table = Table(title=f"{plural.removesuffix('s')} {report.method}", show_lines=False)
+    report = checker(plural)(method, params or None, **more)
+    table = Table(title=f"{singular(plural)} {report.method}", show_lines=False)
     for column in ("check", "result", "message and advice"):
         table.add_column(column)
     for result in report.results:
@@ -46,11 +53,18 @@ def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> b
 
 
 def check_all() -> bool:
-    """Check every registered method and print one line for each; returns whether everything passed."""
+    """Check every registered method and part, one line for each; returns whether everything passed.
+
+    Leaves out, and names, what needs parameters, files or an extra that are not there.
+    """
     console, ok = terminal(), True
-    for plural, checker in CHECKERS.items():
-        for name in REGISTRIES[plural].names():
-            report = checker(name)
+    for plural in KINDS:
+        for name in names_of(plural):
+            reason = _left_out(plural, name) if plural in PARTS else ""
+            if reason:
+                console.print(Text.assemble(f"{plural:12} {name:24} ", (f"not checked: {reason}", "yellow")))
+                continue
+            report = checker(plural)(name)
             ok &= report.ok
             exempt = sum(r.status == "exempt" for r in report.results)
             text = "passed" if report.ok else "; ".join(f"{r.check}: {r.message}" for r in report.failures)
@@ -58,3 +72,27 @@ def check_all() -> bool:
             style = "green" if report.ok else "bold red"
             console.print(Text.assemble(f"{plural:12} {name:24} ", (text, style), more))
     return ok
+
+
+def _left_out(plural: str, name: str) -> str:
+    """Why a registered part cannot be checked here; empty if it can."""
+    parts = parts_of(plural)
+    try:
+        part_checker(plural)
+        signature = inspect.signature(parts.get(name)).parameters.values()
+    except FedGuardError as error:
+        return str(error)
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        p.name
+        for p in signature
+        if p.default is p.empty and p.kind not in optional and p.name not in parts.offers
+    ]
+    if needed:
+        return f"it needs {', '.join(needed)}: fedguard check {name} {needed[0]}=…"
+    try:
+        if plural == "datasets":
+            parts.make(name, {"data_root": None}, {})
+    except DataError as error:
+        return str(error)
+    return ""

@@ -13,6 +13,7 @@ from ..core.version import __version__
 from . import methods, suites
 from .evaluate import evaluate
 from .ledger import app as ledger_app
+from .partition import partition
 
 app = typer.Typer(
     name="fedguard",
@@ -62,6 +63,8 @@ for command in (
     suites.plot,
     suites.compare,
     suites.replay,
+    partition,
+    methods.show,
     methods.check,
     methods.new,
     methods.leak,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.table import Table
 
@@ -20,8 +20,27 @@ if TYPE_CHECKING:
 KINDS = (*REGISTRIES, "models", "datasets", "partitions", "rules", "suites", "metrics")
 
 
+#: The titles of a table and its rows.
+Rows: TypeAlias = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
+
+
 def listing(kind: str) -> Table:
     """Return the table of one kind.
+
+    Raises:
+        ConfigError: the kind is unknown.
+    """
+    return _table(*listed(kind))
+
+
+def as_records(kind: str) -> list[dict[str, str]]:
+    """The table of one kind as plain data: one mapping from titles per row."""
+    titles, rows = listed(kind)
+    return [dict(zip(titles, row, strict=False)) for row in rows]
+
+
+def listed(kind: str) -> Rows:
+    """The titles and rows of one kind.
 
     Raises:
         ConfigError: the kind is unknown.
@@ -30,21 +49,21 @@ def listing(kind: str) -> Table:
         return _methods(kind)
     if kind in ("models", "datasets", "partitions"):
         parts = parts_of(kind)
-        return _table(("name", "what it is"), [(name, parts.summary(name)) for name in parts.names()])
+        return ("name", "what it is"), [(name, parts.summary(name)) for name in parts.names()]
     if kind == "rules":
         from ..contracts.rules import RULES
 
         rules = [(name, (inspect.getdoc(rule) or "").partition("\n")[0]) for name, rule in RULES.items()]
-        return _table(("name", "what it suspects"), rules)
+        return ("name", "what it suspects"), rules
     if kind == "suites":
         suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]
-        return _table(("name", "what it runs"), suites)
+        return ("name", "what it runs"), suites
     if kind == "metrics":
         from ..evaluation.results.glossary import GLOSSARY
         from ..evaluation.results.tables import COLUMNS
 
         rows = [(name, column.title, GLOSSARY[name]) for name, column in COLUMNS.items()]
-        return _table(("name", "heading", "what it is"), rows)
+        return ("name", "heading", "what it is"), rows
     raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
 
 
@@ -55,7 +74,7 @@ def parts_of(kind: str) -> Parts:
     return found
 
 
-def _methods(kind: str) -> Table:
+def _methods(kind: str) -> Rows:
     registry = REGISTRIES[kind]
     extra = {"detectors": "needs", "attacks": "kind, goal, knowledge"}.get(kind)
     rows: list[tuple[str, ...]] = []
@@ -69,7 +88,7 @@ def _methods(kind: str) -> Table:
         if extra:
             row.append(_needs(cls) if kind == "detectors" else _knows(cls))
         rows.append(tuple(row))
-    return _table(("name", "what it does", "paper", *([extra] if extra else [])), rows)
+    return ("name", "what it does", "paper", *([extra] if extra else [])), rows
 
 
 def _needs(cls: Any) -> str:

@@ -17,27 +17,61 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="detectors, attacks, aggregators, stages, policies, datasets, suites or metrics."
+            help="detectors, attacks, aggregators, stages, policies, models, datasets, partitions, rules, "
+            "suites or metrics."
         ),
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what is available: name, summary, paper, needs."""
-    from .listing import listing
+    from .listing import as_records, listing
 
-    print_table(listing(kind))
+    if as_json:
+        _print_json(as_records(kind))
+    else:
+        print_table(listing(kind))
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A name, or module:name.")],
+    kind: Annotated[
+        str | None, typer.Option(help="detector, model, partition, suite …, if several kinds have the name.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show one method, model, data set, partition, rule, metric or suite, with its parameters."""
+    from ..core.named_code import find_here
+    from .show import description
+    from .show import show as print_description
+
+    find_here([name])
+    found = description(name, kind)
+    if as_json:
+        _print_json(found)
+    else:
+        print_description(found)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def check(
     method: Annotated[
-        str | None, typer.Argument(help="A class as module:Class, or a registered name.")
+        str | None, typer.Argument(help="A class or function as module:name, or a registered name.")
     ] = None,
     params: Annotated[list[str] | None, typer.Argument(help="Its parameters, e.g. limit=2.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="detector, attack, aggregator, stage or policy, if ambiguous.")
+        str | None,
+        typer.Option(
+            help="detector, attack, aggregator, stage, policy, model, dataset or partition, if ambiguous."
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Everything registered.")] = False,
 ) -> None:
-    """Run the contract checks on your own method or a built-in one, with advice for each failure."""
+    """Run the contract checks on your own method, model, data or partition, with advice for each failure."""
     from ..core.named_code import find_here
     from ..evaluation.suites.source import assignments
     from .checking import check_all, check_one
@@ -52,15 +86,20 @@ def check(
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="detector or attack.")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="detector, attack, aggregator, policy, stage, model, dataset or partition."),
+    ],
     name: Annotated[str, typer.Argument(help="Its name: lower_case_with_underscores.")],
 ) -> None:
-    """Create a new method and its test in the current folder, ready to run."""
-    from .scaffold import scaffold
+    """Create a new method, model, data set or partition and its test in this folder, ready to run."""
+    from .scaffold import KINDS, scaffold, shadows, target
 
+    warning = shadows(kind, name) if kind in KINDS and name.isidentifier() else ""
     module, test = scaffold(kind, name, Path.cwd())
-    words = "".join(part.capitalize() for part in name.split("_"))
-    typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {name}:{words}")
+    if warning:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {target(kind, name)}")
 
 
 def schema() -> None:

@@ -1,16 +1,20 @@
-"""``fedguard new``: create a method and its test, ready to run."""
+"""``fedguard new``: create a method or a part of the federation and its test, ready to run."""
 
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import keyword
 from importlib.resources import files
 from pathlib import Path
 
 from ..core.errors import ConfigError
 from ..core.files import why, write_file
+from ..core.params import nearest
 
-KINDS = ("detector", "attack")
+KINDS = ("detector", "attack", "aggregator", "policy", "stage", "model", "dataset", "partition")
+#: Those whose template is a function, which has the file's name.
+FUNCTIONS = ("dataset", "partition")
 
 
 def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
@@ -20,12 +24,13 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         ConfigError: the kind is unknown, the name is not a valid module name, or a file already exists.
     """
     if kind not in KINDS:
-        raise ConfigError(f"cannot write a new {kind!r}; choose from {', '.join(KINDS)}")
+        hint = f"{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}"
+        raise ConfigError(f"cannot write a new {kind!r}{hint}")
     if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
         raise ConfigError(f"{name!r} cannot be the name of a {kind}: use lower_case_with_underscores")
     words = {
         "name": name,
-        "cls": "".join(part.capitalize() for part in name.split("_")),
+        "cls": class_name(name),
         "title": name.replace("_", " ").capitalize(),
         "year": str(datetime.date.today().year),
     }
@@ -40,3 +45,30 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {why(error)}") from None
     return paths
+
+
+def class_name(name: str) -> str:
+    """The class of a new method: MyScorer of my_scorer."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def target(kind: str, name: str) -> str:
+    """What a new method is called on the command line and in suites: module:name."""
+    return f"{name}:{name if kind in FUNCTIONS else class_name(name)}"
+
+
+def shadows(kind: str, name: str) -> str:
+    """A warning if something else has this name already; else empty."""
+    from ..testing.kinds import names_of, plural_of
+
+    if name in names_of(plural_of(kind)):
+        return (
+            f"there is a {kind} {name!r} already, and `{name}` alone still means that one: yours is "
+            f"{target(kind, name)}"
+        )
+    if importlib.util.find_spec(name) is not None:
+        return (
+            f"there is a Python module {name!r} already, which `import {name}` may find instead of your "
+            "file; choose another name"
+        )
+    return ""

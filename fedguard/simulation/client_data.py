@@ -26,7 +26,7 @@ def training_data(key: CellKey, client: int, attacking: bool) -> LabeledData | S
     if attacking and poisons_data(REGISTRIES["attacks"].get(key.cell.attack.name)):
         return poisoned_data(key.attack, client)
     setup = setup_of(key)
-    return Share(setup.dataset.training_set, setup.samples[client])
+    return Share(setup.clients_data.training_set, setup.samples[client])
 
 
 def poisons_data(attack: type[Attack]) -> bool:

@@ -154,7 +154,7 @@ class Settings(Model):
 
     Attributes:
         data: data set, see ``fedguard list datasets``.
-        partition: how clients get their samples: iid, dirichlet (beta), label_probability (p).
+        partition: how clients get their samples, see ``fedguard list partitions``.
         model: the model, see ``fedguard list models``; a library's or one's own.
         clients: the number of clients.
         malicious: how many of them are malicious; the truth, known to metrics and the attacker only.

@@ -24,11 +24,11 @@ from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
 from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
+from .deal import deal, malicious_clients, with_changes
 from .keys import CellKey
 from .models import build_model
 from .models.check import check_fit
-from .partitions import make_partition
-from .pool import shared
+from .pool import scratch, shared
 from .settings import Cell, Spec
 from .skew import label_skew
 
@@ -49,25 +49,11 @@ class Setup:
         seed = cell.seed
         with _blame("data"):
             self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
-        train, held = self.dataset.train, cell.server.validation + cell.server.root
-        with _blame("server"):
-            if held >= len(train.labels):
-                raise ParameterError(
-                    f"the server keeps {held} samples, but there are only {len(train.labels)}"
-                )
-        order = torch.randperm(len(train.labels), generator=generator(seed, "held out"))
-        self.validation = self._held_out(order[: cell.server.validation])
-        self.root = self._held_out(order[cell.server.validation : held])
-        rest = order[held:].sort().values if held else order.sort().values
-        with _blame("partition"):
-            parts = make_partition(
-                cell.partition.name,
-                train.labels[rest].numpy(),
-                cell.clients,
-                numpy_generator(seed, "partition"),
-                **cell.partition.params,
-            )
-        self.samples = [rest[torch.as_tensor(part)] for part in parts]
+        dealt = deal(cell, self.dataset)
+        self.validation = self._held_out(dealt.validation)
+        self.root = self._held_out(dealt.root)
+        self._dealt = dealt
+        self.samples = dealt.samples
         self.training = LocalTraining(**cell.training.model_dump())
         with _blame("model"):
             self.model = build_model(
@@ -77,14 +63,14 @@ class Setup:
                 generator(seed, "model"),
                 **cell.model.params,
             )
+            train = self.dataset.train
             two = self.dataset.labeled(train.take(torch.arange(2) % len(train.labels))).inputs
             check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone())
         self.initial = flat_parameters(self.model)
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set
-        chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
         #: In the order in which they are compromised.
-        self.malicious: list[int] = chosen.tolist()
+        self.malicious: list[int] = malicious_clients(cell)
 
     def _held_out(self, index: Tensor) -> LabeledData | None:
         return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
@@ -100,7 +86,15 @@ class Setup:
 
     def client_samples(self, client: int) -> Samples:
         """A client's own samples, before any poisoning."""
-        return self.dataset.train.take(self.samples[client])
+        return self.clients_data.train.take(self.samples[client])
+
+    @functools.cached_property
+    def clients_data(self) -> Dataset:
+        """The data set as the clients have it; only a partition that changes inputs makes it another one.
+
+        Made on first use: a setup that is only checked does not need it.
+        """
+        return with_changes(self.dataset, self._dealt, self.cell, scratch())
 
     @property
     def label_skew(self) -> NDArray[np.float64]:

@@ -10,6 +10,11 @@
 and the like return a report.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from .aggregators import check_aggregator
 from .attacks import check_attack
 from .core import Report, Result
@@ -24,7 +29,18 @@ __all__ = [
     "check_aggregator",
     "check_attack",
     "check_detector",
+    "check_partition",
     "check_policy",
     "check_stage",
     "parametrize_checks",
 ]
+
+#: Checks of parts need the simulation, which is imported on first use.
+_PARTS = {"check_partition": "partitions"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the checks of parts."""
+    if name not in _PARTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PARTS[name]}"), name)

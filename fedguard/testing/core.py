@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-from ..contracts.card import Method
 from ..contracts.registry import Registry
 from ..core.threads import single_thread
 
@@ -90,13 +89,13 @@ class MethodCheck:
     """One check of one method; calling it runs it.
 
     Attributes:
-        cls: the method's class.
+        cls: the method's class, or what makes a part of the federation: a class or a function.
         name: the check's name.
         check: what it does.
         case: the method with its parameters.
     """
 
-    cls: type[Method]
+    cls: Any
     name: str
     check: Check
     case: Any
@@ -104,7 +103,8 @@ class MethodCheck:
     @property
     def exempt(self) -> str | None:
         """Why the method's class says that the check does not apply to it."""
-        return self.cls.exempt.get(self.name)
+        reason: str | None = getattr(self.cls, "exempt", {}).get(self.name)
+        return reason
 
     @property
     def advice(self) -> str:
@@ -121,7 +121,7 @@ class MethodCheck:
             with single_thread():
                 self.check(self.case)
         except Exception as error:
-            raise AssertionError(_broken(self.cls.card.name, [self._failed(error)])) from error
+            raise AssertionError(_broken(name_of(self.cls), [self._failed(error)])) from error
 
     def result(self) -> Result:
         """What becomes of it; an exempt check is not run."""
@@ -138,10 +138,16 @@ class MethodCheck:
         return Result(self.name, "failed", _message(error), self.advice)
 
 
-def run(cls: type[Method], checks: Mapping[str, Check], case: Any, params: Mapping[str, Any]) -> Report:
+def name_of(method: Any) -> str:
+    """The name on the card of a method; of anything else its own."""
+    card = getattr(method, "card", None)
+    return str(card.name if card is not None else getattr(method, "__name__", type(method).__name__))
+
+
+def run(cls: Any, checks: Mapping[str, Check], case: Any, params: Mapping[str, Any]) -> Report:
     """Run every check on one thread; exempt ones are not run."""
     results = (MethodCheck(cls, name, check, case).result() for name, check in checks.items())
-    return Report(cls.card.name, dict(params), tuple(results))
+    return Report(name_of(cls), dict(params), tuple(results))
 
 
 def _broken(method: str, failures: list[Result]) -> str:

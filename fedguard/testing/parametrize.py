@@ -10,8 +10,8 @@ from .kinds import checks_of, label
 if TYPE_CHECKING:
     import pytest
 
-#: A class, a registered name or "module:Class", alone or with the parameters to check it with.
-Checked: TypeAlias = type[Any] | str | tuple[type[Any] | str, Mapping[str, Any]]
+#: A class, a function, a registered name or "module:name", alone or with the parameters to check it with.
+Checked: TypeAlias = Any | str | tuple[Any | str, Mapping[str, Any]]
 
 
 def parametrize_checks(methods: Iterable[Checked], kind: str | None = None) -> pytest.MarkDecorator:
@@ -28,9 +28,11 @@ def parametrize_checks(methods: Iterable[Checked], kind: str | None = None) -> p
     ``fedguard.testing`` does.
 
     Args:
-        methods: detectors, attacks, aggregators, stages and policies: classes, registered names or
-            "module:Class", each alone (checked with the class's ``check_with``) or as (method, parameters).
-        kind: "detector", "attack", "aggregator", "stage" or "policy", where a name is one of several kinds.
+        methods: detectors, attacks, aggregators, stages and policies, models, data sets and partitions:
+            classes, functions, registered names or "module:name", each alone (checked with the class's
+            ``check_with``) or as (method, parameters).
+        kind: "detector", "attack", "aggregator", "stage", "policy", "model", "dataset" or "partition", where
+            a name is one of several kinds, or a function does not say what it makes.
 
     Raises:
         ConfigError: there is no such method, or several kinds have one of this name.

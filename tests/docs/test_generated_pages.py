@@ -111,7 +111,7 @@ def test_every_command_is_documented():
     page = public.pages()["cli.rst"]
     for option in ("fedguard evaluate", "fedguard ledger unban", "``--workers``", "``--dry-run``"):
         assert option in page
-    assert "A class as module:Class, or a registered name." in page
+    assert "A class or function as module:name, or a registered name." in page
 
 
 def test_every_key_of_a_suite_says_what_it_means():

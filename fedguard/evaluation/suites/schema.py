@@ -9,6 +9,7 @@ from typing import Any
 
 from ...contracts.local_training import LocalTraining
 from ...contracts.registry import REGISTRIES
+from ...core.docstrings import described
 from ...core.params import params_model
 from ...simulation.datasets import datasets
 from ...simulation.models import models
@@ -84,6 +85,9 @@ def _named(params: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _params(function: Callable[..., Any], omit: frozenset[str] = frozenset()) -> dict[str, Any]:
     properties: dict[str, Any] = params_model(function, omit).model_json_schema().get("properties", {})
+    for name, text in described(function).items():
+        if name in properties:
+            properties[name].setdefault("description", text)
     return properties
 
 

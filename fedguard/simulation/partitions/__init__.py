@@ -1,31 +1,37 @@
 """Partitions by name: from labels to one array of sample indices per client.
 
 Every sample goes to at most one client and every client gets at least one. Indices are sorted. The same
-generator gives the same partition.
+generator gives the same partition. A partition may also change the inputs of each client, see
+:class:`~.base.Split`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..parts import Parts
-from .base import Partition
-from .dirichlet import MAX_DRAWS, dirichlet
+from .base import MAX_DRAWS, Change, Partition, Split, checked_split
+from .dirichlet import dirichlet
+from .flwr_datasets import flwr_partition
 from .iid import iid
 from .label_probability import label_probability
 
 __all__ = [
     "CATALOGUE",
     "MAX_DRAWS",
+    "Change",
     "Partition",
+    "Split",
     "dirichlet",
     "iid",
     "label_probability",
     "make_partition",
     "partitions",
+    "split_samples",
 ]
 
 #: The partitions that come with FedGuard; the entry point ``fedguard.partitions`` offers them.
@@ -33,9 +39,17 @@ CATALOGUE = {
     "iid": "fedguard.simulation.partitions.iid:iid",
     "dirichlet": "fedguard.simulation.partitions.dirichlet:dirichlet",
     "label_probability": "fedguard.simulation.partitions.label_probability:label_probability",
+    "shards": "fedguard.simulation.partitions.shards:shards",
+    "k_classes": "fedguard.simulation.partitions.k_classes:k_classes",
+    "similarity": "fedguard.simulation.partitions.similarity:similarity",
+    "quantity": "fedguard.simulation.partitions.quantity:quantity",
+    "natural": "fedguard.simulation.partitions.natural:natural",
+    "feature_skew": "fedguard.simulation.partitions.feature_skew:feature_skew",
 }
 
-partitions = Parts("partition", "fedguard.partitions", ("labels", "n", "rng"))
+partitions = Parts(
+    "partition", "fedguard.partitions", ("labels", "n", "rng", "groups"), {"flwr": flwr_partition}
+)
 
 
 def make_partition(
@@ -45,14 +59,40 @@ def make_partition(
 
     Args:
         name: a name in :data:`partitions`, ``module:function`` or ``given:NAME``; the function gets
-            ``labels``, ``n`` and ``rng`` as far as it asks for them.
+            ``labels``, ``n``, ``rng`` and ``groups`` (the natural client of each sample, or None) as far as
+            it asks for them.
         labels: (N,) integers.
         n: the number of clients.
         rng: the only source of randomness.
         params: the partition's own parameters.
 
     Raises:
-        ParameterError: a name or parameter is unknown or out of range, or there are too few samples.
+        ParameterError: a name or parameter is unknown or out of range, there are too few samples, or a
+            client gets none.
     """
-    made: Partition = partitions.make(name, {"labels": labels, "n": n, "rng": rng}, params)
-    return made
+    return split_samples(name, labels, n, rng, {}, params).parts
+
+
+def split_samples(
+    name: str,
+    labels: ArrayLike,
+    n: int,
+    rng: np.random.Generator,
+    more: Mapping[str, Any],
+    params: Mapping[str, Any],
+) -> Split:
+    """Like :func:`make_partition`, with how each client's inputs differ.
+
+    Args:
+        name: see :func:`make_partition`.
+        labels: (N,) or (N, …).
+        n: the number of clients.
+        rng: the only source of randomness.
+        more: what the partition is offered besides: ``groups``.
+        params: the partition's own parameters.
+
+    Raises:
+        ParameterError: see :func:`make_partition`.
+    """
+    offers = {"groups": None, **more, "labels": labels, "n": n, "rng": rng}
+    return checked_split(partitions.make(name, offers, params), name, len(np.asarray(labels)), n)

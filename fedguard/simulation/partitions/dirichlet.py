@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...core.errors import ParameterError
-from .base import Partition, checked_labels
-
-#: How often a partition is drawn before the function gives up.
-MAX_DRAWS = 1000
+from .base import MAX_DRAWS, Partition, by_class, checked_labels, cut_points
 
 
 def dirichlet(
@@ -51,9 +48,9 @@ def dirichlet(
         )
     if equal_sizes:
         return _dirichlet_equal(y, n, rng, beta)
-    members = _by_class(y)
+    members = by_class(y)
     for _ in range(MAX_DRAWS):
-        cuts = [_cut(len(samples), rng.dirichlet(np.full(n, beta))) for samples in members]
+        cuts = [cut_points(len(samples), rng.dirichlet(np.full(n, beta))) for samples in members]
         if _sizes(members, cuts).min() >= min_examples:
             dealt = [np.split(rng.permutation(m), cut) for m, cut in zip(members, cuts, strict=True)]
             return [np.sort(np.concatenate(parts)) for parts in zip(*dealt, strict=True)]
@@ -69,11 +66,6 @@ def _by_class(y: NDArray[np.int64]) -> Partition:
     return [np.flatnonzero(y == label) for label in np.unique(y)]
 
 
-def _cut(size: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The cut points that split ``size`` samples into parts of these shares."""
-    return (np.cumsum(shares)[:-1] * size).round().astype(np.int64)
-
-
 def _sizes(members: Partition, cuts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """(n,) the number of samples of every client if the classes are cut at these points."""
     parts = [np.diff(cut, prepend=0, append=len(m)) for m, cut in zip(members, cuts, strict=True)]
@@ -82,7 +74,7 @@ def _sizes(members: Partition, cuts: list[NDArray[np.int64]]) -> NDArray[np.int6
 
 
 def _dirichlet_equal(y: NDArray[np.int64], n: int, rng: np.random.Generator, beta: float) -> Partition:
-    pools = [rng.permutation(samples) for samples in _by_class(y)]
+    pools = [rng.permutation(samples) for samples in by_class(y)]
     left = np.array([len(pool) for pool in pools])
     parts: Partition = [np.empty(0, dtype=np.int64)] * n
     for client in rng.permutation(n):  # late clients have less choice, so the order is random
