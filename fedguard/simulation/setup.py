@@ -16,11 +16,12 @@ from ..contracts.attack import Attack
 from ..contracts.card import Method
 from ..contracts.data import LabeledData, Samples
 from ..contracts.detector import NEEDS, check_needs
-from ..contracts.local_training import LocalTraining
 from ..contracts.server import Server, map_in_order
 from ..core.errors import FedGuardError, ParameterError
 from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
+from ..training.check import check_training
+from ..training.losses import BY_TASK
 from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
 from .keys import CellKey
@@ -47,6 +48,8 @@ class Setup:
         seed = cell.seed
         with _blame("data"):
             self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
+        #: What labels are: "classification", "multilabel" or "regression".
+        self.task: str = getattr(self.dataset, "task", "classification")
         train, held = self.dataset.train, cell.server.validation + cell.server.root
         with _blame("server"):
             if held >= len(train.labels):
@@ -77,7 +80,9 @@ class Setup:
         self.initial = flat_parameters(self.model)
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set
-        self.training = LocalTraining(**cell.training.model_dump())
+        with _blame("training"):
+            self.training = cell.training.local(BY_TASK[self.task])
+            check_training(self.training, self.task, self.dataset.input_shape, self.dataset.num_classes)
         chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
         #: In the order in which they are compromised.
         self.malicious: list[int] = chosen.tolist()
@@ -91,8 +96,13 @@ class Setup:
 
     @property
     def label_skew(self) -> NDArray[np.float64]:
-        """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`."""
+        """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`.
+
+        0 for labels other than classes.
+        """
         labels = self.dataset.train.labels
+        if self.task != "classification":
+            return np.zeros(len(self.samples))
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:
@@ -106,24 +116,53 @@ class Setup:
             training=self.training,
             seed=derive(self.cell.seed, "server"),
             map=map,
+            task=self.task,
         )
 
     def participants(self, round_index: int, allowed: Iterable[int], members: int) -> list[int]:
-        """The participants of a round: a random share of the members, drawn from those allowed, in order."""
+        """The participants of a round: a random share of the members, drawn from those allowed, in order.
+
+        With ``malicious_per_round``, exactly so many of them are malicious, as long as there are enough of
+        both kinds.
+        """
         pool = sorted(allowed)
         count = min(self.cell.shrunk_to(members).participants, len(pool))
         order = numpy_generator(self.cell.seed, "participants", round_index).permutation(len(pool))
-        return sorted(pool[i] for i in order[:count])
+        fixed = self.cell.malicious_per_round
+        if fixed is None:
+            return sorted(pool[i] for i in order[:count])
+        bad = [pool[i] for i in order if pool[i] in self.malicious][:fixed]
+        good = [pool[i] for i in order if pool[i] not in self.malicious]
+        return sorted([*bad, *good[: count - len(bad)]])
 
     def check_attack(self, attack: Attack) -> None:
         """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
         if attack.kind != "none" and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
-        n, m = self.cell.participants, len(self.malicious)
-        attack.check(self.dataset.input_shape, self.dataset.num_classes, n, -(-m * n // self.cell.clients))
+        cls = type(attack)
+        of_classes = cls.poison_data is not Attack.poison_data or cls.trial is not Attack.trial
+        if cls.tasks is Method.tasks and of_classes and self.task != "classification":
+            raise ParameterError(
+                f"attack {attack.name} changes classes, and the data are a {self.task}; choose one that "
+                "crafts updates, such as lie or sign_flip"
+            )
+        self.check_task(attack)
+        n = self.cell.participants
+        attack.check(self.dataset.input_shape, self.dataset.num_classes, n, self.cell.malicious_in_round)
+
+    def check_task(self, method: Method) -> None:
+        """Refuse a method that is not defined for what the labels are (ParameterError)."""
+        for part in (method, *getattr(method, "members", {}).values()):
+            if self.task not in part.tasks:
+                raise ParameterError(
+                    f"{part.name} is defined for {' and '.join(sorted(part.tasks))}, and the data are a "
+                    f"{self.task}; choose another method"
+                )
 
     def check_guard(self, guard: Guard, n: int) -> None:
         """Refuse a guard that needs what the server lacks, or that does not work with n clients."""
+        for method in (*guard.detectors.values(), *guard.aggregation()):
+            self.check_task(method)
         have = {"model", "training", "global_params"} | {
             name for name in ("validation", "root") if getattr(self, name) is not None
         }

@@ -88,7 +88,8 @@ def _check_points(suite: Suite, source: Source) -> None:
 def _move_lists(source: Source) -> None:
     """Move settings of the federation that are lists into the grid."""
     axes: list[tuple[str, ...]] = [(key,) for key in Settings.model_fields]
-    axes += [("training", key) for key in TrainingSettings.model_fields]
+    # A list of augmentations is one setting.
+    axes += [("training", key) for key in TrainingSettings.model_fields if key != "augment"]
     axes += [("server", key) for key in ServerSettings.model_fields]
     for path in axes:
         home = source.data if len(path) == 1 else source.data.get(path[0])
