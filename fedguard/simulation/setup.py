@@ -98,11 +98,11 @@ class Setup:
     def label_skew(self) -> NDArray[np.float64]:
         """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`.
 
-        0 for labels other than classes.
+        NaN for labels other than classes.
         """
         labels = self.dataset.train.labels
         if self.task != "classification":
-            return np.zeros(len(self.samples))
+            return np.full(len(self.samples), np.nan)
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:

@@ -52,6 +52,8 @@ class Steps:
 def build_optimizer(parameters: Sequence[nn.Parameter], settings: LocalTraining) -> Optimizer:
     """The optimizer of some settings, with ``lr``, and ``momentum`` and ``weight_decay`` unless they are 0.
 
+    Its other parameters are checked against its signature; ``lr`` is set by the settings alone.
+
     Raises:
         ParameterError: the name or a parameter is unknown, or it does not take the settings' momentum.
     """
@@ -65,7 +67,7 @@ def build_optimizer(parameters: Sequence[nn.Parameter], settings: LocalTraining)
             raise ParameterError(f"optimizer {name} has no {key}; leave training.{key} out")
         if value:
             given[key] = value
-    checked = check_params(cls, params, f"optimizer {name}", frozenset({"params"}))
+    checked = check_params(cls, params, f"optimizer {name}", frozenset({"params", "lr"}))
     return _made(cls, f"optimizer {name}", parameters, {**given, **checked})  # type: ignore[no-any-return]
 
 

@@ -65,6 +65,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
     skew = setup_for(federation.cell).label_skew
     verdicts = (labels, skew) if guard.policy.bans else (suspects, skew, present)
     thirds = dict(zip(("low", "mid", "high"), fpr_by_skew(truth, *verdicts), strict=True))
+    if np.isnan(skew).any():  # labels that are no classes
+        thirds = dict.fromkeys(thirds, np.nan)
     waits, caught = rounds_to_detection(truth, suspects, attacking)
     scored = np.where(present, scores, np.nan)
     return {
