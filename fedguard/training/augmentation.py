@@ -74,10 +74,16 @@ def check_augmentation(specs: Sequence[str | Mapping[str, Any]], inputs: Tensor)
         ParameterError: a name or a parameter is unknown, or a function changes the samples' shape.
     """
     augment = augmentation(specs, torch.Generator().manual_seed(0))
-    if augment is not None and (found := augment(inputs)).shape != inputs.shape:
+    try:
+        found = inputs if augment is None else augment(inputs)
+    except ParameterError:
+        raise
+    except Exception as error:  # somebody's function may raise anything
+        raise ParameterError(f"training.augment fails on samples of zeros: {error}") from error
+    if not isinstance(found, Tensor) or found.shape != inputs.shape:
         raise ParameterError(
-            f"training.augment makes {tuple(found.shape)} of samples of shape {tuple(inputs.shape)}; "
-            "it has to keep the shape"
+            f"training.augment makes {tuple(getattr(found, 'shape', ()))} of samples of shape "
+            f"{tuple(inputs.shape)}; it has to keep the shape"
         )
 
 

@@ -125,7 +125,12 @@ def check_loss(spec: str | Mapping[str, Any], task: str, outputs: int) -> None:
         )
     classes = task == "classification"
     labels = torch.zeros(2, dtype=torch.int64) if classes else torch.zeros(2, outputs)
-    found = loss(torch.zeros(2, outputs), labels)
+    try:
+        found = loss(torch.zeros(2, outputs), labels)
+    except ParameterError:
+        raise
+    except Exception as error:  # somebody's function may raise anything
+        raise ParameterError(f"loss {name} fails on outputs and labels of zeros: {error}") from error
     if not isinstance(found, Tensor) or found.ndim:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ParameterError(f"loss {name} returns {shape}; it has to return one number, a 0-d tensor")

@@ -24,7 +24,10 @@ from .suite import Suite, _label, matches, with_values
 
 
 def load_suite(
-    suite: str | Path, overrides: list[str] | None = None, allow_code: bool = True
+    suite: str | Path,
+    overrides: list[str] | None = None,
+    allow_code: bool = True,
+    allow_recorded_code: bool = False,
 ) -> tuple[Suite, Source]:
     """Read a suite by path or shipped name, apply ``a.b=c`` overrides, and check its form.
 
@@ -32,6 +35,7 @@ def load_suite(
         suite: the path or the name.
         overrides: settings to change.
         allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
+        allow_recorded_code: whether a recording that the suite is on may name its model and data so.
 
     Raises:
         ConfigError: with file, line and key path; suggests the nearest key for a misspelled one.
@@ -59,7 +63,7 @@ def load_suite(
         raise _first_problem(error, source) from None
     _check_size(plan, source)
     _check_points(plan, source)
-    return on_recording(plan, source), source
+    return on_recording(plan, source, allow_recorded_code), source
 
 
 def _check_points(suite: Suite, source: Source) -> None:
