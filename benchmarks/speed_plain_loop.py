@@ -112,9 +112,9 @@ def page(found: list[Row], quick: bool) -> str:
     lines = [
         "# A federation beside a plain loop",
         "",
-        f"`python benchmarks/speed_plain_loop.py{flags}`: digits, one thread, torch {torch.__version__}. The ratio",
-        f"(of {time}) is the median over {found[0].repeats} repeats of neighboring runs: above 1, FedGuard is faster.",
-        "Extra memory is the peak that a run adds.",
+        f"`python benchmarks/speed_plain_loop.py{flags}`: digits, one thread, torch {torch.__version__}. The",
+        f"ratio (of {time}) is the median over {found[0].repeats} repeats of neighboring runs: above 1,",
+        "FedGuard is faster. Extra memory is the peak that a run adds.",
         "",
         "| work | ratio | rounds per second: FedGuard / plain | extra MiB: FedGuard / plain | results |",
         "|---|---|---|---|---|",

@@ -33,7 +33,8 @@ class LocalWork(NamedTuple):
 
     def of(self, clients: Collection[int]) -> LocalWork:
         """The rows of some of the clients."""
-        rows = [i for i, client in enumerate(self.clients) if client in clients]
+        wanted = set(clients)
+        rows = [i for i, client in enumerate(self.clients) if client in wanted]
         own = [self.clients[i] for i in rows]
         return LocalWork(own, self.updates[rows], self.statistics[rows], self.steps[rows])
 

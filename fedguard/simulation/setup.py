@@ -60,7 +60,7 @@ class Setup:
         self.validation = self._held_out(order[: cell.server.validation])
         self.root = self._held_out(order[cell.server.validation : held])
         rest = order[held:].sort().values if held else order.sort().values
-        with _blame("partition"):
+        with _blame("partition"), self._groups_by_class(cell.partition.name):
             parts = make_partition(
                 cell.partition.name,
                 train.labels[rest].numpy(),
@@ -68,7 +68,7 @@ class Setup:
                 numpy_generator(seed, "partition"),
                 **cell.partition.params,
             )
-        self.samples = [rest[torch.as_tensor(part)] for part in parts]
+            self.samples = [rest[torch.as_tensor(part)] for part in parts]
         with _blame("model"):
             self.model = build_model(
                 cell.model.name,
@@ -86,6 +86,19 @@ class Setup:
         chosen = torch.randperm(cell.clients, generator=generator(seed, "malicious"))[: cell.malicious]
         #: In the order in which they are compromised.
         self.malicious: list[int] = chosen.tolist()
+
+    @contextlib.contextmanager
+    def _groups_by_class(self, partition: str) -> Iterator[None]:
+        """Say why a partition fails that looks for classes in other labels."""
+        try:
+            yield
+        except (IndexError, ValueError, TypeError) as error:
+            if self.task == "classification":
+                raise
+            raise ParameterError(
+                f"partition {partition} cannot read labels of a {self.task} ({error}); use iid, or one that "
+                "does not group samples by class"
+            ) from error
 
     def _held_out(self, index: Tensor) -> LabeledData | None:
         return self.dataset.labeled(self.dataset.train.take(index)) if len(index) else None
@@ -131,8 +144,9 @@ class Setup:
         fixed = self.cell.malicious_per_round
         if fixed is None:
             return sorted(pool[i] for i in order[:count])
-        bad = [pool[i] for i in order if pool[i] in self.malicious][:fixed]
-        good = [pool[i] for i in order if pool[i] not in self.malicious]
+        malicious = set(self.malicious)
+        bad = [pool[i] for i in order if pool[i] in malicious][:fixed]
+        good = [pool[i] for i in order if pool[i] not in malicious]
         return sorted([*bad, *good[: count - len(bad)]])
 
     def check_attack(self, attack: Attack) -> None:

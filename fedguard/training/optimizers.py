@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ def _made(cls: Callable[..., Any], what: str, first: Any, params: Mapping[str, A
         raise ParameterError(f"{what}: {error}") from error
 
 
+@functools.lru_cache(maxsize=64)
 def _parameters_of(cls: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(cls).parameters)
 
@@ -138,8 +140,7 @@ def _class(name: str, module: Any, base: type[Any], kind: str, ending: str = "")
         if not (inspect.isclass(found) and issubclass(found, base)):
             raise ParameterError(f"{kind} {name} is not a class below torch's {base.__name__}")
         return found
-    public = {k: v for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base)}
-    known = {k.lower(): v for k, v in public.items() if v is not base and not k.startswith("_")}
+    known = _known(module, base)
     word = name.lower().replace("_", "")
     found = known.get(word) or known.get(word + ending)
     if found is None:
@@ -147,3 +148,10 @@ def _class(name: str, module: Any, base: type[Any], kind: str, ending: str = "")
             f"unknown {kind} {name!r}{nearest(word, known)} (known: {', '.join(sorted(known))})"
         )
     return found
+
+
+@functools.lru_cache(maxsize=4)
+def _known(module: Any, base: type[Any]) -> dict[str, type[Any]]:
+    """The public classes of a module below ``base``, by their names in lower case."""
+    public = {k: v for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base)}
+    return {k.lower(): v for k, v in public.items() if v is not base and not k.startswith("_")}

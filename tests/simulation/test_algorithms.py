@@ -237,8 +237,14 @@ EVERYTHING = {
 SCAFFOLD = {"training": {"algorithm": "scaffold", "steps": 4, "lr": 0.1, "clip": 2.0, "lr_decay": 0.9}}
 
 
+@pytest.fixture(scope="module")
+def workers():
+    with Workers(2) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("more", [EVERYTHING, SCAFFOLD])
-def test_the_same_bits_after_a_resume_and_in_workers(more):
+def test_the_same_bits_after_a_resume_and_in_workers(more, workers):
     (cell,) = cells(**COMBINED, **more)
     whole = Federation(cell)
     records = whole.run()
@@ -249,9 +255,8 @@ def test_the_same_bits_after_a_resume_and_in_workers(more):
     second.load_state_dict(unpack(pack(first.state_dict())))
     assert same(second.run(done=done), records)
     assert torch.equal(second.params, whole.params)
-    with Workers(2) as workers:
-        spread = Federation(cell, workers.map)
-        assert same(spread.run(), records)
+    spread = Federation(cell, workers.map)
+    assert same(spread.run(), records)
     assert torch.equal(spread.params, whole.params)
 
 
@@ -292,6 +297,7 @@ def test_regression_and_several_labels_are_learned(data):
         ({"attacks": ["label_flip"]}, "label_flip changes classes, and the data are a regression"),
         ({"defenses": {"f": {"flcert": {"groups": 2}}}}, "its models vote for a class"),
         ({"training": {"loss": "cross_entropy"}}, "needs one class per sample"),
+        ({"partition": {"name": "dirichlet", "beta": 0.5}}, "dirichlet cannot read labels of a regression"),
     ],
 )
 def test_methods_that_need_classes_are_refused_before_training(settings, message):
