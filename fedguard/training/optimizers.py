@@ -59,7 +59,7 @@ def build_optimizer(parameters: Sequence[nn.Parameter], settings: LocalTraining)
         ParameterError: the name or a parameter is unknown, or it does not take the settings' momentum.
     """
     name, params = named(settings.optimizer)
-    cls = _optimizer_class(name)
+    cls: Any = _optimizer_class(name)
     taken = _parameters_of(cls)
     given = {"lr": settings.lr} if "lr" in taken else {}
     for key in ("momentum", "weight_decay"):
@@ -130,7 +130,7 @@ def _scheduler_class(name: str) -> type[LRScheduler]:
     return _class(name, lr_scheduler, lr_scheduler.LRScheduler, "scheduler", "lr")
 
 
-def _class(name: str, module: Any, base: type[Any], kind: str, ending: str = "") -> type[Any]:
+def _class(name: str, module: Any, base: Any, kind: str, ending: str = "") -> type[Any]:
     """The class of a module with this name, in any case, with or without underscores and the ending."""
     if ":" in name:
         try:
@@ -151,7 +151,7 @@ def _class(name: str, module: Any, base: type[Any], kind: str, ending: str = "")
 
 
 @functools.lru_cache(maxsize=4)
-def _known(module: Any, base: type[Any]) -> dict[str, type[Any]]:
+def _known(module: Any, base: Any) -> dict[str, type[Any]]:
     """The public classes of a module below ``base``, by their names in lower case."""
     public = {k: v for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, base)}
     return {k.lower(): v for k, v in public.items() if v is not base and not k.startswith("_")}
