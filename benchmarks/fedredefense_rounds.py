@@ -123,18 +123,18 @@ def _make(data: str, seed: int, warm_up: int, keep: int, pool: Workers) -> dict[
     honest = base._train(asked, set(), warm_up)
     malicious = sorted(base.setup.malicious)
     parts |= {
-        f"updates {warm_up}": honest,
+        f"updates {warm_up}": honest.updates,
         f"start {warm_up}": base.params,
         "malicious": torch.tensor(malicious),
     }
     for label, spec in ATTACKS.items():
         federation = Federation(cell(data, seed, warm_up + 1, spec), pool.map)
         federation.params, federation.previous_params = base.params, base.previous_params
-        updates = honest.clone()
+        updates = honest.updates.clone()
         kind = type(federation.attack)
         if kind.poison_data is not Attack.poison_data or kind.adjust is not Attack.adjust:
-            updates[malicious] = federation._train(malicious, set(malicious), warm_up)
-        sent = federation._craft(asked, set(malicious), updates, warm_up)
+            updates[malicious] = federation._train(malicious, set(malicious), warm_up).updates
+        sent = federation._craft(honest._replace(updates=updates), set(malicious), warm_up)
         parts[f"attack {label}"] = sent[malicious].contiguous()
     return {name: part.contiguous() for name, part in parts.items()}
 

@@ -19,7 +19,7 @@ from fedguard.contracts.scores import Scores
 from fedguard.contracts.server import AggregationRule
 from fedguard.core.errors import NeedError, ParameterError, TooFewClientsError
 from fedguard.core.threads import single_thread
-from fedguard.training.parameters import error_and_loss
+from fedguard.training.parameters import BATCH, error_and_loss
 
 from ._ranking import ranks
 
@@ -84,7 +84,8 @@ def impacts(round: Round, name: str) -> tuple[NDArray[np.float64], NDArray[np.fl
         for update in itertools.chain([aggregator(round)], leave_one_out(aggregator, round)):
             key = blake2b(update.cpu().numpy().tobytes(), digest_size=32).digest()
             if key not in seen:  # Krum often selects the same client
-                seen[key] = error_and_loss(server.model, round.global_params + update, server.validation)
+                moved = round.global_params + update
+                seen[key] = error_and_loss(server.model, moved, server.validation, BATCH, server.task)
             results.append(seen[key])
     (error, loss), without = results[0], results[1:]
     found = (

@@ -79,6 +79,7 @@ class DeepSight(Detector):
         "clusters by output layer, rejected if they look poisoned",
         "Rieger et al., DeepSight, NDSS 2022",
     )
+    tasks = frozenset({"classification"})
     plant = "one_output"
     needs = frozenset({"model", "global_params"})
     check_with = MappingProxyType({"samples": 200})

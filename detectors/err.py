@@ -30,3 +30,4 @@ class ERR(Impact):
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
     measure, called = 0, "error rate"
+    tasks = frozenset({"classification", "multilabel"})  # elsewhere nothing is right or wrong

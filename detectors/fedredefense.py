@@ -110,6 +110,7 @@ class FedREDefense(Detector):
         "error of reconstructing the update from distilled knowledge",
         "Xie et al., FedREDefense, ICML 2024",
     )
+    tasks = frozenset({"classification"})
     exempt = MappingProxyType({"equal updates": "each client's knowledge starts from different noise"})
     check_plant_with = MappingProxyType({"lr_images": 3.0, "first_iterations": 60})
     needs = frozenset({"model", "global_params"})

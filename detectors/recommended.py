@@ -88,6 +88,7 @@ class Recommended(Detector):
     """
 
     card = Card("recommended", "copies, size, direction, use and history, each against a limit", "FedGuard")
+    tasks = frozenset({"classification"})
 
     def __init__(self, validation: int = 100, samples: int = 100, window: int = 8) -> None:
         if validation < 1 or samples < validation:

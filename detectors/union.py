@@ -34,6 +34,7 @@ class Union(LeaveOneOut):
         "what the client adds to the validation error rate or loss",
         "Fang et al., Local model poisoning attacks, USENIX Security 2020",
     )
+    tasks = frozenset({"classification", "multilabel"})
     exempt = MappingProxyType(
         {"equal updates": "equal impacts are ranked by client id, so that each rule removes exactly c"}
     )

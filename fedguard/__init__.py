@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .ledger.memory import Ledger as Ledger
     from .ledger.sqlite import SQLiteLedger as SQLiteLedger
     from .observers.events import EventLog as EventLog
+    from .training.server_optimizer import ServerOptimizer as ServerOptimizer
 
 install()
 
@@ -79,6 +80,7 @@ _HOME = {
     "LabeledData": "contracts.data",
     "Server": "contracts.server",
     "SQLiteLedger": "ledger.sqlite",
+    "ServerOptimizer": "training.server_optimizer",
     "Stage": "contracts.stage",
     "StreamedUpdates": "geometry.streamed",
     "Updates": "geometry.updates",

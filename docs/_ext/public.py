@@ -21,7 +21,17 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "guard": (
         "The guard",
         "What an integration needs: rounds in, outcomes out.",
-        ("Guard", "Round", "Outcome", "Updates", "StreamedUpdates", "Server", "Labeled", "LabeledData"),
+        (
+            "Guard",
+            "Round",
+            "Outcome",
+            "Updates",
+            "StreamedUpdates",
+            "Server",
+            "Labeled",
+            "LabeledData",
+            "ServerOptimizer",
+        ),
     ),
     "ledger": (
         "Ledgers and observers",

@@ -144,7 +144,10 @@ def _checked(options: Options) -> Suite:
     from ..evaluation.suites.on_recording import check_recordable
 
     plan, source = load_suite(
-        options.suite, options.overrides, options.allow_code or not from_elsewhere(options.suite)
+        options.suite,
+        options.overrides,
+        options.allow_code or not from_elsewhere(options.suite),
+        options.allow_code,
     )
     find_here(source.data)  # load_suite has refused code that must not be imported
     check_suite(plan, source)

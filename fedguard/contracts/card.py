@@ -25,6 +25,10 @@ class Card:
     paper: str
 
 
+#: What labels are: one class per sample, several yes-or-no labels, or numbers.
+TASKS = ("classification", "multilabel", "regression")
+
+
 class Method:
     """Base class of everything registered by name: detectors, attacks, policies, aggregators, stages."""
 
@@ -33,6 +37,8 @@ class Method:
     check_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     #: Contract checks that do not apply to the method: name of the check → reason.
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    #: The tasks of data sets that it is defined for.
+    tasks: ClassVar[frozenset[str]] = frozenset(TASKS)
 
     @property
     def name(self) -> str:

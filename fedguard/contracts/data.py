@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class LabeledData(NamedTuple):
-    """Inputs as the model takes them (already normalized), and their integer labels."""
+    """Inputs as the model takes them (already normalized), and their labels.
+
+    Labels are classes, (N,) int64, or for several labels per sample and for regression (N, K) float32.
+    """
 
     inputs: Tensor
     labels: Tensor

@@ -47,6 +47,7 @@ class Server:
             the model's own is ignored.
         input_shape: the shape of one model input, for example (1, 28, 28).
         num_classes: the number of labels.
+        task: what labels are: "classification", "multilabel" or "regression".
         validation: samples disjoint from every client's, for evaluating models.
         root: samples disjoint from every client's, for training (FLTrust).
         training: the configuration of local training, for methods that train on the root data.
@@ -76,6 +77,7 @@ class Server:
     seed: int = 0
     map: Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]] = map_in_order
     received: Updates | None = None
+    task: str = "classification"
 
     def generator(self, purpose: str, *keys: object) -> torch.Generator:
         """An independent random generator for one purpose, for example ``("dnc", round.index)``."""

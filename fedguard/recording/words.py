@@ -31,8 +31,16 @@ Text = Annotated[Any, AfterValidator(_text)]
 Id = Annotated[Any, AfterValidator(_id)]
 
 
+class _Named(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    name: Text
+
+
+Named = Text | _Named
+
+
 class Training(BaseModel):
-    """The fields of :class:`fedguard.contracts.local_training.LocalTraining`."""
+    """The fields of :class:`fedguard.contracts.local_training.LocalTraining`; the new ones may be absent."""
 
     model_config = ConfigDict(extra="forbid")
     epochs: Positive | None
@@ -43,6 +51,16 @@ class Training(BaseModel):
     weight_decay: Number
     proximal: Number
     wbc: Number
+    optimizer: Named = "sgd"
+    scheduler: Named | None = None
+    lr_schedule: Text = "constant"
+    lr_decay: Number = 1.0
+    lr_min: Number = 0.0
+    loss: Named = "cross_entropy"
+    clip: Number = 0.0
+    patience: Whole = 0
+    holdout: Number = 0.1
+    augment: list[Named] = Field(default_factory=list, max_length=100)
 
 
 class Remarks(BaseModel):

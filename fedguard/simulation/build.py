@@ -11,6 +11,7 @@ from ..contracts.attack import Attack
 from ..contracts.nested import change_nested
 from ..contracts.registry import REGISTRIES
 from ..core.deprecation import current
+from ..core.errors import ParameterError
 from ..guard import Guard
 from .settings import AttackSpec, Cell, Defense, Settings, Spec
 
@@ -37,8 +38,19 @@ def build_guard(cell: Cell) -> Guard:
 
 
 def build_aggregator(cell: Cell) -> Aggregator:
-    """The cell's aggregation rule."""
-    aggregator: Aggregator = _make("aggregators", cell.defense.aggregator, cell)
+    """The cell's aggregation rule; under FedNova, its mean instead of the plain one.
+
+    Raises:
+        ParameterError: FedNova with a rule that does not normalize by steps.
+    """
+    spec = cell.defense.aggregator
+    if cell.training.algorithm == "fednova" and spec.name != "fednova":
+        if spec != Spec(name="mean"):
+            raise ParameterError(
+                f"training.algorithm fednova is a way to aggregate, and so is {spec.name}; leave one out"
+            )
+        spec = Spec(name="fednova")
+    aggregator: Aggregator = _make("aggregators", spec, cell)
     return aggregator
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,36 +28,27 @@ from ..exchange.template import weighted_median
 from ..guard import Guard
 from ..training.local import side_by_side
 from ..training.parameters import mean_of, with_statistics
+from ..training.server_optimizer import ServerOptimizer
 from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job
 from .keys import CellKey
+from .participation import LocalWork, Mail, call
+from .progress import Progress as Progress
+from .progress import same_bits
 from .records import ClientRow, RoundRecord
-from .server_optimizer import ServerOptimizer
+from .scaffold import ControlVariates
 from .settings import Cell
 from .setup import Setup, setup_for
 from .stepwise import Stepwise
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
-
 #: The most clients per piece of work if they are trained side by side. A hundred clients give eight pieces of
 #: nearly equal size, which 2, 4 or 8 workers share evenly.
 TOGETHER = 13
 #: The note of a round in which all clients are banned.
 NOBODY = "every client is banned: the global model stays as it is"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The state of a round before the new global model is measured."""
-
-    index: int
-    asked: list[int]
-    attacking: set[int]
-    outcome: Outcome | None
-    seconds: dict[str, float]
-    round: Round | None  # as the server received it
 
 
 class Federation(Stepwise):
@@ -84,7 +74,12 @@ class Federation(Stepwise):
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
         self._training = self.setup.training
-        self._optimizer = ServerOptimizer(cell.server)
+        self._optimizer = ServerOptimizer(
+            cell.server.optimizer, cell.server.lr, cell.server.beta1, cell.server.beta2, cell.server.tau
+        )
+        scaffold = cell.training.algorithm == "scaffold"
+        self._controls = ControlVariates(len(self.params), len(self._names)) if scaffold else None
+        self._mail = Mail()
         self._server = self.setup.server(map)
         self._key = CellKey.of(cell)
 
@@ -98,6 +93,8 @@ class Federation(Stepwise):
             "attack": self.attack.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             **({"statistics": self.statistics} if len(self.statistics) else {}),
+            **({"mail": self._mail.state_dict()} if self.cell.late else {}),
+            **({"scaffold": self._controls.state_dict()} if self._controls is not None else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -108,6 +105,9 @@ class Federation(Stepwise):
         self.guard.load_state_dict(state["guard"])
         self.attack.load_state_dict(state["attack"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._mail.load_state_dict(state.get("mail", {}))
+        if self._controls is not None:
+            self._controls.load_state_dict(state["scaffold"])
 
     def step(self, index: int) -> RoundRecord:
         """Run one round and measure the new global model."""
@@ -116,37 +116,45 @@ class Federation(Stepwise):
     def record(self, progress: Progress) -> RoundRecord:
         """The record of a round, with the metrics of the new global model (NaN if it is not tested)."""
         error = loss = asr = math.nan
+        finite = bool(self.params.isfinite().all())
         if self.cell.tests_after(progress.index):
             error, loss = self._evaluate(targeted=False)
             asr = 1 - self._evaluate(targeted=True)[0]
-        outcome = progress.outcome
+            finite = finite and math.isfinite(loss)
+        outcome, received = progress.outcome, progress.round
+        if outcome is not None and received is not None and not outcome.weights.any():
+            finite = finite and bool(received.usable.any())
         info = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
         note = outcome.note if outcome else NOBODY
         return RoundRecord(
-            progress.index, self.rows(progress), 1 - error, loss, asr, note, info, progress.seconds
+            progress.index, self.rows(progress), 1 - error, loss, asr, note, info, progress.seconds, finite
         )
 
     def advance(self, index: int) -> Progress:
         """Run one round: train, attack, guard, move the global model."""
         self._let_attackers_return(index)
         banned = [c for c in self._names if self.guard.banned([self.id_of(c)], index)]
-        asked = self.setup.participants(index, set(self._names) - set(banned), len(self._names))
-        attacking = self.attacking(index) & set(asked)
+        called = call(self.setup, index, set(self._names) - set(banned), len(self._names), self._mail.senders)
+        asked, attacking = called.sending, self.attacking(index)
         seconds: dict[str, float] = {}
         outcome, received = None, None
         if asked:
             start = time.perf_counter()
-            updates, statistics = self._train(asked, attacking, index)
+            work = self._mail.exchange(self._train(called.training, attacking, index), called)
             seconds["training"] = time.perf_counter() - start
-            sent = self._craft(asked, attacking, updates, index)
-            received = self._round(asked, sent, index, attacking)
-            attacking = self._active(asked, attacking, updates, sent)
+            attacking = attacking & set(asked)
+            sent = self._craft(work, attacking, index)
+            received = self._round(work, sent, index, attacking)
+            attacking = self._active(asked, attacking, work.updates, sent)
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
             self.params = self._optimizer.step(self.params, outcome.aggregate)
-            self._take_statistics(statistics, outcome)
-        return Progress(index, asked, attacking, outcome, seconds, received)
+            self._take_statistics(work.statistics, outcome)
+            if self._controls is not None:
+                lr = self._training.in_round(index, self.cell.rounds).lr
+                self._controls.learn(asked, sent, work.steps, lr, outcome.weights > 0)
+        return Progress(index, asked, attacking & set(asked), outcome, seconds, received, called)
 
     def _take_statistics(self, sent: Tensor, outcome: Outcome) -> None:
         """Take the weighted median of the accepted clients' statistics, as a live guard does."""
@@ -190,31 +198,34 @@ class Federation(Stepwise):
             if since is not None and wait is not None and index >= since + wait:
                 self._names[client].append(f"{client}.{len(self._names[client])}")
 
-    def _round(self, asked: list[int], updates: Tensor, index: int, attacking: set[int]) -> Round:
+    def _round(self, work: LocalWork, updates: Tensor, index: int, attacking: set[int]) -> Round:
         """The round as the server receives it."""
         # Clients claim their own samples; a backdoor does not reveal that it trains on more.
-        claims = np.array([len(self.setup.samples[c]) for c in asked], dtype=float)
-        bad = np.array([client in attacking for client in asked])
+        claims = np.array([len(self.setup.samples[c]) for c in work.clients], dtype=float)
+        bad = np.array([client in attacking for client in work.clients])
         if bad.any():
             claims[bad] = self.attack.claim(claims[bad], claims.copy())
         return Round(
             updates,
-            client_ids=tuple(self.id_of(c) for c in asked),
+            client_ids=tuple(self.id_of(c) for c in work.clients),
             num_examples=claims,
-            num_steps=np.array([self._training.effective_steps(len(self.setup.samples[c])) for c in asked]),
+            num_steps=work.steps,
             index=index,
             global_params=self.params,
-            server=self._lent(),
+            server=self._lent(index),
         )
 
-    def _lent(self) -> Server:
-        """The server's assets, with the statistics of the global model in its model."""
+    def _lent(self, index: int) -> Server:
+        """The server's assets: the global model's statistics in its model, and the round's learning rate."""
+        server, training = self._server, self._training.in_round(index, self.cell.rounds)
+        if training is not server.training:
+            server = dataclasses.replace(server, training=training)
         if not len(self.statistics):
-            return self._server
-        return dataclasses.replace(self._server, model=with_statistics(self.setup.model, self.statistics))
+            return server
+        return dataclasses.replace(server, model=with_statistics(self.setup.model, self.statistics))
 
-    def _train(self, asked: list[int], attacking: set[int], index: int) -> tuple[Tensor, Tensor]:
-        """(n, d) updates and (n, s) statistics of the round's participants."""
+    def _train(self, asked: list[int], attacking: set[int], index: int) -> LocalWork:
+        """What the round's participants train."""
         start, statistics = self.params.numpy(), self.statistics.numpy()
         before = self.previous_params.numpy() if self._adjusts else None
         jobs: list[TrainJob] = []
@@ -224,13 +235,23 @@ class Federation(Stepwise):
             for part in np.array_split(some, pieces) if some else ():
                 clients = tuple(part.tolist())
                 back = before if attacks else None
-                jobs.append((self._key, clients, index, start, statistics, attacks, back))
+                added = self._corrections(clients)
+                jobs.append((self._key, clients, index, start, statistics, attacks, back, added))
         updates, own = torch.empty(len(asked), len(start)), torch.empty(len(asked), len(statistics))
+        training = self._training.in_round(index, self.cell.rounds)
+        steps = np.array([training.effective_steps(len(self.setup.samples[c])) for c in asked], dtype=float)
         place = {client: i for i, client in enumerate(asked)}
-        for job, (moved, seen) in zip(jobs, self._map(train_job, jobs), strict=True):
+        for job, (moved, seen, ways) in zip(jobs, self._map(train_job, jobs), strict=True):
             rows = [place[client] for client in job[1]]
             updates[rows], own[rows] = torch.from_numpy(moved), torch.from_numpy(seen)
-        return updates, own
+            steps[rows] = np.where(np.isnan(ways), steps[rows], ways)
+        return LocalWork(asked, updates, own, steps)
+
+    def _corrections(self, clients: Sequence[int]) -> np.ndarray[Any, Any] | None:
+        """(clients, d) what SCAFFOLD adds to their gradients."""
+        if self._controls is None:
+            return None
+        return torch.stack([self._controls.correction(client) for client in clients]).numpy()
 
     def _active(self, asked: list[int], attacking: set[int], trained: Tensor, sent: Tensor) -> set[int]:
         """The attackers that sent something other than their honest update.
@@ -253,12 +274,13 @@ class Federation(Stepwise):
         """How many clients form one piece of work: several if they can be trained side by side."""
         # Poisoning data may take long, and adjusted training differs from client to client.
         alone = attacking and (self._adjusts or poisons_data(type(self.attack)))
+        alone = alone or self._controls is not None
         inputs = self.setup.dataset.training_set.inputs
         return TOGETHER if not alone and side_by_side(self.setup.model, inputs, self._training) else 1
 
-    def _craft(self, asked: list[int], attacking: set[int], updates: Tensor, index: int) -> Tensor:
+    def _craft(self, work: LocalWork, attacking: set[int], index: int) -> Tensor:
         """Replace the attackers' updates with what the adversary sends."""
-        bad = torch.tensor([client in attacking for client in asked])
+        updates, bad = work.updates, torch.tensor([client in attacking for client in work.clients])
         if not bad.any():
             return updates
         known = "benign_updates" in self.attack.knowledge
@@ -269,7 +291,7 @@ class Federation(Stepwise):
             return result
 
         def received(crafted: Tensor) -> tuple[Round, np.ndarray[Any, Any]]:
-            whole, own = self._round(asked, sent(crafted), index, attacking), np.flatnonzero(bad.numpy())
+            whole, own = self._round(work, sent(crafted), index, attacking), np.flatnonzero(bad.numpy())
             return (whole, own) if known else (whole.take(own), np.arange(len(own)))
 
         view = self._view(updates, bad, index, received)
@@ -314,7 +336,8 @@ class Federation(Stepwise):
         if i is None or outcome is None:
             record = self.guard.ledger[name]
             banned = self.guard.ledger.is_banned(name, index)
-            reason = f"banned since round {record.banned_since}" if banned else "not asked"
+            excuse = progress.called.excuse(client) if progress.called else ""
+            reason = f"banned since round {record.banned_since}" if banned else excuse or "not asked"
             return ClientRow(*who, float("nan"), False, 0.0, banned, reason)
         return ClientRow(
             *who,
@@ -324,8 +347,3 @@ class Federation(Stepwise):
             bool(outcome.banned[i]),
             outcome.reasons[i],
         )
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two vectors of the same size hold the same numbers, NaN included."""
-    return bool((one.view(torch.int32) == other.view(torch.int32)).all())

@@ -112,7 +112,9 @@ class FLCert(Stepwise):
         note = "; ".join(text for text in notes if not text.endswith(": "))
         certified = self.settings.mode == "disjoint" and not math.isnan(safe)
         info = {"flcert": {"certified_accuracy": safe}} if certified else {}
-        return RoundRecord(index, self._merged(rows, index), right, math.nan, hit, note, info, seconds)
+        finite = all(bool(part.params.isfinite().all()) for part in self.members)
+        merged = self._merged(rows, index)
+        return RoundRecord(index, merged, right, math.nan, hit, note, info, seconds, finite)
 
     def _merged(self, groups: Sequence[Sequence[ClientRow]], index: int) -> list[ClientRow]:
         by_client: dict[int, list[ClientRow]] = {c: [] for c in range(self.cell.clients)}

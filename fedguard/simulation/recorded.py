@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -190,12 +191,18 @@ class RecordedFederation:
         self.recording = recording or Recording(str(cell.recording))
         self.roster = Roster(self.recording)
         self._server = server or server_of(self.recording, map)
+        recorded = cell_of(self.recording)
+        self._rounds = cell.rounds if recorded is None else recorded.rounds
         self._banned = banned
 
     def advance(self, position: int) -> Progress:
         """Read the next round."""
         recorded = self.recording.read(position)
-        round = seen(recorded, self._server, self._banned)
+        server = self._server
+        if server is not None and server.training is not None:
+            training = server.training.in_round(recorded.round.index, self._rounds)
+            server = dataclasses.replace(server, training=training)
+        round = seen(recorded, server, self._banned)
         asked = [] if round is None else [self.roster.number(name) for name in round.client_ids]
         attacking = set(recorded.remarks.get("attacking", ()))
         return Progress(recorded.round.index, asked, attacking, None, {"training": 0.0}, round)

@@ -15,7 +15,7 @@ class ClientRow(NamedTuple):
         malicious: whether it is one of the malicious clients; None if unknown (a live recording).
         attacking: whether it attacked in this round: its schedule said so, and its update was not the
             honest one.
-        participated: whether it was asked.
+        participated: whether the server got an update from it.
         score: the score of the guard's detectors; NaN if it was not scored.
         suspect: whether it was a suspect in this round.
         weight: its weight in the aggregate.
@@ -43,11 +43,13 @@ class RoundRecord:
         index: the round.
         clients: one row for every client of the federation, present or not.
         tacc: accuracy of the new global model on the test set.
-        loss: its mean cross-entropy there.
+        loss: its mean loss there: cross-entropy, binary cross-entropy or squared error by the data's task.
         asr: attack success rate; NaN if the attack has no target.
         note: a remark, for example that all clients were excluded.
         info: numbers that detectors report, by detector.
         seconds: wall time of training, each detector, the policy and the aggregator.
+        finite: False if the run has diverged: the new global model, its loss or every update that was sent
+            is not finite.
     """
 
     index: int
@@ -58,3 +60,4 @@ class RoundRecord:
     note: str
     info: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    finite: bool = True

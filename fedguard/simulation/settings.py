@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from ..contracts.local_training import LocalTraining
 from ..judging.too_few import OnTooFew
 from .base import Model
 from .schedule import Schedule
@@ -53,7 +55,7 @@ ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec)]
 
 
 def _specs(value: Any) -> Any:
-    """One detector or several, as a list."""
+    """One part or several, as a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -111,7 +113,7 @@ class ServerSettings(Model):
         root: how many it keeps to train on (FLTrust).
         lr: the global model moves by lr × the aggregate.
         optimizer: how it moves: "sgd" (FedAvg, FedSGD), "momentum" (FedAvgM), or FedOpt's "adagrad",
-            "adam" and "yogi", see :class:`fedguard.simulation.server_optimizer.ServerOptimizer`.
+            "adam" and "yogi", see :class:`fedguard.ServerOptimizer`.
         beta1: momentum, except for sgd and adagrad.
         beta2: second momentum, for adam and yogi.
         tau: degree of adaptivity of the adaptive ones; keeps their divisions finite.
@@ -126,11 +128,22 @@ class ServerSettings(Model):
     tau: float = Field(1e-3, gt=0)
 
 
-class TrainingSettings(Model):
-    """Local training: SGD for some epochs, or for some steps.
+#: How local updates are made and put together.
+Algorithm = Literal["fedavg", "fedsgd", "fedprox", "fednova", "scaffold"]
+#: FedProx's μ if no other is given; its authors try 0.001 to 1.
+FEDPROX_MU = 0.01
 
-    ``steps: 1`` with a batch as large as a client's data is FedSGD: the update is −lr times the gradient.
+
+class TrainingSettings(Model):
+    """Local training: SGD for some epochs, or for some steps, or any other optimizer.
+
     For the meaning of each setting see :class:`fedguard.contracts.local_training.LocalTraining`.
+
+    Attributes:
+        algorithm: "fedavg"; "fedsgd": one step on all of a client's data, whatever ``epochs``, ``steps`` and
+            ``batch_size`` say; "fedprox": ``proximal`` is its μ, 0.01 if it is 0; "fednova": the mean of a
+            defense becomes the aggregator fednova; "scaffold": control variates, see
+            :class:`fedguard.simulation.scaffold.ControlVariates`.
     """
 
     epochs: int | None = Field(None, ge=1, le=MAX_COUNT)
@@ -141,12 +154,43 @@ class TrainingSettings(Model):
     weight_decay: float = Field(0.0, ge=0)
     proximal: float = Field(0.0, ge=0)
     wbc: float = Field(0.0, ge=0)
+    algorithm: Algorithm = "fedavg"
+    optimizer: ShortSpec = Spec(name="sgd")
+    scheduler: ShortSpec | None = None
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_decay: float = Field(1.0, gt=0, le=1)
+    lr_min: float = Field(0.0, ge=0)
+    loss: ShortSpec | None = None
+    clip: float = Field(0.0, ge=0)
+    patience: int = Field(0, ge=0, le=MAX_COUNT)
+    holdout: float = Field(0.1, gt=0, lt=1)
+    augment: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give either epochs or steps, not both")
         return self if self.epochs or self.steps else self.model_copy(update={"epochs": 1})
+
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> TrainingSettings:
+        if self.algorithm == "scaffold":
+            plain = self.optimizer == Spec(name="sgd") and self.scheduler is None
+            if not plain or self.momentum or self.proximal or self.wbc:
+                raise ValueError(
+                    "scaffold is defined for plain SGD: leave optimizer, scheduler, momentum, proximal and "
+                    "wbc out"
+                )
+        return self
+
+    def local(self, loss: str) -> LocalTraining:
+        """What clients do; ``loss`` is that of the data's task, used if no other is given."""
+        values = self.model_dump(exclude={"algorithm"})
+        if self.algorithm == "fedsgd":
+            values.update(epochs=None, steps=1, batch_size=MAX_COUNT)
+        if self.algorithm == "fedprox":
+            values["proximal"] = self.proximal or FEDPROX_MU
+        return LocalTraining(**{**values, "loss": values["loss"] or loss})
 
 
 class Settings(Model):
@@ -161,6 +205,12 @@ class Settings(Model):
         assumed_malicious: the number that a defense is told; ``malicious`` if absent.
         rounds: the number of training rounds.
         participation: the share of clients asked in each round.
+        malicious_per_round: how many of those asked are malicious, exactly; as chance has it if absent. Once
+            fewer of either kind are left, because they are banned, a round has fewer of them.
+        dropout: the share of those asked that send nothing, on average; at least one client sends.
+        late: the share of those asked whose update arrives in the next round, on average. It is relative to
+            the older global model, and its client is not asked in the next round. After the last round it
+            is lost.
         test_every: test the global model after every so many rounds, and after the last one; in between
             accuracy, loss and attack success are NaN.
         training: local training.
@@ -176,6 +226,9 @@ class Settings(Model):
     assumed_malicious: int | None = Field(None, ge=0)
     rounds: int = Field(10, ge=1, le=MAX_ROUNDS)
     participation: float = Field(1.0, gt=0, le=1)
+    malicious_per_round: int | None = Field(None, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    late: float = Field(0.0, ge=0, lt=1)
     test_every: int = Field(1, ge=1, le=MAX_COUNT)
     training: TrainingSettings = TrainingSettings(epochs=1)
     server: ServerSettings = ServerSettings()
@@ -189,6 +242,23 @@ class Settings(Model):
                 raise ValueError(f"{name} is {value}, but there are only {self.clients} clients")
         return self
 
+    @model_validator(mode="after")
+    def _per_round(self) -> Settings:
+        fixed, most = self.malicious_per_round, min(self.malicious, self.participants)
+        if fixed is not None and fixed > most:
+            raise ValueError(
+                f"malicious_per_round is {fixed}, but there are {self.malicious} malicious clients and "
+                f"{self.participants} take part"
+            )
+        if fixed is not None and self.participants - fixed > self.clients - self.malicious:
+            raise ValueError(
+                f"malicious_per_round is {fixed} of {self.participants} that take part, but only "
+                f"{self.clients - self.malicious} clients are honest; lower `participation`"
+            )
+        if self.late and self.training.algorithm == "scaffold":
+            raise ValueError("scaffold needs every update in its own round: leave `late` out")
+        return self
+
     @property
     def assumed(self) -> int:
         """The number of malicious clients that defenses are told."""
@@ -200,9 +270,23 @@ class Settings(Model):
         return max(1, round(self.participation * self.clients))
 
     @property
+    def senders(self) -> int:
+        """The fewest updates that a round may have as long as no client is banned."""
+        missing = math.ceil(self.dropout * self.participants) + math.ceil(self.late * self.participants)
+        return max(1, self.participants - missing)
+
+    @property
     def assumed_per_round(self) -> int:
         """The expected share of ``assumed`` in one round, rounded up."""
+        if self.malicious_per_round is not None and self.assumed_malicious is None:
+            return self.malicious_per_round
         return -(-self.assumed * self.participants // self.clients)
+
+    @property
+    def malicious_in_round(self) -> int:
+        """How many malicious clients a round may be expected to have."""
+        fixed = self.malicious_per_round
+        return -(-self.malicious * self.participants // self.clients) if fixed is None else fixed
 
     def tests_after(self, index: int) -> bool:
         """Whether the global model is tested after this round."""

@@ -17,11 +17,12 @@ from ..contracts.attack import Attack
 from ..contracts.card import Method
 from ..contracts.data import LabeledData, Samples
 from ..contracts.detector import NEEDS, check_needs
-from ..contracts.local_training import LocalTraining
 from ..contracts.server import Server, map_in_order
 from ..core.errors import FedGuardError, ParameterError
 from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
+from ..training.check import check_training
+from ..training.losses import BY_TASK
 from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
 from .deal import deal, malicious_clients, with_changes
@@ -49,12 +50,16 @@ class Setup:
         seed = cell.seed
         with _blame("data"):
             self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
+        #: What labels are: "classification", "multilabel" or "regression".
+        self.task: str = self.dataset.task
         dealt = deal(cell, self.dataset)
         self.validation = self._held_out(dealt.validation)
         self.root = self._held_out(dealt.root)
         self._dealt = dealt
         self.samples = dealt.samples
-        self.training = LocalTraining(**cell.training.model_dump())
+        with _blame("training"):
+            self.training = cell.training.local(BY_TASK[self.task])
+            check_training(self.training, self.task, self.dataset.input_shape, self.dataset.num_classes)
         with _blame("model"):
             self.model = build_model(
                 cell.model.name,
@@ -98,8 +103,13 @@ class Setup:
 
     @property
     def label_skew(self) -> NDArray[np.float64]:
-        """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`."""
+        """(n,) how far each client's labels are from those of all clients, see :func:`~.skew.label_skew`.
+
+        NaN for labels other than classes.
+        """
         labels = self.dataset.train.labels
+        if self.task != "classification":
+            return np.full(len(self.samples), np.nan)
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
 
     def server(self, map: Any = map_in_order) -> Server:
@@ -113,29 +123,52 @@ class Setup:
             training=self.training,
             seed=derive(self.cell.seed, "server"),
             map=map,
+            task=self.task,
         )
 
     def participants(self, round_index: int, allowed: Iterable[int], members: int) -> list[int]:
-        """The participants of a round: a random share of the members, drawn from those allowed, in order."""
+        """The participants of a round: a random share of the members, drawn from those allowed, in order.
+
+        With ``malicious_per_round``, exactly so many of them are malicious, as long as there are enough of
+        both kinds.
+        """
         pool = sorted(allowed)
         count = min(self.cell.shrunk_to(members).participants, len(pool))
         order = numpy_generator(self.cell.seed, "participants", round_index).permutation(len(pool))
-        return sorted(pool[i] for i in order[:count])
+        fixed = self.cell.malicious_per_round
+        if fixed is None:
+            return sorted(pool[i] for i in order[:count])
+        malicious = set(self.malicious)
+        bad = [pool[i] for i in order if pool[i] in malicious][:fixed]
+        good = [pool[i] for i in order if pool[i] not in malicious]
+        return sorted([*bad, *good[: count - len(bad)]])
 
     def check_attack(self, attack: Attack) -> None:
         """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
         if attack.kind != "none" and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
-        if self.dataset.task != "classification" and _needs_classes(attack):
+        if type(attack).tasks is Method.tasks and self.task != "classification" and _needs_classes(attack):
             raise ParameterError(
-                f"attack {attack.name} changes the labels of classes, but the data are for "
-                f"{self.dataset.task}; use an attack that crafts updates, or data for classification"
+                f"attack {attack.name} changes the labels of classes, but the data are for {self.task}; "
+                "use an attack that crafts updates, or data for classification"
             )
-        n, m = self.cell.participants, len(self.malicious)
-        attack.check(self.dataset.input_shape, self.dataset.num_classes, n, -(-m * n // self.cell.clients))
+        self.check_task(attack)
+        n = self.cell.participants
+        attack.check(self.dataset.input_shape, self.dataset.num_classes, n, self.cell.malicious_in_round)
+
+    def check_task(self, method: Method) -> None:
+        """Refuse a method that is not defined for what the labels are (ParameterError)."""
+        for part in (method, *getattr(method, "members", {}).values()):
+            if self.task not in part.tasks:
+                raise ParameterError(
+                    f"{part.name} is defined for {' and '.join(sorted(part.tasks))}, and the data are a "
+                    f"{self.task}; choose another method"
+                )
 
     def check_guard(self, guard: Guard, n: int) -> None:
         """Refuse a guard that needs what the server lacks, or that does not work with n clients."""
+        for method in (*guard.detectors.values(), *guard.aggregation()):
+            self.check_task(method)
         have = {"model", "training", "global_params"} | {
             name for name in ("validation", "root") if getattr(self, name) is not None
         }

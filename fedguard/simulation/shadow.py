@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -62,13 +63,19 @@ class Watcher:
         self.records.append(self._record(progress, actual, outcome))
 
     def _record(self, progress: Progress, actual: RoundRecord, outcome: Outcome) -> RoundRecord:
-        rows = self._federation.rows(
-            Progress(progress.index, progress.asked, progress.attacking, outcome, {}, progress.round)
-        )
+        rows = self._federation.rows(dataclasses.replace(progress, outcome=outcome, seconds={}))
         seconds = {"training": progress.seconds["training"], **outcome.seconds}
         info = {name: dict(values) for name, values in outcome.info.items()}
         return RoundRecord(
-            actual.index, rows, actual.tacc, actual.loss, actual.asr, outcome.note, info, seconds
+            actual.index,
+            rows,
+            actual.tacc,
+            actual.loss,
+            actual.asr,
+            outcome.note,
+            info,
+            seconds,
+            actual.finite,
         )
 
 

@@ -1,21 +1,24 @@
-"""A client's local training: plain minibatch SGD."""
+"""A client's local training: minibatch SGD, or whatever else its settings say."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from ..contracts.attack import Adjust
 from ..contracts.data import LabeledData, Share
 from ..contracts.local_training import LocalTraining
 from ..core.errors import ParameterError
+from .augmentation import augmentation
 from .dense import Shapes, dense_shapes, train_dense
+from .early_stop import EarlyStop, split
 from .layout import bears_channels_last, store_channels_last
+from .losses import loss_function
+from .optimizers import Steps
 from .parameters import fitting, flat, flat_statistics, learned, load_parameters
 from .randomness import drawn_from
 
@@ -26,10 +29,12 @@ class Trained(NamedTuple):
     Attributes:
         update: (d,) w − w_start.
         statistics: (s,) the model's floating-point buffers afterwards; (0,) without any.
+        steps: how many steps early stopping left of it; None if as many as the settings say.
     """
 
     update: Tensor
     statistics: Tensor
+    steps: int | None = None
 
 
 def train_client(
@@ -42,24 +47,25 @@ def train_client(
 ) -> Tensor:
     """v ← μ v + ∇ℓ(w) + λ w,  w ← w − η v  over minibatches, ℓ the mean cross-entropy; returns w − w_start.
 
-    The same arguments give the same bits if torch uses the same number of threads (one, in a pool). Only
-    learned parameters are trained (see :func:`.parameters.learned`). What the model draws from torch's global
-    generator, as Dropout does, is drawn from one that ``generator`` seeds.
+    This is what the default settings do; for all others see :class:`LocalTraining`. The same arguments give
+    the same bits if torch uses the same number of threads (one, in a pool). Only learned parameters are
+    trained (see :func:`.parameters.learned`). What the model draws from torch's global generator, as Dropout
+    does, is drawn from one that ``generator`` seeds.
 
     Args:
         model: scratch: its parameters are overwritten, and it stays in train mode. Training starts with its
             buffers (BatchNorm statistics), which are restored afterwards.
         start: (d,) the global model w_start; not modified.
         data: the client's samples, at least one.
-        settings: epochs or steps, batch size, η, μ, λ.
-        generator: shuffles the samples, and seeds what the model draws.
+        settings: epochs or steps, batch size, η, μ, λ, and more.
+        generator: shuffles the samples, and seeds the augmentation and what the model draws.
         adjust: changes the gradients of every step, for attacks; None leaves them unchanged.
 
     Returns:
         (d,) float32 the update.
 
     Raises:
-        ParameterError: the client has no samples.
+        ParameterError: the client has no samples, or a name in the settings is unknown.
     """
     return trained(model, start, [data], settings, [generator], adjust)[0].update
 
@@ -74,14 +80,14 @@ def train_clients(
     """``[train_client(model, start, data, settings, g) for …]``: bit-identical, faster for small networks.
 
     Trains clients of logistic regression and multilayer perceptrons together (see :mod:`~.training.dense`).
-    Other models, and training with a proximal term or FL-WBC, run one client at a time.
+    Other models, and training with anything but plain SGD on the cross-entropy, run one client at a time.
     """
     return [client.update for client in trained(model, start, clients, settings, generators)]
 
 
 def side_by_side(model: nn.Module, inputs: Tensor, settings: LocalTraining) -> Shapes | None:
     """Return the model's layers if its clients can be trained together, else None."""
-    return None if settings.proximal or settings.wbc else dense_shapes(model, inputs)
+    return dense_shapes(model, inputs) if settings.plain else None
 
 
 def trained(
@@ -91,16 +97,23 @@ def trained(
     settings: LocalTraining,
     generators: Sequence[torch.Generator],
     adjust: Adjust | None = None,
+    corrections: Sequence[Tensor] | None = None,
 ) -> list[Trained]:
-    """Like :func:`train_clients`, with the model's statistics after each client's training."""
+    """Like :func:`train_clients`, with the model's statistics after each client's training.
+
+    Args:
+        corrections: per client, (d,) what SCAFFOLD adds to every gradient.
+    """
     shares = [c if isinstance(c, Share) else Share(c, torch.arange(len(c.labels))) for c in clients]
     if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
-    batches = [_batches(share.rows, settings, draw) for share, draw in zip(shares, generators, strict=True)]
-    shapes = side_by_side(model, shares[0].data.inputs, settings) if shares and adjust is None else None
+    alone = not shares or adjust is not None or corrections is not None
+    shapes = None if alone else side_by_side(model, shares[0].data.inputs, settings)
     if shapes is None:
-        each = zip(shares, batches, generators, strict=True)
-        return [_alone(model, start, s.data, b, settings, g, adjust) for s, b, g in each]
+        added: Sequence[Tensor | None] = corrections or [None] * len(shares)
+        each = zip(shares, generators, added, strict=True)
+        return [_alone(model, start, share, settings, draw, adjust, extra) for share, draw, extra in each]
+    batches = [_batches(share.rows, settings, draw) for share, draw in zip(shares, generators, strict=True)]
     model.train()
     dense = train_dense(shapes, start, shares, batches, settings)  # such models have no buffers
     return [Trained(parameters.sub_(start), flat_statistics(model)) for parameters in dense]
@@ -109,18 +122,18 @@ def trained(
 def _alone(
     model: nn.Module,
     start: Tensor,
-    data: LabeledData,
-    batches: Iterator[Tensor],
+    share: Share,
     settings: LocalTraining,
     generator: torch.Generator,
     adjust: Adjust | None,
+    correction: Tensor | None,
 ) -> Trained:
     """Train one client, and restore the buffers so that it does not affect the next one."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
-        with drawn_from(generator, data.inputs.device):  # Dropout draws from the global generator
-            update = _by_autograd(model, start, data, batches, settings, generator, adjust)
-        return Trained(update, flat_statistics(model))
+        with drawn_from(generator, share.data.inputs.device):  # Dropout draws from the global generator
+            update, steps = _by_autograd(model, start, share, settings, generator, adjust, correction)
+        return Trained(update, flat_statistics(model), steps)
     finally:
         with torch.no_grad():
             for buffer, old in zip(model.buffers(), before, strict=True):
@@ -130,30 +143,38 @@ def _alone(
 def _by_autograd(
     model: nn.Module,
     start: Tensor,
-    data: LabeledData,
-    batches: Iterator[Tensor],
+    share: Share,
     settings: LocalTraining,
     generator: torch.Generator,
     adjust: Adjust | None,
-) -> Tensor:
-    """Train any model by autograd; the generator is for FL-WBC."""
+    correction: Tensor | None,
+) -> tuple[Tensor, int | None]:
+    """Train any model by autograd; the generator is also for FL-WBC."""
     load_parameters(model, start)
     model.train()
     parameters = list(learned(model).values())
     for parameter in parameters:  # a model may be frozen for evaluation as a whole
         parameter.requires_grad_()
-    images = data.inputs.ndim == 4
-    fast = bears_channels_last(model, data.inputs)
+    images = share.data.inputs.ndim == 4
+    fast = bears_channels_last(model, share.data.inputs)
     if fast:
         store_channels_last(model)
-    velocity = [torch.zeros_like(p) for p in parameters] if settings.momentum else []
+    share, held = split(share, settings) if settings.patience else (share, None)
+    data, loss_of = share.data, loss_function(settings.loss)
+    augment = augmentation(settings.augment, generator)
+    per_epoch = -(-len(share.rows) // settings.batch_size)
+    step = _stepper(parameters, settings, per_epoch)
+    early = EarlyStop(model, held, settings, loss_of, per_epoch) if held is not None else None
     origin = [p.detach().clone() for p in parameters] if settings.proximal else []
+    added = _like(parameters, correction) if correction is not None else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
     inputs = data.inputs.permute(0, 2, 3, 1) if images and fast else data.inputs
-    for batch in batches:
+    for batch in _batches(share.rows, settings, generator):
         taken = inputs.index_select(0, batch)
         taken = taken.permute(0, 3, 1, 2) if images and fast else taken.contiguous()
-        loss = F.cross_entropy(model(taken), data.labels.index_select(0, batch))
+        if augment is not None:
+            taken = augment(taken)
+        loss = loss_of(model(taken), data.labels.index_select(0, batch))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         if adjust is not None:
             gradients = adjust(gradients)
@@ -161,10 +182,40 @@ def _by_autograd(
             with torch.no_grad():
                 pull = zip(gradients, parameters, origin, strict=True)
                 gradients = tuple(g + settings.proximal * (p - o) for g, p, o in pull)
+        if settings.clip:
+            gradients = clipped(gradients, settings.clip)
+        if added:
+            gradients = tuple(g + more for g, more in zip(gradients, added, strict=True))
         if blood_cells is not None:
             blood_cells.perturb(parameters, gradients)
-        _step(parameters, gradients, velocity, settings)
-    return flat(fitting(model, len(start)).values()).sub_(start)
+        step(gradients)
+        if early is not None and early.after_step():
+            break
+    steps = None if early is None else early.finish()
+    return flat(fitting(model, len(start)).values()).sub_(start), steps
+
+
+def clipped(gradients: Sequence[Tensor], most: float) -> tuple[Tensor, ...]:
+    """g · min(1, most / (‖g‖ + 10⁻⁶)), ‖·‖ over all of them: as ``torch.nn.utils.clip_grad_norm_``."""
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    factor = torch.clamp(most / (norm + 1e-6), max=1.0)
+    return tuple(g * factor for g in gradients)
+
+
+def _like(parameters: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
+    """A (d,) vector as tensors of the parameters' shapes."""
+    parts = torch.split(vector, [p.numel() for p in parameters])
+    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+
+
+def _stepper(
+    parameters: list[nn.Parameter], settings: LocalTraining, per_epoch: int
+) -> Callable[[tuple[Tensor, ...]], None]:
+    """What moves the parameters along a step's gradients."""
+    if not settings.own_sgd:
+        return Steps(parameters, settings, per_epoch)
+    velocity = [torch.zeros_like(p) for p in parameters] if settings.momentum else []
+    return lambda gradients: _step(parameters, gradients, velocity, settings)
 
 
 class _WhiteBloodCells:

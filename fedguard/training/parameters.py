@@ -129,17 +129,31 @@ def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def wrong_and_loss(model: nn.Module, vector: Tensor, data: LabeledData) -> tuple[int, float]:
-    """Count the misclassified samples of one batch, and sum all cross-entropies.
+def wrong_and_loss(
+    model: nn.Module, vector: Tensor, data: LabeledData, task: str = "classification"
+) -> tuple[float, float]:
+    """How much of one batch is predicted wrongly, and the sum of its samples' losses.
+
+    - classification: the number of misclassified samples; the cross-entropy;
+    - multilabel: per sample the share of wrong labels, a label being predicted where its output is above 0;
+      the binary cross-entropy, mean over the labels;
+    - regression: NaN, as nothing is right or wrong; the squared error, mean over the outputs.
 
     Args:
         model: the architecture; left unchanged, used in eval mode.
         vector: (d,) its parameters.
         data: the batch.
+        task: of the data set.
     """
-    logits = predict(model, vector, data.inputs)
-    wrong = int((logits.argmax(1) != data.labels).sum())
-    return wrong, float(F.cross_entropy(logits, data.labels, reduction="sum"))
+    outputs, labels = predict(model, vector, data.inputs), data.labels
+    if task == "classification":
+        wrong = int((outputs.argmax(1) != labels).sum())
+        return wrong, float(F.cross_entropy(outputs, labels, reduction="sum"))
+    values, count = labels.reshape(outputs.shape).to(outputs.dtype), outputs[:1].numel()
+    if task == "regression":
+        return float("nan"), float(F.mse_loss(outputs, values, reduction="sum")) / count
+    missed = int(((outputs > 0) != (values > 0.5)).sum())
+    return missed / count, float(F.binary_cross_entropy_with_logits(outputs, values, reduction="sum")) / count
 
 
 def batches(data: LabeledData, size: int = BATCH) -> list[LabeledData]:
@@ -148,7 +162,7 @@ def batches(data: LabeledData, size: int = BATCH) -> list[LabeledData]:
     return [LabeledData(*part) for part in parts]
 
 
-def mean_of(parts: Iterable[tuple[int, float]], count: int) -> tuple[float, float]:
+def mean_of(parts: Iterable[tuple[float, float]], count: int) -> tuple[float, float]:
     """Error rate in [0, 1] and mean loss over the batches of ``count`` samples; NaN without any."""
     if count == 0:
         return float("nan"), float("nan")
@@ -157,15 +171,20 @@ def mean_of(parts: Iterable[tuple[int, float]], count: int) -> tuple[float, floa
 
 
 def error_and_loss(
-    model: nn.Module, vector: Tensor, data: LabeledData, batch: int = BATCH
+    model: nn.Module,
+    vector: Tensor,
+    data: LabeledData,
+    batch: int = BATCH,
+    task: str = "classification",
 ) -> tuple[float, float]:
-    """Error rate in [0, 1] and mean cross-entropy of the model with these parameters, in eval mode.
+    """Error rate in [0, 1] and mean loss of the model with these parameters, in eval mode.
 
     Args:
         model: the architecture; left unchanged.
         vector: (d,) parameters.
         data: the samples; without any, both numbers are NaN.
         batch: samples per forward pass.
+        task: of the data set, see :func:`wrong_and_loss`.
     """
-    parts = (wrong_and_loss(model, vector, part) for part in batches(data, batch))
+    parts = (wrong_and_loss(model, vector, part, task) for part in batches(data, batch))
     return mean_of(parts, len(data.labels))

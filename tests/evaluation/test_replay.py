@@ -85,6 +85,17 @@ def test_a_learnt_rule_and_a_seeded_stage_are_replayed_too(tmp_path):
     assert said(ask(Question(tmp_path)).watcher.records) == said(live)
 
 
+def test_what_the_server_trains_follows_the_rate_of_each_round_again(tmp_path):
+    training = {"steps": 2, "lr": 0.05, "optimizer": "adam", "lr_schedule": "cosine", "clip": 1.0}
+    settings = {**SETTINGS, "training": training, "late": 0.2, "malicious_per_round": 2}
+    live = run(Cell(**settings, defense={"detector": "fltrust"}), tmp_path)
+    answer = ask(Question(tmp_path))
+    assert said(answer.watcher.records) == said(live)
+    first, last = (Recording(tmp_path).read(k).round.server.training for k in (0, 3))
+    assert (first.optimizer, first.clip) == ("adam", 1.0)
+    assert last.lr < first.lr == 0.05
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded") / "r"

@@ -158,6 +158,30 @@ def test_what_is_kept_of_the_recorded_defense_needs_it(folder, monkeypatch, caps
     assert not ran(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", {"name": EVIL}),
+        ("data", {"name": EVIL}),
+        ("partition", {"name": EVIL}),
+        ("training", {"steps": 1, "optimizer": {"name": EVIL}}),
+        ("training", {"steps": 1, "loss": {"name": EVIL}}),
+        ("training", {"steps": 1, "augment": ["flip", {"name": EVIL}]}),
+    ],
+)
+def test_the_parts_of_a_recorded_federation_are_not_imported(key, value, folder, monkeypatch, capsys):
+    told(folder, **{key: value})
+    assert run(monkeypatch, "replay", "r", "--detector", "fltrust") == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"about\.cell\.{key}\S*: evil_module:Mine is code", said), said
+    (folder / "own.yaml").write_text("recording: r\ndefenses: [krum]\n")
+    assert run(monkeypatch, "evaluate", "own.yaml", "--dry-run") == 2
+    assert not ran(folder)
+    with contextlib.suppress(TypeError):  # it is no such part
+        run(monkeypatch, "evaluate", "own.yaml", "--dry-run", "--allow-code")
+    assert ran(folder)
+
+
 def test_python_refuses_as_the_command_line_does(folder):
     told(folder, defense={"detector": [EVIL]})
     with pytest.raises(ConfigError, match=r"recording\.json.*evil_module:Mine is code"):

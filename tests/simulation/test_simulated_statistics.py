@@ -93,7 +93,7 @@ def test_models_without_statistics_keep_their_states(tmp_path):
     federation = Federation(cell_of(tmp_path, model="logistic_regression"))
     assert len(federation.statistics) == 0
     assert "statistics" not in federation.state_dict()
-    assert federation._lent() is federation._server
+    assert federation._lent(0) is federation._server
 
 
 def test_what_a_recording_could_not_replay_is_not_recorded(tmp_path):

@@ -8,9 +8,8 @@ from fedguard import LabeledData, Round, make_aggregator
 from fedguard.contracts.local_training import LocalTraining
 from fedguard.core.errors import ParameterError
 from fedguard.core.state import pack, unpack
-from fedguard.simulation.server_optimizer import ServerOptimizer
-from fedguard.simulation.settings import ServerSettings
 from fedguard.training.local import train_client
+from fedguard.training.server_optimizer import ServerOptimizer
 
 
 def problem(n=12, seed=0):
@@ -117,13 +116,13 @@ def by_hand(name, aggregates, lr=0.1, b1=0.8, b2=0.9, tau=0.01):
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adagrad", "adam", "yogi"])
 def test_server_optimizers(name):
     aggregates = np.random.default_rng(0).normal(size=(5, 4))
-    settings = ServerSettings(optimizer=name, lr=0.1, beta1=0.8, beta2=0.9, tau=0.01)
-    optimizer, w = ServerOptimizer(settings), torch.zeros(4)
+    settings = {"lr": 0.1, "beta1": 0.8, "beta2": 0.9, "tau": 0.01}
+    optimizer, w = ServerOptimizer(name, **settings), torch.zeros(4)
     for t, delta in enumerate(aggregates):
         if t == 3:  # nobody was let through in between; and the state goes through a file
             assert torch.equal(optimizer.step(w, torch.zeros(4)), w)
             state = unpack(pack(optimizer.state_dict()))
-            optimizer = ServerOptimizer(settings)
+            optimizer = ServerOptimizer(name, **settings)
             optimizer.load_state_dict(state)
         w = optimizer.step(w, torch.tensor(delta, dtype=torch.float32))
     np.testing.assert_allclose(w, by_hand(name, aggregates), rtol=1e-5, atol=1e-6)

@@ -21,7 +21,8 @@ MEANS = (
     "dacc", "fpr", "fnr", "aar", "adacc", "afpr", "afnr", "auroc", "ap", "tpr_at_1",
     "rounds_to_detection", "caught", "benign_excluded", "fpr_low_skew", "fpr_mid_skew", "fpr_high_skew",
     "dacc_active", "fnr_active", "auroc_active", "aar_active", "harm",
-    "tacc", "tacc_best", "asr", "accuracy_lost", "aoi", "state_bytes", "detector_seconds", "detector_share",
+    "tacc", "tacc_best", "loss", "asr", "accuracy_lost", "aoi", "state_bytes",
+    "detector_seconds", "detector_share",
 )  # fmt: skip
 _COUNTS = ["tp", "fp", "tn", "fn"]
 _SHARED = ["attacked", "clients", "malicious", "assumed_malicious", "rounds", "basis"]
@@ -45,7 +46,8 @@ def read_results(folder: str | Path, by: Sequence[str] = BY) -> pd.DataFrame:
         empty without a detector); seeds and failed (counts); each mean m of :data:`MEANS`, and m_ci, the
         half width of its 95 % confidence interval over seeds (Student's t; undefined for one seed); the
         pooled counts tp, fp, tn, fn and their rates pooled_dacc, pooled_fpr, pooled_fnr; and fnr_harm, the
-        FNR weighted by the harm of each run's attack (:func:`fedguard.evaluation.metrics.harm_weighted_fnr`).
+        FNR weighted by the harm of each run's attack (:func:`fedguard.evaluation.metrics.harm_weighted_fnr`);
+        and diverged, the earliest round in which a run diverged.
         Rates are fractions, undefined ones NaN.
 
     Raises:
@@ -85,6 +87,7 @@ def metrics_frame(store: Store, by: Sequence[str] = BY) -> pd.DataFrame:
         counts,
         _pooled(counts),
         harmed.rename("fnr_harm"),
+        groups["diverged"].min(),
     ]
     frame: pd.DataFrame = shared.join(parts)
     frame = frame.reset_index()
@@ -114,7 +117,7 @@ def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
     resolved = [json.loads(text) for text in runs["settings"]]
     points = [json.loads(text) for text in runs["point"]]
     runs["point"] = [_words(point) for point in points]
-    numeric = [*_COUNTS, *(name for name in MEANS if name in runs)]
+    numeric = [*_COUNTS, "diverged", *(name for name in MEANS if name in runs)]
     runs[numeric] = runs[numeric].astype(float)  # a column with only NULLs has no type of its own
     for path in settings:
         if path not in _KEYS:

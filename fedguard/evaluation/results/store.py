@@ -37,21 +37,26 @@ from .data import sign_data
 from .names import write_names
 from .store_checks import LONGEST, is_empty, wrong_column, wrong_file, wrong_text
 
-#: The version of the tables, and the one before, which is read and no longer written.
-SCHEMA_VERSION, OLD_VERSION = 6, 5
+#: The version of the tables, and those before, which are read and no longer written.
+SCHEMA_VERSION, OLD_VERSIONS = 7, (5, 6)
 
 #: The names that a results folder holds; links with these names are refused.
 OURS = (
     *("suite.yaml", "names.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
     *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
 )
-#: Metrics that the version before did not have; there they are undefined.
-NEW_METRICS = ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best")
+#: The metrics that each version added; in results of the versions before they are undefined.
+ADDED = {
+    6: ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best"),
+    7: ("loss", "diverged"),
+}
+NEW_METRICS = tuple(name for names in ADDED.values() for name in names)
 
 
 def tables(version: int) -> str:
     """The script that makes the tables of a version."""
-    new = "".join(f"{name} REAL, " for name in NEW_METRICS) if version > OLD_VERSION else ""
+    known = [name for since, names in ADDED.items() if since <= version for name in names]
+    new = "".join(f"{name} REAL, " for name in known)
     return f"""
 BEGIN;
 PRAGMA user_version = {version};
@@ -123,7 +128,7 @@ class Store:
             raise ResultsError(f"{self.path} is a link; results folders hold their own files")
         with self._connect() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            version = OLD_VERSION if version == OLD_VERSION else SCHEMA_VERSION
+            version = version if version in OLD_VERSIONS else SCHEMA_VERSION
             problem = wrong_file(self.path, db, tables(version), version)
         if problem:
             raise ResultsError(f"{self.path} {problem}")

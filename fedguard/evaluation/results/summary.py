@@ -38,7 +38,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
     """
     guard = federation.guard
     if any(row.malicious is None for row in records[0].clients):
-        return {"malicious": None, "rounds": len(records), "basis": "", **_memory(guard)}
+        unknown = {"malicious": None, "rounds": len(records), "basis": ""}
+        return {**unknown, "diverged": _diverged(records), **_memory(guard)}
     truth = np.array([row.malicious for row in records[0].clients])
     present, attacking = _table(records, "participated"), _table(records, "attacking")
     weights, suspects, scores = (_table(records, name) for name in ("weight", "suspect", "score"))
@@ -50,6 +51,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "tacc": last.tacc,
         "tacc_best": _best([record.tacc for record in records]),
         "asr": last.asr,
+        "loss": last.loss,
+        "diverged": _diverged(records),
         "aar": aar(truth, aggregated),
         "aar_active": aar(truth & attacking.any(0), aggregated & attacking),
         "benign_excluded": benign_excluded(truth, present, weights),
@@ -62,6 +65,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
     skew = setup_for(federation.cell).label_skew
     verdicts = (labels, skew) if guard.policy.bans else (suspects, skew, present)
     thirds = dict(zip(("low", "mid", "high"), fpr_by_skew(truth, *verdicts), strict=True))
+    if np.isnan(skew).any():  # labels that are no classes
+        thirds = dict.fromkeys(thirds, np.nan)
     waits, caught = rounds_to_detection(truth, suspects, attacking)
     scored = np.where(present, scores, np.nan)
     return {
@@ -95,6 +100,11 @@ def _mean_info(records: list[RoundRecord], name: str) -> float:
     ]
     total = sum(count for _, count in pairs)
     return sum(value * count for value, count in pairs) / total if total else float("nan")
+
+
+def _diverged(records: list[RoundRecord]) -> float:
+    """The first round in which the run diverged; NaN if it did not."""
+    return next((float(record.index) for record in records if not record.finite), float("nan"))
 
 
 def _best(values: list[float]) -> float:

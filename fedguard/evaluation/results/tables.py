@@ -96,6 +96,8 @@ COLUMNS = {
         Column("aoi", "AOI", 1, "min", 1),
         Column("detector_seconds", "Det. time s", 1, "min", 2),
         Column("state_bytes", "State kB", 1e-3, "min", 1),
+        Column("loss", "Loss", 1, "min", 4),
+        Column("diverged", "Diverged", 1, "", 0),
     )
 }
 UNDEFINED = "–"
@@ -188,6 +190,8 @@ def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tup
             f"defenses are told {int(first['assumed_malicious'])})"
         )
         used = defined(group, columns)
+        if names is SHOWN and group["tacc"].isna().all():  # regression
+            used += defined(group, [COLUMNS["loss"]])
         table = Table()
         table.add_column("defense")
         for column in used:
@@ -195,10 +199,18 @@ def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tup
         best = best_values(group, used)
         for _, row in group.iterrows():
             cells = [_cell(row, column, best) for column in used]
-            mark = f"  ({int(row['failed'])} failed)" if row["failed"] else ""
-            table.add_row(f"{row['defense']}{mark}", *cells)
+            beside = mark(row)
+            table.add_row(f"{row['defense']}{f'  ({beside})' if beside else ''}", *cells)
         tables.append((heading, table))
     return tables
+
+
+def mark(row: Any) -> str:
+    """What is said beside a row's name if runs failed or diverged."""
+    marks = [f"{int(row['failed'])} failed"] if row["failed"] else []
+    if not math.isnan(row["diverged"]):
+        marks.append(f"diverged in round {int(row['diverged'])}")
+    return ", ".join(marks)
 
 
 def _cell(row: Any, column: Column, best: dict[str, float]) -> Text:

@@ -26,7 +26,7 @@ from ...simulation.shadow import Watcher
 from ..cells import csv_text
 from ..results.summary import summarize
 from ..suites.given import given_server
-from ..suites.on_recording import facts_of
+from ..suites.on_recording import facts_of, permit_parts
 from ..suites.suite import Suite
 from ..terminal import plain, terminal
 
@@ -149,6 +149,7 @@ def verdicts(answer: Answer) -> list[dict[str, Any]]:
 
 def _cell(question: Question, recording: Recording) -> Cell:
     recorded = cell_of(recording)
+    permit_parts(recording, question.allow_code)
     facts = facts_of(recording)
     if question.detector is None and (recorded is None or not recorded.defense.detector):
         raise ConfigError("no detector was recorded with it: choose one with --detector")

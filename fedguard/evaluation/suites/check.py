@@ -82,8 +82,15 @@ def _at(cell: Cell) -> str:
 def _check_defense(setup: Setup, cell: Cell) -> None:
     if not 1 <= cell.group_size <= cell.clients:
         raise ParameterError(f"flcert: {cell.clients} clients do not fit groups of {cell.group_size}")
+    if cell.defense.flcert is not None:
+        if cell.malicious_per_round is not None:
+            raise ParameterError(
+                "flcert: malicious_per_round is of one federation, not of its groups; leave it out"
+            )
+        if setup.task != "classification":
+            raise ParameterError(f"flcert: its models vote for a class, and the data are a {setup.task}")
     group = cell.shrunk_to(cell.group_size)
-    setup.check_guard(build_guard(group), group.participants)
+    setup.check_guard(build_guard(group), group.senders)
 
 
 def _check(source: Source, path: Path_, cell: Cell, action: Callable[[], None]) -> None:

@@ -24,7 +24,10 @@ from .suite import Suite, _label, matches, with_values
 
 
 def load_suite(
-    suite: str | Path, overrides: list[str] | None = None, allow_code: bool = True
+    suite: str | Path,
+    overrides: list[str] | None = None,
+    allow_code: bool = True,
+    allow_recorded_code: bool = False,
 ) -> tuple[Suite, Source]:
     """Read a suite by path or shipped name, apply ``a.b=c`` overrides, and check its form.
 
@@ -32,6 +35,7 @@ def load_suite(
         suite: the path or the name.
         overrides: settings to change.
         allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
+        allow_recorded_code: whether a recording that the suite is on may name its model and data so.
 
     Raises:
         ConfigError: with file, line and key path; suggests the nearest key for a misspelled one.
@@ -59,7 +63,7 @@ def load_suite(
         raise _first_problem(error, source) from None
     _check_size(plan, source)
     _check_points(plan, source)
-    return on_recording(plan, source), source
+    return on_recording(plan, source, allow_recorded_code), source
 
 
 def _check_points(suite: Suite, source: Source) -> None:
@@ -88,7 +92,8 @@ def _check_points(suite: Suite, source: Source) -> None:
 def _move_lists(source: Source) -> None:
     """Move settings of the federation that are lists into the grid."""
     axes: list[tuple[str, ...]] = [(key,) for key in Settings.model_fields]
-    axes += [("training", key) for key in TrainingSettings.model_fields]
+    # A list of augmentations is one setting.
+    axes += [("training", key) for key in TrainingSettings.model_fields if key != "augment"]
     axes += [("server", key) for key in ServerSettings.model_fields]
     for path in axes:
         home = source.data if len(path) == 1 else source.data.get(path[0])

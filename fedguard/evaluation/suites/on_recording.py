@@ -7,8 +7,9 @@ from typing import Any
 
 from ...contracts.detector import NEEDS
 from ...core.errors import ConfigError, FedGuardError, ResultsError
-from ...core.named_code import code_in
+from ...core.named_code import code_in, find_here, refuse_code
 from ...recording import Recording
+from ...recording.index import INDEX
 from ...simulation.build import build_guard, resolve_attack
 from ...simulation.recorded import LIVE, Roster, cell_of
 from ...simulation.settings import AttackSpec, Cell, Settings, Spec
@@ -22,11 +23,16 @@ FREE = frozenset(
 )
 
 
-def on_recording(suite: Suite, source: Source) -> Suite:
+def on_recording(suite: Suite, source: Source, allow_code: bool = False) -> Suite:
     """The suite with the recording's settings; a suite without a recording stays as it is.
 
+    Args:
+        suite: the suite.
+        source: its file, for messages.
+        allow_code: allow importing the model, the data set and other parts that the recording names.
+
     Raises:
-        ConfigError: the recording cannot be read, is damaged, or contradicts the suite.
+        ConfigError: the recording cannot be read, is damaged, contradicts the suite, or names code.
     """
     if suite.recording is None:
         return suite
@@ -35,6 +41,7 @@ def on_recording(suite: Suite, source: Source) -> Suite:
         damage = recording.check()
         if recording.whole < len(recording.index.rounds) or len(recording) == 0:
             raise ResultsError("; ".join(damage) or f"{recording.folder} holds no round")
+        permit_parts(recording, allow_code)
         facts = facts_of(recording)
     except FedGuardError as error:
         raise source.error(("recording",), str(error)) from None
@@ -47,6 +54,24 @@ def on_recording(suite: Suite, source: Source) -> Suite:
             "this recording does not say how many clients are malicious; set what defenses are told",
         )
     return suite.model_copy(update=facts)
+
+
+def permit_parts(recording: Recording, allow_code: bool) -> None:
+    """Refuse a recording whose federation is built of code: its model, data, partition or training.
+
+    Args:
+        recording: the recording.
+        allow_code: do not refuse it, and import the code from the current folder, too.
+
+    Raises:
+        ConfigError: names the file, the key path and the code.
+    """
+    cell = cell_of(recording)
+    if cell is not None:
+        parts = cell.model_dump(mode="json", include={"data", "partition", "model", "training"})
+        if not allow_code:
+            refuse_code(parts, recording.folder / INDEX, ("about", "cell"))
+        find_here(parts)
 
 
 def facts_of(recording: Recording) -> dict[str, Any]:

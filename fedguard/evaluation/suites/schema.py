@@ -37,6 +37,11 @@ def suite_schema() -> dict[str, Any]:
     defense["policy"] = _ref("policies")
     defense["aggregator"] = _ref("aggregators")
     defense["label"] = {"type": "string"}
+    training = definitions["TrainingSettings"]["properties"]
+    for name in ("optimizer", "scheduler", "loss"):
+        training[name]["anyOf"] = [{"type": ["string", "null"]}, _ref("Spec")]
+        training[name].pop("$ref", None)
+    training["augment"] = {"anyOf": [{"type": "string"}, _ref("Spec"), _specs()]}
     for part in (schema, *definitions.values()):
         _describe(part, part.get("description", ""))
     _describe(definitions["TrainingSettings"], inspect.getdoc(LocalTraining) or "")
@@ -93,6 +98,10 @@ def _params(function: Callable[..., Any], omit: frozenset[str] = frozenset()) ->
 
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{name}"}
+
+
+def _specs() -> dict[str, Any]:
+    return {"type": "array", "items": {"anyOf": [{"type": "string"}, _ref("Spec")]}}
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ...suites.load import load_suite
 from ...suites.suite import Suite
 from ..data import named, stored_data
 from ..store import Store
-from ..tables import SHOWN, best_values, columns_named, defined, is_best, shown
+from ..tables import SHOWN, best_values, columns_named, defined, is_best, mark, shown
 from . import pictures
 from .axes import pixel
 from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, ranks, sections
@@ -230,7 +230,7 @@ def _group(rows: pd.DataFrame, attack: str, columns: list[Any]) -> dict[str, Any
             rounds = column.name in ("dacc", "fpr", "fnr") and row["basis"] == "rounds"
             text = f"{'~' if rounds else ''}{shown(row, column)}" if known else ""
             cells.append((text, is_best(row[column.name], column, best)))
-        lines.append((row["defense"], int(row["failed"]), cells))
+        lines.append((row["defense"], mark(row), cells))
     return {"attack": attack, "malicious": int(rows.iloc[0]["malicious"]), "lines": lines}
 
 

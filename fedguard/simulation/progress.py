@@ -1,0 +1,40 @@
+"""A round of a federation while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..contracts.outcome import Outcome
+from ..contracts.round import Round
+from .participation import Call
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a round before the new global model is measured.
+
+    Attributes:
+        index: the round.
+        asked: the clients that sent an update, in order.
+        attacking: those of them that attack.
+        outcome: the guard's outcome; None if nobody sent anything.
+        seconds: wall time by part.
+        round: as the server received it.
+        called: who was asked, dropped out or is late; None for a recording.
+    """
+
+    index: int
+    asked: list[int]
+    attacking: set[int]
+    outcome: Outcome | None
+    seconds: dict[str, float]
+    round: Round | None
+    called: Call | None = None
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two vectors of the same size hold the same numbers, NaN included."""
+    return bool((one.view(torch.int32) == other.view(torch.int32)).all())
