@@ -48,6 +48,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Results folder; results/<suite> by default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
     data_root: DataRoot = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; the same as device=… at the end.")
+    ] = None,
     executor: Annotated[
         str, typer.Option(help="Where to run: pool (processes here), ray or slurm (extras).")
     ] = "pool",
@@ -82,7 +85,7 @@ def evaluate(
     evaluate_suite(
         Options(
             suite=suite,
-            overrides=overrides,
+            overrides=[*(overrides or []), *([f"device={device}"] if device else [])] or None,
             out=out,
             workers=workers,
             data_root=data_root,

@@ -21,6 +21,7 @@ from ..contracts.attack import Attack, Received, UpdateView
 from ..contracts.outcome import Outcome
 from ..contracts.round import Round
 from ..contracts.server import Server, map_in_order
+from ..core.devices import on_cpu, on_device
 from ..core.errors import ParameterError
 from ..core.ids import ClientId
 from ..core.seeds import generator
@@ -33,6 +34,7 @@ from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job
 from .keys import CellKey
+from .placement import guard_device
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
@@ -85,8 +87,11 @@ class Federation(Stepwise):
         self._map = map
         self._training = self.setup.training
         self._optimizer = ServerOptimizer(cell.server)
-        self._server = self.setup.server(map)
         self._key = CellKey.of(cell)
+        #: Where attacks craft and the guard judges.
+        self._place = guard_device(self._key)
+        self._server = self.setup.server(map).to(self._place)
+        self._start = self.params  # the global model of the current round, there
 
     def state_dict(self) -> State:
         """Everything that later rounds depend on, except randomness, which comes from seed and round."""
@@ -137,6 +142,7 @@ class Federation(Stepwise):
         if asked:
             start = time.perf_counter()
             updates, statistics = self._train(asked, attacking, index)
+            updates, self._start = self._there(updates), self._there(self.params)
             seconds["training"] = time.perf_counter() - start
             sent = self._craft(asked, attacking, updates, index)
             received = self._round(asked, sent, index, attacking)
@@ -144,7 +150,7 @@ class Federation(Stepwise):
             outcome = self.guard.process(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
-            self.params = self._optimizer.step(self.params, outcome.aggregate)
+            self.params = self._optimizer.step(self.params, on_cpu(outcome.aggregate))
             self._take_statistics(statistics, outcome)
         return Progress(index, asked, attacking, outcome, seconds, received)
 
@@ -203,7 +209,7 @@ class Federation(Stepwise):
             num_examples=claims,
             num_steps=np.array([self._training.effective_steps(len(self.setup.samples[c])) for c in asked]),
             index=index,
-            global_params=self.params,
+            global_params=self._start,
             server=self._lent(),
         )
 
@@ -211,7 +217,11 @@ class Federation(Stepwise):
         """The server's assets, with the statistics of the global model in its model."""
         if not len(self.statistics):
             return self._server
-        return dataclasses.replace(self._server, model=with_statistics(self.setup.model, self.statistics))
+        model = self._server.model or self.setup.model
+        return dataclasses.replace(self._server, model=with_statistics(model, self.statistics))
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        return on_device(tensor, self._place)
 
     def _train(self, asked: list[int], attacking: set[int], index: int) -> tuple[Tensor, Tensor]:
         """(n, d) updates and (n, s) statistics of the round's participants."""
@@ -288,9 +298,9 @@ class Federation(Stepwise):
         return UpdateView(
             index=index,
             num_clients=len(updates),
-            global_params=self.params,
-            previous_params=self.previous_params,
-            initial_params=self.setup.initial,
+            global_params=self._start,
+            previous_params=self._there(self.previous_params),
+            initial_params=self._there(self.setup.initial),
             own_updates=updates[bad],
             generator=generator(self.cell.seed, "attack", index),
             attack=self.attack.name,

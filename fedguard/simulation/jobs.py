@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ..contracts.attack import TrainView
+from ..core.devices import on_cpu, on_device
 from ..core.seeds import generator
 from ..training.local import Trained, trained
 from ..training.parameters import with_statistics, wrong_and_loss
 from .build import build_attack
-from .client_data import evaluation_batches, training_data
 from .keys import CellKey
+from .placement import cell_device, evaluation_batches_on, model_on, training_data_on
 from .setup import setup_of
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -26,18 +27,27 @@ EvaluationJob: TypeAlias = "tuple[CellKey, bool, int, _Array, _Array]"
 
 
 def train_job(job: TrainJob) -> tuple[_Array, _Array]:
-    """Local training of clients, all attacking or none → (clients, d) updates, (clients, s) statistics."""
+    """Local training of clients, all attacking or none → (clients, d) updates, (clients, s) statistics.
+
+    Updates come back from the cell's device in one transfer.
+    """
+    with cell_device(job[0]) as device:
+        return _trained_on(device, job)
+
+
+def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array]:
     key, clients, index, start, statistics, attacking, before = job
     cell, setup = key.cell, setup_of(key)
-    params = torch.from_numpy(start.copy())
-    model = with_statistics(setup.model, torch.from_numpy(statistics.copy()))
+    params = on_device(torch.from_numpy(start.copy()), device)
+    model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
     training = dataclasses.replace(setup.training, wbc=0.0) if attacking else setup.training
-    data = [training_data(key, client, attacking) for client in clients]
+    data = [training_data_on(key, client, attacking, device) for client in clients]
     draws = [generator(cell.seed, "batches", index, client) for client in clients]
     if before is None:
         return _stacked(trained(model, params, data, training, draws))
     shapes = tuple(tuple(p.shape) for p in setup.model.parameters())
-    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
+    back = on_device(torch.from_numpy(before.copy()), device)
+    view = TrainView(index, params.clone(), back, shapes)
     attack = build_attack(cell)
     found = [
         trained(model, params, [own], training, [draw], attack.adjust(view))[0]
@@ -48,11 +58,13 @@ def train_job(job: TrainJob) -> tuple[_Array, _Array]:
 
 def _stacked(clients: Sequence[Trained]) -> tuple[_Array, _Array]:
     updates, statistics = zip(*clients, strict=True)
-    return torch.stack(updates).numpy(), torch.stack(statistics).numpy()
+    return on_cpu(torch.stack(updates)).numpy(), on_cpu(torch.stack(statistics)).numpy()
 
 
 def evaluate_batch(job: EvaluationJob) -> tuple[int, float]:
     """One batch of the test set → the number of wrong predictions, and the summed loss."""
     key, targeted, k, params, statistics = job
-    model = with_statistics(setup_of(key).model, torch.from_numpy(statistics.copy()))
-    return wrong_and_loss(model, torch.from_numpy(params.copy()), evaluation_batches(key, targeted)[k])
+    with cell_device(key) as device:
+        model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
+        data = evaluation_batches_on(key, targeted, device)[k]
+        return wrong_and_loss(model, torch.from_numpy(params.copy()), data)

@@ -13,9 +13,10 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from ..contracts.attack import Adjust
 from ..contracts.data import LabeledData, Share
 from ..contracts.local_training import LocalTraining
+from ..core.devices import on_device
 from ..core.errors import ParameterError
 from .dense import Shapes, dense_shapes, train_dense
-from .parameters import channels_last, flat_parameters, flat_statistics, load_parameters
+from .parameters import channels_last, device_of, flat_parameters, flat_statistics, load_parameters
 
 
 class Trained(NamedTuple):
@@ -89,10 +90,13 @@ def trained(
     adjust: Adjust | None = None,
 ) -> list[Trained]:
     """Like :func:`train_clients`, with the model's statistics after each client's training."""
-    shares = [c if isinstance(c, Share) else Share(c, torch.arange(len(c.labels))) for c in clients]
+    device = device_of(model, start)
+    start = start.to(device)
+    shares = [_share(client, device) for client in clients]
     if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
-    batches = [_batches(share.rows, settings, draw) for share, draw in zip(shares, generators, strict=True)]
+    each_draw = zip(shares, generators, strict=True)
+    batches = [_batches(share.rows, settings, draw, device) for share, draw in each_draw]
     shapes = side_by_side(model, shares[0].data.inputs, settings) if shares and adjust is None else None
     if shapes is None:
         each = zip(shares, batches, generators, strict=True)
@@ -100,6 +104,12 @@ def trained(
     model.train()
     dense = train_dense(shapes, start, shares, batches, settings)  # such models have no buffers
     return [Trained(parameters.sub_(start), flat_statistics(model)) for parameters in dense]
+
+
+def _share(client: LabeledData | Share, device: torch.device) -> Share:
+    """A client's data on a device; its rows stay in memory, where they are shuffled."""
+    data, rows = client if isinstance(client, Share) else (client, torch.arange(len(client.labels)))
+    return Share(LabeledData(data.inputs.to(device), data.labels.to(device)), rows)
 
 
 def _alone(
@@ -179,7 +189,8 @@ class _WhiteBloodCells:
         for parameter, (place, gradient), (old_place, old) in zip(parameters, now, self.before, strict=False):
             moved = place - old_place
             curvature = torch.where(moved != 0, (gradient - old) / moved, 0.0).abs()
-            uniform = torch.rand(parameter.shape, generator=self.generator, dtype=parameter.dtype) - 0.5
+            drawn = torch.rand(parameter.shape, generator=self.generator, dtype=parameter.dtype)
+            uniform = drawn.to(parameter.device) - 0.5
             spread = self.settings.wbc / math.sqrt(2)
             noise = -spread * uniform.sign() * torch.log1p(-2 * uniform.abs()).clamp(min=-50)
             parameter.add_(torch.where(curvature <= noise.abs(), noise, 0.0), alpha=self.settings.lr)
@@ -202,11 +213,13 @@ def _step(
         parameter.add_(gradient, alpha=-settings.lr)
 
 
-def _batches(rows: Tensor, settings: LocalTraining, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of the samples' rows; every epoch is shuffled anew."""
+def _batches(
+    rows: Tensor, settings: LocalTraining, generator: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield batches of the samples' rows; every epoch is shuffled anew, in memory, and sent to the device."""
     left = settings.steps_for(len(rows))
     while left > 0:
-        order = rows[torch.randperm(len(rows), generator=generator)]
+        order = on_device(rows[torch.randperm(len(rows), generator=generator)], device)
         for batch in torch.split(order, settings.batch_size)[:left]:
             yield batch
             left -= 1

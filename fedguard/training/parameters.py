@@ -21,6 +21,11 @@ def flat_parameters(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+def device_of(model: nn.Module, other: Tensor) -> torch.device:
+    """The device of a model's first parameter; that of another tensor if it has none."""
+    return next((p.device for p in model.parameters()), other.device)
+
+
 def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
     """Split a (d,) vector into tensors by parameter name, as views.
 
@@ -80,9 +85,14 @@ IMAGES = 200
 
 @torch.no_grad()
 def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
-    """(samples, classes) logits with these (d,) parameters in eval mode; leaves the model unchanged."""
+    """(samples, classes) logits with these (d,) parameters in eval mode; leaves the model unchanged.
+
+    Runs on the model's device, wherever the parameters and inputs are.
+    """
     training = [part for part in model.modules() if part.training]
-    parameters = split_parameters(model, vector)
+    device = device_of(model, vector)
+    inputs = inputs.to(device)
+    parameters = split_parameters(model, vector.to(device))
     parts: tuple[Tensor, ...] = (inputs,)
     if inputs.ndim == 4:
         parameters = {n: channels_last(p) if p.ndim == 4 else p for n, p in parameters.items()}
@@ -106,8 +116,9 @@ def wrong_and_loss(model: nn.Module, vector: Tensor, data: LabeledData) -> tuple
         data: the batch.
     """
     logits = predict(model, vector, data.inputs)
-    wrong = int((logits.argmax(1) != data.labels).sum())
-    return wrong, float(F.cross_entropy(logits, data.labels, reduction="sum"))
+    labels = data.labels.to(logits.device)
+    wrong = int((logits.argmax(1) != labels).sum())
+    return wrong, float(F.cross_entropy(logits, labels, reduction="sum"))
 
 
 def batches(data: LabeledData, size: int = BATCH) -> list[LabeledData]:
