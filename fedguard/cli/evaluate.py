@@ -28,6 +28,7 @@ class Options:
     data_root: Path | None
     executor: str
     address: str | None
+    ray: list[str] | None
     slurm: list[str] | None
     dry_run: bool
     retry_failed: bool
@@ -55,6 +56,10 @@ def evaluate(
         str, typer.Option(help="Where to run: pool (processes here), ray or slurm (extras).")
     ] = "pool",
     address: Annotated[str | None, typer.Option(help="Ray cluster; starts one by default.")] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(help="What a piece of work takes of Ray: --ray num_cpus=2 --ray num_gpus=0.25."),
+    ] = None,
     slurm: Annotated[
         list[str] | None, typer.Option(help="A parameter for submitit, e.g. --slurm slurm_partition=cpu.")
     ] = None,
@@ -91,6 +96,7 @@ def evaluate(
             data_root=data_root,
             executor=executor,
             address=address,
+            ray=ray,
             slurm=slurm,
             dry_run=dry_run,
             retry_failed=retry_failed,
@@ -125,7 +131,13 @@ def evaluate_suite(options: Options) -> None:
         return
     folder = options.out or folder_for(Path("results") / plan.name, plan)
     where = make_executor(
-        options.executor, count, plan.parallel, options.address, folder, assignments(options.slurm or [])
+        options.executor,
+        count,
+        plan.parallel,
+        options.address,
+        folder,
+        slurm=assignments(options.slurm or []),
+        ray=assignments(options.ray or []),
     )
     followers = _followers(options, count, shown)
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...contracts.server import map_in_order
-from ...core.errors import FedGuardError, ResultsError
+from ...core.errors import FedGuardError, ResultsError, WorkerError
 from ...core.state import State
 from ...simulation.federation import Federation, Map
 from ...simulation.flcert import FLCert
@@ -79,11 +79,12 @@ def run_task(
 
     Raises:
         ResultsError: the checkpoint cannot be written, which is not the cells' fault.
+        WorkerError: a worker died, which is not their fault either.
     """
     run = _run_closed if task.cells[0].mode == "closed" else _run_shadow
     try:
         return run(task, map, after_round)
-    except ResultsError:
+    except (ResultsError, WorkerError):
         raise
     except FedGuardError as error:
         return [CellResult(cell, error=str(error)) for cell in task.cells]
