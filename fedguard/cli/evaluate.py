@@ -53,12 +53,12 @@ def evaluate(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; the same as device=… at the end.")
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="Where to run: pool (processes here), ray or slurm (extras).")
+        str, typer.Option(help="Where to run: pool (processes here), ray, slurm or flower (extras).")
     ] = "pool",
     address: Annotated[str | None, typer.Option(help="Ray cluster; starts one by default.")] = None,
     ray: Annotated[
         list[str] | None,
-        typer.Option(help="What a piece of work takes of Ray: --ray num_cpus=2 --ray num_gpus=0.25."),
+        typer.Option(help="What a piece of work takes of Ray, or a client of Flower: --ray num_gpus=0.25."),
     ] = None,
     slurm: Annotated[
         list[str] | None, typer.Option(help="A parameter for submitit, e.g. --slurm slurm_partition=cpu.")

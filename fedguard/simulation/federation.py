@@ -147,12 +147,16 @@ class Federation(Stepwise):
             sent = self._craft(asked, attacking, updates, index)
             received = self._round(asked, sent, index, attacking)
             attacking = self._active(asked, attacking, updates, sent)
-            outcome = self.guard.process(received)
+            outcome = self._decide(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
             self.params = self._optimizer.step(self.params, on_cpu(outcome.aggregate))
             self._take_statistics(statistics, outcome)
         return Progress(index, asked, attacking, outcome, seconds, received)
+
+    def _decide(self, received: Round) -> Outcome:
+        """The guard's decision on a round."""
+        return self.guard.process(received)
 
     def _take_statistics(self, sent: Tensor, outcome: Outcome) -> None:
         """Take the weighted median of the accepted clients' statistics, as a live guard does."""

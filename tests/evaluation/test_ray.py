@@ -1,7 +1,5 @@
 """Ray: cells and clients on one node and on two, the same bits as the pool; workers that die."""
 
-import os
-
 import pytest
 
 from fedguard.core.errors import ParameterError, WorkerError
@@ -87,8 +85,7 @@ def test_a_worker_that_dies_is_a_typed_error_and_the_same_command_resumes(ray, t
 
     with pytest.raises(WorkerError, match="run the same command to resume"):
         go("ray", Ray(workers=1))
-    left = os.listdir(tmp_path / "ray" / "checkpoints")
-    assert any(name.endswith(".ckpt") for name in left), "the first round is kept"
+    assert list((tmp_path / "ray" / "checkpoints").glob("*.ckpt")), "the first round is kept"
     fuse.unlink()
     assert dump(go("ray", Ray(workers=1))) == dump(go("pool", Pool(1)))
 
@@ -105,7 +102,7 @@ def test_a_worker_that_dies_is_a_typed_error_and_the_same_command_resumes(ray, t
 def test_wrong_options(tmp_path, given, message):
     with pytest.raises(ParameterError, match=message):
         make_executor("ray", 1, "cells", None, tmp_path, {}, given)
-    with pytest.raises(ParameterError, match="--ray goes with --executor ray, not pool"):
+    with pytest.raises(ParameterError, match="--ray goes with --executor ray or flower, not pool"):
         make_executor("pool", 1, "cells", None, tmp_path, {}, given)
 
 

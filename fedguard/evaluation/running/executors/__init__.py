@@ -1,4 +1,6 @@
-"""Where the tasks of a suite run: worker processes here, Ray, or Slurm. Results are bit-identical."""
+"""Where the tasks of a suite run: worker processes here, Ray, Slurm, or Flower. Results are bit-identical,
+except with Flower, whose clients send models instead of updates: there they agree to rounding.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,15 @@ from typing import Any
 
 from ....core.errors import ParameterError
 from .base import Done, Executor, OnRound
+from .flower import Flower
 from .pool import Pool
 from .ray import Ray
 from .slurm import Slurm
 
-__all__ = ["Done", "Executor", "OnRound", "Pool", "Ray", "Slurm", "make_executor"]
+__all__ = ["Done", "Executor", "Flower", "OnRound", "Pool", "Ray", "Slurm", "make_executor"]
 
 #: The names of executors.
-NAMES = ("pool", "ray", "slurm")
+NAMES = ("pool", "ray", "slurm", "flower")
 
 
 def make_executor(
@@ -29,26 +32,29 @@ def make_executor(
     """An executor by name.
 
     Args:
-        name: pool, ray or slurm.
+        name: pool, ray, slurm or flower.
         workers: processes, or CPUs of a Ray cluster that is started here.
         parallel: "cells" or "clients", see :class:`Pool`.
         address: of a Ray cluster.
         folder: the results folder.
         slurm: submitit's parameters.
-        ray: what one piece of work takes of a Ray cluster: num_cpus, num_gpus.
+        ray: what one piece of work takes of a Ray cluster (or a client of Flower's simulation): num_cpus,
+            num_gpus.
 
     Raises:
         ParameterError: an unknown name, settings of another executor, or a missing extra.
     """
     if name not in NAMES:
         raise ParameterError(f"unknown executor {name!r}; use {', '.join(NAMES[:-1])} or {NAMES[-1]}")
-    for option, given, owner in (
-        ("--address", address, "ray"),
-        ("--ray", ray, "ray"),
-        ("--slurm", slurm, "slurm"),
+    for option, given, owners in (
+        ("--address", address, ["ray"]),
+        ("--ray", ray, ["ray", "flower"]),
+        ("--slurm", slurm, ["slurm"]),
     ):
-        if given and name != owner:
-            raise ParameterError(f"{option} goes with --executor {owner}, not {name}")
+        if given and name not in owners:
+            raise ParameterError(f"{option} goes with --executor {' or '.join(owners)}, not {name}")
+    if name == "flower":
+        return Flower(workers, **ray_options(ray or {}))
     if name == "ray":
         return Ray(address, workers, parallel, **ray_options(ray or {}))
     if name == "slurm":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from ....contracts.server import map_in_order
@@ -78,7 +79,7 @@ class Ray:
         spread = RayMap(self.ray, self.takes)
         for position, task in enumerate(tasks):
             with single_thread():
-                results = run_task(task, spread, lambda index, p=position: on_round(p, index))
+                results = run_task(task, spread, partial(on_round, position))
             yield position, results
 
     @contextmanager
@@ -96,9 +97,9 @@ class Ray:
 
 
 class RayMap:
-    """``[function(item) for item in items]``, each item on some node; FedGuard's own errors are raised unchanged.
+    """``[function(item) for item in items]``, each item on some node.
 
-    A map that is sent to a node works there in order.
+    FedGuard's own errors are raised unchanged. A map that is sent to a node works there in order.
 
     Args:
         ray: the module.

@@ -1,0 +1,105 @@
+"""Flower's simulation: each cell is a Flower app, whose strategy is guarded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Sequence
+from functools import partial
+from typing import Any
+
+from ....core.errors import ParameterError, WorkerError
+from ....core.extras import extra_module
+from ....core.threads import single_thread
+from ...results.store import CellResult
+from ..task import Task, run_task
+from .base import Done, OnRound
+
+#: Nothing is installed or reported while it runs.
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Flower:
+    """Each cell as a Flower simulation (``pip install "fedguard[flower]"``), one after another.
+
+    The clients are a ClientApp that trains as the pool's workers do; the server is a GuardedStrategy.
+    Flower's clients send models, not updates, so results agree with the other executors' to rounding.
+
+    Args:
+        workers: CPUs of this machine to use.
+        num_cpus: CPUs that a client takes, for the scheduling; it runs on one thread in any case.
+        num_gpus: GPUs that it takes; fractions share one.
+
+    Raises:
+        ParameterError: Flower or its simulation is not installed.
+    """
+
+    def __init__(self, workers: int | None = None, num_cpus: float = 1, num_gpus: float = 0) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        extra_module("ray", "flower", "executor flower")
+        self.simulation = extra_module("flwr.simulation", "flower", "executor flower")
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        self.workers = workers
+        self.takes = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+
+    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
+        """Run every task once.
+
+        Raises:
+            ParameterError: a cell watches (``mode: shadow``), replays a recording, or votes (``flcert``).
+            WorkerError: the simulation ended before the cell did.
+        """
+        check_tasks(tasks)
+        for position, task in enumerate(tasks):
+            yield position, self._run(task, partial(on_round, position))
+
+    def _run(self, task: Task, after_round: Any) -> list[CellResult]:
+        from flwr.serverapp import ServerApp
+
+        from ....simulation.flower import client_app, federate_on
+
+        server, done, failed = ServerApp(), list[list[CellResult]](), list[BaseException]()
+
+        @server.main()
+        def main(grid: Any, context: Any) -> None:
+            try:
+                with single_thread():
+                    done.append(run_task(task, after_round=after_round, federate=federate_on(grid)))
+            except BaseException as error:
+                failed.append(error)
+
+        started = {"num_cpus": self.workers, "include_dashboard": False, "log_to_driver": False}
+        self.simulation.run_simulation(
+            server,
+            client_app(),
+            num_supernodes=task.cells[0].clients,
+            backend_config={"client_resources": self.takes, "init_args": started},
+        )
+        if failed:
+            raise failed[0]
+        if not done:
+            raise WorkerError("the Flower simulation ended too early; run the same command to resume")
+        return done[0]
+
+
+def check_tasks(tasks: Sequence[Task]) -> None:
+    """Refuse cells that cannot run as a Flower app.
+
+    Raises:
+        ParameterError: names the reason.
+    """
+    for cell in (cell for task in tasks for cell in task.cells):
+        if cell.mode != "closed":
+            raise ParameterError(
+                f"executor flower runs defenses that act, not mode {cell.mode!r}; set mode=closed"
+            )
+        if cell.defense.flcert is not None:
+            raise ParameterError(
+                "executor flower trains one global model; flcert needs several: use the pool"
+            )
