@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
+from threading import Event, Thread
 from typing import Any
 
 from ....core.errors import ParameterError, WorkerError
@@ -21,7 +22,10 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+#: Seconds between two looks at the replies, and to wait for an interrupted simulation.
+POLL, GRACE = 0.05, 20.0
 
 
 class Flower:
@@ -64,28 +68,60 @@ class Flower:
 
         from ....simulation.flower import client_app, federate_on
 
-        server, done, failed = ServerApp(), list[list[CellResult]](), list[BaseException]()
+        server, stop = ServerApp(), Event()
+        done, failed = list[list[CellResult]](), list[BaseException]()
 
         @server.main()
         def main(grid: Any, context: Any) -> None:
             try:
+                near: Any = _Stoppable(grid, stop)
                 with single_thread():
-                    done.append(run_task(task, after_round=after_round, federate=federate_on(grid)))
+                    done.append(run_task(task, after_round=after_round, federate=federate_on(near)))
             except BaseException as error:
                 failed.append(error)
 
         started = {"num_cpus": self.workers, "include_dashboard": False, "log_to_driver": False}
-        self.simulation.run_simulation(
-            server,
-            client_app(),
-            num_supernodes=task.cells[0].clients,
-            backend_config={"client_resources": self.takes, "init_args": started},
+        started["logging_level"] = logging.ERROR
+        simulation = Thread(
+            target=self.simulation.run_simulation,
+            args=(server, client_app(), task.cells[0].clients),
+            kwargs={"backend_config": {"client_resources": self.takes, "init_args": started}},
+            daemon=True,
         )
+        simulation.start()
+        try:
+            while simulation.is_alive():
+                simulation.join(0.2)
+        finally:  # interrupted: the app stops waiting for its clients, and the simulation ends
+            stop.set()
+            simulation.join(GRACE)
         if failed:
             raise failed[0]
         if not done:
             raise WorkerError("the Flower simulation ended too early; run the same command to resume")
         return done[0]
+
+
+class _Stoppable:
+    """A grid that gives up waiting for replies when it is told to."""
+
+    def __init__(self, grid: Any, stop: Event) -> None:
+        self._grid = grid
+        self._stop = stop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)
+
+    def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
+        """Send, and poll for all replies."""
+        waiting, found = set(self._grid.push_messages(messages)), list[Any]()
+        while waiting:
+            if self._stop.wait(POLL):
+                raise WorkerError("the Flower simulation was interrupted; run the same command to resume")
+            for reply in self._grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                found.append(reply)
+        return found
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:

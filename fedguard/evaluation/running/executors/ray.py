@@ -88,6 +88,7 @@ class Ray:
             yield
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # work without num_gpus may use one
         here = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {}
         self.ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **here)
         try:
