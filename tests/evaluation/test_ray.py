@@ -1,5 +1,7 @@
 """Ray: cells and clients on one node and on two, the same bits as the pool; workers that die."""
 
+import os
+
 import pytest
 
 from fedguard.core.errors import ParameterError, WorkerError
@@ -18,13 +20,17 @@ FUSE = Path({fuse!r})
 
 
 class Mortal(Byzantine):
-    """An attack whose process dies in the second round while a file is there."""
+    """An attack whose process dies while a file is there: crafting in the second round, or training
+    in any process but the one that the file names.
+    """
 
     def poison_data(self, samples, view):
+        if FUSE.exists() and FUSE.read_text() not in ("", str(os.getpid())):
+            os.kill(os.getpid(), 9)
         return samples
 
     def craft(self, view):
-        if view.index == 1 and FUSE.exists():
+        if view.index == 1 and FUSE.exists() and not FUSE.read_text():
             os.kill(os.getpid(), 9)
         return super().craft(view)
 '''
@@ -66,9 +72,12 @@ def test_two_nodes(ray, expected, tmp_path, parallel):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_a_typed_error_and_the_same_command_resumes(ray, tmp_path, monkeypatch):
+@pytest.mark.parametrize("parallel", ["cells", "clients"])
+def test_a_worker_that_dies_is_a_typed_error_and_the_same_command_resumes(
+    ray, tmp_path, monkeypatch, parallel
+):
     fuse = tmp_path / "fuse"
-    fuse.touch()
+    fuse.write_text("" if parallel == "cells" else str(os.getpid()), encoding="utf-8")
     (tmp_path / "mortal_attack.py").write_text(MORTAL.format(fuse=str(fuse)), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -84,10 +93,11 @@ def test_a_worker_that_dies_is_a_typed_error_and_the_same_command_resumes(ray, t
         return run_suite(suite, tmp_path / folder, 1, checkpoint_seconds=0, executor=executor)
 
     with pytest.raises(WorkerError, match="run the same command to resume"):
-        go("ray", Ray(workers=1))
-    assert list((tmp_path / "ray" / "checkpoints").glob("*.ckpt")), "the first round is kept"
+        go("ray", Ray(workers=1, parallel=parallel))
+    kept = list((tmp_path / "ray" / "checkpoints").glob("*.ckpt"))
+    assert bool(kept) == (parallel == "cells"), "the first round is kept, if there was one"
     fuse.unlink()
-    assert dump(go("ray", Ray(workers=1))) == dump(go("pool", Pool(1)))
+    assert dump(go("ray", Ray(workers=1, parallel=parallel))) == dump(go("pool", Pool(1)))
 
 
 @pytest.mark.parametrize(
