@@ -154,7 +154,7 @@ class DeepSight(Detector):
                     _mean_ratio(predict(model, start + update, inputs).log_softmax(1), base)
                     for update in round.updates.matrix
                 ]
-                found.append(torch.stack(rows).numpy())
+                found.append(torch.stack(rows).cpu().numpy())
         return found
 
 

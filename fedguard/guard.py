@@ -15,6 +15,7 @@ from .contracts.outcome import Outcome as Outcome
 from .contracts.policy import Policy
 from .contracts.round import Round
 from .contracts.stage import Stage, Staged
+from .core.devices import resolve_device
 from .core.errors import ParameterError, RoundError
 from .core.ids import ClientId
 from .core.restored import all_or_nothing, count
@@ -50,10 +51,12 @@ class Guard(Entries):
         on_too_few: "keep_global" keeps the global model, "mean" and "median" replace the method for this
             round, "error" rejects the round. By default "keep_global"; but "error" if no client is out, since
             the round was too small from the start.
+        device: where to judge: each round is moved there first, for example to "cpu" for a method that
+            cannot work on a GPU. By default a round stays on the device of its updates.
 
     Raises:
         ParameterError: two detectors have the same name, the policy cannot use a detector, the policy counts
-            more strikes than the ledger keeps, or an argument is not a method.
+            more strikes than the ledger keeps, an argument is not a method, or the device is not there.
         RegistryError: a name is unknown.
 
     Example:
@@ -78,6 +81,7 @@ class Guard(Entries):
         stages: Stage | Spec | Sequence[Stage | Spec] = (),
         observers: Sequence[Observer] = (),
         on_too_few: OnTooFew | None = None,
+        device: str | None = None,
     ) -> None:
         items = several(detectors, "detectors", "detectors")
         names = [d.name for d in items]
@@ -104,6 +108,7 @@ class Guard(Entries):
             )
         self.observers = tuple(observers)
         self.on_too_few = checked_choice(on_too_few)
+        self.device = None if device is None else resolve_device(device)
         self._last: int | None = None  # the number of the last judged round
 
     @classmethod
@@ -194,17 +199,22 @@ class Guard(Entries):
 
     def suspects(self, round: Round) -> NDArray[np.bool_]:
         """(n,) the clients that :meth:`process` would suspect; aggregates and commits nothing."""
-        round = _a_round(round)
+        round = self._here(round)
         return Judging(self, numbered(round, self._last, self.ledger, repeat=round.numbered)).suspects()
 
     def _judge(self, round: Round, repeat: bool, aggregate: bool = True, skip: str = "") -> Outcome:
-        round = numbered(_a_round(round), self._last, self.ledger, repeat)
+        round = numbered(self._here(round), self._last, self.ledger, repeat)
         judging = Judging(self, round)
         verdict = judging.verdict(aggregate, skip)
         self._commit(verdict)
         outcome = verdict.outcome.take(np.argsort(judging.order))
         notify(self.observers, round, outcome)
         return outcome
+
+    def _here(self, round: Any) -> Round:
+        """The round on the guard's device; as it is without one."""
+        checked = _a_round(round)
+        return checked if self.device is None else checked.to(self.device)
 
     def _commit(self, verdict: Verdict) -> None:
         before = self._methods_state()

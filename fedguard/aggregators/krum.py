@@ -50,7 +50,7 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
     for start in range(0, n, TILE):  # a few rows at a time: the full table takes 800 MB for 10⁴ clients
         rows = sq_distances[start : start + TILE].clone()
         rows.diagonal(start).fill_(torch.inf)
-        columns = rows.T if rows.is_cuda else rows.numpy().T
+        columns = rows.numpy().T if rows.device.type == "cpu" else rows.T
         parts.append(ordered(columns)[:neighbors].sum(0))
     return joined(parts)
 

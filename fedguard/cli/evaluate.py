@@ -28,6 +28,7 @@ class Options:
     data_root: Path | None
     executor: str
     address: str | None
+    ray: list[str] | None
     slurm: list[str] | None
     dry_run: bool
     retry_failed: bool
@@ -48,10 +49,17 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Results folder; results/<suite> by default.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
     data_root: DataRoot = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps or auto; the same as device=… at the end.")
+    ] = None,
     executor: Annotated[
-        str, typer.Option(help="Where to run: pool (processes here), ray or slurm (extras).")
+        str, typer.Option(help="Where to run: pool (processes here), ray, slurm or flower (extras).")
     ] = "pool",
     address: Annotated[str | None, typer.Option(help="Ray cluster; starts one by default.")] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(help="What a piece of work takes of Ray, or a client of Flower: --ray num_gpus=0.25."),
+    ] = None,
     slurm: Annotated[
         list[str] | None, typer.Option(help="A parameter for submitit, e.g. --slurm slurm_partition=cpu.")
     ] = None,
@@ -82,12 +90,13 @@ def evaluate(
     evaluate_suite(
         Options(
             suite=suite,
-            overrides=overrides,
+            overrides=[*(overrides or []), *([f"device={device}"] if device else [])] or None,
             out=out,
             workers=workers,
             data_root=data_root,
             executor=executor,
             address=address,
+            ray=ray,
             slurm=slurm,
             dry_run=dry_run,
             retry_failed=retry_failed,
@@ -122,7 +131,13 @@ def evaluate_suite(options: Options) -> None:
         return
     folder = options.out or folder_for(Path("results") / plan.name, plan)
     where = make_executor(
-        options.executor, count, plan.parallel, options.address, folder, assignments(options.slurm or [])
+        options.executor,
+        count,
+        plan.parallel,
+        options.address,
+        folder,
+        slurm=assignments(options.slurm or []),
+        ray=assignments(options.ray or []),
     )
     followers = _followers(options, count, shown)
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.devices import on_device
 from ..core.errors import RoundError
 from ..core.ids import MAX_ID, ClientId
 from ..geometry.updates import Index, Updates, positions
@@ -139,9 +140,30 @@ class Round:
         """The same round with other updates of the same clients."""
         return dataclasses.replace(self, updates=updates)
 
+    def to(self, device: str | torch.device) -> Round:
+        """The same round on a device: updates, global model, and the server's model and data.
+
+        Copies only what is elsewhere. Streamed updates stay on disk, and their blocks on the CPU.
+        """
+        place = torch.device(device)
+        here = self.global_params
+        return dataclasses.replace(
+            self,
+            updates=_moved(self.updates, place),
+            global_params=None if here is None else on_device(here, place),
+            server=None if self.server is None else self.server.to(place),
+        )
+
     def with_server(self, **changes: Any) -> Round:
         """The same round with some parts of its server replaced."""
         return dataclasses.replace(self, server=dataclasses.replace(self.server or Server(), **changes))
+
+
+def _moved(updates: Updates, device: torch.device) -> Updates:
+    streamed = type(updates).matrix is not Updates.matrix  # not in memory
+    if streamed or updates.device == device:
+        return updates
+    return Updates(on_device(updates.matrix, device))
 
 
 def as_round(value: Any) -> Round:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..core.devices import on_device
 from ..core.seeds import generator
 from ..geometry.updates import Updates
 from .data import LabeledData
@@ -82,3 +85,17 @@ class Server:
     def generator(self, purpose: str, *keys: object) -> torch.Generator:
         """An independent random generator for one purpose, for example ``("dnc", round.index)``."""
         return generator(self.seed, purpose, *keys)
+
+    def to(self, device: torch.device) -> Server:
+        """The same server with its model, validation and root data on a device; copies only what is not."""
+        model = self.model
+        if model is not None and any(
+            part.device != device for part in (*model.parameters(), *model.buffers())
+        ):
+            model = copy.deepcopy(model).to(device)
+        validation, root = (_moved(data, device) for data in (self.validation, self.root))
+        return dataclasses.replace(self, model=model, validation=validation, root=root)
+
+
+def _moved(data: LabeledData | None, device: torch.device) -> LabeledData | None:
+    return None if data is None else LabeledData(*(on_device(part, device) for part in data))

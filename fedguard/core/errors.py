@@ -61,6 +61,10 @@ class ResultsError(FedGuardError, OSError):
     """A results folder is missing, already in use or of another version."""
 
 
+class WorkerError(FedGuardError, RuntimeError):
+    """A worker or a node died; the same command resumes from the last checkpoints."""
+
+
 class LedgerError(FedGuardError, OSError):
     """A ledger's file cannot be read or written, or is not a ledger."""
 

@@ -20,6 +20,7 @@ from ..contracts.attack import Attack, Received, UpdateView
 from ..contracts.outcome import Outcome
 from ..contracts.round import Round
 from ..contracts.server import Server, map_in_order
+from ..core.devices import on_cpu, on_device
 from ..core.errors import ParameterError
 from ..core.ids import ClientId
 from ..core.seeds import generator
@@ -31,11 +32,12 @@ from ..training.parameters import mean_of, with_statistics
 from ..training.server_optimizer import ServerOptimizer
 from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
-from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job
+from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
 from .keys import CellKey
 from .participation import LocalWork, Mail, call
+from .placement import guard_device
 from .progress import Progress as Progress
-from .progress import same_bits
+from .progress import is_finite, same_bits
 from .records import ClientRow, RoundRecord
 from .scaffold import ControlVariates
 from .settings import Cell
@@ -80,8 +82,11 @@ class Federation(Stepwise):
         scaffold = cell.training.algorithm == "scaffold"
         self._controls = ControlVariates(len(self.params), len(self._names)) if scaffold else None
         self._mail = Mail()
-        self._server = self.setup.server(map)
         self._key = CellKey.of(cell)
+        #: Where attacks craft and the guard judges.
+        self._place = guard_device(self._key)
+        self._server = self.setup.server(map).to(self._place)
+        self._start = self.params  # the global model of the current round, there
 
     def state_dict(self) -> State:
         """Everything that later rounds depend on, except randomness, which comes from seed and round."""
@@ -116,14 +121,11 @@ class Federation(Stepwise):
     def record(self, progress: Progress) -> RoundRecord:
         """The record of a round, with the metrics of the new global model (NaN if it is not tested)."""
         error = loss = asr = math.nan
-        finite = bool(self.params.isfinite().all())
-        if self.cell.tests_after(progress.index):
+        tested = self.cell.tests_after(progress.index)
+        if tested:
             error, loss = self._evaluate(targeted=False)
             asr = 1 - self._evaluate(targeted=True)[0]
-            finite = finite and math.isfinite(loss)
-        outcome, received = progress.outcome, progress.round
-        if outcome is not None and received is not None and not outcome.weights.any():
-            finite = finite and bool(received.usable.any())
+        finite, outcome = is_finite(progress, self.params, loss if tested else 0.0), progress.outcome
         info = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
         note = outcome.note if outcome else NOBODY
         return RoundRecord(
@@ -141,20 +143,26 @@ class Federation(Stepwise):
         if asked:
             start = time.perf_counter()
             work = self._mail.exchange(self._train(called.training, attacking, index), called)
+            work = work._replace(updates=self._there(work.updates))
+            self._start = self._there(self.params)
             seconds["training"] = time.perf_counter() - start
             attacking = attacking & set(asked)
             sent = self._craft(work, attacking, index)
             received = self._round(work, sent, index, attacking)
             attacking = self._active(asked, attacking, work.updates, sent)
-            outcome = self.guard.process(received)
+            outcome = self._decide(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
-            self.params = self._optimizer.step(self.params, outcome.aggregate)
+            self.params = self._optimizer.step(self.params, on_cpu(outcome.aggregate))
             self._take_statistics(work.statistics, outcome)
             if self._controls is not None:
                 lr = self._training.in_round(index, self.cell.rounds).lr
-                self._controls.learn(asked, sent, work.steps, lr, outcome.weights > 0)
+                self._controls.learn(asked, on_cpu(sent), work.steps, lr, outcome.weights > 0)
         return Progress(index, asked, attacking & set(asked), outcome, seconds, received, called)
+
+    def _decide(self, received: Round) -> Outcome:
+        """The guard's decision on a round."""
+        return self.guard.process(received)
 
     def _take_statistics(self, sent: Tensor, outcome: Outcome) -> None:
         """Take the weighted median of the accepted clients' statistics, as a live guard does."""
@@ -211,7 +219,7 @@ class Federation(Stepwise):
             num_examples=claims,
             num_steps=work.steps,
             index=index,
-            global_params=self.params,
+            global_params=self._start,
             server=self._lent(index),
         )
 
@@ -222,7 +230,11 @@ class Federation(Stepwise):
             server = dataclasses.replace(server, training=training)
         if not len(self.statistics):
             return server
-        return dataclasses.replace(server, model=with_statistics(self.setup.model, self.statistics))
+        model = server.model or self.setup.model
+        return dataclasses.replace(server, model=with_statistics(model, self.statistics))
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        return on_device(tensor, self._place)
 
     def _train(self, asked: list[int], attacking: set[int], index: int) -> LocalWork:
         """What the round's participants train."""
@@ -235,23 +247,15 @@ class Federation(Stepwise):
             for part in np.array_split(some, pieces) if some else ():
                 clients = tuple(part.tolist())
                 back = before if attacks else None
-                added = self._corrections(clients)
+                added = None if self._controls is None else self._controls.corrections(clients)
                 jobs.append((self._key, clients, index, start, statistics, attacks, back, added))
-        updates, own = torch.empty(len(asked), len(start)), torch.empty(len(asked), len(statistics))
-        training = self._training.in_round(index, self.cell.rounds)
-        steps = np.array([training.effective_steps(len(self.setup.samples[c])) for c in asked], dtype=float)
-        place = {client: i for i, client in enumerate(asked)}
-        for job, (moved, seen, ways) in zip(jobs, self._map(train_job, jobs), strict=True):
-            rows = [place[client] for client in job[1]]
-            updates[rows], own[rows] = torch.from_numpy(moved), torch.from_numpy(seen)
-            steps[rows] = np.where(np.isnan(ways), steps[rows], ways)
-        return LocalWork(asked, updates, own, steps)
+        sizes = len(start), len(statistics)
+        return worked(asked, jobs, self._map(train_job, jobs), sizes, self._planned(asked, index))
 
-    def _corrections(self, clients: Sequence[int]) -> np.ndarray[Any, Any] | None:
-        """(clients, d) what SCAFFOLD adds to their gradients."""
-        if self._controls is None:
-            return None
-        return torch.stack([self._controls.correction(client) for client in clients]).numpy()
+    def _planned(self, asked: list[int], index: int) -> np.ndarray[Any, Any]:
+        """(n,) the steps that each client will take in a round, as FedNova counts them."""
+        training = self._training.in_round(index, self.cell.rounds)
+        return np.array([training.effective_steps(len(self.setup.samples[c])) for c in asked], dtype=float)
 
     def _active(self, asked: list[int], attacking: set[int], trained: Tensor, sent: Tensor) -> set[int]:
         """The attackers that sent something other than their honest update.
@@ -310,9 +314,9 @@ class Federation(Stepwise):
         return UpdateView(
             index=index,
             num_clients=len(updates),
-            global_params=self.params,
-            previous_params=self.previous_params,
-            initial_params=self.setup.initial,
+            global_params=self._start,
+            previous_params=self._there(self.previous_params),
+            initial_params=self._there(self.setup.initial),
             own_updates=updates[bad],
             generator=generator(self.cell.seed, "attack", index),
             attack=self.attack.name,

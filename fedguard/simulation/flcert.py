@@ -19,6 +19,7 @@ from ..training.parameters import predict, with_statistics
 from .client_data import evaluation_batches
 from .federation import NOBODY, Federation, Map
 from .keys import CellKey
+from .placement import cell_device, evaluation_batches_on, model_on
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
 from .setup import setup_of
@@ -158,13 +159,14 @@ def merge(client: int, rows: Sequence[ClientRow], malicious: Sequence[int]) -> C
 def vote_job(job: VoteJob) -> tuple[int, int]:
     """One batch: the number of samples that the vote gets right, and the number certified."""
     key, targeted, k, params, statistics = job
-    setup, data = setup_of(key), evaluation_batches(key, targeted)[k]
-    models = [with_statistics(setup.model, torch.from_numpy(row.copy())) for row in statistics]
-    pairs = zip(models, params, strict=True)
-    logits = [predict(model, torch.from_numpy(row.copy()), data.inputs) for model, row in pairs]
-    votes = count_votes(torch.stack(logits).argmax(2), setup.dataset.num_classes)
-    level = certified(votes, data.labels)
-    return int((level >= 0).sum()), int((level >= key.cell.assumed).sum())
+    with cell_device(key) as device:
+        data, model = evaluation_batches_on(key, targeted, device)[k], model_on(key, device)
+        models = [with_statistics(model, torch.from_numpy(row.copy())) for row in statistics]
+        pairs = zip(models, params, strict=True)
+        logits = [predict(model, torch.from_numpy(row.copy()), data.inputs) for model, row in pairs]
+        votes = count_votes(torch.stack(logits).argmax(2), setup_of(key).dataset.num_classes)
+        level = certified(votes, data.labels)
+        return int((level >= 0).sum()), int((level >= key.cell.assumed).sum())
 
 
 #: (cell, targeted, batch, (N, d) parameters, (N, s) statistics)

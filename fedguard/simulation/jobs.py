@@ -11,12 +11,14 @@ import torch
 
 from ..contracts.attack import TrainView
 from ..contracts.local_training import LocalTraining
+from ..core.devices import on_cpu, on_device
 from ..core.seeds import generator
 from ..training.local import Trained, trained
 from ..training.parameters import learned, with_statistics, wrong_and_loss
 from .build import build_attack
-from .client_data import evaluation_batches, training_data
 from .keys import CellKey
+from .participation import LocalWork
+from .placement import cell_device, evaluation_batches_on, model_on, training_data_on
 from .setup import setup_of
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -35,19 +37,28 @@ def train_job(job: TrainJob) -> tuple[_Array, _Array, _Array]:
     Returns:
         (clients, d) updates, (clients, s) statistics, and (clients,) FedNova's steps, NaN if as planned.
     """
+    with cell_device(job[0]) as device:
+        return _trained_on(device, job)
+
+
+def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _Array]:
+    """Updates come back from the cell's device in one transfer."""
     key, clients, index, start, statistics, attacking, before, corrections = job
     cell, setup = key.cell, setup_of(key)
-    params = torch.from_numpy(start.copy())
-    model = with_statistics(setup.model, torch.from_numpy(statistics.copy()))
+    params = on_device(torch.from_numpy(start.copy()), device)
+    model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
     training = setup.training.in_round(index, cell.rounds)
     training = dataclasses.replace(training, wbc=0.0) if attacking else training
-    data = [training_data(key, client, attacking) for client in clients]
+    data = [training_data_on(key, client, attacking, device) for client in clients]
     draws = [generator(cell.seed, "batches", index, client) for client in clients]
-    added = None if corrections is None else [torch.from_numpy(row.copy()) for row in corrections]
+    added = None
+    if corrections is not None:
+        added = [on_device(torch.from_numpy(row.copy()), device) for row in corrections]
     if before is None:
         return _stacked(trained(model, params, data, training, draws, corrections=added), training)
     shapes = tuple(tuple(p.shape) for p in learned(setup.model).values())
-    view = TrainView(index, params.clone(), torch.from_numpy(before.copy()), shapes)
+    back = on_device(torch.from_numpy(before.copy()), device)
+    view = TrainView(index, params.clone(), back, shapes)
     attack = build_attack(cell)
     found = [
         trained(model, params, [data[i]], training, [draws[i]], attack.adjust(view), added and [added[i]])[0]
@@ -56,16 +67,41 @@ def train_job(job: TrainJob) -> tuple[_Array, _Array, _Array]:
     return _stacked(found, training)
 
 
+def worked(
+    asked: list[int],
+    jobs: Sequence[TrainJob],
+    results: Sequence[tuple[_Array, _Array, _Array]],
+    sizes: tuple[int, int],
+    planned: _Array,
+) -> LocalWork:
+    """The clients' rows, gathered from the results of the jobs.
+
+    Args:
+        asked: the clients, in order.
+        jobs: who trained in which job.
+        results: of :func:`train_job`, one per job.
+        sizes: d and s.
+        planned: (n,) steps; a client that stopped early has its own.
+    """
+    updates, own = torch.empty(len(asked), sizes[0]), torch.empty(len(asked), sizes[1])
+    steps, place = planned.copy(), {client: i for i, client in enumerate(asked)}
+    for job, (moved, seen, ways) in zip(jobs, results, strict=True):
+        rows = [place[client] for client in job[1]]
+        updates[rows], own[rows] = torch.from_numpy(moved), torch.from_numpy(seen)
+        steps[rows] = np.where(np.isnan(ways), steps[rows], ways)
+    return LocalWork(asked, updates, own, steps)
+
+
 def _stacked(clients: Sequence[Trained], training: LocalTraining) -> tuple[_Array, _Array, _Array]:
     updates, statistics, steps = zip(*clients, strict=True)
     ways = np.array([np.nan if count is None else training.way(count) for count in steps])
-    return torch.stack(updates).numpy(), torch.stack(statistics).numpy(), ways
+    return on_cpu(torch.stack(updates)).numpy(), on_cpu(torch.stack(statistics)).numpy(), ways
 
 
 def evaluate_batch(job: EvaluationJob) -> tuple[float, float]:
     """One batch of the test set → the number of wrong predictions, and the summed loss."""
     key, targeted, k, params, statistics = job
-    setup = setup_of(key)
-    model = with_statistics(setup.model, torch.from_numpy(statistics.copy()))
-    batch = evaluation_batches(key, targeted)[k]
-    return wrong_and_loss(model, torch.from_numpy(params.copy()), batch, setup.task)
+    with cell_device(key) as device:
+        model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
+        batch = evaluation_batches_on(key, targeted, device)[k]
+        return wrong_and_loss(model, torch.from_numpy(params.copy()), batch, setup_of(key).task)

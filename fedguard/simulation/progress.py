@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,3 +39,13 @@ class Progress:
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Whether two vectors of the same size hold the same numbers, NaN included."""
     return bool((one.view(torch.int32) == other.view(torch.int32)).all())
+
+
+def is_finite(progress: Progress, params: Tensor, loss: float) -> bool:
+    """Whether the run has not diverged: model and loss are finite, and so is an update, if none was accepted."""
+    outcome, received = progress.outcome, progress.round
+    if not (params.isfinite().all() and math.isfinite(loss)):
+        return False
+    if outcome is None or received is None or outcome.weights.any():
+        return True
+    return bool(received.usable.any())

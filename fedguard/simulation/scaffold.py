@@ -43,6 +43,11 @@ class ControlVariates:
         own = self._clients.get(client)
         return self._server.clone() if own is None else self._server - own
 
+    def corrections(self, clients: Sequence[int]) -> NDArray[np.float32]:
+        """(clients, d) their corrections, one row each."""
+        stacked: NDArray[np.float32] = torch.stack([self.correction(client) for client in clients]).numpy()
+        return stacked
+
     def learn(
         self,
         clients: Sequence[int],

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ..contracts.local_training import LocalTraining
+from ..core.devices import PATTERN
 from ..judging.too_few import OnTooFew
 from .base import Model
 from .schedule import Schedule
@@ -216,6 +217,8 @@ class Settings(Model):
         training: local training.
         server: the server's data and its optimizer.
         recording: the folder of a recording that replaces the federation.
+        device: where models train and are tested, attacks craft and the guard judges: cpu, cuda, cuda:1, mps,
+            or auto, see :func:`fedguard.core.devices.resolve_device`. Other devices give other bits.
     """
 
     data: ShortSpec = Spec(name="digits")
@@ -233,6 +236,7 @@ class Settings(Model):
     training: TrainingSettings = TrainingSettings(epochs=1)
     server: ServerSettings = ServerSettings()
     recording: str | None = None
+    device: str = Field("cpu", pattern=PATTERN)
 
     @model_validator(mode="after")
     def _counts(self) -> Settings:
@@ -339,5 +343,6 @@ class Cell(Settings):
     @property
     def key(self) -> str:
         """A short hash of everything that determines the results."""
-        settings = self.model_dump(mode="json", exclude={"attack_label", "defense_label", "point"})
+        plain = {"device"} if self.device == "cpu" else set()
+        settings = self.model_dump(mode="json", exclude={"attack_label", "defense_label", "point"} | plain)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..contracts.attack import Adjust
 from ..contracts.data import LabeledData, Share
 from ..contracts.local_training import LocalTraining
+from ..core.devices import on_device
 from ..core.errors import ParameterError
 from .augmentation import augmentation
 from .dense import Shapes, dense_shapes, train_dense
@@ -19,7 +20,7 @@ from .early_stop import EarlyStop, split
 from .layout import bears_channels_last, store_channels_last
 from .losses import loss_function
 from .optimizers import Steps
-from .parameters import fitting, flat, flat_statistics, learned, load_parameters
+from .parameters import device_of, fitting, flat, flat_statistics, learned, load_parameters
 from .randomness import drawn_from
 
 
@@ -104,7 +105,9 @@ def trained(
     Args:
         corrections: per client, (d,) what SCAFFOLD adds to every gradient.
     """
-    shares = [c if isinstance(c, Share) else Share(c, torch.arange(len(c.labels))) for c in clients]
+    device = device_of(model, start)
+    start = start.to(device)
+    shares = [_share(client, device) for client in clients]
     if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
     alone = not shares or adjust is not None or corrections is not None
@@ -113,10 +116,17 @@ def trained(
         added: Sequence[Tensor | None] = corrections or [None] * len(shares)
         each = zip(shares, generators, added, strict=True)
         return [_alone(model, start, share, settings, draw, adjust, extra) for share, draw, extra in each]
-    batches = [_batches(share.rows, settings, draw) for share, draw in zip(shares, generators, strict=True)]
+    each_draw = zip(shares, generators, strict=True)
+    batches = [_batches(share.rows, settings, draw, device) for share, draw in each_draw]
     model.train()
     dense = train_dense(shapes, start, shares, batches, settings)  # such models have no buffers
     return [Trained(parameters.sub_(start), flat_statistics(model)) for parameters in dense]
+
+
+def _share(client: LabeledData | Share, device: torch.device) -> Share:
+    """A client's data on a device; its rows stay in memory, where they are shuffled."""
+    data, rows = client if isinstance(client, Share) else (client, torch.arange(len(client.labels)))
+    return Share(LabeledData(data.inputs.to(device), data.labels.to(device)), rows)
 
 
 def _alone(
@@ -169,7 +179,7 @@ def _by_autograd(
     added = _like(parameters, correction) if correction is not None else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
     inputs = data.inputs.permute(0, 2, 3, 1) if images and fast else data.inputs
-    for batch in _batches(share.rows, settings, generator):
+    for batch in _batches(share.rows, settings, generator, data.inputs.device):
         taken = inputs.index_select(0, batch)
         taken = taken.permute(0, 3, 1, 2) if images and fast else taken.contiguous()
         if augment is not None:
@@ -233,7 +243,8 @@ class _WhiteBloodCells:
         for parameter, (place, gradient), (old_place, old) in zip(parameters, now, self.before, strict=False):
             moved = place - old_place
             curvature = torch.where(moved != 0, (gradient - old) / moved, 0.0).abs()
-            uniform = torch.rand(parameter.shape, generator=self.generator, dtype=parameter.dtype) - 0.5
+            drawn = torch.rand(parameter.shape, generator=self.generator, dtype=parameter.dtype)
+            uniform = drawn.to(parameter.device) - 0.5
             spread = self.settings.wbc / math.sqrt(2)
             noise = -spread * uniform.sign() * torch.log1p(-2 * uniform.abs()).clamp(min=-50)
             parameter.add_(torch.where(curvature <= noise.abs(), noise, 0.0), alpha=self.settings.lr)
@@ -256,11 +267,13 @@ def _step(
         parameter.add_(gradient, alpha=-settings.lr)
 
 
-def _batches(rows: Tensor, settings: LocalTraining, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of the samples' rows; every epoch is shuffled anew."""
+def _batches(
+    rows: Tensor, settings: LocalTraining, generator: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
+    """Yield batches of the samples' rows; every epoch is shuffled anew, in memory, and sent to the device."""
     left = settings.steps_for(len(rows))
     while left > 0:
-        order = rows[torch.randperm(len(rows), generator=generator)]
+        order = on_device(rows[torch.randperm(len(rows), generator=generator)], device)
         for batch in torch.split(order, settings.batch_size)[:left]:
             yield batch
             left -= 1

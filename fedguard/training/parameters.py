@@ -53,6 +53,11 @@ def flat(parameters: Iterable[Tensor]) -> Tensor:
     return torch.cat([p.detach().flatten() for p in parameters])
 
 
+def device_of(model: nn.Module, other: Tensor) -> torch.device:
+    """The device of a model's first parameter; that of another tensor if it has none."""
+    return next((p.device for p in model.parameters()), other.device)
+
+
 def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
     """Split a (d,) vector into tensors by parameter name, as views.
 
@@ -108,9 +113,14 @@ IMAGES = 200
 
 @torch.no_grad()
 def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
-    """(samples, classes) logits with these (d,) parameters in eval mode; leaves the model unchanged."""
+    """(samples, classes) logits with these (d,) parameters in eval mode; leaves the model unchanged.
+
+    Runs on the model's device, wherever the parameters and inputs are.
+    """
     training = [part for part in model.modules() if part.training]
-    parameters = split_parameters(model, vector)
+    device = device_of(model, vector)
+    inputs = inputs.to(device)
+    parameters = split_parameters(model, vector.to(device))
     parts: tuple[Tensor, ...] = (inputs,)
     if inputs.ndim == 4:
         if bears_channels_last(model, inputs):
@@ -145,7 +155,8 @@ def wrong_and_loss(
         data: the batch.
         task: of the data set.
     """
-    outputs, labels = predict(model, vector, data.inputs), data.labels
+    outputs = predict(model, vector, data.inputs)
+    labels = data.labels.to(outputs.device)
     if task == "classification":
         wrong = int((outputs.argmax(1) != labels).sum())
         return wrong, float(F.cross_entropy(outputs, labels, reduction="sum"))

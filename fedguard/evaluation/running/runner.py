@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ...core.devices import resolve_device
 from ...core.errors import ResultsError
 from ...core.files import why
 from ...simulation.settings import Cell
@@ -59,7 +60,11 @@ def run_suite(
     Raises:
         DataError: a data set cannot be read.
         ResultsError: the folder holds other results, is in use by another process, or cannot be written.
+        ParameterError: this machine is to run a cell, but does not have its device.
     """
+    if executor is None or isinstance(executor, Pool):
+        for name in sorted({cell.device for cell in suite.cells()}):
+            resolve_device(name)
     store = Store.create(folder, suite)
     try:
         lock = FileLock(folder / "lock", timeout=0).acquire()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...contracts.server import map_in_order
-from ...core.errors import FedGuardError, ResultsError
+from ...core.errors import FedGuardError, ResultsError, WorkerError
 from ...core.state import State
 from ...simulation.federation import Federation, Map
 from ...simulation.flcert import FLCert
@@ -25,6 +25,8 @@ from .checkpoint import Checkpoint, load_records, records_state
 
 #: Called after every round with the number of the round.
 AfterRound = Callable[[int], None]
+#: Makes the federation of a cell.
+Federate = Callable[[Cell, Map], Federation | FLCert]
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,28 @@ def _folder_name(run: int, cell: Cell) -> str:
 
 
 def run_task(
-    task: Task, map: Map = map_in_order, after_round: AfterRound = lambda _: None
+    task: Task,
+    map: Map = map_in_order,
+    after_round: AfterRound = lambda _: None,
+    federate: Federate | None = None,
 ) -> list[CellResult]:
     """Run a task, from its last checkpoint if it has one; exceptions become the cells' error.
 
+    Args:
+        task: the task.
+        map: runs independent work.
+        after_round: called after every round.
+        federate: makes the federation of a closed cell; the simulation's own if absent.
+
     Raises:
         ResultsError: the checkpoint cannot be written, which is not the cells' fault.
+        WorkerError: a worker died, which is not their fault either.
     """
-    run = _run_closed if task.cells[0].mode == "closed" else _run_shadow
     try:
-        return run(task, map, after_round)
-    except ResultsError:
+        if task.cells[0].mode == "closed":
+            return _run_closed(task, map, after_round, federate or _federation)
+        return _run_shadow(task, map, after_round)
+    except (ResultsError, WorkerError):
         raise
     except FedGuardError as error:
         return [CellResult(cell, error=str(error)) for cell in task.cells]
@@ -91,9 +104,13 @@ def run_task(
         return [CellResult(cell, error=traceback.format_exc()) for cell in task.cells]
 
 
-def _run_closed(task: Task, map: Map, after_round: AfterRound) -> list[CellResult]:
+def _federation(cell: Cell, map: Map) -> Federation | FLCert:
+    return FLCert(cell, map) if cell.defense.flcert else Federation(cell, map)
+
+
+def _run_closed(task: Task, map: Map, after_round: AfterRound, federate: Federate) -> list[CellResult]:
     (cell,) = task.cells
-    federation = FLCert(cell, map) if cell.defense.flcert else Federation(cell, map)
+    federation = federate(cell, map)
     clock, checkpoint, records = Clock(), Checkpoint(task.checkpoint, task.seconds), []
     if state := checkpoint.load():
         federation.load_state_dict(state["federation"])

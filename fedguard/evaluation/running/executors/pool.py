@@ -1,0 +1,78 @@
+"""Worker processes on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from multiprocessing import get_context
+from threading import Thread
+from typing import Any
+
+from ....simulation.datasets import Dataset
+from ....simulation.pool import Workers
+from ....simulation.recorded import LIVE
+from ....simulation.setup import dataset_of
+from ...results.store import CellResult
+from ..task import Task, run_task
+from .base import Done, OnRound, Packed, packed, unpacked
+
+
+class Pool:
+    """Worker processes on this machine, one thread each.
+
+    Args:
+        workers: how many; 1 runs everything in this process.
+        parallel: "cells" gives every worker a task of its own; "clients" runs one task at a time and spreads
+            its clients over the workers.
+    """
+
+    def __init__(self, workers: int, parallel: str = "cells") -> None:
+        self.workers = workers
+        self.parallel = parallel
+
+    def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
+        """Run every task once."""
+        if self.parallel == "clients" or self.workers <= 1:
+            yield from self._one_by_one(tasks, on_round)
+        elif tasks:
+            yield from self._side_by_side(tasks, on_round)
+
+    def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
+        with Workers(self.workers, _data(tasks)) as pool:
+            for position, task in enumerate(tasks):
+                yield position, pool.here(run_task, task, pool.map, lambda t, p=position: on_round(p, t))
+
+    def _side_by_side(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
+        queue = get_context("spawn").SimpleQueue()
+        listener = Thread(target=_listen, args=(queue, on_round), daemon=True)
+        listener.start()
+        with Workers(min(self.workers, len(tasks)), _data(tasks), _connect, (queue,)) as pool:
+            yield from pool.unordered(_pool_job, [(p, packed(task)) for p, task in enumerate(tasks)])
+        queue.put(None)
+        listener.join(timeout=5)
+
+
+def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
+    """The data sets of the tasks by their specs' keys, read and kept in memory once for all processes."""
+    specs = {cell.data.key: cell.data for task in tasks for cell in task.cells if cell.data.name != LIVE}
+    found = {key: dataset_of(spec) for key, spec in specs.items()}
+    for dataset in found.values():
+        _ = dataset.training_set, dataset.test_set  # normalized once, for all processes
+    return found
+
+
+_QUEUE: Any = None
+
+
+def _connect(queue: Any) -> None:
+    global _QUEUE  # one per worker process, set once when it starts
+    _QUEUE = queue
+
+
+def _pool_job(job: tuple[int, Packed]) -> list[CellResult]:
+    position, packed = job
+    return run_task(unpacked(packed), after_round=lambda index: _QUEUE.put((position, index)))
+
+
+def _listen(queue: Any, on_round: OnRound) -> None:
+    while (message := queue.get()) is not None:
+        on_round(*message)

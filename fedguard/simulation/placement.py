@@ -1,0 +1,88 @@
+"""Where a cell's models, data and rounds live: on the cell's device, found on the machine that runs."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..contracts.data import LabeledData, Share
+from ..core.devices import deterministic_on, on_device, resolve_device
+from .client_data import evaluation_batches, training_data
+from .keys import CellKey
+from .setup import setup_of
+
+
+@contextmanager
+def cell_device(key: CellKey) -> Iterator[torch.device]:
+    """The cell's device, deterministic within the block.
+
+    Raises:
+        ParameterError: this machine does not have it.
+    """
+    device = _resolved(key.cell.device)
+    with deterministic_on(device):
+        yield device
+
+
+def guard_device(key: CellKey) -> torch.device:
+    """Where attacks craft and the guard judges: the cell's device if it has float64, else the CPU.
+
+    Raises:
+        ParameterError: this machine does not have the cell's device.
+    """
+    device = _resolved(key.cell.device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+@functools.lru_cache(maxsize=8)
+def _resolved(name: str) -> torch.device:
+    return resolve_device(name)
+
+
+def model_on(key: CellKey, device: torch.device) -> nn.Module:
+    """The setup's model on a device: a scratch module, whose parameters may be overwritten."""
+    return setup_of(key).model if device.type == "cpu" else _moved_model(key.setup, device)
+
+
+@functools.lru_cache(maxsize=4)
+def _moved_model(key: CellKey, device: torch.device) -> nn.Module:
+    return copy.deepcopy(setup_of(key).model).to(device)
+
+
+def training_data_on(key: CellKey, client: int, attacking: bool, device: torch.device) -> LabeledData | Share:
+    """A client's training data on a device; the data set that clients share is moved there once.
+
+    The rows of a share stay in memory: that is where they are shuffled.
+    """
+    data = training_data(key, client, attacking)
+    if device.type == "cpu":
+        return data
+    if isinstance(data, Share):
+        return Share(_moved_training_set(key.setup, device), data.rows)
+    return _moved(data, device)
+
+
+@functools.lru_cache(maxsize=2)
+def _moved_training_set(key: CellKey, device: torch.device) -> LabeledData:
+    return _moved(setup_of(key).dataset.training_set, device)
+
+
+def evaluation_batches_on(key: CellKey, targeted: bool, device: torch.device) -> list[LabeledData]:
+    """The batches of the test set, or of the attack's trial, on a device; moved there once."""
+    if device.type == "cpu":
+        return evaluation_batches(key, targeted)
+    return _moved_batches(key.attack if targeted else key.setup, targeted, device)
+
+
+@functools.lru_cache(maxsize=4)
+def _moved_batches(key: CellKey, targeted: bool, device: torch.device) -> list[LabeledData]:
+    return [_moved(batch, device) for batch in evaluation_batches(key, targeted)]
+
+
+def _moved(data: LabeledData, device: torch.device) -> LabeledData:
+    return LabeledData(*(on_device(part, device) for part in data))
