@@ -12,6 +12,7 @@ import torch
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.simulation.federation import Federation
+from fedguard.simulation.pool import Workers
 
 NETS = """
 import torch
@@ -43,6 +44,13 @@ class Frozen(nn.Module):
 
     def forward(self, x):
         return self.head(self.extract(x))
+
+def bits(cell):
+    '''What a worker that runs the whole cell finds.'''
+    from fedguard.simulation.federation import Federation
+
+    federation = Federation(cell)
+    return [record.loss for record in federation.run()], federation.params, federation.statistics
 """
 
 SUITE = """\
@@ -86,12 +94,28 @@ class Stop(BaseException):
     """An interruption between two rounds."""
 
 
-def test_dropout_and_batch_norm_give_the_same_bits_everywhere(tmp_path):
-    suite = suite_of(tmp_path, "Noisy")
+def same(one, other):
+    return one[0] == other[0] and all(map(torch.equal, one[1:], other[1:]))
+
+
+def test_dropout_and_batch_norm_give_the_same_bits_with_any_number_of_workers(tmp_path):
+    cells = suite_of(tmp_path, "Noisy").cells()
+    own = importlib.import_module("own_nets")
+    with Workers(1) as here:
+        expected = here.map(own.bits, cells)
+    with Workers(2) as workers:
+        for found, alone in zip(workers.map(own.bits, cells), expected, strict=True):
+            assert same(found, alone), "the cells side by side"
+        for cell, alone in zip(cells, expected, strict=True):
+            torch.rand(11)  # what happened before does not show
+            federation = Federation(cell, workers.map)
+            losses = [record.loss for record in federation.run()]
+            assert same((losses, federation.params, federation.statistics), alone), "the clients side by side"
+
+
+def test_dropout_and_batch_norm_give_the_same_bits_after_a_resume(tmp_path):
+    suite, left = suite_of(tmp_path, "Noisy"), [3]
     expected = numbers(run_suite(suite, tmp_path / "alone", workers=1))
-    torch.rand(11)  # what happened before does not show
-    assert numbers(run_suite(suite, tmp_path / "cells", workers=2)) == expected
-    by_clients, left = suite.model_copy(update={"parallel": "clients"}), [3]
 
     def interrupt(_cell, _index):
         left[0] -= 1
@@ -99,8 +123,9 @@ def test_dropout_and_batch_norm_give_the_same_bits_everywhere(tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        run_suite(by_clients, tmp_path / "resumed", 1, on_round=interrupt, checkpoint_seconds=0)
-    assert numbers(run_suite(by_clients, tmp_path / "resumed", workers=2, checkpoint_seconds=0)) == expected
+        run_suite(suite, tmp_path / "resumed", 1, on_round=interrupt, checkpoint_seconds=0)
+    torch.rand(11)
+    assert numbers(run_suite(suite, tmp_path / "resumed", 1, checkpoint_seconds=0)) == expected
 
 
 def test_frozen_parameters_stay_the_servers(tmp_path):
