@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
 from ..core.errors import ConfigError, RegistryError
 from ..core.params import nearest
@@ -17,7 +18,7 @@ from ..evaluation.suites.source import read, shipped_suites
 if TYPE_CHECKING:
     from ..simulation.parts import Parts
 
-KINDS = (*REGISTRIES, "models", "datasets", "partitions", "rules", "suites", "metrics")
+KINDS = (*REGISTRIES, "models", "datasets", "partitions", "rules", "suites", "metrics", "aliases")
 
 
 def listing(kind: str) -> Table:
@@ -31,6 +32,8 @@ def listing(kind: str) -> Table:
     if kind in ("models", "datasets", "partitions"):
         parts = parts_of(kind)
         return _table(("name", "what it is"), [(name, parts.summary(name)) for name in parts.names()])
+    if kind == "aliases":
+        return aliases(tuple(ALIASES))
     if kind == "rules":
         from ..contracts.rules import RULES
 
@@ -46,6 +49,23 @@ def listing(kind: str) -> Table:
         rows = [(name, column.title, GLOSSARY[name]) for name, column in COLUMNS.items()]
         return _table(("name", "heading", "what it is"), rows)
     raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
+
+
+def aliases(kinds: Sequence[str]) -> Table:
+    """Return the table of the names that stand for other methods.
+
+    Raises:
+        ConfigError: one of the kinds has no methods.
+    """
+    for kind in kinds:
+        if kind not in ALIASES:
+            raise ConfigError(f"{kind} have no aliases; choose from {', '.join(ALIASES)}")
+    rows = [
+        (alias, REGISTRIES[kind].kind, spelled(*meaning))
+        for kind in kinds
+        for alias, meaning in ALIASES[kind].items()
+    ]
+    return _table(("alias", "kind", "stands for"), rows)
 
 
 def parts_of(kind: str) -> Parts:

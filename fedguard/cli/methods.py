@@ -17,14 +17,19 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="detectors, attacks, aggregators, stages, policies, datasets, suites or metrics."
+            help="detectors, attacks, aggregators, stages, policies, models, datasets, partitions, rules, "
+            "suites, metrics or aliases."
         ),
     ],
+    aliases: Annotated[
+        bool, typer.Option("--aliases", help="The field's other names for methods of this kind.")
+    ] = False,
 ) -> None:
     """List what is available: name, summary, paper, needs."""
+    from .listing import aliases as aliases_of
     from .listing import listing
 
-    print_table(listing(kind))
+    print_table(aliases_of([kind]) if aliases else listing(kind))
 
 
 def check(

@@ -24,7 +24,7 @@ CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 LIBRARIES = frozenset({"torchvision", "timm", "huggingface", "openml", "flwr", "hf"})
 #: The prefix of objects that were given from Python.
 GIVEN_PREFIX = "given"
-#: Objects given from Python: name → object; a suite refers to them by ``given:NAME``.
+#: Objects given from Python: NAME@FINGERPRINT → object; a suite refers to them by ``given:NAME@FINGERPRINT``.
 GIVEN: dict[str, Any] = {}
 
 
@@ -43,7 +43,9 @@ def load_code(name: str, kind: str = "object") -> Any:
     module, _, attribute = name.partition(":")
     if module == GIVEN_PREFIX:
         if attribute not in GIVEN:
-            raise ConfigError(f"{kind} {name!r}: no such object was given; give it from Python again")
+            raise ConfigError(
+                f"{kind} {name!r}: no such object was given; call fedguard.evaluate with the same object again"
+            )
         return GIVEN[attribute]
     try:
         return getattr(importlib.import_module(module), attribute)

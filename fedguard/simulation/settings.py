@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..contracts.registry import REGISTRIES
 from ..judging.too_few import OnTooFew
 from .base import Model
 from .schedule import Schedule
@@ -48,8 +49,22 @@ class AttackSpec(Spec):
     schedule: Schedule = Schedule()
 
 
+def _resolved(kind: str) -> AfterValidator:
+    """Replace an alias by the method that it stands for."""
+
+    def resolve(spec: Spec) -> Spec:
+        name, params = REGISTRIES[kind].resolve(spec.name, spec.params)
+        if name == spec.name:
+            return spec
+        fields = {"schedule": spec.schedule} if isinstance(spec, AttackSpec) else {}
+        return type(spec)(name=name, **fields, **params)
+
+    return AfterValidator(resolve)
+
+
 ShortSpec = Annotated[Spec, BeforeValidator(_spec)]
-ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec)]
+ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec), _resolved("attacks")]
+ShortDetector = Annotated[ShortSpec, _resolved("detectors")]
 
 
 def _specs(value: Any) -> Any:
@@ -73,10 +88,10 @@ class Defense(Model):
             own guard.
     """
 
-    detector: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
-    policy: ShortSpec | None = None
-    stages: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
-    aggregator: ShortSpec = Spec(name="mean")
+    detector: Annotated[list[ShortDetector], BeforeValidator(_specs)] = Field([])
+    policy: Annotated[ShortSpec, _resolved("policies")] | None = None
+    stages: Annotated[list[Annotated[ShortSpec, _resolved("stages")]], BeforeValidator(_specs)] = Field([])
+    aggregator: Annotated[ShortSpec, _resolved("aggregators")] = Spec(name="mean")
     on_too_few: OnTooFew | None = None
     flcert: FLCertSettings | None = None
 
