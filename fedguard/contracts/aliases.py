@@ -10,7 +10,7 @@ Alias = tuple[str, Mapping[str, Any]]
 
 
 def _of(name: str, *aliases: str, **params: Any) -> dict[str, Alias]:
-    return {alias: (name, params) for alias in aliases}
+    return dict.fromkeys(aliases, (name, params))
 
 
 #: The kind of method (a key of ``fedguard.contracts.registry.REGISTRIES``) → alias → what it stands for.

@@ -62,7 +62,8 @@ def test_a_suite_takes_aliases_and_keeps_the_labels(tmp_path):
 
 def test_an_alias_and_its_spelled_out_form_are_the_same_run(tmp_path):
     (tmp_path / "s.yaml").write_text(
-        "clients: 9\nmalicious: 2\ndefenses: {a: multikrum, b: {detector: {name: krum, select: multi_krum}}}\n"
+        "clients: 9\nmalicious: 2\n"
+        "defenses: {a: multikrum, b: {detector: {name: krum, select: multi_krum}}}\n"
     )
     a, b = load_suite(tmp_path / "s.yaml")[0].cells()
     assert a.key == b.key

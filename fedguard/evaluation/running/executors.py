@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from ...core.errors import FedGuardError, ParameterError
 from ...core.extras import extra_module
+from ...core.named_code import GIVEN_PREFIX
 from ...core.threads import single_thread
 from ...simulation.datasets import Dataset
+from ...simulation.packing import pack_given, receive_given
 from ...simulation.pool import Workers
 from ...simulation.recorded import LIVE
 from ...simulation.settings import Cell
@@ -54,7 +56,8 @@ class Pool:
             yield from self._side_by_side(tasks, on_round)
 
     def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        with Workers(self.workers, _data(tasks)) as pool:
+        table = pack_given(_names_of_data(tasks)) if self.workers > 1 else b""
+        with Workers(self.workers, _data(tasks), receive_given, (table,)) as pool:
             for position, task in enumerate(tasks):
                 yield position, pool.here(run_task, task, pool.map, lambda t, p=position: on_round(p, t))
 
@@ -62,7 +65,8 @@ class Pool:
         queue = get_context("spawn").SimpleQueue()
         listener = Thread(target=_listen, args=(queue, on_round), daemon=True)
         listener.start()
-        with Workers(min(self.workers, len(tasks)), _data(tasks), _connect, (queue,)) as pool:
+        start = (queue, pack_given(_names_of_data(tasks)))
+        with Workers(min(self.workers, len(tasks)), _data(tasks), _connect, start) as pool:
             yield from pool.unordered(_pool_job, [(p, _packed(task)) for p, task in enumerate(tasks)])
         queue.put(None)
         listener.join(timeout=5)
@@ -95,7 +99,8 @@ class Ray:
             self.ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **here)
         try:
             job = self.ray.remote(num_cpus=1)(_far_job)
-            waiting = {job.remote(_packed(task)): p for p, task in enumerate(tasks)}
+            table = self.ray.put(pack_given())
+            waiting = {job.remote(_packed(task), table): p for p, task in enumerate(tasks)}
             while waiting:
                 ready, _ = self.ray.wait(list(waiting))
                 for reference in ready:
@@ -145,8 +150,9 @@ class Slurm:
         """Run every task once."""
         executor = self.submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
         executor.update_parameters(**self.settings)
+        table = pack_given()
         with executor.batch():
-            jobs = [executor.submit(_far_job, _packed(task)) for task in tasks]
+            jobs = [executor.submit(_far_job, _packed(task), table) for task in tasks]
         waiting = {job: p for p, job in enumerate(jobs)}
         for job in self.submitit.helpers.as_completed(jobs):
             position = waiting.pop(job)
@@ -191,6 +197,12 @@ def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
     return found
 
 
+def _names_of_data(tasks: Sequence[Task]) -> set[str]:
+    """The data sets among the given objects; :func:`_data` hands them over."""
+    names = {cell.data.name for task in tasks for cell in task.cells}
+    return {name.partition(":")[2] for name in names if name.startswith(f"{GIVEN_PREFIX}:")}
+
+
 #: A task as plain values, which any executor can send.
 Packed = tuple[tuple[int, ...], tuple[str, ...], str, float, str | None]
 
@@ -212,8 +224,9 @@ def _unpacked(packed: Packed) -> Task:
     )
 
 
-def _far_job(packed: Packed) -> list[CellResult]:
-    """A task on another machine or in a process that is not ours."""
+def _far_job(packed: Packed, table: bytes = b"") -> list[CellResult]:
+    """A task on another machine or in a process that is not ours; ``table`` is from :func:`pack_given`."""
+    receive_given(table)
     with single_thread():
         return run_task(_unpacked(packed))
 
@@ -221,9 +234,10 @@ def _far_job(packed: Packed) -> list[CellResult]:
 _QUEUE: Any = None
 
 
-def _connect(queue: Any) -> None:
+def _connect(queue: Any, table: bytes) -> None:
     global _QUEUE  # one per worker process, set once when it starts
     _QUEUE = queue
+    receive_given(table)
 
 
 def _pool_job(job: tuple[int, Packed]) -> list[CellResult]:
