@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.console import Console
 from rich.table import Table
 
 from ...core.errors import ConfigError, ResultsError
@@ -66,6 +68,14 @@ class Comparison(NamedTuple):
     only: tuple[list[str], list[str]]
     compared: int
     changes: list[Change]
+
+    def __str__(self) -> str:
+        """What ``fedguard compare`` prints, with the changes that may be noise."""
+        console = Console(file=io.StringIO(), width=120, markup=False, highlight=False)
+        with console.capture() as caught:
+            for part in show_comparison(self, everything=True):
+                console.print(part)
+        return caught.get().rstrip()
 
 
 def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:

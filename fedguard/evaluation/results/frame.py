@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ParameterError, ResultsError
+from ...core.named_code import without_fingerprint
 from ...core.params import nearest
 from ..metrics import harm, harm_weighted_fnr
 from .store import Store
@@ -207,7 +208,7 @@ def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
             raise ParameterError(f"there is no setting {path}{nearest(key, value)}")
         value = value[key]
     if isinstance(value, dict) and "name" in value:
-        return value["name"]
+        return without_fingerprint(value["name"])
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

@@ -33,7 +33,7 @@ from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ..suites.suite import Suite, resolved
 from .code import code_version
-from .store_checks import LONGEST, wrong_column, wrong_file, wrong_text
+from .store_checks import LONGEST, other_suite, wrong_column, wrong_file, wrong_text
 
 #: The version of the tables, and the one before, which is read and no longer written.
 SCHEMA_VERSION, OLD_VERSION = 6, 5
@@ -159,11 +159,12 @@ class Store:
     def difference(self, suite: Suite) -> str:
         """How these results differ from results of this suite and code; empty if they do not."""
         try:
-            same = (self.folder / "suite.yaml").read_text(encoding="utf-8") == spelled_out(suite)
+            text = (self.folder / "suite.yaml").read_text(encoding="utf-8")
         except OSError:
-            same = False
-        if not same:
-            return "of another suite"
+            text = ""
+        fresh = spelled_out(suite)
+        if text != fresh:
+            return other_suite(text, fresh)
         code = self.code
         return "" if code == code_version() else f"of another version of the code ({code})"
 
