@@ -36,6 +36,7 @@ def _template(same: _Same) -> type[Any]:
     def init(self: Any) -> None:
         """Never called: ``new`` returns no instance of the template."""
 
-    kind = type(same.instance)
+    kind: Any = type(same.instance)
     body = {"__new__": new, "__init__": init, "__doc__": kind.__doc__, "__module__": kind.__module__}
-    return type(kind)(kind.__name__, (kind,), body)
+    made: type[Any] = type(kind)(kind.__name__, (kind,), body)
+    return made

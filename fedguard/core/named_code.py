@@ -4,7 +4,8 @@ Importing a module runs it. FedGuard imports names from the command line and fro
 refuses names from files of other people (a recording, a results folder), unless ``--allow-code`` is given.
 
 ``library:NAME`` is no code: a fixed list of libraries, of which only models, data sets and partitions that
-the library itself lists can be named. ``given:NAME@FINGERPRINT`` is an object that the caller of a Python function gave.
+the library itself lists can be named. ``given:NAME@FINGERPRINT`` is an object that the caller of
+:func:`fedguard.evaluate` gave.
 """
 
 from __future__ import annotations

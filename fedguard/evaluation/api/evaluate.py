@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ...core.cores import cores
 from ...core.errors import ParameterError, RunsFailed
+from ...core.interrupts import terminating
 from ...core.named_code import find_here, giving
 from ...simulation.packing import by_value
 from ...simulation.pool import without_main
@@ -67,8 +68,8 @@ def evaluate(
         partition: a name, a mapping, or a function of ``labels``, ``n`` and ``rng``.
         attacks: one attack or a list of them, or label → attack. An attack is a name, a mapping, a class or
             an instance of :class:`fedguard.Attack`.
-        defenses: one defense or a list of them, or label → defense. A defense is a detector (by name, class or
-            instance), several of them in a list, an aggregator (class or instance), a
+        defenses: one defense or a list of them, or label → defense. A defense is a detector (by name, class
+            or instance), several of them in a list, an aggregator (class or instance), a
             :class:`fedguard.Guard`, or a mapping of detector, policy, stages and aggregator.
         seeds: one seed or several.
         out: the results folder; the same call resumes it. Without one, results are in a temporary folder
@@ -118,10 +119,10 @@ def evaluate(
         where = executor
         if isinstance(where, str):
             where = make_executor(where, count, plan.parallel, address, folder, dict(slurm or {}))
+        recorded = None if record is None else Path(record)
         try:
-            run_followed(
-                plan, folder, count, followers, retry_failed, where, None if record is None else Path(record)
-            )
+            with terminating():
+                run_followed(plan, folder, count, followers, retry_failed, where, recorded)
         except KeyboardInterrupt as end:
             if out is not None:
                 end.add_note(f"the same call resumes; finished runs are in {folder}")
@@ -173,11 +174,11 @@ def _returned(results: Results, on_error: OnError) -> Results:
     if not failed or on_error == "store":
         return results
     first = failed[0]
-    lines = first.error.strip().splitlines()
+    lines = first.error.strip().splitlines() or ["no error recorded"]
     error = RunsFailed(
-        f"{len(failed)} of {len(results.frame)} runs failed; the first, {first.attack} × {first.defense}, seed "
-        f"{first.seed}: {lines[-1] if lines else 'no error recorded'} (on_error='store' returns the results; "
-        "error.results.failures has every error)"
+        f"{len(failed)} of {len(results.frame)} runs failed; the first, {first.attack} × {first.defense}, "
+        f"seed {first.seed}: {lines[-1]} (on_error='store' returns the results; error.results.failures has "
+        "every error)"
     )
     error.results = results
     if len(lines) > 1:

@@ -84,10 +84,10 @@ class _Digest:
         if isinstance(value, torch.Tensor):
             dense = value.detach().cpu().contiguous().flatten()
             self._all("tensor", str(value.dtype), tuple(value.shape), value.requires_grad)
-            self._put("data", memoryview(dense.view(torch.uint8).numpy()))
+            self._put("data", dense.view(torch.uint8).numpy().data)
         elif isinstance(value, np.ndarray) and value.dtype != object:
             self._all("array", value.dtype.str, value.shape)
-            self._put("data", memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+            self._put("data", np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
         elif isinstance(value, torch.Generator):
             self._all("generator", value.get_state())
         elif type(value) in (list, tuple):

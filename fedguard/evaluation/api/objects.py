@@ -119,7 +119,9 @@ class Objects:
             made = entry(item, f"{key}.{label or ''}".rstrip("."))
             label = label or _label_of(item, made)
             if label in result and isinstance(item, str | Mapping):
-                raise ConfigError(f"{GIVEN_FROM_PYTHON}: {key}: {label!r} is there twice; label them: {{…: …}}")
+                raise ConfigError(
+                    f"{GIVEN_FROM_PYTHON}: {key}: {label!r} is there twice; label them: {{'a': …, 'b': …}}"
+                )
             number, free = 1, label
             while free in result:
                 number += 1

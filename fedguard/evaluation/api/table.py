@@ -45,11 +45,12 @@ class Table:
 
     @property
     def caption(self) -> str:
-        """What the numbers are."""
+        """What the numbers are; the metrics only where the headings do not say it."""
         used = defined(self._selected, columns_named(self._layout.values))
         seeds = int(self._selected["seeds"].max())
         over = f"mean ± 95 % confidence interval over {seeds} seeds" if seeds > 1 else "1 seed"
-        return f"{', '.join(column.title for column in used)}; {over}"
+        joined = self._layout.joined or (self._layout.columns and len(used) == 1)
+        return f"{'/'.join(column.title for column in used)}; {over}" if joined else over
 
     def __str__(self) -> str:
         table = words(self._selected, self._layout, "{}*".format)

@@ -209,9 +209,13 @@ def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
         value = value[key]
     if isinstance(value, dict) and "name" in value:
         return without_fingerprint(value["name"])
-    return json.dumps(value) if isinstance(value, dict | list) else value
+    return json.dumps(value) if isinstance(value, dict | list) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return without_fingerprint(value) if isinstance(value, str) else value
 
 
 def _words(point: dict[str, Any]) -> str:
     """A point of the grid as text; empty without a grid."""
-    return ", ".join(f"{path} = {value}" for path, value in point.items())
+    return ", ".join(f"{path} = {_plain(value)}" for path, value in point.items())

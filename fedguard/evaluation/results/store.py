@@ -149,7 +149,8 @@ class Store:
         store._sign()
         difference = store.difference(suite)
         if difference:
-            raise ResultsError(f"{folder} already holds results {difference}; give another folder with --out")
+            other = "give another folder with --out (out= in Python)"
+            raise ResultsError(f"{folder} already holds results {difference}; {other}")
         return store
 
     def _sign(self) -> None:
