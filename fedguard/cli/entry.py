@@ -17,7 +17,6 @@ from .ledger import app as ledger_app
 app = typer.Typer(
     name="fedguard",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(ledger_app, name="ledger")

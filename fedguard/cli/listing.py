@@ -14,11 +14,10 @@ from ..contracts.registry import REGISTRIES
 from ..core.errors import ConfigError, RegistryError
 from ..core.params import nearest
 from ..evaluation.suites.source import read, shipped_suites
+from .completion import KINDS
 
 if TYPE_CHECKING:
     from ..simulation.parts import Parts
-
-KINDS = (*REGISTRIES, "models", "datasets", "partitions", "rules", "suites", "metrics", "aliases")
 
 
 def listing(kind: str) -> Table:

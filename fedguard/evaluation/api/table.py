@@ -35,6 +35,7 @@ class Table:
     """
 
     def __init__(self, store: Store, layout: Layout) -> None:
+        columns_named(layout.values)
         self._layout = layout
         self._selected = selected(store, layout)
 

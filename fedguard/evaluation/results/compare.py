@@ -69,13 +69,15 @@ class Comparison(NamedTuple):
     compared: int
     changes: list[Change]
 
+    def text(self, everything: bool = True) -> str:
+        """What ``fedguard compare`` prints; ``everything`` includes changes that may be noise."""
+        console = Console(file=io.StringIO(), width=120, markup=False, highlight=False, emoji=False)
+        for part in show_comparison(self, everything):
+            console.print(part)
+        return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+
     def __str__(self) -> str:
-        """What ``fedguard compare`` prints, with the changes that may be noise."""
-        console = Console(file=io.StringIO(), width=120, markup=False, highlight=False)
-        with console.capture() as caught:
-            for part in show_comparison(self, everything=True):
-                console.print(part)
-        return caught.get().rstrip()
+        return self.text()
 
 
 def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:

@@ -55,6 +55,7 @@ def plot(
         ResultsError: the folder holds no finished run.
         ConfigError: the file cannot be written.
     """
+    _check(kind, metric)
     if out.suffix.lower() not in FORMATS:
         raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
     figure = draw(Store(folder), kind, metric, where)
@@ -75,14 +76,18 @@ def draw(
             installed.
         ResultsError: the store holds no finished run.
     """
-    if kind not in KINDS:
-        raise ParameterError(f"no kind {kind!r}{nearest(kind, KINDS)} (known: {', '.join(KINDS)})")
-    if metric not in HEATS:
-        raise ParameterError(f"no heat map of {metric!r}{nearest(metric, HEATS)} (known: {', '.join(HEATS)})")
+    _check(kind, metric)
     extra_module("matplotlib", "plot", "fedguard plot")
     part = _only(sections(store, where))
     figure: Figure = _heat(_heat_map(part, metric)) if kind == "heatmap" else _panels(store, part, kind)
     return figure
+
+
+def _check(kind: str, metric: str) -> None:
+    if kind not in KINDS:
+        raise ParameterError(f"no kind {kind!r}{nearest(kind, KINDS)} (known: {', '.join(KINDS)})")
+    if metric not in HEATS:
+        raise ParameterError(f"no heat map of {metric!r}{nearest(metric, HEATS)} (known: {', '.join(HEATS)})")
 
 
 def _only(parts: Sequence[Section]) -> Section:

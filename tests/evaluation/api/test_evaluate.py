@@ -107,7 +107,8 @@ SCRIPT = """
 import sys, types
 import fedguard
 {body}
-results = fedguard.evaluate(None, **FEDERATION, attacks=[Mine(), Mine], defenses=[Far(), Far], workers={workers})
+parts = {{"attacks": [Mine(), Mine], "defenses": [Far(), Far]}}
+results = fedguard.evaluate(None, **FEDERATION, **parts, workers={workers})
 print(len(results.frame))
 import hashlib
 print(hashlib.sha256((results.clients.to_csv() + results.rounds.to_csv()).encode()).hexdigest())
@@ -141,7 +142,13 @@ def test_code_without_a_file_gives_the_same_bits(workers):
 
 def test_overrides_of_a_suite():
     results = fedguard.evaluate(
-        {"data": own.plane, "model": own.Net, "clients": 6, "rounds": 3, "training": {"lr": 0.1, "epochs": 2}},
+        {
+            "data": own.plane,
+            "model": own.Net,
+            "clients": 6,
+            "rounds": 3,
+            "training": {"lr": 0.1, "epochs": 2},
+        },
         rounds=1,
         training={"lr": 0.5},
         seeds=range(2),
@@ -170,7 +177,10 @@ def test_a_setting_replaces_the_suites_axis(tmp_path):
         ({"training": {"lrr": 3}}, r"given from Python: training\.lrr: unknown key, did you mean 'lr'"),
         ({"malicious": 9}, "malicious is 9, but there are only 8 clients"),
         ({"attacks": ["lei"]}, r"given from Python: attacks\.lei: unknown attack 'lei'"),
-        ({"defenses": {"d": object()}}, r"given from Python: defenses\.d: <object .* is a object; give a name"),
+        (
+            {"defenses": {"d": object()}},
+            r"given from Python: defenses\.d: <object .* is a object; give a name",
+        ),
         ({"defenses": {"d": lambda: 3}}, "defenses.d: <lambda> is not a valid detector"),
         ({"defenses": [own.Mine()]}, r"does not inherit from fedguard\.Detector"),
         ({"model": 3}, r"given from Python: model: .*got 3"),
@@ -201,7 +211,9 @@ def test_mistakes_in_a_file_still_name_the_line(tmp_path):
 
 
 def test_a_failed_run_raises_at_the_end_and_the_others_are_there():
-    with pytest.raises(RunsFailed, match="1 of 2 runs failed; the first, none × breaks, seed 0: Zero") as found:
+    with pytest.raises(
+        RunsFailed, match="1 of 2 runs failed; the first, none × breaks, seed 0: Zero"
+    ) as found:
         run(defenses=[own.Breaks, "krum"])
     results = found.value.results
     assert list(results.frame["status"]) == ["failed", "done"]
