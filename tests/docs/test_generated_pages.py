@@ -52,6 +52,13 @@ def test_every_method_has_a_page_with_its_parameters():
     assert "arxiv.org/abs/1703.02757" in pages["detectors/krum.rst"]
 
 
+def test_indexes_name_the_aliases():
+    pages = methods.pages()
+    assert "* - ``multikrum``\n     - krum with select: multi\\_krum" in pages["detectors/index.rst"]
+    assert "* - ``fedavg``\n     - mean" in pages["aggregators/index.rst"]
+    assert "Other names" not in pages["policies/index.rst"]
+
+
 def test_the_systems_of_the_papers_name_methods_that_exist():
     page = (ROOT / "docs/explanation/systems-of-the-papers.md").read_text(encoding="utf-8")
     found = re.findall(r"\[`(\w+)`\]\(\.\./reference/generated/(\w+)/(\w+)\.rst\)", page)

@@ -61,8 +61,8 @@ def evaluate(
         suite: a shipped suite's name (``fedguard list suites``), the path of a YAML file, a mapping of the
             same settings, or None for the defaults.
         data: a data set: a name, a mapping with name and parameters, a
-            :class:`~fedguard.simulation.datasets.Dataset`, a function that returns one, or what can be
-            converted to one (arrays, a torch Dataset).
+            ``fedguard.simulation.datasets.Dataset``, a function that returns one, or what can be converted to
+            one (arrays, a torch Dataset).
         model: a name, a mapping, an ``nn.Module`` (its weights are the initial ones), or a class or function
             that makes one; it gets ``input_shape`` and ``num_classes`` if it asks for them.
         partition: a name, a mapping, or a function of ``labels``, ``n`` and ``rng``.
@@ -73,7 +73,7 @@ def evaluate(
             :class:`fedguard.Guard`, or a mapping of detector, policy, stages and aggregator.
         seeds: one seed or several.
         out: the results folder; the same call resumes it. Without one, results are in a temporary folder
-            that is deleted with the returned object (:meth:`Results.save` keeps them).
+            that is deleted with the returned object (:meth:`fedguard.Results.save` keeps them).
         workers: processes; one per core by default, 1 runs everything in this one.
         executor: "pool", "ray", "slurm", or an executor.
         on_error: "raise" raises an error at the end if a run failed; "store" only stores it.

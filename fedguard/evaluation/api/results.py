@@ -79,8 +79,8 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """One row per run: labels, the grid's settings, detection metrics, accuracy, costs.
 
-        Rates are fractions, undefined ones NaN. The docstring of
-        :func:`fedguard.evaluation.results.frame.run_frame` says what is computed from other runs.
+        Rates are fractions, undefined ones NaN. ``accuracy_lost`` is relative to the undefended run without
+        attack of the same seed and point of the grid, ``harm`` what the attack does to the undefended run.
         """
         points = self._store.table("runs")["point"]
         paths = dict.fromkeys(path for point in points for path in json.loads(point))
