@@ -94,12 +94,12 @@ def evaluate(
 
     Example:
         >>> import fedguard
+        >>> small = {"clients": 6, "malicious": 1, "rounds": 2}
         >>> results = fedguard.evaluate(
-        ...     clients=6, malicious=1, rounds=2, attacks="lie", defenses={"mine": "dnc", "mean": "none"},
-        ...     workers=1,
+        ...     attacks="min_max", defenses={"mine": "dnc", "mean": "none"}, workers=1, **small
         ... )
         >>> results.frame[["attack", "defense", "seed"]].values.tolist()
-        [['lie', 'mine', 0], ['lie', 'mean', 0]]
+        [['min_max', 'mine', 0], ['min_max', 'mean', 0]]
     """
     if on_error not in ("raise", "store"):
         raise ParameterError(f"on_error is {on_error!r}; use 'raise' or 'store'")

@@ -188,7 +188,8 @@ def _label_of(item: Any, made: Any) -> str:
 
 def _parts_of(guard: Guard, where: str) -> dict[str, Any]:
     """A guard's parts as a defense."""
-    if guard.ledger.keep != Guard().ledger.keep or guard.observers:
+    plain = Guard().ledger
+    if type(guard.ledger) is not type(plain) or guard.ledger.keep != plain.keep or guard.observers:
         raise ConfigError(
             f"{GIVEN_FROM_PYTHON}: {where}: a guard's own ledger and observers are of no use in a suite; "
             "leave them out"

@@ -236,12 +236,12 @@ def load(folder: str | Path) -> Results:
     Example:
         >>> import fedguard, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = fedguard.evaluate(clients=6, malicious=1, rounds=1, attacks="lie", defenses="dnc",
+        ...     _ = fedguard.evaluate(clients=6, malicious=1, rounds=1, attacks="min_max", defenses="dnc",
         ...                           out=folder, workers=1)
         ...     results = fedguard.load(folder)
         ...     labels = results.frame[["attack", "defense"]].values.tolist()
         >>> labels
-        [['lie', 'dnc']]
+        [['min_max', 'dnc']]
     """
     return Results(folder)
 

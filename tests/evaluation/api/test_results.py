@@ -1,5 +1,6 @@
 """Results in Python: the numbers of the store as frames, tables, figures, files; progress in a notebook."""
 
+import doctest
 import gc
 import json
 import re
@@ -148,6 +149,15 @@ def test_a_saved_folder_can_be_resumed(tmp_path):
     fedguard.evaluate(None, **settings).save(tmp_path / "kept")
     again = fedguard.evaluate(None, **settings, out=tmp_path / "kept")
     assert len(again.frame) == 1
+
+
+@pytest.mark.parametrize("name", ["evaluate", "load"])
+def test_the_examples_of_the_docstrings_run(name):
+    function = getattr(fedguard, name)
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    (example,) = finder.find(function, name, globs={})
+    assert len(example.examples) >= 3
+    assert runner.run(example).failed == 0
 
 
 def test_no_results(tmp_path):
