@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from .core.errors import FedGuardError as FedGuardError
     from .core.version import __version__ as __version__
     from .evaluation import metrics as metrics
+    from .evaluation.api.evaluate import evaluate as evaluate
+    from .evaluation.api.results import Results as Results
+    from .evaluation.api.results import load as load
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
     from .guard import Guard as Guard
@@ -64,6 +67,9 @@ _HOME = {
     "FedGuardError": "core.errors",
     "Guard": "guard",
     "Outcome": "contracts.outcome",
+    "evaluate": "evaluation.api.evaluate",
+    "load": "evaluation.api.results",
+    "Results": "evaluation.api.results",
     "EventLog": "observers.events",
     "Ledger": "ledger.memory",
     "Observer": "contracts.observer",

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 import fedguard
+from fedguard.contracts.aliases import spelled
 
 _LINKS = Path(__file__).parents[1] / "papers.yaml"
 PAPERS: dict[str, str] = yaml.safe_load(_LINKS.read_text(encoding="utf-8"))
@@ -60,8 +61,19 @@ def _index(kind: str, word: str, lead: str, classes: dict[str, Any]) -> str:
     lines += [".. list-table::", "   :header-rows: 1", "   :class: methods", ""]
     for row in rows:
         lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
-    lines += ["", ".. toctree::", "   :hidden:", "", *[f"   {name}" for name in classes], ""]
+    lines += ["", *_aliases(kind), ".. toctree::", "   :hidden:", "", *[f"   {name}" for name in classes], ""]
     return "\n".join(lines)
+
+
+def _aliases(kind: str) -> list[str]:
+    """The field's other names for methods of this kind, as a table."""
+    rows = [(f"``{alias}``", _text(spelled(*real))) for alias, real in registry(kind).aliases.items()]
+    if not rows:
+        return []
+    lines = ["Other names that the field uses:", "", ".. list-table::", "   :header-rows: 1", ""]
+    for row in [("Alias", "Stands for"), *rows]:
+        lines += [f"   {'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
+    return [*lines, ""]
 
 
 def _method(kind: str, word: str, name: str, cls: Any) -> str:

@@ -18,6 +18,11 @@ from .methods import _text, _title
 
 #: Page → its title, its lead, and what it documents; names of ``fedguard`` unless a module is given.
 GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "evaluate": (
+        "Evaluating from Python",
+        "Attacks × defenses × seeds on your own data, model and methods, and what comes out.",
+        ("evaluate", "load", "Results"),
+    ),
     "guard": (
         "The guard",
         "What an integration needs: rounds in, outcomes out.",
@@ -44,6 +49,16 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("make_detector", "make_attack", "make_policy", "make_aggregator", "make_stage"),
     ),
 }
+#: What the functions of a page return or take beside the public names.
+MORE = {
+    "evaluate": (
+        "fedguard.evaluation.api.table.Table",
+        "fedguard.evaluation.api.results.Failure",
+        "fedguard.evaluation.results.compare.Comparison",
+        "fedguard.evaluation.results.compare.Change",
+        "fedguard.evaluation.running.executors.Executor",
+    )
+}
 MODULES = ("fedguard.recording", "fedguard.testing", "fedguard.flower")
 
 
@@ -57,7 +72,9 @@ def pages() -> dict[str, str]:
     contracts = ("Contracts", "Base classes of your own methods, and what they receive and return.", rest)
     groups = {**GROUPS, "contracts": contracts}
     result = {
-        f"api/{page}.rst": _page(title, lead, [f"fedguard.{n}" for n in names if n in public])
+        f"api/{page}.rst": _page(
+            title, lead, [*(f"fedguard.{n}" for n in names if n in public), *MORE.get(page, ())]
+        )
         for page, (title, lead, names) in groups.items()
     }
     result["api/metrics.rst"] = _module(

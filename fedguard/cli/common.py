@@ -9,8 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.cores import cores
 from ..core.errors import ConfigError
 from ..core.files import why, write_file
+
+__all__ = ["DataRoot", "cores", "print_table", "set_data_root", "write"]
 
 DataRoot = Annotated[
     Path | None,
@@ -33,12 +36,6 @@ def set_data_root(folder: Path | None) -> None:
     """Set the folder that data sets are read from, if one is given."""
     if folder is not None:
         os.environ["FEDGUARD_DATA"] = str(folder.expanduser().absolute())
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def print_table(table: Any) -> None:

@@ -18,7 +18,6 @@ from .partition import partition
 app = typer.Typer(
     name="fedguard",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(ledger_app, name="ledger")

@@ -11,6 +11,7 @@ import typer
 
 from ..core.interrupts import Terminated, terminating
 from .common import DataRoot, cores, set_data_root
+from .completion import beginning, suite_names
 
 if TYPE_CHECKING:
     from ..evaluation.running.follow import Follower
@@ -41,12 +42,19 @@ class Options:
 
 
 def evaluate(
-    suite: Annotated[str, typer.Argument(help="A shipped suite's name, or the path of a YAML file.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            help="A shipped suite's name, or the path of a YAML file.", autocompletion=beginning(suite_names)
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings to change, e.g. rounds=3 training.lr=0.05 seeds=[0,1]."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Results folder; results/<suite> by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Results folder; results/<suite> by default.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core by default.")] = None,
     data_root: DataRoot = None,
     device: Annotated[

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.table import Table
 
+from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
 from ..core.errors import ConfigError, RegistryError
 from ..core.params import nearest
 from ..evaluation.suites.source import read, shipped_suites
+from .completion import KINDS
 
 if TYPE_CHECKING:
     from ..simulation.parts import Parts
-
-KINDS = (*REGISTRIES, "models", "datasets", "partitions", "rules", "suites", "metrics")
 
 
 #: The titles of a table and its rows.
@@ -50,6 +50,8 @@ def listed(kind: str) -> Rows:
     if kind in ("models", "datasets", "partitions"):
         parts = parts_of(kind)
         return ("name", "what it is"), [(name, parts.summary(name)) for name in parts.names()]
+    if kind == "aliases":
+        return _alias_rows(tuple(ALIASES))
     if kind == "rules":
         from ..contracts.rules import RULES
 
@@ -65,6 +67,27 @@ def listed(kind: str) -> Rows:
         rows = [(name, column.title, GLOSSARY[name]) for name, column in COLUMNS.items()]
         return ("name", "heading", "what it is"), rows
     raise ConfigError(f"cannot list {kind!r}{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}")
+
+
+def aliases(kinds: Sequence[str]) -> Table:
+    """Return the table of the names that stand for other methods.
+
+    Raises:
+        ConfigError: one of the kinds has no methods.
+    """
+    for kind in kinds:
+        if kind not in ALIASES:
+            raise ConfigError(f"{kind} have no aliases; choose from {', '.join(ALIASES)}")
+    return _table(*_alias_rows(kinds))
+
+
+def _alias_rows(kinds: Sequence[str]) -> Rows:
+    rows = [
+        (alias, REGISTRIES[kind].kind, spelled(*meaning))
+        for kind in kinds
+        for alias, meaning in ALIASES[kind].items()
+    ]
+    return ("alias", "kind", "stands for"), rows
 
 
 def parts_of(kind: str) -> Parts:

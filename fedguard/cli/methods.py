@@ -10,7 +10,8 @@ import typer
 
 from ..core.errors import ConfigError
 from ..core.files import why
-from .common import DataRoot, print_table, set_data_root
+from .common import DataRoot, print_table, set_data_root, write
+from .completion import beginning, kinds
 
 
 def list_(
@@ -18,15 +19,22 @@ def list_(
         str,
         typer.Argument(
             help="detectors, attacks, aggregators, stages, policies, models, datasets, partitions, rules, "
-            "suites or metrics."
+            "suites, metrics or aliases.",
+            autocompletion=beginning(kinds),
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    aliases: Annotated[
+        bool, typer.Option("--aliases", help="The field's other names for methods of this kind.")
+    ] = False,
 ) -> None:
     """List what is available: name, summary, paper, needs."""
+    from .listing import aliases as aliases_of
     from .listing import as_records, listing
 
-    if as_json:
+    if aliases:
+        print_table(aliases_of([kind]))
+    elif as_json:
         _print_json(as_records(kind))
     else:
         print_table(listing(kind))
@@ -102,13 +110,21 @@ def new(
     typer.echo(f"wrote {module.name} and {test.name}; next: fedguard check {target(kind, name)}")
 
 
-def schema() -> None:
-    """Print the JSON schema of a suite, for editors."""
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.")
+    ] = None,
+) -> None:
+    """Write the JSON schema of a suite, for editors."""
     import json
 
     from ..evaluation.suites.schema import suite_schema
 
-    sys.stdout.write(json.dumps(suite_schema(), indent=2) + "\n")
+    text = json.dumps(suite_schema(), indent=2) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write(text.encode(), out)
 
 
 def leak(
@@ -125,7 +141,10 @@ def leak(
     start: Annotated[
         str | None, typer.Option(help="Start from the result of this attack, e.g. distilled_knowledge.")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write truth and reconstruction to this PNG.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", "--picture", help="Write truth and reconstruction to this PNG."),
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
     """Measure what one client's update, or its defended version, reveals about its data."""

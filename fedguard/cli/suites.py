@@ -47,6 +47,9 @@ def compare(
     after: Annotated[Path, typer.Argument(help="Another one, with runs in common.")],
     columns: Annotated[str, typer.Option(help="Metrics to compare, e.g. dacc,tacc; or all.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Also show what may be noise.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Text file to write; standard output by default.")
+    ] = None,
 ) -> None:
     """Show what changed between two results folders, with significance over seeds."""
     from ..evaluation.results.compare import compare as compared
@@ -55,7 +58,11 @@ def compare(
     from ..evaluation.results.tables import SHOWN
 
     names = columns.split(",") if columns else [name for name in SHOWN if name != "detector_share"]
-    for part in show_comparison(compared(Store(before), Store(after), names), everything):
+    comparison = compared(Store(before), Store(after), names)
+    if out is not None:
+        write(comparison.text(everything).encode() + b"\n", out)
+        return
+    for part in show_comparison(comparison, everything):
         print_table(part)
 
 

@@ -75,10 +75,11 @@ def make(spec: Any, kind: str, where: str = "") -> Any:
             f"{where or registry.kind}: {spec!r} is not a valid {registry.kind}; write a name, or a mapping "
             "with one"
         )
-    name, params = split(spec)
-    with within(f"{where} {name!r}" if where else ""):
+    written, params = split(spec)
+    with within(f"{where} {written!r}" if where else ""):
+        name, params = registry.resolve(written, params)
         cls = registry.get(name)
-        return cls(**check_params(cls, params, f"{registry.kind} {name}"))
+        return cls(**check_params(cls, params, f"{registry.kind} {written}"))
 
 
 def split(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -129,8 +130,11 @@ def change_nested(cls: type[Any], name: str, params: Mapping[str, Any], change: 
 def _changed(spec: Any, kind: str, where: str, change: Change) -> Any:
     if not _is_spec(spec):
         return spec
-    name, params = split(spec)
-    with within(f"{where} {name!r}"):
+    from .registry import REGISTRIES  # lazy: the registry imports all contracts
+
+    written, params = split(spec)
+    with within(f"{where} {written!r}"):
+        name, params = REGISTRIES[kind].resolve(written, params)
         return {"name": name, **change(kind, name, params)}
 
 

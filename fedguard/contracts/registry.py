@@ -4,14 +4,15 @@ An entry point of the group ``fedguard.detectors``, ``fedguard.attacks``, ``fedg
 ``fedguard.stages`` or ``fedguard.policies`` names either one class or a catalogue: a table
 ``name -> "module:Class"`` whose own name is in capitals.
 ``"module:Class"`` is accepted wherever a name is. A class is imported and checked on first use; one that
-breaks its contract is rejected with the reason.
+breaks its contract is rejected with the reason. Names that the field uses for a method with some of its
+parameters are in :mod:`.aliases`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from ..core.entry_points import offered
@@ -19,11 +20,13 @@ from ..core.errors import ConfigError, RegistryError
 from ..core.named_code import GIVEN_PREFIX, is_code, load_code
 from ..core.params import check_params, nearest, params_model
 from .aggregator import Aggregator
+from .aliases import ALIASES, spelled
 from .attack import KNOWLEDGE, Attack
 from .card import Card, Method
 from .detector import NEEDS, Detector
 from .policy import Policy
 from .stage import Stage
+from .template import template
 
 M = TypeVar("M", bound=Method)
 
@@ -41,6 +44,7 @@ class Registry(Generic[M]):
         self.kind = kind
         self.base = base
         self.group = f"fedguard.{'policies' if kind == 'policy' else kind + 's'}"
+        self.aliases = ALIASES.get(self.group.removeprefix("fedguard."), {})
         self._extra_check = extra_check
         self._added: dict[str, type[M]] = {}
 
@@ -72,27 +76,49 @@ class Registry(Generic[M]):
         """
         if ":" in name:
             # The checks that refuse code recognize exactly these names.
-            if not is_code(name) and not name.startswith(f"{GIVEN_PREFIX}:"):
+            given = name.startswith(f"{GIVEN_PREFIX}:")
+            if not is_code(name) and not given:
                 raise RegistryError(f"cannot load {self.kind} {name!r}: write module:Class")
-            return self._validate(_import(name, self.kind), None)
+            found = _import(name, self.kind)
+            return self._validate(template(found) if given and isinstance(found, self.base) else found, None)
         if name in self._added:
             return self._added[name]
         if name not in self._sources:
             raise RegistryError(
-                f"unknown {self.kind} {name!r}{nearest(name, self.names())} "
+                f"unknown {self.kind} {name!r}{self._hint(name)} "
                 f"(`fedguard list {self.group.removeprefix('fedguard.')}` shows all; "
                 "your own class is named by 'module:Class')"
             )
         return self._validate(self._sources[name](), name)
 
+    def resolve(self, name: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The name and the parameters that an alias stands for; parameters that are given have priority.
+
+        Every other name is returned as it is. A method that is registered under an alias has priority, too.
+        """
+        if name not in self.aliases or name in self._added or name in self._sources:
+            return name, dict(params)
+        real, implied = self.aliases[name]
+        return real, {**implied, **params}
+
+    def _hint(self, name: str) -> str:
+        if name in self.aliases:
+            return f": it stands for {spelled(*self.aliases[name])}; write that"
+        close = nearest(name, [*self.names(), *self.aliases])
+        if close:
+            return close
+        others = [o for o in REGISTRIES.values() if o is not self and name in {*o.names(), *o.aliases}]
+        return f"; {name!r} is an {others[0].kind}" if others else ""
+
     def make(self, name: str, **params: Any) -> M:
-        """Build the method with this name; checks the parameters against its signature.
+        """Build the method with this name or alias; checks the parameters against its signature.
 
         Raises:
             RegistryError: see :meth:`get`.
             ParameterError: a parameter is unknown, of the wrong type or out of range.
         """
-        cls = self.get(name)
+        real, params = self.resolve(name, params)
+        cls = self.get(real)
         return cls(**check_params(cls, params, f"{self.kind} {name}"))
 
     def _validate(self, cls: Any, name: str | None) -> type[M]:

@@ -71,3 +71,13 @@ class LedgerError(FedGuardError, OSError):
 
 class SecureAggregationError(FedGuardError, RuntimeError):
     """Secure aggregation hides the individual updates, so a guard cannot judge them."""
+
+
+class RunsFailed(FedGuardError, RuntimeError):  # noqa: N818 - what happened, as KeyboardInterrupt
+    """Runs of a suite failed; the others are finished and stored.
+
+    Attributes:
+        results: the results of all runs, the failed ones in ``results.failures``.
+    """
+
+    results: object = None

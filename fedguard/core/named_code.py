@@ -4,14 +4,17 @@ Importing a module runs it. FedGuard imports names from the command line and fro
 refuses names from files of other people (a recording, a results folder), unless ``--allow-code`` is given.
 
 ``library:NAME`` is no code: a fixed list of libraries, of which only models, data sets and partitions that
-the library itself lists can be named. ``given:NAME`` is an object that the caller of a Python function gave.
+the library itself lists can be named. ``given:NAME@FINGERPRINT`` is an object that the caller of
+:func:`fedguard.evaluate` gave.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,30 @@ CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 LIBRARIES = frozenset({"torchvision", "timm", "huggingface", "openml", "flwr", "hf"})
 #: The prefix of objects that were given from Python.
 GIVEN_PREFIX = "given"
-#: Objects given from Python: name → object; a suite refers to them by ``given:NAME``.
+#: Objects given from Python: NAME@FINGERPRINT → object; a suite refers to them by ``given:NAME@FINGERPRINT``.
 GIVEN: dict[str, Any] = {}
+_GIVERS: Counter[str] = Counter()  # name → blocks that give it
+
+
+@contextlib.contextmanager
+def giving(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block, suites can refer to these objects; blocks may overlap, also in several threads."""
+    for name in objects:
+        _GIVERS[name] += 1
+    GIVEN.update(objects)
+    try:
+        yield
+    finally:
+        for name in objects:
+            _GIVERS[name] -= 1
+            if not _GIVERS[name]:
+                GIVEN.pop(name, None)
+
+
+def without_fingerprint(name: str) -> str:
+    """``given:NAME@FINGERPRINT`` as NAME; every other name as it is."""
+    prefix, _, rest = name.partition(":")
+    return rest.partition("@")[0] if prefix == GIVEN_PREFIX and rest else name
 
 
 def is_code(name: str) -> bool:
@@ -43,7 +68,10 @@ def load_code(name: str, kind: str = "object") -> Any:
     module, _, attribute = name.partition(":")
     if module == GIVEN_PREFIX:
         if attribute not in GIVEN:
-            raise ConfigError(f"{kind} {name!r}: no such object was given; give it from Python again")
+            raise ConfigError(
+                f"{kind} {name!r}: no such object was given; it came from Python, so call fedguard.evaluate "
+                "with it again"
+            )
         return GIVEN[attribute]
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -36,8 +36,8 @@ from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
 from .keys import CellKey
 from .participation import LocalWork, Mail, call
 from .placement import guard_device
+from .progress import NOBODY, is_finite, same_bits
 from .progress import Progress as Progress
-from .progress import is_finite, same_bits
 from .records import ClientRow, RoundRecord
 from .scaffold import ControlVariates
 from .settings import Cell
@@ -49,8 +49,6 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 #: The most clients per piece of work if they are trained side by side. A hundred clients give eight pieces of
 #: nearly equal size, which 2, 4 or 8 workers share evenly.
 TOGETHER = 13
-#: The note of a round in which all clients are banned.
-NOBODY = "every client is banned: the global model stays as it is"
 
 
 class Federation(Stepwise):

@@ -8,11 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +36,7 @@ _DIED = (
 )
 _SHARED: ContextVar[Mapping[str, Any]] = ContextVar("shared", default={})  # noqa: B039 - never mutated
 _SCRATCH: ContextVar[Path | None] = ContextVar("scratch", default=None)
+_APART: ContextVar[bool] = ContextVar("apart", default=False)
 _FAILURES: list[Exception] = []  # from this worker's start
 
 
@@ -45,6 +48,38 @@ def shared() -> Mapping[str, Any]:
 def scratch() -> Path | None:
     """In a worker: a folder shared by the pool's workers and deleted with the pool; None elsewhere."""
     return _SCRATCH.get()
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Within the block, workers start without importing the script that started them.
+
+    So a script needs no ``if __name__ == "__main__":``. Its own classes must travel by value.
+    """
+    token = _APART.set(True)
+    try:
+        yield
+    finally:
+        _APART.reset(token)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Around calls that start processes: Ctrl-C waits, and in :func:`without_main` the script is hidden.
+
+    multiprocessing tells a new process what to import by ``__spec__`` and ``__file__`` of the script.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__file__",) if _APART.get() and name in vars(main)}
+    spec = getattr(main, "__spec__", None)
+    with deferred():
+        try:
+            if _APART.get():
+                main.__spec__ = None
+            yield
+        finally:
+            main.__spec__ = spec
+            main.__dict__.update(hidden)
 
 
 class Workers:
@@ -150,7 +185,7 @@ class Workers:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
         futures: list[Future[bytes]] = []
         try:
-            with deferred():  # this starts workers
+            with _starting():
                 futures += [self._executor.submit(_call, _Lazy((function, item))) for item in items]
             while futures:
                 yield unpack(futures.pop(0).result())
@@ -174,7 +209,7 @@ class Workers:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
         futures: dict[Future[bytes], int] = {}
         try:
-            with deferred():
+            with _starting():
                 for position, item in enumerate(items):
                     futures[self._executor.submit(_call, _Lazy((function, item)))] = position
             while futures:

@@ -12,6 +12,9 @@ from ..contracts.outcome import Outcome
 from ..contracts.round import Round
 from .participation import Call
 
+#: The note of a round in which all clients are banned.
+NOBODY = "every client is banned: the global model stays as it is"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -42,7 +45,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def is_finite(progress: Progress, params: Tensor, loss: float) -> bool:
-    """Whether the run has not diverged: model and loss are finite, and so is an update, if none was accepted."""
+    """Whether the run has not diverged: model, loss and, where none was accepted, some update are finite."""
     outcome, received = progress.outcome, progress.round
     if not (params.isfinite().all() and math.isfinite(loss)):
         return False

@@ -7,9 +7,10 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..contracts.local_training import LocalTraining
+from ..contracts.registry import REGISTRIES
 from ..core.devices import PATTERN
 from ..judging.too_few import OnTooFew
 from .base import Model
@@ -51,8 +52,22 @@ class AttackSpec(Spec):
     schedule: Schedule = Schedule()
 
 
+def _resolved(kind: str) -> AfterValidator:
+    """Replace an alias by the method that it stands for."""
+
+    def resolve(spec: Spec) -> Spec:
+        name, params = REGISTRIES[kind].resolve(spec.name, spec.params)
+        if name == spec.name:
+            return spec
+        fields = {"schedule": spec.schedule} if isinstance(spec, AttackSpec) else {}
+        return type(spec)(name=name, **fields, **params)
+
+    return AfterValidator(resolve)
+
+
 ShortSpec = Annotated[Spec, BeforeValidator(_spec)]
-ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec)]
+ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec), _resolved("attacks")]
+ShortDetector = Annotated[ShortSpec, _resolved("detectors")]
 
 
 def _specs(value: Any) -> Any:
@@ -76,10 +91,10 @@ class Defense(Model):
             own guard.
     """
 
-    detector: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
-    policy: ShortSpec | None = None
-    stages: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
-    aggregator: ShortSpec = Spec(name="mean")
+    detector: Annotated[list[ShortDetector], BeforeValidator(_specs)] = Field([])
+    policy: Annotated[ShortSpec, _resolved("policies")] | None = None
+    stages: Annotated[list[Annotated[ShortSpec, _resolved("stages")]], BeforeValidator(_specs)] = Field([])
+    aggregator: Annotated[ShortSpec, _resolved("aggregators")] = Spec(name="mean")
     on_too_few: OnTooFew | None = None
     flcert: FLCertSettings | None = None
 

@@ -1,8 +1,11 @@
 """The command line: a user's mistake is one line and exit status 2, never a traceback."""
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,8 +83,61 @@ def test_list(monkeypatch, capsys, kind):
         "rules": "two_means",
         "suites": "fashion_mnist_smoke",
         "metrics": "False negative rate",
+        "aliases": "krum with select: multi_krum",
     }
     assert known[kind] in out
+
+
+def test_list_aliases_of_one_kind(monkeypatch, capsys):
+    status, out, _ = call(monkeypatch, capsys, "list", "attacks", "--aliases")
+    assert status == 0
+    assert "badnets" in out
+    assert "trmean" not in out
+
+
+WRITING = ["evaluate", "export", "report", "plot", "compare", "replay", "leak", "schema", "ledger export"]
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_every_command_that_writes_takes_o_and_out(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = call(monkeypatch, capsys, *command.split(), "--help")
+    assert re.search(r"--out\b[^\n]* -o ", out), out
+
+
+def test_o_writes(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name, rounds in (("a", "1"), ("b", "2")):
+        settings = [*SMALL, f"rounds={rounds}", "attacks=[none]", "defenses=[none]"]
+        assert call(monkeypatch, capsys, "evaluate", *settings, "-q", "-o", name)[0] == 0
+    assert call(monkeypatch, capsys, "compare", "a", "b", "-o", "c.txt")[:2] == (0, "")
+    assert "setting rounds: 1 → 2" in (tmp_path / "c.txt").read_text()
+    assert call(monkeypatch, capsys, "schema", "-o", "s.json")[:2] == (0, "")
+    assert "krum" in (tmp_path / "s.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("list ali", ["aliases"]), ("evaluate quick", ["quickstart"]), ("sche", ["schema"])]
+)
+def test_shells_complete(words, found):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("fedguard")],
+        env={
+            **os.environ,
+            "_FEDGUARD_COMPLETE": "complete_bash",
+            "COMP_WORDS": f"fedguard {words}",
+            "COMP_CWORD": str(len(words.split())),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == found, done.stderr
+
+
+def test_completion_can_be_installed(monkeypatch, capsys):
+    assert "--install-completion" in call(monkeypatch, capsys, "--help")[1]
+    assert "FEDGUARD_COMPLETE=complete_bash" in call(monkeypatch, capsys, "--show-completion", "bash")[1]
 
 
 def test_schema_describes_the_shipped_suites(monkeypatch, capsys):

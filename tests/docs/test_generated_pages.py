@@ -84,6 +84,11 @@ def test_every_data_set_is_on_its_page_with_its_parameters():
     )
     assert "``data_root``" not in page
     assert "torchvision:GTSRB" in page
+def test_indexes_name_the_aliases():
+    pages = methods.pages()
+    assert "* - ``multikrum``\n     - krum with select: multi\\_krum" in pages["detectors/index.rst"]
+    assert "* - ``fedavg``\n     - mean" in pages["aggregators/index.rst"]
+    assert "Other names" not in pages["policies/index.rst"]
 
 
 def test_the_systems_of_the_papers_name_methods_that_exist():

@@ -25,6 +25,7 @@ LAYERS = (
     ("evaluation.suites",),
     ("evaluation.results",),
     ("evaluation.running",),
+    ("evaluation.api",),
     ("cli",),
     ("testing.fuzzing",),
     ("testing.fuzz",),

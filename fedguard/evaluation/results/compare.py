@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.console import Console
 from rich.table import Table
 
 from ...core.errors import ConfigError, ResultsError
@@ -67,6 +69,16 @@ class Comparison(NamedTuple):
     only: tuple[list[str], list[str]]
     compared: int
     changes: list[Change]
+
+    def text(self, everything: bool = True) -> str:
+        """What ``fedguard compare`` prints; ``everything`` includes changes that may be noise."""
+        console = Console(file=io.StringIO(), width=120, markup=False, highlight=False, emoji=False)
+        for part in show_comparison(self, everything):
+            console.print(part)
+        return str(console.file.getvalue()).rstrip()  # type: ignore[attr-defined]
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:

@@ -31,7 +31,11 @@ def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
         ResultsError: the folder holds no finished run.
     """
     layout = layout or Layout()
-    frame = selected(store, layout)
+    return rendered(store, selected(store, layout), format, layout)
+
+
+def rendered(store: Store, frame: pd.DataFrame, format: str, layout: Layout) -> bytes:
+    """A store's selected frame as the bytes of a file, see :func:`export`."""
     if format == "csv":
         return _text(csv_text(numbers(frame, layout)))
     if format == "json":

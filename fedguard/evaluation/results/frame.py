@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ParameterError, ResultsError
+from ...core.named_code import without_fingerprint
 from ...core.params import nearest
 from ..metrics import harm, harm_weighted_fnr
 from .store import Store
@@ -210,10 +211,14 @@ def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
             raise ParameterError(f"there is no setting {path}{nearest(key, value)}")
         value = value[key]
     if isinstance(value, dict) and "name" in value:
-        return value["name"]
-    return json.dumps(value) if isinstance(value, dict | list) else value
+        return without_fingerprint(value["name"])
+    return json.dumps(value) if isinstance(value, dict | list) else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return without_fingerprint(value) if isinstance(value, str) else value
 
 
 def _words(point: dict[str, Any]) -> str:
     """A point of the grid as text; empty without a grid."""
-    return ", ".join(f"{path} = {value}" for path, value in point.items())
+    return ", ".join(f"{path} = {_plain(value)}" for path, value in point.items())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ConfigError, ParameterError
 from ...core.extras import extra_module
@@ -15,6 +17,9 @@ from .report.pictures import short
 from .report.results import HEATS, NAMED, HeatMap, Panel, Section, curves, heat_maps, ranks, sections
 from .report.scores import Distribution, distribution, roc_panel, verdicts
 from .store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KINDS = ("heatmap", "accuracy", "roc", "scores")
 FORMATS = (".png", ".svg", ".pdf")
@@ -50,21 +55,39 @@ def plot(
         ResultsError: the folder holds no finished run.
         ConfigError: the file cannot be written.
     """
-    if kind not in KINDS:
-        raise ParameterError(f"no kind {kind!r}{nearest(kind, KINDS)} (known: {', '.join(KINDS)})")
-    if metric not in HEATS:
-        raise ParameterError(f"no heat map of {metric!r}{nearest(metric, HEATS)} (known: {', '.join(HEATS)})")
+    _check(kind, metric)
     if out.suffix.lower() not in FORMATS:
         raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
-    extra_module("matplotlib", "plot", "fedguard plot")
-    store = Store(folder)
-    part = _only(sections(store, where))
-    figure = _heat(_heat_map(part, metric)) if kind == "heatmap" else _panels(store, part, kind)
+    figure = draw(Store(folder), kind, metric, where)
     try:
         write_atomically(out, lambda fresh: figure.savefig(fresh, dpi=150, format=out.suffix[1:].lower()))
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {why(error)}") from None
     return out
+
+
+def draw(
+    store: Store, kind: str = "heatmap", metric: str = "dacc", where: Mapping[str, Any] | None = None
+) -> Figure:
+    """One figure of results; notebooks show it. See :func:`plot` for the arguments.
+
+    Raises:
+        ParameterError: an unknown kind or metric; no run or too many are left to draw; or matplotlib is not
+            installed.
+        ResultsError: the store holds no finished run.
+    """
+    _check(kind, metric)
+    extra_module("matplotlib", "plot", "fedguard plot")
+    part = _only(sections(store, where))
+    figure: Figure = _heat(_heat_map(part, metric)) if kind == "heatmap" else _panels(store, part, kind)
+    return figure
+
+
+def _check(kind: str, metric: str) -> None:
+    if kind not in KINDS:
+        raise ParameterError(f"no kind {kind!r}{nearest(kind, KINDS)} (known: {', '.join(KINDS)})")
+    if metric not in HEATS:
+        raise ParameterError(f"no heat map of {metric!r}{nearest(metric, HEATS)} (known: {', '.join(HEATS)})")
 
 
 def _only(parts: Sequence[Section]) -> Section:
@@ -84,9 +107,21 @@ def _heat_map(part: Section, metric: str) -> HeatMap:
 
 
 def _figure(width: float, height: float) -> Any:
+    return _shown()(figsize=(width, height), layout="constrained")
+
+
+@functools.cache
+def _shown() -> Any:
+    """matplotlib's figure, which notebooks show even if pyplot is not in use."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class Picture(Figure):  # type: ignore[misc]
+        def _repr_png_(self) -> bytes:
+            stream = io.BytesIO()
+            self.savefig(stream, format="png", dpi=100)
+            return stream.getvalue()
+
+    return Picture
 
 
 def _heat(chart: HeatMap) -> Any:

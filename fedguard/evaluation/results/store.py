@@ -23,19 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...core.errors import ResultsError
 from ...core.files import is_file, refuse_link, why, write_file
 from ...core.sqlite_file import connect
 from ...recording.index import INDEX, OLD_INDEX
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
-from ..suites.suite import Suite, resolved
+from ..suites.suite import Suite, spelled_out
 from .code import code_version
 from .data import sign_data
 from .names import write_names
-from .store_checks import LONGEST, is_empty, wrong_column, wrong_file, wrong_text
+from .store_checks import LONGEST, is_empty, other_suite, wrong_column, wrong_file, wrong_text
 
 #: The version of the tables, and those before, which are read and no longer written.
 SCHEMA_VERSION, OLD_VERSIONS = 7, (5, 6)
@@ -157,7 +155,8 @@ class Store:
             store.note("code", code_version())
         difference = store.difference(suite)
         if difference:
-            raise ResultsError(f"{folder} already holds results {difference}; give another folder with --out")
+            other = "give another folder with --out (out= in Python)"
+            raise ResultsError(f"{folder} already holds results {difference}; {other}")
         write_names(folder, suite.names)
         return store
 
@@ -169,18 +168,18 @@ class Store:
     def fact(self, name: str) -> str | None:
         """What :meth:`note` wrote."""
         with self._connect() as db:
-            return next(
-                (str(v) for (v,) in db.execute("SELECT value FROM meta WHERE name = ?", (name,))), None
-            )
+            row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     def difference(self, suite: Suite) -> str:
         """How these results differ from results of this suite and code; empty if they do not."""
         try:
-            same = (self.folder / "suite.yaml").read_text(encoding="utf-8") == spelled_out(suite)
+            text = (self.folder / "suite.yaml").read_text(encoding="utf-8")
         except OSError:
-            same = False
-        if not same:
-            return "of another suite"
+            text = ""
+        fresh = spelled_out(suite)
+        if text != fresh:
+            return other_suite(text, fresh)
         code = self.code
         return "" if code == code_version() else f"of another version of the code ({code})"
 
@@ -314,11 +313,6 @@ def _round_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]
             "note": r.note,
             "info": info,
         }
-
-
-def spelled_out(suite: Suite) -> str:
-    """A suite as YAML, every default filled in."""
-    return yaml.safe_dump(resolved(suite).model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def folder_for(base: Path, suite: Suite) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -133,3 +134,16 @@ def wrong_text(point: str, settings: str) -> str:
     except (ValueError, TypeError, RecursionError):
         return "its point or settings are not valid JSON"
     return ""
+
+
+#: The names of objects that were given from Python, in the text of a suite.
+_GIVEN = re.compile(r"(?<=\bgiven:)\w+@[0-9a-f]+")
+
+
+def other_suite(there: str, fresh: str) -> str:
+    """How the text of a suite differs from another one, as the end of a sentence about results."""
+    pairs = zip(_GIVEN.findall(there), _GIVEN.findall(fresh), strict=False)
+    changed = dict.fromkeys(new.partition("@")[0] for old, new in pairs if old != new)
+    if changed and _GIVEN.sub("", there) == _GIVEN.sub("", fresh):
+        return f"of another version of {', '.join(changed)} (its code or state has changed)"
+    return "of another suite"

@@ -30,10 +30,13 @@ class Terminal(Follower):
         workers: the number of processes to show.
         columns: the metrics in the tables.
         recording: whether federations are recorded; finished ones are not.
+        tables: whether to show the tables at the end.
     """
 
-    def __init__(self, workers: int, columns: tuple[str, ...] = SHOWN, recording: bool = False) -> None:
-        self.workers, self.columns, self.recording = workers, columns, recording
+    def __init__(
+        self, workers: int, columns: tuple[str, ...] = SHOWN, recording: bool = False, tables: bool = True
+    ) -> None:
+        self.workers, self.columns, self.recording, self.tables = workers, columns, recording, tables
         self.console = terminal()
         self.dacc: list[float] = []
         self.ran = 0
@@ -73,10 +76,11 @@ class Terminal(Follower):
     def ended(self, store: Store, seconds: float) -> None:
         """Show the tables."""
         self.progress.stop()
-        for heading, table in attack_tables(metrics_frame(store), self.columns):
-            self.console.print(heading, style="bold")
-            self.console.print(table)
-        self.console.print(FOOTNOTE, style="dim")
+        if self.tables:
+            for heading, table in attack_tables(metrics_frame(store), self.columns):
+                self.console.print(heading, style="bold")
+                self.console.print(table)
+            self.console.print(FOOTNOTE, style="dim")
         if self.recording and len(store.finished()) > self.ran:
             self.console.print("runs that were already there have not been recorded", style="yellow")
         there = len(store.finished()) - self.ran

@@ -40,14 +40,38 @@ def load_suite(
     Raises:
         ConfigError: with file, line and key path; suggests the nearest key for a misspelled one.
     """
-    source = read(str(suite))
+    source = read_suite(str(suite))
+    for assignment in overrides or []:
+        source.override(assignment)
+    return suite_from(source, allow_code, allow_recorded_code), source
+
+
+def read_suite(suite: str) -> Source:
+    """Read a suite by path or shipped name, without any check of its settings.
+
+    Raises:
+        ConfigError: no such suite, not valid YAML, or no mapping.
+    """
+    source = read(suite)
     if source.data is None:
         source.data = {}
     if not isinstance(source.data, dict):
         raise source.error((), "a suite is a mapping of settings")
-    source.data.setdefault("name", Path(str(suite)).stem)
-    for assignment in overrides or []:
-        source.override(assignment)
+    source.data.setdefault("name", Path(suite).stem)
+    return source
+
+
+def suite_from(source: Source, allow_code: bool = True, allow_recorded_code: bool = False) -> Suite:
+    """The suite that a source describes, its form checked.
+
+    Args:
+        source: a mapping of settings, with its overrides.
+        allow_code: see :func:`load_suite`.
+        allow_recorded_code: likewise.
+
+    Raises:
+        ConfigError: as :func:`load_suite`.
+    """
     for key in source.data:  # overrides add keys, too
         if not isinstance(key, str):
             raise source.error((key,), "a key is a word; put it in quotes if it is one")
@@ -63,7 +87,7 @@ def load_suite(
         raise _first_problem(error, source) from None
     _check_size(plan, source)
     _check_points(plan, source)
-    return on_recording(plan, source, allow_recorded_code), source
+    return on_recording(plan, source, allow_recorded_code)
 
 
 def _check_points(suite: Suite, source: Source) -> None:

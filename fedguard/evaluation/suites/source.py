@@ -15,6 +15,8 @@ from ...core.params import nearest
 from ..terminal import plain
 from .yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
 
+#: What messages say instead of a file and a line.
+GIVEN_FROM_PYTHON = "given from Python"
 _POSITION = re.compile(r"[0-9]{1,9}")
 
 
@@ -45,7 +47,7 @@ class Source:
         where = self.name
         for prefix in (place[:k] for k in range(len(place), -1, -1)):
             if prefix in self.overrides:
-                where = f"override {self.overrides[prefix]!r}"
+                where = _said(self.overrides[prefix])
                 break
             if prefix in self.lines:
                 where = f"{self.name}:{self.lines[prefix]}"
@@ -62,10 +64,23 @@ class Source:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ConfigError(f"override {assignment!r}: write key.path=value")
-        path = tuple(int(part) if _POSITION.fullmatch(part) else part for part in key.split("."))
+        path = key_path(key)
         if len(path) > MAX_DEPTH:
             raise ConfigError(f"override {assignment[:50]!r}…: nested more than {MAX_DEPTH} levels deep")
         value, _ = parse(text, f"override {short(assignment)!r}")
+        self.assign(path, value, assignment)
+
+    def assign(self, path: Path_, value: Any, assignment: str = "") -> None:
+        """Set the value at a key path.
+
+        Args:
+            path: keys and positions in lists.
+            value: plain data.
+            assignment: the override that says so, for messages; empty if it comes from Python.
+
+        Raises:
+            ConfigError: the path leads through a value that has no keys.
+        """
         target = self.data
         for depth, part in enumerate(path[:-1]):
             if isinstance(target, dict) and part not in target:
@@ -73,11 +88,11 @@ class Source:
             target = self._step(target, part, path[: depth + 1], assignment)
             if isinstance(target, str):  # `attacks.0.knowledge=partial` on the short form "lie"
                 raise ConfigError(
-                    f"override {assignment!r}: {'.'.join(map(str, path[: depth + 1]))} is {target!r}; "
+                    f"{_said(assignment)}: {'.'.join(map(str, path[: depth + 1]))} is {target!r}; "
                     f"override all of it, e.g. {'.'.join(map(str, path[: depth + 1]))}={{name: {target}, …}}"
                 )
         if not isinstance(target, dict | list):
-            raise ConfigError(f"override {assignment!r}: {'.'.join(map(str, path[:-1]))} has no keys")
+            raise ConfigError(f"{_said(assignment)}: {'.'.join(map(str, path[:-1]))} has no keys")
         if isinstance(target, list):
             self._step(target, path[-1], path, assignment)
         target[path[-1]] = value  # type: ignore[index]
@@ -98,7 +113,17 @@ class Source:
         try:
             return target[part]
         except (KeyError, IndexError, TypeError):
-            raise ConfigError(f"override {assignment!r}: there is no {'.'.join(map(str, path))}") from None
+            raise ConfigError(f"{_said(assignment)}: there is no {'.'.join(map(str, path))}") from None
+
+
+def _said(assignment: str) -> str:
+    """Where a value comes from that is not in the file."""
+    return f"override {assignment!r}" if assignment else GIVEN_FROM_PYTHON
+
+
+def key_path(text: str) -> Path_:
+    """``a.0.b`` as keys and positions."""
+    return tuple(int(part) if _POSITION.fullmatch(part) else part for part in text.split("."))
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

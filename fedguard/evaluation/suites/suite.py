@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ...core.errors import ParameterError
@@ -213,3 +214,8 @@ def resolved(suite: Suite) -> Suite:
             "defenses": {label: resolve_defense(d, suite) for label, d in suite.defenses.items()},
         }
     )
+
+
+def spelled_out(suite: Suite) -> str:
+    """A suite as YAML, every default filled in."""
+    return yaml.safe_dump(resolved(suite).model_dump(mode="json"), sort_keys=False, allow_unicode=True)

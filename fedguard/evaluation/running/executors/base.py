@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ....core.threads import single_thread
+from ....simulation.packing import receive_given
 from ....simulation.settings import Cell
 from ...results.store import CellResult
 from ..task import Task, run_task
@@ -48,8 +49,9 @@ def unpacked(values: Packed) -> Task:
     )
 
 
-def far_job(values: Packed) -> list[CellResult]:
-    """Run a task on another machine, or in a process that is not ours."""
+def far_job(values: Packed, table: bytes = b"") -> list[CellResult]:
+    """Run a task on another machine, or in a process that is not ours; ``table`` is of :func:`pack_given`."""
+    receive_given(table)
     with single_thread():
         return run_task(unpacked(values))
 

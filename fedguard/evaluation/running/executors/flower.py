@@ -11,6 +11,7 @@ from typing import Any
 
 from ....core.errors import ParameterError, WorkerError
 from ....core.extras import extra_module
+from ....core.named_code import GIVEN_PREFIX
 from ....core.threads import single_thread
 from ...results.store import CellResult
 from ..task import Task, run_task
@@ -134,6 +135,10 @@ def check_tasks(tasks: Sequence[Task]) -> None:
         if cell.mode != "closed":
             raise ParameterError(
                 f"executor flower runs defenses that act, not mode {cell.mode!r}; set mode=closed"
+            )
+        if f'"{GIVEN_PREFIX}:' in cell.model_dump_json():
+            raise ParameterError(
+                "executor flower starts clients that cannot get objects from here; name them by module:Class"
             )
         if cell.defense.flcert is not None:
             raise ParameterError(

@@ -7,7 +7,9 @@ from multiprocessing import get_context
 from threading import Thread
 from typing import Any
 
+from ....core.named_code import GIVEN_PREFIX
 from ....simulation.datasets import Dataset
+from ....simulation.packing import pack_given, receive_given
 from ....simulation.pool import Workers
 from ....simulation.recorded import LIVE
 from ....simulation.setup import dataset_of
@@ -37,7 +39,8 @@ class Pool:
             yield from self._side_by_side(tasks, on_round)
 
     def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        with Workers(self.workers, _data(tasks)) as pool:
+        table = pack_given(_names_of_data(tasks)) if self.workers > 1 else b""
+        with Workers(self.workers, _data(tasks), receive_given, (table,)) as pool:
             for position, task in enumerate(tasks):
                 yield position, pool.here(run_task, task, pool.map, lambda t, p=position: on_round(p, t))
 
@@ -45,7 +48,8 @@ class Pool:
         queue = get_context("spawn").SimpleQueue()
         listener = Thread(target=_listen, args=(queue, on_round), daemon=True)
         listener.start()
-        with Workers(min(self.workers, len(tasks)), _data(tasks), _connect, (queue,)) as pool:
+        start = (queue, pack_given(_names_of_data(tasks)))
+        with Workers(min(self.workers, len(tasks)), _data(tasks), _connect, start) as pool:
             yield from pool.unordered(_pool_job, [(p, packed(task)) for p, task in enumerate(tasks)])
         queue.put(None)
         listener.join(timeout=5)
@@ -60,12 +64,19 @@ def _data(tasks: Sequence[Task]) -> dict[str, Dataset]:
     return found
 
 
+def _names_of_data(tasks: Sequence[Task]) -> set[str]:
+    """The data sets among the given objects; :func:`_data` hands them over."""
+    names = {cell.data.name for task in tasks for cell in task.cells}
+    return {name.partition(":")[2] for name in names if name.startswith(f"{GIVEN_PREFIX}:")}
+
+
 _QUEUE: Any = None
 
 
-def _connect(queue: Any) -> None:
+def _connect(queue: Any, table: bytes) -> None:
     global _QUEUE  # one per worker process, set once when it starts
     _QUEUE = queue
+    receive_given(table)
 
 
 def _pool_job(job: tuple[int, Packed]) -> list[CellResult]:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from ....contracts.server import map_in_order
 from ....core.errors import FedGuardError, WorkerError
 from ....core.extras import extra_module
+from ....core.named_code import GIVEN
 from ....core.threads import single_thread
-from ....simulation.packing import pack, unpack
+from ....simulation.packing import pack, pack_given, receive_given, unpack
 from ...results.store import CellResult
 from ..task import Task, run_task
 from .base import Done, OnRound, far_job, packed, report
@@ -66,7 +67,8 @@ class Ray:
 
     def _side_by_side(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         job = self.ray.remote(**self.takes)(far_job)
-        waiting = {job.remote(packed(task)): p for p, task in enumerate(tasks)}
+        table = self.ray.put(pack_given())
+        waiting = {job.remote(packed(task), table): p for p, task in enumerate(tasks)}
         while waiting:
             ready, _ = self.ray.wait(list(waiting))
             for reference in ready:
@@ -110,10 +112,11 @@ class RayMap:
     def __init__(self, ray: Any, takes: dict[str, float]) -> None:
         self._ray = ray
         self._piece = ray.remote(**takes)(_far_piece)
+        self._given = ray.put(pack_given())
 
     def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Run the items, and return their results in order."""
-        waiting = [self._piece.remote(pack((function, item))) for item in items]
+        waiting = [self._piece.remote(pack((function, item)), self._given) for item in items]
         try:
             return [unpack(_get(self._ray, reference)) for reference in waiting]
         except BaseException:
@@ -129,7 +132,9 @@ def _plain_map() -> Any:
     return map_in_order
 
 
-def _far_piece(payload: bytes) -> bytes:
+def _far_piece(payload: bytes, table: bytes) -> bytes:
+    if not GIVEN:
+        receive_given(table)
     function, item = unpack(payload)
     with single_thread():
         return pack(function(item))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ....core.extras import extra_module
+from ....simulation.packing import pack_given
 from ..task import Task
 from .base import Done, OnRound, far_job, packed, report
 
@@ -35,8 +36,9 @@ class Slurm:
         """Run every task once."""
         executor = self.submitit.AutoExecutor(folder=str(self.folder), cluster=self.cluster)
         executor.update_parameters(**self.settings)
+        table = pack_given()
         with executor.batch():
-            jobs = [executor.submit(far_job, packed(task)) for task in tasks]
+            jobs = [executor.submit(far_job, packed(task), table) for task in tasks]
         waiting = {job: p for p, job in enumerate(jobs)}
         for job in self.submitit.helpers.as_completed(jobs):
             position = waiting.pop(job)
