@@ -228,7 +228,8 @@ def plane(**changes):
     points = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 2))).float()
     labels = changes.pop("labels", (points[:, 0] > 0).long())
     samples = Samples(points, labels)
-    return Dataset("plane", samples, samples, 2, mean=(0.0,), std=(1.0,), **changes)
+    parts = {"train": samples, "test": samples, "mean": (0.0,), "std": (1.0,), **changes}
+    return Dataset(name="plane", num_classes=2, **parts)
 
 
 def test_a_function_that_does_not_repeat_itself_is_refused(monkeypatch):
@@ -264,6 +265,12 @@ def test_attacks_on_classes_need_classes(monkeypatch, task):
     [
         ({"labels": torch.arange(40)}, "mine: train: sample 2 has the label 2; 0 to 1 fit"),
         ({"labels": torch.zeros(40)}, "labels are torch.float32"),
+        ({"train": Samples(torch.zeros(4, 2, requires_grad=True), torch.arange(4) % 2)}, "have a gradient"),
+        ({"train": Samples(torch.zeros(4, 2).half(), torch.arange(4) % 2)}, r"torch\.float16; give"),
+        ({"train": Samples(torch.zeros(4, 3), torch.arange(4) % 2)}, "make them alike"),
+        ({"std": (0.0,)}, "put 1 where the inputs are constant"),
+        ({"mean": (0.0, 1.0, 2.0)}, "give 1 or 2"),
+        ({"train": None}, "train is a NoneType"),
         ({"task": "ranking"}, "task is 'ranking'"),
         ({"clients": np.zeros(3, np.int64)}, "clients are int64 of shape"),
         ({"clients": np.arange(40), "client_names": ("a",)}, "numbered 0 to 39, but there are 1 names"),
@@ -271,5 +278,5 @@ def test_attacks_on_classes_need_classes(monkeypatch, task):
 )
 def test_given_data_sets_are_checked(monkeypatch, changes, message):
     monkeypatch.setitem(GIVEN, "mine", plane(**changes))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         suite("given:mine")

@@ -67,6 +67,7 @@ BAD_NPZ = {
     "nan": ({"x": np.where(np.arange(60).reshape(30, 2) == 40, np.nan, POINTS), "y": LABELS}, {}, DataError,
             "sample 20: the input is NaN or infinite, as in 1 of 30"),
     "negative": ({"x": POINTS, "y": LABELS - 1}, {}, DataError, "sample 0: the label is -1"),
+    "huge": ({"x": POINTS, "y": LABELS + np.uint64(2**63)}, {}, DataError, "number the classes from 0"),
     "beyond": ({"x": POINTS, "y": LABELS}, {"classes": 2}, DataError, r"sample \d+: the label is 2"),
     "gap": ({"x": POINTS, "y": LABELS * 2}, {}, DataError, "no training sample has the class 1, 3"),
     "halves": ({"x": POINTS, "y": LABELS / 2}, {}, DataError, "not whole numbers"),

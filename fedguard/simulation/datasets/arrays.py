@@ -16,6 +16,8 @@ from ...core.errors import DataError
 from .base import Dataset, Task, image_constants, unit_pixels
 from .split import split
 
+#: The most classes: larger labels are numbers of something else.
+MAX_CLASSES = 1_000_000
 #: Numbers of channels by which images with their channels last are recognized.
 CHANNELS = (1, 3, 4)
 
@@ -168,9 +170,10 @@ def _classes(data: Arrays, labels: NDArray[Any]) -> NDArray[np.int64]:
             f"{data.where}: labels are {labels.dtype}, not whole numbers; number the classes from 0, or set "
             "`task: regression`"
         )
-    if labels.min() < 0:
-        first = int((labels < 0).argmax())
-        raise DataError(f"{data.at(first)}: the label is {labels[first]}; number the classes from 0")
+    beyond = (labels < 0) | (labels >= MAX_CLASSES)
+    if beyond.any():
+        first = int(beyond.argmax())
+        raise DataError(f"{data.at(first)}: the label is {labels[first]}; number the classes from 0 on")
     return labels.astype(np.int64)
 
 

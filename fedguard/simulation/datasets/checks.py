@@ -41,6 +41,10 @@ def _check_inputs(inputs: Tensor, where: str) -> None:
         raise DataError(f"{where}: inputs have shape {tuple(inputs.shape)}; (N, …) with N > 0 is expected")
     if inputs.dtype != torch.float32:
         raise DataError(f"{where}: inputs are {inputs.dtype}; give torch.float32")
+    if inputs.device.type != "cpu" or inputs.requires_grad:
+        raise DataError(
+            f"{where}: inputs are on {inputs.device} or have a gradient; give inputs.detach().cpu()"
+        )
     if not math.isfinite(float(inputs.sum(dtype=torch.float64))):
         rows = ~inputs.reshape(len(inputs), -1).isfinite().all(1)
         if rows.any():
