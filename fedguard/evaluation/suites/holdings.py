@@ -100,7 +100,7 @@ def holdings(cell: Cell, source: Source) -> Holdings:
     rows = [own.numpy() for own in dealt.samples]
     sizes = np.array([len(own) for own in rows])
     counts, skew = None, None
-    if labels.ndim == 2:  # several labels per sample
+    if labels.ndim == 2 and labels.shape[1] > 1:  # several labels per sample
         counts = np.stack([(labels[own] > 0).sum(0) for own in rows])
     elif labels.dtype.kind in "iu":
         classes = max(dataset.num_classes, int(labels.max()) + 1)
