@@ -70,9 +70,7 @@ def show(found: Holdings, show_malicious: bool) -> None:
     from ..evaluation.terminal import terminal
 
     console = terminal(piped_width=120)
-    table = Table(
-        title=Text(found.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
-    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for title in ("client", "samples", *(("skew",) if found.skew is not None else ())):
         table.add_column(title, justify="right", no_wrap=True)
     titles, cells = _classes(found, console.width - 24)
@@ -85,6 +83,7 @@ def show(found: Holdings, show_malicious: bool) -> None:
         row += [f"{found.skew[i]:.2f}"] if found.skew is not None else []
         row += [*cells[i], *([found.notes[i]] if found.notes else [])]
         table.add_row(*row, style="red" if show_malicious and i in found.malicious else None)
+    console.print(Text(found.title))
     console.print(table)
     console.print(found.summary + ("; ! is malicious" if show_malicious and found.malicious else ""))
 

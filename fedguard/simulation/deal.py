@@ -138,5 +138,5 @@ def _changed(change: Change, client: int, pixels: Tensor, cell: Cell) -> Tensor:
 
 
 def _blamed(key: str, error: FedGuardError) -> FedGuardError:
-    error.key = key
+    error.key = f"{key}.{error.key}" if error.key else key
     return error

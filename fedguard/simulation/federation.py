@@ -74,9 +74,8 @@ class Federation(Stepwise):
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
         self._training = self.setup.training
-        self._optimizer = ServerOptimizer(
-            cell.server.optimizer, cell.server.lr, cell.server.beta1, cell.server.beta2, cell.server.tau
-        )
+        held = {"validation", "root", "optimizer"}
+        self._optimizer = ServerOptimizer(cell.server.optimizer, **cell.server.model_dump(exclude=held))
         scaffold = cell.training.algorithm == "scaffold"
         self._controls = ControlVariates(len(self.params), len(self._names)) if scaffold else None
         self._mail = Mail()

@@ -17,9 +17,10 @@ from ..core.state import State
 from ..guard import Guard
 from ..training.parameters import predict, with_statistics
 from .client_data import evaluation_batches
-from .federation import NOBODY, Federation, Map
+from .federation import Federation, Map
 from .keys import CellKey
 from .placement import cell_device, evaluation_batches_on, model_on
+from .progress import NOBODY
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
 from .setup import setup_of

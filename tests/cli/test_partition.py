@@ -1,14 +1,18 @@
 """``fedguard partition``: the table, the figure and the mistakes; what it shows is what a run gets."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
+import torch
 
 from fedguard.cli import entry as cli
 from fedguard.cli.partition import _classes, _merged
+from fedguard.contracts.data import Samples
 from fedguard.evaluation.suites.holdings import Holdings, federations, holdings
 from fedguard.evaluation.suites.load import load_suite
+from fedguard.simulation.datasets import Dataset
 from fedguard.simulation.setup import Setup
 
 
@@ -95,6 +99,28 @@ def test_more_classes_than_columns_are_taken_together():
     titles, cells = _classes(view([[1] * 100]), 50)
     assert titles == ["class 0 … 99 (█ = 2, 2 classes a block)"]
     assert cells == [["█" * 50]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "counts"),
+    [
+        (torch.linspace(0, 1, 12), None),
+        (torch.linspace(0, 1, 12)[:, None], None),
+        (torch.tensor([[0.0, 1.0], [1.0, 1.0]] * 6), [[2, 4], [2, 4], [2, 4]]),
+    ],
+)
+def test_labels_that_are_no_classes(monkeypatch, labels, counts):
+    """Numbers have no counts; of several labels per sample each is counted. Four samples per client."""
+    samples = Samples(torch.rand(12, 3), labels)
+    data = Dataset("numbers", samples, samples, 2, mean=(0.0,), std=(1.0,))
+    own = types.ModuleType("own_numbers")
+    own.__dict__.update(data=lambda: data, deal=lambda labels, n: np.split(np.arange(12), 3))
+    monkeypatch.setitem(sys.modules, "own_numbers", own)
+    small = ["clients=3", "malicious=0", "server.validation=0", "partition=own_numbers:deal"]
+    seen = found("data=own_numbers:data", *small)
+    assert seen.sizes.tolist() == [4, 4, 4]
+    assert seen.skew is None
+    assert (seen.counts is None) if counts is None else (seen.counts.tolist() == counts)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -137,7 +137,7 @@ def test_the_schema_has_every_part_with_its_parameters(kind):
     assert set(entries) == set(_names(kind))
     for name, properties in entries.items():
         wanted = [p["name"] for p in description(name, kind)["parameters"]]
-        assert set(properties) - {"name", "label"} == set(wanted)
+        assert set(properties) == {"name", "label", *wanted}
 
 
 def test_the_schema_describes_parameters():

@@ -58,7 +58,9 @@ def test_shards_of_the_paper_have_at_most_two_classes():
 
 
 def test_shards_sort_numbers_too():
-    assert lists(shards([0.5, -1.0, 2.0, 0.1], 2, Ordered(), s=1)) == [[1, 3], [0, 2]]
+    numbers = np.array([0.5, -1.0, 2.0, 0.1])
+    assert lists(shards(numbers, 2, Ordered(), s=1)) == [[1, 3], [0, 2]]
+    assert lists(shards(numbers[:, None], 2, Ordered(), s=1)) == [[1, 3], [0, 2]]
 
 
 def test_k_classes_by_hand():

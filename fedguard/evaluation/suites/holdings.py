@@ -95,12 +95,12 @@ def holdings(cell: Cell, source: Source) -> Holdings:
     except DataError:
         raise
     except FedGuardError as error:
-        raise source.error((error.key,) if error.key else (), str(error)) from None
+        raise source.error(tuple(error.key.split(".")) if error.key else (), str(error)) from None
     labels = dataset.train.labels.numpy()
     rows = [own.numpy() for own in dealt.samples]
     sizes = np.array([len(own) for own in rows])
     counts, skew = None, None
-    if labels.ndim == 2:  # several labels per sample
+    if labels.ndim == 2 and labels.shape[1] > 1:  # several labels per sample
         counts = np.stack([(labels[own] > 0).sum(0) for own in rows])
     elif labels.dtype.kind in "iu":
         classes = max(dataset.num_classes, int(labels.max()) + 1)
@@ -123,7 +123,7 @@ def _dataset(cell: Cell) -> Dataset:
     try:
         return dataset_of(cell.data)
     except FedGuardError as error:
-        error.key = "data"
+        error.key = f"data.{error.key}" if error.key else "data"
         raise
 
 

@@ -74,6 +74,8 @@ def sorted_by_label(labels: ArrayLike, rows: NDArray[np.int64]) -> NDArray[np.in
         ParameterError: a sample has several labels.
     """
     y = np.asarray(labels)
+    if y.ndim == 2 and y.shape[1] == 1:  # a number for each sample
+        y = y[:, 0]
     if y.ndim != 1:
         raise ParameterError(
             f"samples of labels of shape {y.shape} cannot be sorted by label; use iid, quantity or natural"
