@@ -8,6 +8,10 @@ from fedguard.contracts.data import Samples
 from fedguard.core.errors import ConfigError, ParameterError
 from fedguard.core.named_code import GIVEN
 from fedguard.core.state import pack, unpack
+from fedguard.evaluation.results.frame import metrics_frame
+from fedguard.evaluation.results.layout import Layout, words
+from fedguard.evaluation.results.tables import attack_tables
+from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.source import Source
 from fedguard.evaluation.suites.suite import Suite
@@ -305,6 +309,16 @@ def test_methods_that_need_classes_are_refused_before_training(settings, message
                      "server": {"validation": 8}, **settings})  # fmt: skip
     with pytest.raises(ConfigError, match=message):
         check_suite(suite, Source("own", {}))
+
+
+def test_tables_of_a_regression_show_the_test_loss(tmp_path):
+    plain = {**PLAIN, "malicious": 0, "rounds": 2}
+    suite = Suite(**{**plain, "data": "given:numbers", "partition": "given:in_turn"})
+    frame = metrics_frame(run_suite(suite, tmp_path, workers=1))
+    ((_, table),) = attack_tables(frame)
+    assert [str(column.header) for column in table.columns] == ["defense", "Loss"]
+    assert "Loss" in words(frame, Layout(), str).columns
+    assert frame["tacc"].isna().all()
 
 
 def test_methods_that_evaluate_or_train_the_model_work_on_regression():

@@ -129,7 +129,10 @@ def columns_named(names: Sequence[str]) -> list[Column]:
 
 
 def defined(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
-    """The columns with at least one value."""
+    """The columns with at least one value; the default ones with the test loss if there is no accuracy."""
+    named = tuple(column.name for column in columns)
+    if named == SHOWN and frame["tacc"].isna().all():  # regression
+        columns = [*columns, COLUMNS["loss"]]
     return [c for c in columns if frame[c.name].notna().any()]
 
 
@@ -190,8 +193,6 @@ def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tup
             f"defenses are told {int(first['assumed_malicious'])})"
         )
         used = defined(group, columns)
-        if names is SHOWN and group["tacc"].isna().all():  # regression
-            used += defined(group, [COLUMNS["loss"]])
         table = Table()
         table.add_column("defense")
         for column in used:
