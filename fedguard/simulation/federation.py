@@ -34,7 +34,7 @@ from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job
 from .keys import CellKey
-from .placement import guard_device
+from .placement import guard_device, map_on
 from .records import ClientRow, RoundRecord
 from .server_optimizer import ServerOptimizer
 from .settings import Cell
@@ -90,7 +90,7 @@ class Federation(Stepwise):
         self._key = CellKey.of(cell)
         #: Where attacks craft and the guard judges.
         self._place = guard_device(self._key)
-        self._server = self.setup.server(map).to(self._place)
+        self._server = self.setup.server(map_on(self._key, map)).to(self._place)
         self._start = self.params  # the global model of the current round, there
 
     def state_dict(self) -> State:
