@@ -35,7 +35,7 @@ from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
 from .keys import CellKey
 from .participation import LocalWork, Mail, call
-from .placement import guard_device
+from .placement import guard_device, map_on
 from .progress import NOBODY, is_finite, same_bits
 from .progress import Progress as Progress
 from .records import ClientRow, RoundRecord
@@ -82,7 +82,7 @@ class Federation(Stepwise):
         self._key = CellKey.of(cell)
         #: Where attacks craft and the guard judges.
         self._place = guard_device(self._key)
-        self._server = self.setup.server(map).to(self._place)
+        self._server = self.setup.server(map_on(self._key, map)).to(self._place)
         self._start = self.params  # the global model of the current round, there
 
     def state_dict(self) -> State:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,6 +39,33 @@ def guard_device(key: CellKey) -> torch.device:
     """
     device = _resolved(key.cell.device)
     return torch.device("cpu") if device.type == "mps" else device
+
+
+@dataclass(frozen=True)
+class MapOn:
+    """A map whose pieces of work run on the cell's device, deterministically."""
+
+    key: CellKey
+    map: Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """``map(function, items)``."""
+        return self.map(_Piece(self.key, function), items)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    key: CellKey
+    function: Callable[[Any], Any]
+
+    def __call__(self, item: Any) -> Any:
+        with cell_device(self.key):
+            return self.function(item)
+
+
+def map_on(key: CellKey, map: Any) -> Any:
+    """The map for the server's own work: :class:`MapOn`; on the CPU the map itself."""
+    return map if key.cell.device == "cpu" else MapOn(key, map)
 
 
 @functools.lru_cache(maxsize=8)

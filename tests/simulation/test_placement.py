@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import pickle
 
 import pytest
 import torch
 
+from fedguard.contracts.server import map_in_order
 from fedguard.simulation import placement
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.flcert import FLCert
+from fedguard.simulation.keys import CellKey
 from fedguard.simulation.settings import Cell
 from fedguard.testing.pretended_device import can_pretend, pretended_device
 
@@ -90,6 +93,20 @@ def test_a_voting_ensemble_agrees_with_the_cpu(there):
         FLCert(cell(device, attack={"name": "none"}, defense=defense)).run() for device in ("cpu", "cuda")
     )
     assert [record.tacc for record in far] == [record.tacc for record in here]
+
+
+def flags(_):
+    return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+
+def test_the_servers_own_work_is_deterministic_on_the_device(monkeypatch):
+    monkeypatch.setattr(placement, "_resolved", torch.device)
+    settings = {"attack": {"name": "none"}, "defense": {}}
+    plain, far = (CellKey.of(cell(device, **settings)) for device in ("cpu", "cuda"))
+    assert placement.map_on(plain, map_in_order) is map_in_order
+    there = pickle.loads(pickle.dumps(placement.map_on(far, map_in_order)))  # noqa: S301 - as to workers
+    assert there(flags, [0, 1]) == [(True, False)] * 2
+    assert flags(0) == (False, False)
 
 
 def test_the_device_is_part_of_the_key_except_the_cpu():

@@ -14,6 +14,8 @@ from ...core.errors import FedGuardError, ResultsError, WorkerError
 from ...core.state import State
 from ...simulation.federation import Federation, Map
 from ...simulation.flcert import FLCert
+from ...simulation.keys import CellKey
+from ...simulation.placement import cell_device
 from ...simulation.recorded import recording_to
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
@@ -93,9 +95,10 @@ def run_task(
         WorkerError: a worker died, which is not their fault either.
     """
     try:
-        if task.cells[0].mode == "closed":
-            return _run_closed(task, map, after_round, federate or _federation)
-        return _run_shadow(task, map, after_round)
+        with cell_device(CellKey.of(task.cells[0])):
+            if task.cells[0].mode == "closed":
+                return _run_closed(task, map, after_round, federate or _federation)
+            return _run_shadow(task, map, after_round)
     except (ResultsError, WorkerError):
         raise
     except FedGuardError as error:
