@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .core.errors import FedGuardError as FedGuardError
     from .core.version import __version__ as __version__
     from .evaluation import metrics as metrics
+    from .evaluation.tuning.search import tune as tune
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
     from .guard import Guard as Guard
@@ -81,6 +82,7 @@ _HOME = {
     "SQLiteLedger": "ledger.sqlite",
     "Stage": "contracts.stage",
     "StreamedUpdates": "geometry.streamed",
+    "tune": "evaluation.tuning.search",
     "Updates": "geometry.updates",
 }
 

@@ -13,6 +13,7 @@ from ..core.version import __version__
 from . import methods, suites
 from .evaluate import evaluate
 from .ledger import app as ledger_app
+from .tune import tune
 
 app = typer.Typer(
     name="fedguard",
@@ -57,6 +58,7 @@ def watch(
 
 for command in (
     evaluate,
+    tune,
     suites.export,
     suites.report,
     suites.plot,

@@ -24,6 +24,7 @@ LAYERS = (
     ("evaluation.suites",),
     ("evaluation.results",),
     ("evaluation.running",),
+    ("evaluation.tuning",),
     ("cli",),
     ("testing.fuzzing",),
     ("testing.fuzz",),

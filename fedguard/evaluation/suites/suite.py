@@ -74,6 +74,8 @@ class Suite(Settings):
         only: run only what matches one of these, for example {attack: lie, malicious: 8}. The keys are
             attack, defense, seed, mode and the grid's paths; several values are alternatives.
         exclude: skip what matches one of these.
+        search: key path → what ``fedguard tune`` searches: "LOW:HIGH", "log:LOW:HIGH" or a list, for
+            example {attacks.lie.z: "0.1:3.0"}; ``fedguard evaluate`` ignores it.
         anchors: a place for YAML anchors; ignored.
         parallel: "cells" runs several cells at a time, one process each; "clients" runs one cell at a
             time and spreads its clients over the processes (for few, heavy cells). The results are
@@ -91,6 +93,7 @@ class Suite(Settings):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     only: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)
+    search: dict[str, Any] = Field(default_factory=dict, exclude=True)
     anchors: Any = Field(None, exclude=True)
     parallel: Literal["cells", "clients"] = "cells"
 
