@@ -33,6 +33,9 @@ def tune(
     test_seeds: Annotated[
         str, typer.Option(help="Seeds of the check, e.g. 10,11; as many above the tuning seeds by default.")
     ] = "",
+    sampler: Annotated[
+        str, typer.Option(help="tpe (Parzen estimator), or gp (Gaussian process: fewer trials, slower each).")
+    ] = "tpe",
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Trials to propose at a time, to run side by side.")] = 4,
     out: Annotated[
@@ -87,6 +90,7 @@ def tune(
                 metric=metric,
                 tolerance=tolerance,
                 test_seeds=seeds,
+                sampler=sampler,
                 seed=seed,
                 batch=batch,
                 out=out,

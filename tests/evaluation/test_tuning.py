@@ -18,7 +18,7 @@ from fedguard.core.extras import extra_module
 from fedguard.evaluation.results.store import Store, from_elsewhere
 from fedguard.evaluation.results.tables import COLUMNS
 from fedguard.evaluation.suites.load import load_suite
-from fedguard.evaluation.tuning.explore import explore
+from fedguard.evaluation.tuning.explore import Proposals, explore
 from fedguard.evaluation.tuning.objective import Goal, Score
 from fedguard.evaluation.tuning.report import trial_line, verdict
 from fedguard.evaluation.tuning.search import unused
@@ -55,24 +55,26 @@ def parabola(number, points):
     return [Score((p["x"] - 1.5) ** 2, 1.0 if p["x"] <= 2.5 else 0.0) for p in points.values()]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
 @pytest.mark.parametrize(
     ("kind", "metric", "optimum"),
     [("defenses", "fnr", 1.5), ("attacks", "tacc", 1.5), ("attacks", "asr", 2.5)],
 )
-def test_the_search_finds_a_known_optimum(optuna, kind, metric, optimum):
+def test_the_search_finds_a_known_optimum(optuna, kind, metric, optimum, sampler):
     """A defense and TACC want the parabola's bottom. ASR wants its arms; the long one is forbidden."""
     goal = Goal(kind, "x", ("y",), COLUMNS[metric], 0.1)
-    found = explore([Range("x", 1.0, 6.0)], goal, parabola, 60, 4, seed=0)
+    trials = 60 if sampler == "tpe" else 32
+    found = explore([Range("x", 1.0, 6.0)], goal, parabola, Proposals(trials, 4, sampler))
     best = found[goal.best([one.score for one in found])]
     assert best.point["x"] == pytest.approx(optimum, abs=0.1)
-    late = [one.point["x"] for one in found[30:]]
+    late = [one.point["x"] for one in found[trials // 2 :]]
     near = sum(abs(x - optimum) < 0.8 for x in late)
     assert near > len(late) / 2, "most later trials lie near it, of a range of 5"
 
 
 def test_a_search_without_an_allowed_point_says_so(optuna):
     goal = Goal("attacks", "x", ("y",), COLUMNS["asr"], 0.1)
-    found = explore([Range("x", 3.0, 4.0)], goal, parabola, 8, 4, seed=0)
+    found = explore([Range("x", 3.0, 4.0)], goal, parabola, Proposals(8, 4, seed=0))
     assert goal.best([one.score for one in found]) is None
     assert "beyond the tolerance" in trial_line(goal, found[0])
 
@@ -85,7 +87,7 @@ def test_equal_points_run_once(optuna):
         return [Score(float(p["c"] == "b")) for p in points.values()]
 
     goal = Goal("defenses", "x", ("y",), COLUMNS["tacc"])
-    found = explore([Choice("c", ("a", "b", {"k": 1}))], goal, judge, 12, 3, seed=0)
+    found = explore([Choice("c", ("a", "b", {"k": 1}))], goal, judge, Proposals(12, 3, seed=0))
     assert len(found) == 12
     assert len(asked) == len({str(p) for p in asked}) <= 3
     for one in found:
@@ -101,7 +103,7 @@ def test_failed_points_are_passed_over(optuna):
         ]
 
     goal = Goal("defenses", "x", ("y",), COLUMNS["fnr"])
-    found = explore([Range("x", 0.0, 4.0)], goal, judge, 24, 4, seed=1)
+    found = explore([Range("x", 0.0, 4.0)], goal, judge, Proposals(24, 4, seed=1))
     assert any(one.score.error for one in found)
     assert found[goal.best([one.score for one in found])].point["x"] == pytest.approx(1.5, abs=0.3)
 
@@ -109,9 +111,11 @@ def test_failed_points_are_passed_over(optuna):
 def test_the_points_depend_on_seed_and_results_only(optuna, tmp_path):
     goal = Goal("defenses", "x", ("y",), COLUMNS["fnr"])
     axes = [Range("x", 0.0, 4.0), Choice("c", ("a", "b"))]
-    one = explore(axes, goal, parabola, 16, 4, seed=7, journal=tmp_path / "a")
-    assert explore(axes, goal, parabola, 16, 4, seed=7) == one
-    assert explore(axes, goal, parabola, 16, 4, seed=8) != one
+    one = explore(axes, goal, parabola, Proposals(16, 4, seed=7), journal=tmp_path / "a")
+    assert explore(axes, goal, parabola, Proposals(16, 4, seed=7)) == one
+    assert explore(axes, goal, parabola, Proposals(16, 4, seed=8)) != one
+    by_process = Proposals(8, 4, "gp")
+    assert explore(axes, goal, parabola, by_process) == explore(axes, goal, parabola, by_process)
 
 
 def plain(tuned):
@@ -277,6 +281,7 @@ def test_the_same_on_two_processes(optuna, suite, tmp_path):
         ({"attack": "flipped", "overrides": ["malicious=[1,2]"]}, "leave out `grid`"),
         ({"attack": "flipped", "test_seeds": [0]}, "seed 0 is a tuning seed"),
         ({"attack": "flipped", "trials": 0}, "at least 1"),
+        ({"attack": "flipped", "sampler": "grid"}, "unknown sampler 'grid'; use tpe or gp"),
         ({"attack": "flipped", "tolerance": 1.5}, "tolerance is 1.5"),
     ],
 )

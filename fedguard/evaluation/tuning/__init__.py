@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from .explore import Tried
+from .explore import Proposals, Tried
 from .objective import Goal, Score
 from .outcome import Check, Tuned
 from .space import Choice, Range
 
-__all__ = ["Check", "Choice", "Goal", "Range", "Score", "Tried", "Tuned"]
+__all__ = ["Check", "Choice", "Goal", "Proposals", "Range", "Score", "Tried", "Tuned"]

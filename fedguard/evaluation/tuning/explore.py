@@ -8,15 +8,88 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...core.errors import ParameterError
 from ...core.extras import extra_module
-from ...core.seeds import derive
+from ...core.seeds import derive, numpy_generator
 from .objective import Goal, Score
-from .space import Axis
+from .space import MOST, Axis
 
 #: Scores the points of one batch: its number and the points by their trial's number, in that order.
 Judge = Callable[[int, dict[int, dict[str, Any]]], list[Score]]
+#: Optuna's samplers by our names.
+SAMPLERS = {"tpe": "TPESampler", "gp": "GPSampler"}
 #: Called after every trial.
 OnTrial = Callable[["Tried"], None]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """How points are proposed.
+
+    Attributes:
+        trials: how many.
+        batch: how many at a time, to run side by side.
+        sampler: "tpe", a tree-structured Parzen estimator; or "gp", a Gaussian process, which needs fewer
+            trials and about a second for each.
+        seed: of the proposals.
+    """
+
+    trials: int = 20
+    batch: int = 4
+    sampler: str = "tpe"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ParameterError: no trials, too many, or an unknown sampler.
+        """
+        if self.trials < 1 or self.batch < 1 or self.trials > MOST:
+            most = f"both are at least 1, trials {MOST} at most"
+            raise ParameterError(f"trials is {self.trials} and batch {self.batch}; {most}")
+        if self.sampler not in SAMPLERS:
+            raise ParameterError(f"unknown sampler {self.sampler!r}; use {' or '.join(SAMPLERS)}")
+
+    @property
+    def first(self) -> int:
+        """How many come from a Latin hypercube: a third, at least 4, at most 10."""
+        return max(4, min(10, self.trials // 3))
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """How points are proposed.
+
+    Attributes:
+        trials: how many.
+        batch: how many at a time, to run side by side.
+        sampler: "tpe", a tree-structured Parzen estimator; or "gp", a Gaussian process, which needs fewer
+            trials and about a second for each.
+        seed: of the proposals.
+    """
+
+    trials: int = 20
+    batch: int = 4
+    sampler: str = "tpe"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ParameterError: no trials, too many, or an unknown sampler.
+        """
+        if self.trials < 1 or self.batch < 1 or self.trials > MOST:
+            most = f"both are at least 1, trials {MOST} at most"
+            raise ParameterError(f"trials is {self.trials} and batch {self.batch}; {most}")
+        if self.sampler not in SAMPLERS:
+            raise ParameterError(f"unknown sampler {self.sampler!r}; use {' or '.join(SAMPLERS)}")
+
+    @property
+    def first(self) -> int:
+        """How many come from a Latin hypercube: a third, at least 4, at most 10."""
+        return max(4, min(10, self.trials // 3))
 
 
 @dataclass(frozen=True)
@@ -40,15 +113,16 @@ def explore(
     axes: Sequence[Axis],
     goal: Goal,
     judge: Judge,
-    trials: int,
-    batch: int,
-    seed: int,
+    how: Proposals,
     journal: Path | None = None,
     on_trial: OnTrial = lambda _: None,
 ) -> list[Tried]:
-    """Try points proposed by Optuna's tree-structured Parzen estimator (TPE), and return every trial.
+    """Try points that Optuna proposes, and return every trial.
 
-    Trial k has a sampler of its own, seeded by ``seed`` and k. Its point depends on the results of earlier
+    The first m trials are a Latin hypercube: each takes another one of m equal parts of every axis, and a
+    random place in it.
+
+    Trial k has a sampler of its own, seeded by the seed and k. Its point depends on the results of earlier
     batches and on the points before it in its batch, not on the time, the machine or the number of workers.
     A search that starts again with the same results therefore proposes the same points. A point that was
     proposed before is not run again.
@@ -57,9 +131,7 @@ def explore(
         axes: the space.
         goal: what is better, and what is allowed.
         judge: scores a batch.
-        trials: how many trials.
-        batch: how many are proposed at a time, to run side by side.
-        seed: of the proposals.
+        how: how many, and how they are proposed.
         journal: Optuna's journal file of the study, for its dashboard; written anew.
         on_trial: called after every trial.
 
@@ -67,7 +139,7 @@ def explore(
         ParameterError: Optuna is not installed.
 
     Source: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011; Watanabe, 2023
-        (constraints).
+        (constraints); McKay et al., Technometrics 1979 (Latin hypercubes).
     """
     optuna = extra_module("optuna", "tune", "fedguard tune")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -76,11 +148,14 @@ def explore(
         storage=_storage(journal),
         direction="minimize" if goal.minimize else "maximize",
     )
+    for place in _places(len(axes), how.first, how.seed):
+        study.enqueue_trial({axis.path: axis.at(u) for axis, u in zip(axes, place, strict=True)})
+    make = getattr(optuna.samplers, SAMPLERS[how.sampler])
     done: list[Tried] = []
-    for start in range(0, trials, batch):
+    for start in range(0, how.trials, how.batch):
         asked = []
-        for k in range(start, min(start + batch, trials)):
-            study.sampler = _sampler(optuna, trials, derive(seed, "tune", k))
+        for k in range(start, min(start + how.batch, how.trials)):
+            study.sampler = make(seed=derive(how.seed, "tune", k) % 2**32, n_startup_trials=how.first)
             trial = study.ask()
             asked.append((k, trial, {axis.path: axis.suggest(trial) for axis in axes}))
         first = {_key(tried.point): tried.number for tried in reversed(done)}
@@ -89,7 +164,7 @@ def explore(
             if _key(point) not in first:
                 first[_key(point)], new[k] = k, point
         scores = {tried.number: tried.score for tried in done}
-        scores |= dict(zip(new, judge(start // batch, new) if new else [], strict=True))
+        scores |= dict(zip(new, judge(start // how.batch, new) if new else [], strict=True))
         for k, trial, point in asked:
             origin = first[_key(point)]
             done.append(Tried(k, point, scores[origin], None if origin == k else origin))
@@ -106,9 +181,13 @@ def _storage(journal: Path | None) -> Any:
     return storages.JournalStorage(storages.JournalFileBackend(str(journal)))
 
 
-def _sampler(optuna: Any, trials: int, seed: int) -> Any:
-    """TPE after a third of the trials, at least 4 and at most 10, were drawn at random."""
-    return optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=max(4, min(10, trials // 3)))
+def _places(axes: int, count: int, seed: int) -> list[list[float]]:
+    """A Latin hypercube: ``count`` places in [0, 1)^axes."""
+    columns = []
+    for i in range(axes):
+        random = numpy_generator(seed, "tune start", i)
+        columns.append((random.permutation(count) + random.random(count)) / count)
+    return [[float(column[k]) for column in columns] for k in range(count)]
 
 
 def _tell(optuna: Any, study: Any, trial: Any, goal: Goal, score: Score) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..suites.suite import Suite
-from .explore import Tried
+from .explore import Proposals, Tried
 from .objective import Goal, Score
 from .space import Axis
 
@@ -48,8 +48,7 @@ class Tuned:
         grid_size: how many points the grid has.
         runs: what was run: "search", "grid" and "test" → runs and seconds of computing.
         folder: the folder of the search.
-        sampler_seed: the seed of the proposals.
-        batch: how many trials were proposed at a time.
+        how: how the points were proposed.
     """
 
     suite: Suite
@@ -63,8 +62,7 @@ class Tuned:
     grid_size: int
     runs: dict[str, tuple[int, float]]
     folder: Path
-    sampler_seed: int
-    batch: int
+    how: Proposals
 
     @property
     def point(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def found_suite(tuned: Tuned) -> str:
 
 def heading(tuned: Tuned) -> list[str]:
     """What was searched, how, at what cost, and what the check said."""
-    goal, (count, seconds) = tuned.goal, tuned.runs["search"]
+    goal, how, (count, seconds) = tuned.goal, tuned.how, tuned.runs["search"]
     version = extra_module("optuna", "tune", "fedguard tune").__version__
     repeats = len([one for one in tuned.trials if one.repeats is not None])
     lines = [
@@ -54,7 +54,7 @@ def heading(tuned: Tuned) -> list[str]:
         f"found: {_words(tuned.point)}",
         f"search: {len(tuned.trials)} trials ({repeats} of them repeats), {count} runs, {seconds:.0f} s of "
         f"computing",
-        f"sampler: TPE of Optuna {version}, seed {tuned.sampler_seed}, {tuned.batch} trials at a time",
+        f"sampler: {how.sampler.upper()} of Optuna {version}, seed {how.seed}, {how.batch} trials at a time",
         f"tuning seeds: {_list(tuned.seeds)}; test seeds, those of this suite: {_list(tuned.test_seeds)}",
         f"check: {verdict(tuned)}",
     ]

@@ -20,14 +20,13 @@ from ..results.store import TUNING, spelled_out
 from ..running.executors import make_executor
 from ..suites.check import check_suite
 from ..suites.load import load_suite
-from ..suites.source import Source
 from ..suites.suite import Suite
 from .bench import Bench, check_labels, check_space
-from .explore import OnTrial, Tried, explore
+from .explore import OnTrial, Proposals, Tried, explore
 from .objective import Goal, Score, metric_named
 from .outcome import FOUND, JOURNAL, TRIALS, Check, Tuned
 from .report import write_outcome
-from .space import MOST, Axis, grid_of, space_of
+from .space import Axis, grid_of, space_of
 
 
 def tune(
@@ -42,8 +41,9 @@ def tune(
     metric: str | None = None,
     tolerance: float = 0.1,
     test_seeds: Sequence[int] = (),
-    seed: int = 0,
     batch: int = 4,
+    sampler: str = "tpe",
+    seed: int = 0,
     out: str | Path | None = None,
     workers: int = 1,
     executor: str = "pool",
@@ -71,8 +71,10 @@ def tune(
         metric: what is measured; by default TACC, ASR for a backdoor, and DACC in shadow mode.
         tolerance: ε of an attack's constraint: a defense lets in 1 − ε of the attacking updates.
         test_seeds: by default as many as the suite has seeds, above them.
-        seed: of the proposals.
         batch: trials that are proposed at a time, and can run side by side.
+        sampler: "tpe", a tree-structured Parzen estimator; or "gp", a Gaussian process, which needs fewer
+            trials and about a second for each.
+        seed: of the proposals.
         out: the folder of the search; results/<suite>-tune-<label> by default.
         workers: processes.
         executor: where to run: pool, ray or slurm.
@@ -86,10 +88,7 @@ def tune(
         ConfigError: the suite is wrong.
         ResultsError: the folder holds another search, or cannot be written.
     """
-    if trials < 1 or batch < 1 or trials > MOST:
-        raise ParameterError(
-            f"trials is {trials} and batch {batch}; both are at least 1, trials {MOST} at most"
-        )
+    how = Proposals(trials, batch, sampler, seed)
     extra_module("optuna", "tune", "fedguard tune")  # first: a search takes long
     plan, source = load_suite(suite, list(overrides), allow_code)
     goal = goal_of(plan, attack, defense, against, metric, tolerance)
@@ -105,14 +104,10 @@ def tune(
         "axes": [asdict(axis) for axis in axes],
         "seeds": plan.seeds,
         "test_seeds": tests,
-        "trials": trials,
-        "batch": batch,
-        "seed": seed,
+        **asdict(how),
     }
     with _held(folder, settings):
-        return _searched(
-            Bench(plan, goal, folder, workers, place), source, axes, tests, trials, batch, seed, on_trial
-        )
+        return _searched(Bench(plan, goal, folder, workers, place), axes, how, tests, on_trial)
 
 
 def _folder(plan: Suite, goal: Goal) -> Path:
@@ -120,23 +115,15 @@ def _folder(plan: Suite, goal: Goal) -> Path:
     return Path("results") / name
 
 
-def _searched(
-    bench: Bench,
-    source: Source,
-    axes: list[Axis],
-    tests: list[int],
-    trials: int,
-    batch: int,
-    seed: int,
-    on_trial: OnTrial,
-) -> Tuned:
+def _searched(bench: Bench, axes: list[Axis], how: Proposals, tests: list[int], on_trial: OnTrial) -> Tuned:
+    """The search, the grid and the check, as far as they are not in the folder yet."""
     suite, goal = bench.suite, bench.goal
 
     def judge(number: int, points: dict[int, dict[str, Any]]) -> list[Score]:
         labels = {f"trial-{k:03d}": point for k, point in points.items()}
         return bench.judge(f"batch-{number:03d}", labels, suite.seeds)
 
-    tried = explore(axes, goal, judge, trials, batch, seed, bench.folder / JOURNAL, on_trial)
+    tried = explore(axes, goal, judge, how, bench.folder / JOURNAL, on_trial)
     best = goal.best([one.score for one in tried])
     size, checks = 0, []
     if best is not None:
@@ -155,8 +142,7 @@ def _searched(
         grid_size=size,
         runs={"search": bench.cost("batch"), "grid": bench.cost("grid"), "test": bench.cost("test")},
         folder=bench.folder,
-        sampler_seed=seed,
-        batch=batch,
+        how=how,
     )
     write_outcome(tuned)
     return tuned
