@@ -54,42 +54,7 @@ class Proposals:
     @property
     def first(self) -> int:
         """How many come from a Latin hypercube: a third, at least 4, at most 10."""
-        return max(4, min(10, self.trials // 3))
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """How points are proposed.
-
-    Attributes:
-        trials: how many.
-        batch: how many at a time, to run side by side.
-        sampler: "tpe", a tree-structured Parzen estimator; or "gp", a Gaussian process, which needs fewer
-            trials and about a second for each.
-        seed: of the proposals.
-    """
-
-    trials: int = 20
-    batch: int = 4
-    sampler: str = "tpe"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ParameterError: no trials, too many, or an unknown sampler.
-        """
-        if self.trials < 1 or self.batch < 1 or self.trials > MOST:
-            most = f"both are at least 1, trials {MOST} at most"
-            raise ParameterError(f"trials is {self.trials} and batch {self.batch}; {most}")
-        if self.sampler not in SAMPLERS:
-            raise ParameterError(f"unknown sampler {self.sampler!r}; use {' or '.join(SAMPLERS)}")
-
-    @property
-    def first(self) -> int:
-        """How many come from a Latin hypercube: a third, at least 4, at most 10."""
-        return max(4, min(10, self.trials // 3))
+        return min(self.trials, max(4, min(10, self.trials // 3)))
 
 
 @dataclass(frozen=True)
