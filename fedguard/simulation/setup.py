@@ -106,6 +106,7 @@ class Setup:
             training=self.training,
             seed=derive(self.cell.seed, "server"),
             map=map,
+            rounds=self.cell.rounds,
         )
 
     def participants(self, round_index: int, allowed: Iterable[int], members: int) -> list[int]:
