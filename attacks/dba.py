@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Literal
 
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from fedguard.core.errors import ParameterError
 
 from ._backdoor import Backdoor
 
+#: Preset → target, scale and fraction: the paper's multi-shot attack, and DBA in FedREDefense's experiments.
+PRESETS = {"paper": (2, 1.0, 0.45), "fedredefense": (0, 3.0, 1.0)}
 #: Row and column of each local trigger in the two-by-two arrangement.
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
@@ -24,13 +27,15 @@ class DBA(Backdoor):
     round per local trigger (use ``scale`` and the attack's schedule).
 
     Args:
-        target: the label that the trigger should cause; 2 in the paper.
-        scale: factor on the update.
-        fraction: |R| / |D|, in (0, 1]: the share of local samples with a stamped replica. The paper stamps 20
-            samples of a batch of 64, which is 0.45 of the rest.
+        target: the label that the trigger should cause; None takes the preset's.
+        scale: factor on the update; None takes the preset's.
+        fraction: |R| / |D|, in (0, 1]: the share of local samples with a stamped replica; None takes the
+            preset's. The paper stamps 20 samples of a batch of 64, which is 0.45 of the rest.
         size: width of a bar (the paper's TS; 4 on MNIST).
         gap: pixels between two bars (TG; 2 on MNIST).
         shift: distance from the corner (TL; 0 on MNIST).
+        preset: the source of all parameters that are None. "paper": target 2, scale 1, fraction 0.45;
+            "fedredefense": target 0, scale 3, fraction 1, as in the code released with FedREDefense.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -47,14 +52,22 @@ class DBA(Backdoor):
 
     def __init__(
         self,
-        target: int = 2,
-        scale: float = 1.0,
-        fraction: float = 0.45,
+        target: int | None = None,
+        scale: float | None = None,
+        fraction: float | None = None,
         size: int = 4,
         gap: int = 2,
         shift: int = 0,
+        preset: Literal["paper", "fedredefense"] = "paper",
     ) -> None:
-        super().__init__(target, scale, fraction)
+        if preset not in PRESETS:
+            raise ParameterError(f"dba: preset is {preset!r}; use 'paper' or 'fedredefense'")
+        given = (target, scale, fraction)
+        chosen = [
+            known if value is None else value for value, known in zip(given, PRESETS[preset], strict=True)
+        ]
+        super().__init__(int(chosen[0]), chosen[1], chosen[2])
+        self.preset = preset
         for name, value, least in (("size", size, 1), ("gap", gap, 0), ("shift", shift, 0)):
             if value < least:
                 raise ParameterError(f"dba: {name} is {value}; use at least {least} pixels")

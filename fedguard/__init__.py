@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .evaluation.api.evaluate import evaluate as evaluate
     from .evaluation.api.results import Results as Results
     from .evaluation.api.results import load as load
+    from .evaluation.tuning.search import tune as tune
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
     from .guard import Guard as Guard
@@ -89,6 +90,7 @@ _HOME = {
     "ServerOptimizer": "training.server_optimizer",
     "Stage": "contracts.stage",
     "StreamedUpdates": "geometry.streamed",
+    "tune": "evaluation.tuning.search",
     "Updates": "geometry.updates",
 }
 

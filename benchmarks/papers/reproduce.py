@@ -9,13 +9,16 @@ writes the tables of ``<name>.published.yaml``, as Markdown and CSV, to ``benchm
 ``--quick`` to the results folder only. ``<name>.published.yaml`` may name another ``suite`` and change its
 ``settings``; its ``figures`` become tables here, and pictures with ``figures.py``. Further arguments change
 settings, as for ``fedguard evaluate``. A suite may be run in parts (``only``), each into a folder of its own,
-say with different numbers of rounds: ``--render-only --out PART --also PART`` puts them on one page.
+say with different numbers of rounds: ``--render-only --out PART --also PART`` puts them on one page. As long
+as runs of the suite are missing, a page that is already in ``benchmarks/results/papers/`` stays, and the new
+one goes to the results folder; ``--replace-page`` replaces it all the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import platform
 import shlex
@@ -117,6 +120,25 @@ def about_run(name: str, arguments: argparse.Namespace, store: Store) -> list[st
     ]
 
 
+def missing(suite: Suite, stores: list[Store]) -> int:
+    """How many of a suite's pairs of attack and defense, by seed and grid point, no results folder holds."""
+    tables = [store.table("runs").query("status == 'done'") for store in stores]
+    names = ("attack", "defense", "seed", "point")
+    done = {tuple(row) for table in tables for row in table[list(names)].itertuples(index=False)}
+    wanted = {(c.attack_label, c.defense_label, c.seed, json.dumps(c.point)) for c in suite.cells()}
+    return len(wanted - done)
+
+
+def home_of(page: Path, folder: Path, left: int, arguments: argparse.Namespace) -> Path:
+    """Where the page goes: among the committed ones, unless it would replace a page with part of its runs."""
+    if arguments.quick:
+        return folder
+    if left and page.exists() and not arguments.replace_page:
+        print(f"{left} runs of the suite are missing: {page} stays as it is (--replace-page replaces it)")
+        return folder
+    return page.parent
+
+
 def estimate(suite: Suite) -> str:
     """Processor time of a suite in words: two rounds of every attack × defense, the second for the rest."""
     timed: dict[tuple[str, str], tuple[float, float]] = {}
@@ -154,6 +176,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="results folder; results/papers/<name> by default")
     parser.add_argument("--also", type=Path, nargs="+", default=[], help="results folders to show with it")
+    parser.add_argument("--replace-page", action="store_true", help="replace a page by part of its suite")
     arguments = parser.parse_intermixed_args()
     if arguments.data_root:
         os.environ["FEDGUARD_DATA"] = str(arguments.data_root.expanduser().absolute())
@@ -179,9 +202,10 @@ def main() -> None:
     stores = [Store(part) for part in (folder, *arguments.also)]
     found = list(entries(published, Measured(*stores)))
     about = [line for store in stores for line in (*about_run(arguments.name, arguments, store), "")]
-    home = folder if arguments.quick else RESULTS / Path(arguments.name).parent
-    home.mkdir(parents=True, exist_ok=True)
     stem = Path(arguments.name).name
+    left = 0 if arguments.quick else missing(read_suite(arguments.name, published, [])[0], stores)
+    home = home_of(RESULTS / Path(arguments.name).parent / f"{stem}.md", folder, left, arguments)
+    home.mkdir(parents=True, exist_ok=True)
     (home / f"{stem}.md").write_text(markdown(published, found, about[:-1]), encoding="utf-8")
     with (home / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

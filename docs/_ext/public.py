@@ -43,6 +43,11 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "State that persists between rounds, and observers of a guard.",
         ("Ledger", "SQLiteLedger", "Observer", "EventLog"),
     ),
+    "experiments": (
+        "Experiments",
+        "Suites from Python.",
+        ("evaluate", "load", "Results", "tune"),
+    ),
     "making": (
         "Methods by name",
         "Parameters are checked against the method's signature.",
@@ -59,7 +64,7 @@ MORE = {
         "fedguard.evaluation.running.executors.Executor",
     )
 }
-MODULES = ("fedguard.recording", "fedguard.testing", "fedguard.flower")
+MODULES = ("fedguard.recording", "fedguard.testing", "fedguard.flower", "fedguard.evaluation.tuning")
 
 
 def pages() -> dict[str, str]:

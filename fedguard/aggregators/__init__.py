@@ -13,5 +13,9 @@ CATALOGUE = {
     "irls": "fedguard.aggregators.irls:IRLS",
     "robust_learning_rate": "fedguard.aggregators.robust_learning_rate:RobustLearningRate",
     "fltrust": "fedguard.aggregators.fltrust:FLTrust",
+    "meamed": "fedguard.aggregators.meamed:MeaMed",
+    "mda": "fedguard.aggregators.mda:MDA",
+    "caf": "fedguard.aggregators.caf:CAF",
+    "clipped_clustering": "fedguard.aggregators.clipped_clustering:ClippedClustering",
     "fednova": "fedguard.aggregators.fednova:FedNova",
 }

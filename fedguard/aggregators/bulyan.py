@@ -79,13 +79,11 @@ class Bulyan(Aggregator):
             raise TooFewClientsError(f"bulyan needs at least {4 * f + 3} clients for f = {f}")
         chosen = bulyan_selection(round.updates.sq_distances, f)
         beta = len(chosen) - 2 * f
-        means = round.updates.take(chosen).map_blocks(
-            lambda block: _around_median(wide(ordered(block)), beta)
-        )
+        means = round.updates.take(chosen).map_blocks(lambda block: around_median(wide(ordered(block)), beta))
         return joined(means).float()
 
 
-def _around_median(values: Block, count: int) -> Block:
+def around_median(values: Block, count: int) -> Block:
     """(width,) per ascending column, the mean of the ``count`` values closest to the median."""
     larger: Callable[..., Block]
     along: Callable[..., Block]

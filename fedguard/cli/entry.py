@@ -14,6 +14,7 @@ from . import methods, suites
 from .evaluate import evaluate
 from .ledger import app as ledger_app
 from .partition import partition
+from .tune import tune
 
 app = typer.Typer(
     name="fedguard",
@@ -57,6 +58,7 @@ def watch(
 
 for command in (
     evaluate,
+    tune,
     suites.export,
     suites.report,
     suites.plot,

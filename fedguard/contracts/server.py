@@ -59,6 +59,7 @@ class Server:
         map: maps a function over independent tasks, in order (for example one reconstruction per client);
             the map of a worker pool runs them in parallel. Every task is single-threaded, so that results
             do not depend on the number of workers.
+        rounds: how many rounds there will be, if that is known.
         received: the updates of all judged clients, including those that the policy then excludes; the guard
             sets it for the stages.
 
@@ -79,6 +80,7 @@ class Server:
     aggregator: AggregationRule | None = None
     seed: int = 0
     map: Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]] = map_in_order
+    rounds: int | None = None
     received: Updates | None = None
     task: str = "classification"
 

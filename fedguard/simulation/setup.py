@@ -124,6 +124,7 @@ class Setup:
             seed=derive(self.cell.seed, "server"),
             map=map,
             task=self.task,
+            rounds=self.cell.rounds,
         )
 
     def participants(self, round_index: int, allowed: Iterable[int], members: int) -> list[int]:

@@ -16,6 +16,9 @@ from .clip_and_noise import gaussian
 class CRFL(Stage):
     """w_t ← w_t · min(1, ρ / ‖w_t‖) + N(0, σ²) after the aggregator, on the global model itself.
 
+    After the last round it is only clipped: that model is deployed. Which round is the last, a simulation
+    knows (``Server.rounds``); a live guard whose server does not say adds noise in every round.
+
     Args:
         bound: ρ, the largest norm of the global model; 15 on MNIST in the paper.
         noise: σ, per parameter; 0.01 in the paper.
@@ -45,4 +48,6 @@ class CRFL(Stage):
         model = start + update
         norm = float(model.norm())
         kept = model * min(1.0, self.bound / norm) if norm > 0 else model
-        return (kept - start).float() + gaussian(round, self.name, update, self.noise)
+        clipped = (kept - start).float()
+        last = round.server is not None and round.server.rounds == round.index + 1
+        return clipped if last else clipped + gaussian(round, self.name, update, self.noise)

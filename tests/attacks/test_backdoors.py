@@ -186,3 +186,14 @@ def test_training_leaves_those_coordinates_where_they_were():
     update = train_client(model, start, data, training, draw, adjust)
     largest = set(np.argsort(-np.abs((start - past).numpy()))[:7].tolist())
     assert {i for i in range(21) if update[i] == 0} == largest
+
+
+def test_dba_presets():
+    """The paper's multi-shot attack, and the settings of FedREDefense's released code."""
+    paper, released = make_attack("dba"), make_attack("dba", preset="fedredefense")
+    assert (paper.target, paper.scale, paper.fraction) == (2, 1.0, 0.45)
+    assert (released.target, released.scale, released.fraction) == (0, 3.0, 1.0)
+    mixed = make_attack("dba", preset="fedredefense", scale=5)
+    assert (mixed.target, mixed.scale, mixed.fraction) == (0, 5, 1.0)
+    with pytest.raises(ParameterError, match="preset"):
+        make_attack("dba", preset="released")

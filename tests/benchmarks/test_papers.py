@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedguard.evaluation.results.store import Store
+
 HOME = Path(__file__).parents[2] / "benchmarks" / "papers"
 NAMES = sorted(
     str(p.relative_to(HOME)).removesuffix(".published.yaml") for p in HOME.rglob("*.published.yaml")
@@ -75,6 +77,22 @@ def test_the_quick_form_runs(name, scripts, tmp_path, monkeypatch, capsys):
     assert len(measured) > 0.8 * len(rows), "a few need images that the embedded data are too small for"
     text = (tmp_path / "out" / f"{stem}.md").read_text(encoding="utf-8")
     assert f"reproduce.py {name} rounds=1 --quick" in text
+
+    # Shown as if it were the whole suite, of which a run is missing: the committed page stays.
+    Store(tmp_path / "out").forget([0])
+    pages = tmp_path / "pages"
+    page = pages / f"{name}.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("measured in full", encoding="utf-8")
+    monkeypatch.setattr(reproduce, "RESULTS", pages)
+    shown = [script, name, "--render-only", "--out", str(tmp_path / "out")]
+    for extra, kept in (([], True), (["--replace-page"], False)):
+        monkeypatch.setattr(sys, "argv", [*shown, *extra])
+        with pytest.raises(SystemExit) as ended:
+            reproduce.main()
+        assert ended.value.code == 0
+        assert (page.read_text(encoding="utf-8") == "measured in full") == kept
+        assert ("runs of the suite are missing" in capsys.readouterr().out) == kept
 
 
 def test_it_is_a_command():

@@ -25,7 +25,7 @@ LAYERS = (
     ("evaluation.suites",),
     ("evaluation.results",),
     ("evaluation.running",),
-    ("evaluation.api",),
+    ("evaluation.api", "evaluation.tuning"),
     ("cli",),
     ("testing.fuzzing",),
     ("testing.fuzz",),

@@ -282,8 +282,8 @@ def test_nobody_trusted_keeps_the_global_model():
 # --- stages
 
 
-def staged(stage, x, aggregator="mean", index=0, weights=None, **round_):
-    server = Server(seed=5)
+def staged(stage, x, aggregator="mean", index=0, weights=None, rounds=None, **round_):
+    server = Server(seed=5, rounds=rounds)
     guard = Guard(aggregator=make_aggregator(aggregator), stages=stage)
     return guard.process(Round(x, index=index, server=server, **round_)).aggregate
 
@@ -383,6 +383,17 @@ def test_crfl_clips_the_model_not_the_update(bound):
     model = start.astype(float) + x.astype(float).mean(0)
     expected = model * min(1, bound / np.linalg.norm(model)) - start
     close(staged(make_stage("crfl", bound=bound, noise=0.0), x, global_params=start), expected)
+
+
+def test_crfl_adds_no_noise_after_the_last_round():
+    """Algorithm 1 of the paper: the model of round T is clipped, and deployed as it is."""
+    x, start = updates(3, 8), np.zeros(8, dtype=np.float32)
+    mean = x.astype(float).mean(0)
+    clipped = mean * min(1, 0.5 / np.linalg.norm(mean))
+    stage = make_stage("crfl", bound=0.5, noise=0.1)
+    for index, rounds, noisy in [(0, 3, True), (1, 3, True), (2, 3, False), (2, None, True)]:
+        found = staged(stage, x, index=index, rounds=rounds, global_params=start)
+        assert (np.abs(np.asarray(found) - clipped).max() > 1e-3) == noisy
 
 
 def test_neighbors_are_mixed():

@@ -23,6 +23,7 @@ from ...core.errors import ConfigError, FedGuardError
 from ...core.named_code import GIVEN_PREFIX
 from ...guard import Guard
 from ...simulation.datasets import Dataset
+from ...simulation.datasets.given import as_dataset
 from ...simulation.settings import Defense
 from ..suites.source import GIVEN_FROM_PYTHON, Source, key_path, short
 from .fingerprint import fingerprint
@@ -207,14 +208,6 @@ def _parts_of(guard: Guard, where: str) -> dict[str, Any]:
 def _converted(value: Any) -> Dataset:
     """A data set from arrays, a torch Dataset and the like."""
     name = "arrays" if isinstance(value, tuple | list | Mapping) else type(value).__name__
-    try:
-        from ...simulation.datasets.given import (  # type: ignore[import-not-found, unused-ignore]
-            as_dataset,
-        )
-    except ImportError:
-        raise ConfigError(
-            f"{GIVEN_FROM_PYTHON}: data: a {type(value).__name__} is no fedguard.simulation.datasets.Dataset"
-        ) from None
     try:
         found: Dataset = as_dataset(value, name)
     except FedGuardError as error:

@@ -38,6 +38,8 @@ from .store_checks import LONGEST, is_empty, other_suite, wrong_column, wrong_fi
 #: The version of the tables, and those before, which are read and no longer written.
 SCHEMA_VERSION, OLD_VERSIONS = 7, (5, 6)
 
+#: Marks the folder of a search (``fedguard tune``), which holds several results folders.
+TUNING = "tuning.json"
 #: The names that a results folder holds; links with these names are refused.
 OURS = (
     *("suite.yaml", "names.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
@@ -336,10 +338,10 @@ def folder_for(base: Path, suite: Suite) -> Path:
 
 
 def from_elsewhere(suite: str) -> bool:
-    """Whether a suite is part of a results folder or a recording, which may come from someone else."""
+    """Whether a suite is part of a results folder, search or recording, which may be someone else's."""
     path = Path(suite)
     if not is_file(path):
         return False
-    marks = ("results.sqlite", INDEX, OLD_INDEX)
+    marks = ("results.sqlite", TUNING, INDEX, OLD_INDEX)
     parents = {*path.absolute().parents, *path.resolve().parents}
     return any((parent / mark).exists() for parent in parents for mark in marks)

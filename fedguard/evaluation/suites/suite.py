@@ -76,6 +76,8 @@ class Suite(Settings):
             attack, defense, seed, mode and the grid's paths; several values are alternatives.
         exclude: skip what matches one of these.
         names: label → its name in tables for papers, figures and the report; may be changed after the runs.
+        search: key path → what ``fedguard tune`` searches: "LOW:HIGH", "log:LOW:HIGH" or a list, for
+            example {attacks.lie.z: "0.1:3.0"}; ``fedguard evaluate`` ignores it.
         anchors: a place for YAML anchors; ignored.
         parallel: "cells" runs several cells at a time, one process each; "clients" runs one cell at a
             time and spreads its clients over the processes (for few, heavy cells). The results are
@@ -94,6 +96,7 @@ class Suite(Settings):
     only: list[dict[str, Any]] = Field(default_factory=list)
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     names: dict[str, str] = Field(default_factory=dict, exclude=True)
+    search: dict[str, Any] = Field(default_factory=dict, exclude=True)
     anchors: Any = Field(None, exclude=True)
     parallel: Literal["cells", "clients"] = "cells"
 
