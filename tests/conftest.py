@@ -3,6 +3,7 @@
 ``--hypothesis-profile=explore`` looks for new examples instead.
 """
 
+import gc
 import importlib.util
 import shutil
 import zlib
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(items):
         for position, item in enumerate(group):
             if position not in stay:
                 item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """What was collected stays until the end, so that no garbage collection looks at it again.
+
+    Some of Flower's strategies collect garbage for every reply.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

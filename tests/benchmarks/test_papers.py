@@ -2,7 +2,7 @@
 
 import csv
 import math
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -77,6 +77,10 @@ def test_the_quick_form_runs(name, scripts, tmp_path, monkeypatch, capsys):
     assert f"reproduce.py {name} rounds=1 --quick" in text
 
 
-def test_it_is_a_command():
-    command = [sys.executable, str(HOME / "reproduce.py"), "--help"]
-    assert "--quick" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_it_is_a_command(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(HOME))
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(HOME / "reproduce.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert "--quick" in capsys.readouterr().out
