@@ -1,6 +1,7 @@
 """For all tests: one torch thread per process, and the same hypothesis examples in every run.
 
-``--hypothesis-profile=explore`` looks for new examples instead.
+``--hypothesis-profile=thorough`` tries five times as many, and ``--hypothesis-profile=explore`` looks for new
+ones.
 """
 
 import gc
@@ -16,8 +17,9 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.register_profile(
-    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "steady", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("thorough", settings.get_profile("steady"), max_examples=200)
 settings.load_profile("steady")
 
 
