@@ -175,6 +175,7 @@ def test_an_untargeted_attack_costs_accuracy(name, params, rule, points):
         ("back_gradient", "{}"),
     ],
 )
+@pytest.mark.thin(2)
 @pytest.mark.parametrize("rule", RULES)
 def test_a_stealthy_attack_costs_loss(name, params, rule):
     """Their shift is within the spread of honest updates, which is small here: look at the loss."""
