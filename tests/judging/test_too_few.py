@@ -226,6 +226,19 @@ def test_stages_stay_where_the_mean_takes_the_place():
     assert 0 < float(outcome.aggregate.norm()) <= 1.001e-3
 
 
+def test_where_a_stage_has_too_few_as_well_the_global_model_stays():
+    mixing = make_stage("nearest_neighbor_mixing", num_malicious=1)
+    guard = Guard(
+        Perfect(), aggregator=make_aggregator("krum", num_malicious=9), stages=mixing, on_too_few="mean"
+    )
+    few = mixing.min_clients()
+    outcome = guard.process(Round(attacked(few, 1)))
+    assert outcome.kept_global
+    assert outcome.aggregate.tolist() == [0, 0, 0]
+    assert "are left: the global model stays as it is" in outcome.note
+    assert not guard.process(Round(attacked(few + 1, 1))).kept_global, "one more is enough for the mean"
+
+
 def test_a_gate_and_several_detectors_live_with_it():
     members = [make_detector("krum", num_malicious=3), make_detector("norm_bound")]
     updates = attacked(5, 0)

@@ -604,3 +604,27 @@ def test_a_round_number_beyond_sqlite(path):
     with pytest.raises(LedgerError, match="nothing was written"):
         ledger.judge("c", 2**70, 1.0, suspect=True)
     assert ledger.clients() == []
+
+
+def test_a_new_ledger_waits_for_another_process_that_holds_the_file(tmp_path):
+    """SQLite does not wait for locks when it turns the write-ahead log on; the ledger does."""
+    path = tmp_path / "ledger.db"
+    path.touch()
+    other = sqlite3.connect(path, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+    try:
+        assert SQLiteLedger(path, timeout=30).clients() == []
+    finally:
+        timer.join()
+    other.close()
+
+
+def test_a_file_that_stays_locked_is_an_error_that_says_so(tmp_path):
+    path = tmp_path / "ledger.db"
+    path.touch()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerError, match=r"locked by another process for more than 0.1 s"):
+            SQLiteLedger(path, timeout=0.1)
