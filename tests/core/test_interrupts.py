@@ -20,7 +20,7 @@ SUITE = """\
 data: digits
 clients: 8
 malicious: 2
-rounds: 25
+rounds: 15
 attacks: [none, byzantine]
 defenses: {kr: {detector: krum}, dn: {detector: dnc}}
 """

@@ -1,6 +1,6 @@
 """Every detector × policy × aggregator against every kind of hostile round, and what that has shown.
 
-Nine hundred rounds here, 2,700 with the slow ones; ``make fuzz`` drives a hundred thousand
+Six hundred rounds here, 2,700 with the slow ones; ``make fuzz`` drives a hundred thousand
 (benchmarks/results/fuzz.md).
 """
 
@@ -24,7 +24,7 @@ from fedguard.testing.soak import keeping, soak, table
 #: Federations of six rounds each; the parts run side by side.
 PARTS, FEDERATIONS = 30, 15
 #: The parts that run by default; the others are slow.
-QUICK = 10
+QUICK = 7
 
 
 @pytest.mark.parametrize(
