@@ -210,11 +210,11 @@ MUTANTS = [
         "fedguard/flower/replies.py",
         "if len(replies) < 2 or len(kinds) > 1",
         "if len(replies) < 1 or len(kinds) > 1",
-        "flower/test_flower_replies",
+        "exchange/test_flower_roles flower/test_flower_replies",
     ),
     # metrics
     Mutant(
-        "fedguard/evaluation/metrics.py",
+        "fedguard/evaluation/metrics/scores.py",
         "positive * (positive + 1) / 2) / (positive",
         "positive * (positive - 1) / 2) / (positive",
         "evaluation/test_metrics_golden evaluation/test_metrics",
@@ -267,6 +267,8 @@ def verdict(copy: Copy, mutant: Mutant, paths: list[str], skip: set[str]) -> str
     A test that fails without the mutant as well tells nothing: it is added to ``skip``, and left out.
     """
     target = copy.folder / mutant.file
+    if not target.exists():
+        return "does not apply: no such file"
     text = target.read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         return f"does not apply: {text.count(mutant.old)} such places"

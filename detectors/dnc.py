@@ -135,7 +135,7 @@ class DnC(Detector):
         )
 
     def _removed(self, f: int) -> int:
-        return math.ceil(self.filter_fraction * f - 1e-9)  # 1.1 · 10 is 11.000000000000002
+        return math.ceil(self.filter_fraction * f - 1e-9)  # 1.1 · 50 is 55.00000000000001
 
     def _samples(self, round: Round) -> Iterator[Tensor]:
         """The sampled columns of each iteration; a single sample if b ≥ d, where all would be equal."""

@@ -1,8 +1,10 @@
 """For all tests: one torch thread per process, and the same hypothesis examples in every run.
 
-``--hypothesis-profile=explore`` looks for new examples instead.
+``--hypothesis-profile=thorough`` tries five times as many, and ``--hypothesis-profile=explore`` looks for new
+ones.
 """
 
+import gc
 import importlib.util
 import shutil
 import zlib
@@ -15,8 +17,9 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("explore", deadline=None, max_examples=500)
 settings.register_profile(
-    "steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "steady", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("thorough", settings.get_profile("steady"), max_examples=200)
 settings.load_profile("steady")
 
 
@@ -48,6 +51,15 @@ def pytest_collection_modifyitems(items):
         for position, item in enumerate(group):
             if position not in stay:
                 item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """What was collected stays until the end, so that no garbage collection looks at it again.
+
+    Some of Flower's strategies collect garbage for every reply.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,7 +12,6 @@ from fedguard.contracts.data import Samples
 from fedguard.contracts.registry import make_aggregator, make_attack
 from fedguard.contracts.round import Round
 
-quick = settings(max_examples=60)
 FINITE = st.floats(-100, 100, width=32)
 GOALS = ["directed", "deviation"]
 DETERMINISTIC = [
@@ -50,7 +49,6 @@ def close(a, b, scale=1.0):
     return torch.allclose(a, b, rtol=1e-3, atol=1e-3 * max(scale, 1e-6))
 
 
-@quick
 @given(rounds(), st.sampled_from(DETERMINISTIC), st.randoms(use_true_random=False))
 def test_the_order_of_clients_does_not_matter(case, attack, shuffle):
     start, own, benign = case
@@ -59,7 +57,6 @@ def test_the_order_of_clients_does_not_matter(case, attack, shuffle):
     assert close(craft(attack, start, own, benign), craft(attack, start, own, benign[order]))
 
 
-@quick
 @given(rounds(), st.sampled_from(SHIFTABLE), FINITE)
 def test_shifting_all_updates_shifts_what_is_sent(case, attack, by):
     start, own, benign = case
@@ -68,7 +65,6 @@ def test_shifting_all_updates_shifts_what_is_sent(case, attack, by):
     assert close(craft(attack, start, own, benign) + by, shifted, scale=10.0)
 
 
-@quick
 @given(rounds(), st.sampled_from([*DETERMINISTIC, ("gaussian", {}), ("fang_trimmed_mean", {})]))
 def test_what_is_sent_is_in_the_units_of_the_updates(case, attack):
     start, own, benign = case
@@ -76,7 +72,6 @@ def test_what_is_sent_is_in_the_units_of_the_updates(case, attack):
     assert close(1024 * once, craft(attack, 1024 * start, 1024 * own, 1024 * benign), scale=1024)
 
 
-@quick
 @given(rounds(), st.sampled_from(["unit", "std", "sign"]))
 def test_min_max_never_leaves_the_ball_that_min_sum_and_itself_promise(case, perturbation):
     start, own, benign = case
@@ -89,7 +84,6 @@ def test_min_max_never_leaves_the_ball_that_min_sum_and_itself_promise(case, per
     assert (known - far).square().sum() <= between.sum(1).max() + slack
 
 
-@quick
 @given(rounds(), st.sampled_from(["fang_trimmed_mean", "fang_median"]), st.sampled_from(GOALS))
 def test_fang_lands_outside_all_benign_models(case, name, goal):
     start, own, benign = case
@@ -100,7 +94,7 @@ def test_fang_lands_outside_all_benign_models(case, name, goal):
     assert (above.all(0) | below.all(0)).all()  # all attackers on the same side
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(rounds(max_benign=9, min_benign=4), st.sampled_from(GOALS), st.randoms(use_true_random=False))
 def test_krum_selects_what_fangs_krum_attack_sends_unless_it_is_honest(case, goal, shuffle):
     start, own, benign = case
@@ -120,7 +114,6 @@ def test_krum_selects_what_fangs_krum_attack_sends_unless_it_is_honest(case, goa
     assert torch.equal(chosen, crafted[0]) or score(crafted[0]) <= score(chosen) * (1 + 1e-5)
 
 
-@quick
 @given(rounds())
 def test_flipping_twice_is_honest(case):
     start, own, benign = case
@@ -137,7 +130,6 @@ def flip(labels, **params):
     return make_attack("label_flip", **params).poison_data(samples, view).labels
 
 
-@quick
 @given(LABELS.map(torch.from_numpy), st.permutations(range(7)))
 def test_label_flips_can_be_undone(labels, order):
     assert torch.equal(flip(flip(labels)), labels)
@@ -151,7 +143,6 @@ def test_label_flips_can_be_undone(labels, order):
         assert torch.equal(flip(flip(labels, mode="pairs", pairs=there), mode="pairs", pairs=back), labels)
 
 
-@quick
 @given(LABELS.map(torch.from_numpy), st.integers(0, 6), st.integers(1, 4), st.floats(0.01, 1))
 def test_the_backdoor_adds_and_never_alters(labels, target, patch, fraction):
     pixels = torch.rand(len(labels), 2, 5, 4, generator=torch.Generator().manual_seed(0))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -13,7 +13,6 @@ from fedguard.contracts.data import Samples
 from fedguard.contracts.registry import make_aggregator, make_attack, make_detector
 from fedguard.contracts.round import Round
 
-quick = settings(max_examples=60)
 FINITE = st.floats(-100, 100, width=32)
 RULES = ["krum", "multi_krum", "bulyan", "trimmed_mean", "median", "afa"]
 PERTURBATIONS = ["unit", "std", "sign"]
@@ -144,7 +143,6 @@ def rounds(draw):
     return matrix[:m], matrix[m:]
 
 
-@quick
 @given(rounds(), st.sampled_from(TAILORED), st.sampled_from(PERTURBATIONS), st.sampled_from([3.0, 1e6]))
 def test_tailored_attacks_stay_on_their_line_within_reach(case, attack, perturbation, reach):
     own, benign = case
@@ -160,7 +158,6 @@ def test_tailored_attacks_stay_on_their_line_within_reach(case, attack, perturba
         assert (sent[0] <= g + slack).all()
 
 
-@quick
 @given(rounds(), st.floats(0.01, 100))
 def test_ipm_has_a_negative_inner_product_with_the_mean(case, epsilon):
     own, benign = case
@@ -169,7 +166,6 @@ def test_ipm_has_a_negative_inner_product_with_the_mean(case, epsilon):
         assert float(row @ g) == pytest.approx(-epsilon * float(g @ g), rel=1e-4, abs=1e-4)
 
 
-@quick
 @given(rounds(), st.integers(1, 3), st.sampled_from(["fixed", "each_round"]))
 def test_mimic_copies_one_benign_update(case, warmup, target):
     own, benign = case
@@ -178,7 +174,6 @@ def test_mimic_copies_one_benign_update(case, warmup, target):
     assert any(torch.equal(sent, row.expand(len(own), -1)) for row in benign)
 
 
-@quick
 @given(rounds(), st.sampled_from(["zero", "random", "previous", "noisy", "disguised"]), st.floats(1e-4, 1))
 def test_lazy_workers_stay_near_the_global_models_path(case, mode, noise):
     own, benign = case
@@ -189,7 +184,6 @@ def test_lazy_workers_stay_near_the_global_models_path(case, mode, noise):
     assert (sent - base).abs().max() <= width + 1e-6
 
 
-@quick
 @given(hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(0, 6)), st.floats(0.01, 1))
 def test_random_labels_change_no_more_than_they_say(labels, fraction):
     samples = Samples(torch.zeros(len(labels), 2), torch.from_numpy(labels))

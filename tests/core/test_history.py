@@ -109,11 +109,11 @@ def test_renaming_7_to_text_sheds_no_history():
 
 @pytest.mark.parametrize("name", detectors.names())
 def test_no_detector_grows_with_the_ids_that_turn_up(name):
-    """Ever new ids: the state after 30 rounds is as large as after 12, up to the text of longer numbers."""
+    """Ever new ids: the state after 20 rounds is as large as after 12, up to the text of longer numbers."""
     cls = detectors.get(name)
     detector, base = cls(**cls.check_with), federation()[0]
     sizes = []
-    for index in range(30):
+    for index in range(20):
         ids = tuple(f"{index:03d} {k:03d}" for k in range(4))
         part = Round(
             base.updates.matrix[:4] * (1 + index / 100),

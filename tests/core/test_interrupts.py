@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedguard.cli.entry import main
 from fedguard.core.interrupts import Terminated, deferred, terminating
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -19,7 +20,7 @@ SUITE = """\
 data: digits
 clients: 8
 malicious: 2
-rounds: 25
+rounds: 15
 attacks: [none, byzantine]
 defenses: {kr: {detector: krum}, dn: {detector: dnc}}
 """
@@ -33,19 +34,32 @@ if __name__ == "__main__":
 """
 
 
-def start(folder, out):
-    (folder / "scratch").mkdir(exist_ok=True)
+def command(folder, workers):
     (folder / "s.yaml").write_text(SUITE)
+    out = str(folder / "out")
+    return ["evaluate", str(folder / "s.yaml"), "--out", out, "--workers", str(workers), "--json-lines"]
+
+
+def start(folder):
+    (folder / "scratch").mkdir(exist_ok=True)
     (folder / "program.py").write_text(PROGRAM)
-    command = ["evaluate", str(folder / "s.yaml"), "--out", str(out), "--workers", "2", "--json-lines"]
     return subprocess.Popen(
-        [sys.executable, str(folder / "program.py"), *command],
+        [sys.executable, str(folder / "program.py"), *command(folder, 2)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "TMPDIR": str(folder / "scratch"), "OMP_NUM_THREADS": "1"},
     )
+
+
+def run_here(folder):
+    """The whole command in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fedguard", *command(folder, 1)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 0
 
 
 def rows(out):
@@ -70,9 +84,7 @@ def processes(session):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    run = start(folder, folder / "out")
-    _, said = run.communicate(timeout=300)
-    assert run.returncode == 0, said
+    run_here(folder)
     return rows(folder / "out")
 
 
@@ -87,8 +99,7 @@ def whole(tmp_path_factory):
     ids=["TERM", "TERM to all", "INT to all"],
 )
 def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path):
-    out = tmp_path / "out"
-    run = start(tmp_path, out)
+    run = start(tmp_path)
     while (line := run.stdout.readline()) and '"round"' not in line:
         pass
     assert line, run.stderr.read()
@@ -105,10 +116,8 @@ def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp
         time.sleep(0.05)
     if group:
         return  # one of them is resumed
-    again = start(tmp_path, out)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0, said
-    assert rows(out) == whole
+    run_here(tmp_path)
+    assert rows(tmp_path / "out") == whole
 
 
 def test_terminating_raises_once_and_gives_the_handler_back():

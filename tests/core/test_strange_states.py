@@ -71,7 +71,7 @@ def test_one_strange_value_anywhere(guard):
     whole = unpack(pack(guard.state_dict()))
     found = [path for path, _ in places(whole)]
     rng = np.random.default_rng(0)
-    chosen = [found[i] for i in rng.permutation(len(found))[:60]] + [p for p in found if 0 < len(p) < 4][:30]
+    chosen = [found[i] for i in rng.permutation(len(found))[:20]] + [p for p in found if 0 < len(p) < 4][:15]
     refused = 0
     for number, path in enumerate(chosen):
         other = Guard(*copy.deepcopy((list(guard.detectors.values()), guard.policy, guard.aggregator)))
@@ -85,7 +85,7 @@ def test_one_strange_value_anywhere(guard):
             continue
         with contextlib.suppress(FedGuardError):
             other.process(list(rounds(5))[4])
-    assert refused > 10
+    assert refused > 5
 
 
 def test_the_states_of_this_guard_are_taken(guard):

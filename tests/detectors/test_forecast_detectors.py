@@ -65,6 +65,7 @@ class FLDetectorByHand:
         return [values.get(client, rest) for client in ids], [client in values for client in ids]
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("window", [1, 2, 4])
 @pytest.mark.parametrize("seed", range(3))
 def test_fldetector(seed, window):

@@ -1,6 +1,5 @@
 """The tutorials: their Python and their commands, one after the other, in an empty folder."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -8,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fedguard.cli.entry import main
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -18,24 +19,29 @@ def blocks(page):
 
 
 @pytest.mark.parametrize("page", ["add-a-detector.md", "add-an-attack.md"])
-def test_the_commands_of_a_tutorial(page, tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys):
+    """`fedguard` in this process, `python` in one of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "path", list(sys.path))  # commands add the folder, for the reader's module
     commands = [line for kind, text in blocks(page) if kind == "sh" for line in text.splitlines() if line]
     assert len(commands) >= 3
+    before = set(sys.modules)
     for command in commands:
         program, *args = shlex.split(command)
-        module = [] if program == "python" else ["-m", "fedguard"]
-        done = subprocess.run(
-            [sys.executable, *module, *args],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        if program == "python":
+            subprocess.run([sys.executable, *args], check=True)
+            continue
+        assert program == "fedguard"
+        monkeypatch.setattr(sys, "argv", ["fedguard", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code in (0, None), f"{command}\n{said.out}{said.err}"
         if "markdown" in command:
-            assert "far_out" in done.stdout
+            assert "far_out" in said.out
+    for name in {"far_out", "turncoat"} - before:
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("page", ["add-a-detector.md", "add-an-attack.md"])

@@ -509,8 +509,10 @@ def test_a_folder_in_which_everything_failed(copy):
 
 
 @pytest.mark.parametrize(
-    "content", [None, "{broken", "- a list", "\xff", "participation: [a]", "seeds: 5", "grid: 3"]
-)
+    "content",
+    [None, "{broken", *(pytest.param(text, marks=pytest.mark.slow) for text in ("- a list", "\xff")),
+     "participation: [a]", *(pytest.param(text, marks=pytest.mark.slow) for text in ("seeds: 5", "grid: 3"))],
+)  # fmt: skip
 def test_without_a_readable_suite(copy, content):
     (copy / "suite.yaml").unlink()
     if content is not None:

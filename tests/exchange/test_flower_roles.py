@@ -226,6 +226,18 @@ def test_a_fault_that_all_replies_share_earns_nobody_a_strike(case):
     assert sorted(row.node for row in strategy.verdicts if row.banned) == [2, 3], "one good reply proves it"
 
 
+@pytest.mark.parametrize("case", BROKEN)
+def test_the_fault_of_a_single_reply_is_its_senders(case):
+    """Nobody shares it: the round is judged, not refused."""
+    inner = fedavg(min_train_nodes=1, min_available_nodes=1)
+    strategy = GuardedStrategy(inner, Guard(policy=make_policy("ban", strikes=1)))
+    grid = MemoryGrid({1: BROKEN[case]})
+    result = strategy.start(grid, arrays_record(PLAIN), num_rounds=1, timeout=5)
+    assert result.train_metrics_clientapp[1]["guard-refused"] == 0
+    assert [(row.node, row.suspect) for row in strategy.verdicts] == [(1, True)]
+    assert strategy.verdicts[0].reason != "", "it is told why"
+
+
 def test_a_shared_fault_may_end_the_run():
     silent = dict.fromkeys((1, 2), BROKEN["silence"])
     with pytest.raises(RoundError, match="all 2 replies have the same fault, so it is no client's: no reply"):

@@ -12,7 +12,7 @@ from fedguard.contracts.detector import Detector
 from fedguard.contracts.scores import Scores
 from fedguard.core.errors import ParameterError, RoundError
 from fedguard.exchange.roles import by_model, by_name
-from fedguard.exchange.template import weighted_median
+from fedguard.exchange.template import Template, weighted_median
 
 
 def network():
@@ -320,3 +320,25 @@ def test_roles_of_single_names_can_be_given():
     assert seen.rounds[0].updates.d == 3 + 3 + 3 + 6 + 2
     with pytest.raises(ParameterError, match="no array 'weight'"):
         Guard().process_state_dicts(clients, STATE, roles={"weight": "frozen"})
+
+
+def test_a_sum_beyond_the_models_dtype_is_clipped_to_it():
+    """By hand, in float16: 65504 is the largest number."""
+    state = {"w": torch.tensor([65000.0, -65000.0, 1.0], dtype=torch.float16)}
+    _, new = Guard().process_state_dicts(
+        {c: {"w": torch.tensor([65504.0, -65504.0, 2.0], dtype=torch.float16)} for c in range(3)}, state
+    )
+    assert new["w"].tolist() == [65504.0, -65504.0, 2.0]
+    template = Template([state["w"].numpy()], by_name(["w"], [state["w"].numpy()]), ["w"])
+    (moved,) = template.moved(torch.tensor([1e6, -1e6, 1.0]), [])
+    assert moved.dtype == np.float16
+    assert moved.tolist() == [65504.0, -65504.0, 2.0]
+
+
+def test_numbers_beyond_the_models_dtype_are_their_senders_fault():
+    state = {"w": torch.ones(3, dtype=torch.float16)}
+    clients = {c: {"w": torch.full((3,), 1.5, dtype=torch.float16)} for c in range(3)}
+    outcome, new = Guard().process_state_dicts({**clients, 9: {"w": torch.full((3,), 1e5)}}, state)
+    assert outcome.suspects.tolist() == [False] * 3 + [True]
+    assert "holds numbers beyond float16" in outcome.reasons[3]
+    assert new["w"].tolist() == [1.5] * 3

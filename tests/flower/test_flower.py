@@ -184,6 +184,41 @@ def test_any_strategy_goes_on_for_rounds_with_bans_and_nonsense(name):
     assert all(abs(step) < 10 for step in steps(result.arrays)["a"])
 
 
+def test_a_strategy_that_asks_a_node_twice_is_refused():
+    class Twice(FedAvg):
+        def configure_train(self, *args):
+            messages = list(super().configure_train(*args))
+            return [*messages, messages[0]]
+
+    with pytest.raises(ParameterError, match="asks a node twice in a round"):
+        play(GuardedStrategy(Twice(fraction_evaluate=0.0), banning()), MemoryGrid(HONEST))
+
+
+def test_replies_to_nothing_are_the_callers_mistake():
+    with pytest.raises(ParameterError, match="no messages were sent; call configure_train first"):
+        GuardedStrategy(fedavg(), banning()).aggregate_train(1, [])
+
+
+def test_a_round_in_which_the_strategy_does_not_train_is_no_round_of_the_guard():
+    class EveryOther(FedAvg):
+        def configure_train(self, server_round, *args):
+            return super().configure_train(server_round, *args) if server_round % 2 else []
+
+    guard = banning()
+    strategy = GuardedStrategy(EveryOther(fraction_evaluate=0.0), guard)
+    result = play(strategy, grid := MemoryGrid(HONEST), 3)
+    assert [sorted(asked) for asked in grid.asked if asked] == [sorted(HONEST)] * 2
+    assert guard.detectors["shift"].rounds == 2
+    assert list(result.train_metrics_clientapp) == [1, 3]
+
+
+def test_a_global_model_that_cannot_be_read_is_named():
+    broken = arrays_record(GLOBAL)
+    broken["b"].data = broken["b"].data[:-1]
+    with pytest.raises(ParameterError, match="the global model cannot be guarded: an array of it"):
+        GuardedStrategy(fedavg(), banning()).start(MemoryGrid(HONEST), broken, num_rounds=1, timeout=5)
+
+
 # --- bans
 
 

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -18,7 +18,6 @@ from fedguard.aggregators.krum import krum_scores
 from fedguard.aggregators.trimmed_mean import TrimmedMean
 from fedguard.geometry.blocks import MALLOC_BYTES, in_order
 
-quick = settings(max_examples=60)
 RULES = ("mean", "median", "trimmed_mean", "geometric_median", "krum", "bulyan")
 
 
@@ -198,7 +197,6 @@ def close_to(found, expected, X):
     assert (np.abs(np.asarray(found, dtype=np.float64) - expected) <= slack).all()
 
 
-@quick
 @given(rounds(), st.integers(0, 4))
 def test_order_statistics_by_exact_fractions(case, beta):
     X, _ = case
@@ -207,7 +205,6 @@ def test_order_statistics_by_exact_fractions(case, beta):
     close_to(make_aggregator("median")(X), exact_middle(X, (len(X) - 1) // 2), X)
 
 
-@quick
 @given(rounds(), st.integers(0, 4))
 def test_leave_one_out_of_order_statistics(case, beta):
     X, _ = case
@@ -227,7 +224,6 @@ def test_leave_one_out_of_order_statistics(case, beta):
         close_to(most[i], middle, kept)
 
 
-@quick
 @given(rounds(), st.booleans())
 def test_leave_one_out_of_the_mean(case, examples):
     X, counts = case

@@ -5,12 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedguard import Updates
-
-quick = settings(max_examples=50)
 
 
 def brute(matrix):
@@ -57,7 +55,6 @@ def matrices(draw):
     return (X * 10.0 ** draw(st.integers(-12, 12))).astype(np.float32)
 
 
-@quick
 @given(matrices())
 def test_geometry_is_that_of_brute_force(X):
     agrees(Updates(X))
@@ -92,7 +89,6 @@ def test_outliers_within_outliers(monkeypatch):
     agrees(Updates(X.astype(np.float32)))
 
 
-@quick
 @given(matrices(), st.data())
 def test_take_is_a_fresh_computation(X, data):
     some = data.draw(st.lists(st.integers(0, len(X) - 1), min_size=1, unique=True))
@@ -108,7 +104,6 @@ def test_take_is_a_fresh_computation(X, data):
         torch.testing.assert_close(part.mean, fresh.mean, rtol=1e-12, atol=0)
 
 
-@quick
 @given(matrices(), st.randoms(use_true_random=False))
 def test_permuting_clients_permutes_everything(X, random):
     order = list(range(len(X)))
@@ -122,7 +117,6 @@ def test_permuting_clients_permutes_everything(X, random):
     torch.testing.assert_close(there.norms, here.norms[order], rtol=1e-12, atol=0)
 
 
-@quick
 @given(matrices())
 def test_invariants(X):
     updates = Updates(X)

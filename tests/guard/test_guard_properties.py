@@ -13,7 +13,8 @@ from fedguard.contracts.registry import aggregators
 from fedguard.core.errors import FedGuardError
 from fedguard.core.state import pack, unpack
 
-quick = settings(max_examples=40)
+#: Each runs whole rounds.
+quick = settings(max_examples=settings.default.max_examples // 2)
 
 POLICIES = {
     "observe": {},
@@ -166,7 +167,7 @@ def earns_a_strike(policy, round, outcome, banned, i):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("aggregator", aggregators.names())
-@settings(quick, max_examples=15)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(run=runs(), detectors=st.sampled_from(sorted(DETECTORS)))
 def test_hostile_runs(policy, aggregator, run, detectors):
     guard = build(policy, aggregator, detectors)

@@ -17,7 +17,8 @@ from fedguard import (
     make_stage,
 )
 from fedguard.core.errors import ParameterError, TooFewClientsError
-from fedguard.judging.too_few import told, with_fewer
+from fedguard.judging.too_few import banned_elsewhere, told, with_fewer
+from fedguard.ledger.memory import Ledger
 
 RNG = np.random.default_rng(0)
 
@@ -83,6 +84,34 @@ def test_bans_of_clients_that_are_not_asked_count_as_well():
     part = guard.process(Round(updates[:3], range(3)))  # a quarter is asked: 8 bans are 2 malicious fewer
     assert part.kept_global
     assert part.note == "trimmed_mean needs at least 17 clients, 3 are left: the global model stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("here", "expected"),
+    [
+        (range(12), (8, 8)),  # full participation: all of them
+        (range(3), (8, 2)),  # 3 of the 12 admitted: a quarter, 2 of 8
+        (range(11), (8, 7)),  # 8 · 11 / 12 = 7.33
+        ([*range(12), "12", 13], (6, 6)),  # two of the banned came themselves
+        ([], (8, 0)),
+        ([20], (8, 0)),  # a newcomer: 8 · 1 / 13
+    ],
+)
+def test_the_banned_who_would_have_been_sampled(here, expected):
+    """By hand: 12 admitted and 8 banned clients are known, and the banned participate at the same rate."""
+    ledger = Ledger()
+    for client in range(20):
+        ledger.judge(client, 0, 1.0, suspect=client >= 12)
+        if client >= 12:
+            ledger.ban(client, 1, None, "")
+    present = sum(str(client) not in ("12", "13") for client in here)
+    assert banned_elsewhere(ledger, 1, list(here), present) == expected
+
+
+def test_of_banned_clients_only_nobody_would_have_been_sampled():
+    ledger = Ledger()
+    ledger.ban(0, 1, None, "")
+    assert banned_elsewhere(ledger, 1, [], 0) == (1, 0)
 
 
 @pytest.mark.parametrize("name", ["krum", "dnc"])
@@ -195,6 +224,19 @@ def test_stages_stay_where_the_mean_takes_the_place():
     )
     outcome = guard.process(Round(attacked(6, 1)))
     assert 0 < float(outcome.aggregate.norm()) <= 1.001e-3
+
+
+def test_where_a_stage_has_too_few_as_well_the_global_model_stays():
+    mixing = make_stage("nearest_neighbor_mixing", num_malicious=1)
+    guard = Guard(
+        Perfect(), aggregator=make_aggregator("krum", num_malicious=9), stages=mixing, on_too_few="mean"
+    )
+    few = mixing.min_clients()
+    outcome = guard.process(Round(attacked(few, 1)))
+    assert outcome.kept_global
+    assert outcome.aggregate.tolist() == [0, 0, 0]
+    assert "are left: the global model stays as it is" in outcome.note
+    assert not guard.process(Round(attacked(few + 1, 1))).kept_global, "one more is enough for the mean"
 
 
 def test_a_gate_and_several_detectors_live_with_it():

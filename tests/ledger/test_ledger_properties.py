@@ -42,7 +42,7 @@ def once_judged(batch):
     return list(judged.values()) + [op for op in batch if op[0] != "judge"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(st.lists(st.tuples(st.lists(ops, max_size=5), st.booleans()), max_size=8))
 def test_both_ledgers_agree(rounds):
     with tempfile.TemporaryDirectory() as folder:

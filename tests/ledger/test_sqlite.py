@@ -20,7 +20,7 @@ import pytest
 from fedguard import Card, Detector, Guard, Ledger, Round, Scores, SQLiteLedger, make_policy
 from fedguard.core.errors import LedgerError, ParameterError
 from fedguard.core.state import pack, unpack
-from fedguard.ledger.file import LedgerFile
+from fedguard.ledger.file import LedgerFile, _switch_to_wal
 
 X = np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [40.0, 0.0]])
 IDS = ("a", "b", "c", "d")
@@ -604,3 +604,42 @@ def test_a_round_number_beyond_sqlite(path):
     with pytest.raises(LedgerError, match="nothing was written"):
         ledger.judge("c", 2**70, 1.0, suspect=True)
     assert ledger.clients() == []
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A file that another connection holds, and that connection."""
+    path = tmp_path / "ledger.db"
+    path.touch()
+    with closing(sqlite3.connect(path, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield path, other
+
+
+def test_a_new_ledger_waits_for_another_process_that_holds_the_file(locked):
+    path, other = locked
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+    try:
+        assert SQLiteLedger(path, timeout=30).clients() == []
+    finally:
+        timer.join()
+
+
+def test_turning_the_log_on_is_tried_again_where_sqlite_does_not_wait(locked):
+    path, other = locked
+    with closing(sqlite3.connect(path, timeout=0)) as db:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            _switch_to_wal(db, 0.05)
+        timer = threading.Timer(0.1, other.rollback)
+        timer.start()
+        try:
+            _switch_to_wal(db, 30)
+        finally:
+            timer.join()
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_file_that_stays_locked_is_an_error_that_says_so(locked):
+    with pytest.raises(LedgerError, match=r"locked by another process for more than 0.1 s"):
+        SQLiteLedger(locked[0], timeout=0.1)

@@ -242,22 +242,25 @@ import sys
 import numpy as np
 from fedguard import Guard, Round, SQLiteLedger, make_detector, make_policy
 
-path, first, step = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-guard = Guard(make_detector("norm_bound"), make_policy("ban", strikes=5), ledger=SQLiteLedger(path))
+which = int(sys.argv[1])
 x = np.array([[1.0, 0.5], [1.1, 0.4], [0.9, 0.5], [1.0, 0.6], [40.0, 9.0]])
-for index in range(first, 20, step):
-    outcome = guard.process(Round(x, ("a", "b", "c", "d", "e"), index=index))
-print(outcome.banned.tolist())
+for path, rounds in ((sys.argv[2], range(20)), (sys.argv[3], range(which, 20, 2))):
+    guard = Guard(make_detector("norm_bound"), make_policy("ban", strikes=5), ledger=SQLiteLedger(path))
+    for index in rounds:
+        outcome = guard.process(Round(x, ("a", "b", "c", "d", "e"), index=index))
+    print(outcome.banned.tolist())
 """
 
 
-@pytest.mark.parametrize("step", [1, 2], ids=["the same rounds", "every other round"])
-def test_two_guards_in_processes_on_one_ledger(step, tmp_path):
-    """Rounds that both judge count once; strikes in rounds of either add up, and both see the ban."""
-    path = tmp_path / "ledger.db"
+def test_two_guards_in_processes_on_one_ledger(tmp_path):
+    """Rounds that both judge count once; strikes in rounds of either add up, and both see the ban.
+
+    On one ledger they judge the same rounds, on the other every other round each.
+    """
+    paths = [tmp_path / "same.db", tmp_path / "other.db"]
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO, str(path), str(first if step == 2 else 0), str(step)],
+            [sys.executable, "-c", ONE_OF_TWO, str(first), *map(str, paths)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -266,12 +269,12 @@ def test_two_guards_in_processes_on_one_ledger(step, tmp_path):
     ]
     for process in both:
         out, err = process.communicate(timeout=120)
-        assert (process.returncode, out, err) == (0, "[False, False, False, False, True]\n", "")
-    ledger = SQLiteLedger(path)
-    assert [ledger[client].rounds for client in "abcd"] == [20] * 4
-    assert 5 <= len(ledger["e"].strikes) <= 20
-    assert ledger["e"].strikes == sorted(set(ledger["e"].strikes))
-    assert {action.client for action in ledger.actions()} == {"e"}
+        assert (process.returncode, out, err) == (0, "[False, False, False, False, True]\n" * 2, "")
+    for ledger in map(SQLiteLedger, paths):
+        assert [ledger[client].rounds for client in "abcd"] == [20] * 4
+        assert 5 <= len(ledger["e"].strikes) <= 20
+        assert ledger["e"].strikes == sorted(set(ledger["e"].strikes))
+        assert {action.client for action in ledger.actions()} == {"e"}
 
 
 def test_a_copy_of_a_ledger_is_another_ledger(ledger, tmp_path):

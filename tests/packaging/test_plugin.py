@@ -1,6 +1,8 @@
 """The example plug-in is installed, found by name, checked, and used in a suite."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+#: Runs several command lines in one process.
+COMMANDS = Path(__file__).with_name("commands.py")
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +39,23 @@ def installed(tmp_path_factory):
 
 
 def test_it_is_listed_checked_and_used_by_name(installed):
-    assert "sign_balance" in installed("-m", "fedguard", "list", "detectors")
-    assert "planted attack on top" in installed("-m", "fedguard", "check", "sign_balance")
     small = [
         "rounds=2",
         "attacks=[{name: byzantine, mode: flip}]",
         "defenses=[sign_balance]",
         "server.validation=0",
     ]
-    table = installed("-m", "fedguard", "evaluate", "quickstart", *small, "--workers", "1")
-    assert "sign_balance" in table
-    assert "2 runs" not in table
+    lines = [
+        ["list", "detectors"],
+        ["check", "sign_balance"],
+        ["evaluate", "quickstart", *small, "--workers", "1"],
+    ]
+    said = installed(str(COMMANDS), *map(json.dumps, lines))
+    _, listed, checked, ran = re.split(r"^\$ fedguard \w+\n", said, flags=re.MULTILINE)
+    assert "sign_balance" in listed
+    assert "planted attack on top" in checked
+    assert "sign_balance" in ran
+    assert "2 runs" not in ran
 
 
 def test_its_own_test_passes(installed):

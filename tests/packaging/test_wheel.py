@@ -1,5 +1,6 @@
 """The wheel holds everything that is needed, nothing else, and works outside the checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Runs several command lines in one process.
+COMMANDS = Path(__file__).with_name("commands.py")
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +65,15 @@ def test_runs_outside_the_checkout(wheel, tmp_path):
     assert where.count(str(site)) == 2
     assert "fedredefense" in run("-m", "fedguard", "list", "detectors")
     overrides = ["rounds=1", "attacks=[none, lie]", "defenses=[none, krum]", "--workers=1", "--quiet"]
-    run("-m", "fedguard", "evaluate", "quickstart", *overrides)
-    table = run("-m", "fedguard", "export", "results/quickstart", "--format", "csv")
+    lines = [
+        ["evaluate", "quickstart", *overrides],
+        ["report", "results/quickstart", "--out", "report.html"],
+        ["export", "results/quickstart", "--format", "csv", "--out", "table.csv"],
+    ]
+    run(str(COMMANDS), *map(json.dumps, lines))
+    table = (elsewhere / "table.csv").read_text(encoding="utf-8")
     assert len(table.splitlines()) == 1 + 2 * 2
-    run("-m", "fedguard", "report", "results/quickstart")
-    assert "<svg" in (elsewhere / "results/quickstart/report.html").read_text(encoding="utf-8")
+    assert "<svg" in (elsewhere / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["detectors", "attacks"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from fedguard.core.errors import ParameterError
@@ -39,7 +39,6 @@ def test_every_partition_is_here():
 
 
 @pytest.mark.parametrize("name", PARAMS)
-@settings(max_examples=100)
 @given(data=st.data(), n=st.integers(1, 12), seed=st.integers(0, 2**31))
 def test_partition_invariants(name, data, n, seed):
     classes = data.draw(st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True))

@@ -278,8 +278,8 @@ def report(seconds):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    with Workers(3) as workers:
-        workers.map(report, [0, 600, 600])
+    with Workers(2) as workers:
+        workers.map(report, [0, 600])
 """
 
 
@@ -300,7 +300,7 @@ def test_no_process_outlives_an_interrupted_run(tmp_path, number):
         [sys.executable, str(script), str(log)], start_new_session=True, stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 120
-    while len(log.read_text().split()) < 3:  # two workers are busy, one waits for work
+    while len(log.read_text().split()) < 2:  # one worker is busy, one may wait for work
         assert time.monotonic() < deadline, "the workers did not start"
         assert run.poll() is None, run.stderr.read()
         time.sleep(0.05)

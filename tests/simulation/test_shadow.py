@@ -142,9 +142,10 @@ def test_watching_goes_on_after_an_interruption(watched, tmp_path, rounds):
     assert dump(store) == dump(whole)
 
 
-def test_both_modes_side_by_side_on_two_processes(watched, tmp_path):
+def test_both_modes_side_by_side(watched, tmp_path):
+    """On two processes: tests/evaluation/test_executors.py."""
     suite = suite_of(tmp_path, "mode=both")
-    runs = run_suite(suite, tmp_path / "out", workers=2).table("runs")
+    runs = run_suite(suite, tmp_path / "out", workers=1).table("runs")
     assert runs["mode"].value_counts().to_dict() == {"closed": 10, "shadow": 6}
     shadow = runs[runs["mode"] == "shadow"].reset_index(drop=True)
     expected = watched[1].table("runs")

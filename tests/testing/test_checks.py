@@ -42,8 +42,28 @@ def built_in(kind):
                 yield cls, params
 
 
+#: Detectors that take most of the time. All checks run with their first parameters; with each of the others
+#: one check in four, in turn, and the rest are slow.
+DEAR = ("fedredefense", "sklearn")
+
+
+def thinned(mark):
+    """The cases of a mark, those of dear detectors thinned."""
+    cases, seen = [], {}
+    for case in mark.args[1]:
+        (check,) = case.values
+        choices = seen.setdefault(check.cls, {})
+        done = choices.setdefault(case.id.removesuffix(check.name), [])
+        number = list(choices).index(case.id.removesuffix(check.name))
+        slow = check.cls.card.name in DEAR and number and (number + len(done)) % 4
+        done.append(check.name)
+        marks = [*case.marks, pytest.mark.slow] if slow else case.marks
+        cases.append(pytest.param(check, id=case.id, marks=marks))
+    return pytest.mark.parametrize("check", cases)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_checks(built_in("detectors"))
+@thinned(parametrize_checks(built_in("detectors")))
 def test_detectors(check):
     check()
 
@@ -66,6 +86,19 @@ def test_stages(check):
 @parametrize_checks(built_in("policies"))
 def test_policies(check):
     check()
+
+
+def test_every_check_of_every_choice_of_a_dear_detector_runs_somewhere():
+    whole = parametrize_checks(built_in("detectors"))
+    assert [case.id for case in thinned(whole).args[1]] == [case.id for case in whole.args[1]]
+    quick = [case for case in thinned(whole).args[1] if pytest.mark.slow not in case.marks]
+    for name in DEAR:
+        cls = REGISTRIES["detectors"].get(name)
+        mine = [case for case in quick if case.values[0].cls is cls]
+        choices = {case.id.removesuffix(case.values[0].name) for case in mine}
+        assert len(choices) == len(list(variants(cls)))
+        further = {case.values[0].name for case in mine[len(CONTRACTS["detectors"].checks) :]}
+        assert further == CONTRACTS["detectors"].checks.keys(), "each check with some other choice, too"
 
 
 def test_exemptions_name_checks_that_exist():

@@ -11,7 +11,7 @@ from fedguard.testing.fuzzing.driver import fuzz_in_workers
 from fedguard.testing.fuzzing.table import failures_of
 
 FILES = ("recordings", "ledgers", "results folders", "suites")
-CASES = 25
+CASES = 12
 
 
 def test_files_from_strangers():

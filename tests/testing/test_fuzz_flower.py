@@ -20,7 +20,7 @@ from fedguard.testing.fuzzing.driver import fuzz_here
 from fedguard.testing.fuzzing.flower_replies import well_formed
 
 
-@pytest.mark.parametrize(("kind", "cases"), [("flower replies", 40), ("flower rounds", 20)])
+@pytest.mark.parametrize(("kind", "cases"), [("flower replies", 30), ("flower rounds", 8)])
 def test_hostile_clients(kind, cases):
     tally = fuzz_here(kind, cases)
     assert tally.failures == {}

@@ -88,6 +88,7 @@ def clients_of(counts, shape, seed=3):
 GROUPS = [range(9), (4,), (8, 4, 2), (4, 5, 6, 0), (3, 4)]
 
 
+@pytest.mark.thin(2)
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(
     ("name", "shape", "params"),

@@ -1,0 +1,20 @@
+"""Runs several command lines of fedguard in one process, as each start takes seconds.
+
+Each argument is one, a list in JSON. Each one's output is preceded by a line "$ fedguard <command>". A status
+other than 0 ends all.
+"""
+
+import json
+import sys
+
+from fedguard.cli.entry import main
+
+if __name__ == "__main__":
+    for arguments in map(json.loads, sys.argv[1:]):
+        print("$ fedguard", arguments[0], flush=True)
+        sys.argv = ["fedguard", *arguments]
+        try:
+            main()
+        except SystemExit as ended:
+            if ended.code:
+                raise
