@@ -7,74 +7,23 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..contracts.local_training import LocalTraining
-from ..contracts.registry import REGISTRIES
 from ..core.devices import PATTERN
 from ..judging.too_few import OnTooFew
 from .base import Model
-from .schedule import Schedule
-
-#: The most clients and rounds of a federation, and the most of any other count. Larger values are
-#: mistakes or attacks, which would otherwise show only after hours.
-MAX_CLIENTS, MAX_ROUNDS, MAX_COUNT = 100_000, 1_000_000, 10**9
-
-
-def _spec(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-class Spec(Model):
-    """A method or a part of the federation by name, with its parameters beside the name."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """All values except the name."""
-        return dict(self.__pydantic_extra__ or {})
-
-    @property
-    def key(self) -> str:
-        """Name and parameters as one text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
-
-
-class AttackSpec(Spec):
-    """An attack by name, with its parameters and its schedule beside the name.
-
-    Attributes:
-        schedule: when it takes place, and which malicious clients take part; always and all if absent.
-    """
-
-    schedule: Schedule = Schedule()
-
-
-def _resolved(kind: str) -> AfterValidator:
-    """Replace an alias by the method that it stands for."""
-
-    def resolve(spec: Spec) -> Spec:
-        name, params = REGISTRIES[kind].resolve(spec.name, spec.params)
-        if name == spec.name:
-            return spec
-        fields = {"schedule": spec.schedule} if isinstance(spec, AttackSpec) else {}
-        return type(spec)(name=name, **fields, **params)
-
-    return AfterValidator(resolve)
-
-
-ShortSpec = Annotated[Spec, BeforeValidator(_spec)]
-ShortAttack = Annotated[AttackSpec, BeforeValidator(_spec), _resolved("attacks")]
-ShortDetector = Annotated[ShortSpec, _resolved("detectors")]
-
-
-def _specs(value: Any) -> Any:
-    """One part or several, as a list."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
+from .specs import (
+    MAX_CLIENTS,
+    MAX_COUNT,
+    MAX_ROUNDS,
+    ShortDetector,
+    ShortSpec,
+    listed,
+    resolved,
+)
+from .specs import AttackSpec as AttackSpec
+from .specs import Spec as Spec
 
 
 class Defense(Model):
@@ -91,10 +40,10 @@ class Defense(Model):
             own guard.
     """
 
-    detector: Annotated[list[ShortDetector], BeforeValidator(_specs)] = Field([])
-    policy: Annotated[ShortSpec, _resolved("policies")] | None = None
-    stages: Annotated[list[Annotated[ShortSpec, _resolved("stages")]], BeforeValidator(_specs)] = Field([])
-    aggregator: Annotated[ShortSpec, _resolved("aggregators")] = Spec(name="mean")
+    detector: Annotated[list[ShortDetector], BeforeValidator(listed)] = Field([])
+    policy: Annotated[ShortSpec, resolved("policies")] | None = None
+    stages: Annotated[list[Annotated[ShortSpec, resolved("stages")]], BeforeValidator(listed)] = Field([])
+    aggregator: Annotated[ShortSpec, resolved("aggregators")] = Spec(name="mean")
     on_too_few: OnTooFew | None = None
     flcert: FLCertSettings | None = None
 
@@ -180,7 +129,7 @@ class TrainingSettings(Model):
     clip: float = Field(0.0, ge=0)
     patience: int = Field(0, ge=0, le=MAX_COUNT)
     holdout: float = Field(0.1, gt=0, lt=1)
-    augment: Annotated[list[ShortSpec], BeforeValidator(_specs)] = Field([])
+    augment: Annotated[list[ShortSpec], BeforeValidator(listed)] = Field([])
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSettings:

@@ -19,8 +19,8 @@ from ...simulation.settings import (
     Defense,
     Mode,
     Settings,
-    ShortAttack,
 )
+from ...simulation.specs import ShortAttack
 from .limits import MAX_SEEDS, Label, folder_name
 
 
