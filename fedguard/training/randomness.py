@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import hashlib
 from collections.abc import Iterator
 
 import torch
@@ -21,10 +23,10 @@ def drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[Non
         generator: the client's.
         device: where the model is; on CUDA, modules draw from that device's global generator.
     """
-    ahead = torch.Generator(generator.device)
-    ahead.set_state(generator.get_state())
-    drawn = torch.randint(2**62, (), generator=ahead, device=generator.device)
-    seed = derive(int(drawn), "dropout")
+    state = generator.get_state()
+    # Read without an operation of torch: that must also work where tensors are pretended.
+    digest = hashlib.sha256(ctypes.string_at(state.data_ptr(), state.numel())).digest()
+    seed = derive(int.from_bytes(digest[:7], "big"), "dropout")
     cuda = device.type == "cuda" and torch.cuda.is_available()
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())

@@ -14,6 +14,7 @@ from fedguard.core.errors import ParameterError
 from fedguard.training.augmentation import augmentation
 from fedguard.training.check import check_training
 from fedguard.training.early_stop import split
+from fedguard.training.layout import bears_channels_last
 from fedguard.training.local import train_client, trained
 from fedguard.training.losses import loss_function
 from fedguard.training.parameters import error_and_loss, flat_parameters, load_parameters, predict
@@ -131,6 +132,8 @@ def test_augmentation_leaves_the_order_of_batches():
     model = nn.Sequential(nn.Flatten(), nn.Linear(25, 2))
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].amax((1, 2, 3)).tolist()))
     data, start = LabeledData(images(), torch.zeros(6, dtype=torch.int64)), flat_parameters(model)
+    bears_channels_last(model, data.inputs)  # tries the model once
+    seen.clear()
     for augment in ((), ("flip",)):  # flipping keeps the largest pixel
         settings = LocalTraining(batch_size=2, augment=augment, clip=1.0)
         train_client(model, start, data, settings, torch.Generator().manual_seed(1))
