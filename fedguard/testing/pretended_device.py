@@ -7,6 +7,9 @@ do on a GPU. Reading values back (``item``, ``tolist``, ``cpu``) works.
     with pretended_device() as device:
         guard.process(Round(updates.to(device), ids))
 
+torch counts devices at the first backward pass of a process: call :func:`registered_device` before that if
+code under test computes gradients on the device.
+
 What it cannot show: other bits, missing kernels, memory, speed.
 """
 

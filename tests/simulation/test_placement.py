@@ -13,9 +13,11 @@ from fedguard.simulation.federation import Federation
 from fedguard.simulation.flcert import FLCert
 from fedguard.simulation.keys import CellKey
 from fedguard.simulation.settings import Cell
-from fedguard.testing.pretended_device import can_pretend, pretended_device
+from fedguard.testing.pretended_device import can_pretend, pretended_device, registered_device
 
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="this torch cannot register a device in Python")
+if can_pretend():
+    registered_device()  # before any test of this process calls autograd, which counts devices once
 
 CASES = {
     "a model attack and a detector": {

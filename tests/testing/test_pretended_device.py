@@ -14,9 +14,11 @@ from fedguard.recording.recorder import Recorder
 from fedguard.testing import aggregators, attacks, stages
 from fedguard.testing.core import variants
 from fedguard.testing.federation import federation, fresh
-from fedguard.testing.pretended_device import Pretended, can_pretend, pretended_device
+from fedguard.testing.pretended_device import Pretended, can_pretend, pretended_device, registered_device
 
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="this torch cannot register a device in Python")
+if can_pretend():
+    registered_device()  # before any test of this process calls autograd, which counts devices once
 
 REFUSED = {
     "a sum": lambda there, here: there + here,

@@ -18,6 +18,8 @@ from fedguard.training.local import trained
 from fedguard.training.parameters import flat_parameters, predict
 
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="this torch cannot register a device in Python")
+if can_pretend():
+    registered_device()  # before any test of this process calls autograd, which counts devices once
 
 SHAPES = ((3, 32, 32), (1, 28, 28), (64,), (12,))
 TRAININGS = {
