@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 from collections.abc import Iterator
 
@@ -23,13 +22,19 @@ def drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[Non
         generator: the client's.
         device: where the model is; on CUDA, modules draw from that device's global generator.
     """
-    state = generator.get_state()
-    # Read without an operation of torch: that must also work where tensors are pretended.
-    digest = hashlib.sha256(ctypes.string_at(state.data_ptr(), state.numel())).digest()
-    seed = derive(int.from_bytes(digest[:7], "big"), "dropout")
+    seed = derive(_number(generator), "dropout")
     cuda = device.type == "cuda" and torch.cuda.is_available()
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         if cuda:
             torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
         yield
+
+
+def _number(generator: torch.Generator) -> int:
+    """A number that depends on the generator's state, which does not advance."""
+    try:
+        state = generator.get_state().numpy().tobytes()
+    except (AssertionError, RuntimeError):  # fake tensors have no numbers
+        return generator.initial_seed()
+    return int.from_bytes(hashlib.sha256(state).digest()[:7], "big")
