@@ -57,8 +57,8 @@ def oldest(place: Path) -> Path:
 
 def report(python: Path) -> None:
     """Print the version of every package that pyproject.toml names."""
-    code = "import sys, re; from importlib.metadata import version\n"
-    code += "for need in sys.argv[1:]: print(f\"  {need}: {version(re.match(r'[\\w.-]+', need)[0])}\")"
+    code = "import re, sys\nfrom importlib.metadata import version\nfor need in sys.argv[1:]:\n"
+    code += "    print(' ', need, '->', version(re.split('[<>=!~; ]', need)[0]))"
     print("Installed, by requirement:", flush=True)
     subprocess.run([str(python), "-c", code, *named()], check=True)
 

@@ -155,7 +155,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     try:
         save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
+        found = re.search(r"(?:os error|Os \{ code:) (\d+)", str(error))  # the second form up to 0.6
         if found is None:
             raise
         number = int(found[1])

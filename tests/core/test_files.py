@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import safetensors
 import torch
 
 from fedguard.cli.scaffold import scaffold
@@ -137,6 +138,17 @@ def test_tensors_report_the_systems_own_error(tmp_path):
     with pytest.raises(OSError) as caught:  # noqa: PT011 - its number is what counts
         save_tensors({"a": torch.zeros(3)}, tmp_path / "no" / "such" / "folder")
     assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("words", ["(os error 28) at path x", "IoError(Os { code: 28, kind: StorageFull })"])
+def test_the_systems_error_is_found_in_the_words_of_every_safetensors(words, tmp_path, monkeypatch):
+    def full(*args, **settings):
+        raise safetensors.SafetensorError(f"Error while serializing: {words}")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="out") as caught:
+        save_tensors({"a": torch.zeros(3)}, tmp_path / "out")
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_results_folder_with_links_is_refused(tmp_path, precious):
