@@ -87,7 +87,7 @@ def _alias_rows(kinds: Sequence[str]) -> Rows:
         for kind in kinds
         for alias, meaning in ALIASES[kind].items()
     ]
-    return ("alias", "kind", "stands for"), rows
+    return ("name", "kind", "stands for"), rows
 
 
 def parts_of(kind: str) -> Parts:

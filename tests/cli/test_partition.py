@@ -104,7 +104,6 @@ def test_more_classes_than_columns_are_taken_together():
 @pytest.mark.parametrize(
     ("labels", "counts"),
     [
-        (torch.linspace(0, 1, 12), None),
         (torch.linspace(0, 1, 12)[:, None], None),
         (torch.tensor([[0.0, 1.0], [1.0, 1.0]] * 6), [[2, 4], [2, 4], [2, 4]]),
     ],
@@ -112,7 +111,9 @@ def test_more_classes_than_columns_are_taken_together():
 def test_labels_that_are_no_classes(monkeypatch, labels, counts):
     """Numbers have no counts; of several labels per sample each is counted. Four samples per client."""
     samples = Samples(torch.rand(12, 3), labels)
-    data = Dataset("numbers", samples, samples, 2, mean=(0.0,), std=(1.0,))
+    task = "regression" if counts is None else "multilabel"
+    outputs = labels[:1].numel()
+    data = Dataset("numbers", samples, samples, outputs, mean=(0.0,), std=(1.0,), task=task)
     own = types.ModuleType("own_numbers")
     own.__dict__.update(data=lambda: data, deal=lambda labels, n: np.split(np.arange(12), 3))
     monkeypatch.setitem(sys.modules, "own_numbers", own)

@@ -89,7 +89,7 @@ def test_json(monkeypatch, capsys):
     assert json.loads(out) == description("krum", "aggregators")
 
 
-@pytest.mark.parametrize("kind", LISTED)
+@pytest.mark.parametrize("kind", [kind for kind in LISTED if kind != "aliases"])
 def test_lists_as_json(monkeypatch, capsys, kind):
     status, out, _ = call(monkeypatch, capsys, "list", kind, "--json")
     assert status == 0

@@ -121,7 +121,7 @@ def runs(draw):
 
 
 #: They leave the box of the updates by design: signs are reversed, or history counts.
-UNBOUNDED = ("robust_learning_rate", "centered_clipping")
+UNBOUNDED = ("robust_learning_rate", "centered_clipping", "clipped_clustering")
 
 
 def sound(round, outcome, bounded=True):

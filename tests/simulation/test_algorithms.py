@@ -22,14 +22,6 @@ from fedguard.simulation.pool import Workers
 from fedguard.simulation.settings import TrainingSettings
 
 
-class Multilabel(Dataset):
-    task = "multilabel"
-
-
-class Regression(Dataset):
-    task = "regression"
-
-
 def points(count=24, seed=0):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(count, 3)).astype(np.float32), rng
@@ -41,13 +33,13 @@ def classes():
     return Dataset("classes", samples, samples, 2, mean=(0.0,), std=(1.0,))
 
 
-def numbers(cls=Regression, outputs=2):
+def numbers(task="regression", outputs=2):
     """Linear in the features, or their signs."""
     x, rng = points(80)
     y = (x @ rng.normal(size=(3, outputs))).astype(np.float32)
-    y = torch.tensor(y > 0).float() if cls is Multilabel else torch.tensor(y)
+    y = torch.tensor(y > 0).float() if task == "multilabel" else torch.tensor(y)
     samples = Samples(torch.tensor(x), y)
-    return cls("numbers", samples, samples, outputs, mean=(0.0,), std=(1.0,))
+    return Dataset("numbers", samples, samples, outputs, mean=(0.0,), std=(1.0,), task=task)
 
 
 def in_turn(labels, n):
@@ -63,7 +55,7 @@ def given(monkeypatch):
     for name, value in (
         ("classes", classes()),
         ("numbers", numbers()),
-        ("labels", numbers(Multilabel)),
+        ("labels", numbers("multilabel")),
         ("in_turn", in_turn),
         ("uneven", uneven),
     ):
@@ -298,10 +290,16 @@ def test_regression_and_several_labels_are_learned(data):
             {"defenses": {"e": {"detector": {"name": "ensemble", "members": ["krum", "deepsight"]}}}},
             "deepsight is",
         ),
-        ({"attacks": ["label_flip"]}, "label_flip changes classes, and the data are a regression"),
+        (
+            {"attacks": ["label_flip"]},
+            "label_flip changes the labels of classes, but the data are for regression",
+        ),
         ({"defenses": {"f": {"flcert": {"groups": 2}}}}, "its models vote for a class"),
         ({"training": {"loss": "cross_entropy"}}, "needs one class per sample"),
-        ({"partition": {"name": "dirichlet", "beta": 0.5}}, "dirichlet cannot read labels of a regression"),
+        (
+            {"partition": {"name": "dirichlet", "beta": 0.5}},
+            "this partition deals classes, but the labels are float32",
+        ),
     ],
 )
 def test_methods_that_need_classes_are_refused_before_training(settings, message):

@@ -14,7 +14,7 @@ from ...core.errors import DataError, FedGuardError
 from ...simulation.datasets import Dataset
 from ...simulation.deal import DEALING, deal, malicious_clients
 from ...simulation.settings import Cell, Spec
-from ...simulation.setup import dataset_of
+from ...simulation.setup import dataset_of, forget_data
 from ...simulation.skew import label_skew
 from .source import Source
 from .suite import Suite
@@ -89,6 +89,7 @@ def holdings(cell: Cell, source: Source) -> Holdings:
         ConfigError: the samples cannot be dealt; with file, line and key path.
         DataError: the data set cannot be read.
     """
+    forget_data()  # files may have changed
     try:
         dataset = _dataset(cell)
         dealt = deal(cell, dataset)
@@ -100,9 +101,9 @@ def holdings(cell: Cell, source: Source) -> Holdings:
     rows = [own.numpy() for own in dealt.samples]
     sizes = np.array([len(own) for own in rows])
     counts, skew = None, None
-    if labels.ndim == 2 and labels.shape[1] > 1:  # several labels per sample
+    if dataset.task == "multilabel":
         counts = np.stack([(labels[own] > 0).sum(0) for own in rows])
-    elif labels.dtype.kind in "iu":
+    elif dataset.task == "classification":
         classes = max(dataset.num_classes, int(labels.max()) + 1)
         counts = np.stack([np.bincount(labels[own], minlength=classes) for own in rows])
         skew = label_skew([labels[own] for own in rows], classes)
