@@ -21,7 +21,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "evaluate": (
         "Evaluating from Python",
         "Attacks × defenses × seeds on your own data, model and methods, and what comes out.",
-        ("evaluate", "load", "Results"),
+        ("evaluate", "load", "Results", "tune"),
     ),
     "guard": (
         "The guard",
@@ -42,11 +42,6 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Ledgers and observers",
         "State that persists between rounds, and observers of a guard.",
         ("Ledger", "SQLiteLedger", "Observer", "EventLog"),
-    ),
-    "experiments": (
-        "Experiments",
-        "Suites from Python.",
-        ("evaluate", "load", "Results", "tune"),
     ),
     "making": (
         "Methods by name",
