@@ -1,6 +1,6 @@
 """One defense against the others of its suite.
 
-Oracles: scipy's paired t test and Friedman test, tables of power (G*Power 3.1: d = 0.2, 0.5, 0.8, 1.0 at 80 %),
+Oracles: scipy's paired t test and Friedman test, tables of power (G*Power 3.1 at 80 %),
 Demšar (2006), tables 5 and 6, and arithmetic by hand.
 """
 
@@ -102,13 +102,14 @@ def test_lower_is_better_where_it_is(results, tmp_path):
 def test_a_seed_without_all_attacks_does_not_count_over_all_attacks(results, tmp_path):
     shutil.copytree(results.folder, tmp_path / "copy")
     with sqlite3.connect(tmp_path / "copy" / "results.sqlite") as db:
-        db.execute(
-            "UPDATE runs SET tacc = NULL WHERE seed = 2 AND attack = 'none' AND defense = 'krum'"
-        )
+        db.execute("UPDATE runs SET tacc = NULL WHERE seed = 2 AND attack = 'none' AND defense = 'krum'")
     found = versus(Store(tmp_path / "copy"), "mine", ["tacc"])
     (krum,) = (d for d in found.duels if d.other == "krum")
     assert krum.paired.n == 2
-    assert {d.attack: d.paired.n for d in found.by_attack if d.other == "krum"} == {"none": 2, "label_flip": 3}
+    assert {d.attack: d.paired.n for d in found.by_attack if d.other == "krum"} == {
+        "none": 2,
+        "label_flip": 3,
+    }
 
 
 def test_what_cannot_be_compared_is_said(results):
@@ -136,8 +137,9 @@ def test_the_command(results, tmp_path, monkeypatch, capsys):
     call(monkeypatch, capsys, results.folder, "--mine", "mine", "--per-seed", "-o", tmp_path / "pairs.csv",
          "--columns", "tacc")  # fmt: skip
     assert len(pd.read_csv(tmp_path / "pairs.csv")) == 18
-    call(monkeypatch, capsys, results.folder, "--mine", "mine", "-o", tmp_path / "all.csv", "--columns", "tacc")
-    rows = pd.read_csv(tmp_path / "all.csv")
+    file = tmp_path / "all.csv"
+    call(monkeypatch, capsys, results.folder, "--mine", "mine", "-o", file, "--columns", "tacc")
+    rows = pd.read_csv(file)
     assert list(rows["attack"].unique()) == [ALL, "none", "label_flip"]
     for wrong in ([], [results.folder, "--mine", "mine"], [results.folder, "--per-seed"]):
         code, _, err = call(monkeypatch, capsys, results.folder, *wrong)
@@ -194,7 +196,9 @@ def test_all_bootstrap_samples_of_a_few_values_by_hand():
 
 def test_the_bootstrap_of_many_values_is_scipys_and_the_same_every_time():
     d = np.random.default_rng(1).normal(size=40)
-    theirs = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=10_000, rng=3).confidence_interval
+    theirs = stats.bootstrap(
+        (d,), np.mean, method="percentile", n_resamples=10_000, rng=3
+    ).confidence_interval
     assert bootstrap(d) == pytest.approx((theirs.low, theirs.high), abs=0.03)
     assert bootstrap(d) == bootstrap(d)
 

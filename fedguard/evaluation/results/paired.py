@@ -18,6 +18,7 @@ _DRAWS = 10_000
 #: The most seeds that are searched for a power of 80 %.
 MAX_SEEDS = 10_000
 _STEP = 1_000_000
+_NAN = math.nan
 
 
 class Paired(NamedTuple):
@@ -58,10 +59,10 @@ def paired(differences: Sequence[float]) -> Paired:
     d = np.asarray([value for value in differences if not math.isnan(value)], dtype=float)
     n = len(d)
     if n == 0:
-        return Paired(0, *[math.nan] * 7, None)
+        return Paired(0, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, None)
     mean = float(d.mean())
     if n == 1:
-        return Paired(1, mean, *[math.nan] * 6, None)
+        return Paired(1, mean, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, None)
     if np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):  # equal up to rounding
         same = abs(mean) <= 1e-12
         return Paired(n, mean, mean, mean, mean, mean, 0.0 if same else math.copysign(math.inf, mean),

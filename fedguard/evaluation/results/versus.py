@@ -64,7 +64,7 @@ class Duel(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """"better" or "worse" if the difference is significant, else empty."""
+        """ "better" or "worse" if the difference is significant, else empty."""
         if not self.significant:
             return ""
         return "better" if (self.paired.mean > 0) == (self.column.best == "max") else "worse"
@@ -131,7 +131,9 @@ def versus(store: Store, mine: str, names: Sequence[str], where: Mapping[str, An
     columns = [c for c in columns_named(names) if c.best and c.name in runs]
     pairs = _pairs(runs, mine, columns)
     if pairs.empty:
-        raise ParameterError(f"{store.folder} has no run of {mine} and another defense with a metric in common")
+        raise ParameterError(
+            f"{store.folder} has no run of {mine} and another defense with a metric in common"
+        )
     overall = list(_duels(pairs, columns, over_attacks=True))
     each = list(_duels(pairs, columns, over_attacks=False))
     return Versus(mine, _adjusted(overall), _adjusted(each), list(_rankings(runs, columns)), pairs)
@@ -164,7 +166,9 @@ def _pairs(runs: pd.DataFrame, mine: str, columns: Sequence[Column]) -> pd.DataF
         theirs = runs[runs["defense"] == other][[*_KEYS, *names]]
         both = own.merge(theirs, on=_KEYS, suffixes=("", " theirs"))
         for name in names:
-            part = both[_KEYS].assign(other=other, metric=name, mine=both[name], theirs=both[f"{name} theirs"])
+            part = both[_KEYS].assign(
+                other=other, metric=name, mine=both[name], theirs=both[f"{name} theirs"]
+            )
             parts.append(part.dropna(subset=["mine", "theirs"]))
     if not parts:
         return pd.DataFrame()
@@ -231,8 +235,10 @@ def _rankings(runs: pd.DataFrame, columns: Sequence[Column]) -> Iterator[Ranking
 
 def _row(duel: Duel) -> dict[str, Any]:
     fields = {**duel._asdict(), **duel.paired._asdict(), "metric": duel.column.name, "verdict": duel.verdict}
-    order = ("point", "mode", "attack", "other", "metric", "mine", "theirs", "mean", "low", "high", "boot_low",
-             "boot_high", "effect", "p", "adjusted", "wins", "ties", "losses", "n", "needed", "verdict")  # fmt: skip
+    order = (
+        *("point", "mode", "attack", "other", "metric", "mine", "theirs", "mean", "low", "high", "boot_low"),
+        *("boot_high", "effect", "p", "adjusted", "wins", "ties", "losses", "n", "needed", "verdict"),
+    )
     names = {"mean": "difference", "adjusted": "p_holm", "n": "seeds", "needed": "seeds_needed"}
     return {names.get(key, key): fields[key] for key in order}
 
