@@ -116,20 +116,45 @@ def _versus(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A results folder that `evaluate` wrote, or a ledger's file.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; FOLDER/report.html by default.")
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; FOLDER/report.html or LEDGER.html by default."),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
     ] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Of a ledger: the event stream with its rounds.")
+    ] = None,
 ) -> None:
-    """Write results as one self-contained HTML file."""
+    """Write results, or a ledger, as one self-contained HTML file."""
+    if folder.is_file():
+        path = _ledger_report(folder, out, events, where)
+    else:
+        path = _results_report(folder, out, events, where)
+    typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
+
+
+def _results_report(folder: Path, out: Path | None, events: Path | None, where: list[str] | None) -> Path:
+    from ..core.errors import ParameterError
     from ..evaluation.results.report.page import write_report
     from ..evaluation.suites.source import assignments
 
-    path = write_report(folder, out, assignments(where or []))
-    typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
+    if events is not None:
+        raise ParameterError("--events belongs to the report of a ledger; this is a results folder")
+    return write_report(folder, out, assignments(where or []))
+
+
+def _ledger_report(ledger: Path, out: Path | None, events: Path | None, where: list[str] | None) -> Path:
+    from ..core.errors import ParameterError
+    from ..serve.page import write_ledger_report
+
+    if where:
+        raise ParameterError("--where belongs to the report of a results folder; this is a file")
+    return write_ledger_report(ledger, out, events)
 
 
 def plot(
