@@ -26,4 +26,7 @@ def serve(
     """Serve a page for the operator of a live guard: rounds, clients, bans (extra: serve)."""
     from ..serve.run import serve as run
 
-    run(ledger, events, host, port, token_file, read_only, typer.echo)
+    try:
+        run(ledger, events, host, port, token_file, read_only, typer.echo)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None

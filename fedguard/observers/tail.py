@@ -13,6 +13,7 @@ from ..core.errors import DataError
 #: How many rounds are kept, for the chart of the drift.
 HISTORY = 40
 _NEEDED = {"round", "time", "clients", "suspects", "banned", "new_bans", "note", "seconds", "verdicts"}
+_BAD = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 class Tail:
@@ -65,9 +66,10 @@ class Tail:
         try:
             event = json.loads(line)
             whole = bool(event["event"] == "round" and event.keys() >= _NEEDED and "norm" in event["drift"])
-        except (ValueError, TypeError, KeyError, AttributeError):  # a crash cut the line short
+            kept = self._keep(event) if whole else {}
+        except _BAD:  # a crash cut the line short, or FedGuard did not write it
             return False
         if whole:
-            self.rounds.append(self._keep(event))
+            self.rounds.append(kept)
             self.seen += 1
         return whole

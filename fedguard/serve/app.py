@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,7 +12,7 @@ from anyio import sleep
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from ..core.errors import FedGuardError, LedgerError
@@ -34,7 +35,7 @@ _HEADERS = {
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is not answered, with its HTTP status."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -106,31 +107,31 @@ class Room:
         query = request.query_params
         offset, limit = _whole(query.get("offset", "0")), _whole(query.get("limit", "50"))
         which, search = query.get("which", "all"), query.get("search", "")[:200]
-        return JSONResponse(await run_in_threadpool(overview, self.live.ledger, offset, limit, which, search))
+        return _json(await run_in_threadpool(overview, self.live.ledger, offset, limit, which, search))
 
     async def client(self, request: Request) -> Response:
         """One client's story."""
         self._may_see(request)
         number = _whole(request.query_params.get("number", ""))
-        return JSONResponse(await run_in_threadpool(told, self.live.ledger, number))
+        return _json(await run_in_threadpool(told, self.live.ledger, number))
 
     async def ban(self, request: Request) -> Response:
         """Ban a client."""
         client, by, why, rounds = await self._decision(request)
         said = await run_in_threadpool(self.live.ban, client, by, why, rounds)
-        return JSONResponse({"standing": said})
+        return _json({"standing": said})
 
     async def unban(self, request: Request) -> Response:
         """Lift a ban."""
         client, by, why, _ = await self._decision(request)
         await run_in_threadpool(self.live.unban, client, by, why)
-        return JSONResponse({"standing": "admitted"})
+        return _json({"standing": "admitted"})
 
     async def events(self, request: Request) -> Response:
         """News, as server-sent events."""
         self._may_see(request)
         if self._streams >= MAX_STREAMS:
-            raise Refused(503, f"{MAX_STREAMS} browsers listen already; close one of them")
+            raise RefusedError(503, f"{MAX_STREAMS} browsers listen already; close one of them")
         return StreamingResponse(self._news(request), media_type="text/event-stream")
 
     async def _news(self, request: Request) -> AsyncIterator[str]:
@@ -166,7 +167,7 @@ class Room:
 
     def _may_see(self, request: Request) -> None:
         if not self._knows(request):
-            raise Refused(401, "log in first")
+            raise RefusedError(401, "log in first")
 
     async def _decision(self, request: Request) -> tuple[str | int, str, str, int | None]:
         """Check who asks before what is asked; the body of a ban or an unban."""
@@ -174,11 +175,11 @@ class Room:
         if not self._bears(request):  # a cookie is sent along without the page's knowledge, a header is not
             csrf = self._csrf(request)
             if csrf is None:
-                raise Refused(401, "log in first")
+                raise RefusedError(401, "log in first")
             if not _equal(request.headers.get("x-csrf-token", ""), csrf):
-                raise Refused(403, "the request is not from the page; reload it")
+                raise RefusedError(403, "the request is not from the page; reload it")
         if self.live.read_only:
-            raise Refused(403, "the control room is read-only")
+            raise RefusedError(403, "the control room is read-only")
         return _decided(await _body(request))
 
 
@@ -186,13 +187,13 @@ def _decided(body: bytes) -> tuple[str | int, str, str, int | None]:
     try:
         asked: Any = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON") from None
+        raise RefusedError(400, "the body is not JSON") from None
     if not isinstance(asked, dict):
-        raise Refused(400, "the body is not an object")
+        raise RefusedError(400, "the body is not an object")
     client, by, why, rounds = (asked.get(name) for name in ("client", "by", "why", "rounds"))
     fits = type(client) in (str, int) and isinstance(by, str) and isinstance(why, str)
     if not fits or type(rounds) not in (int, type(None)) or not 1 <= len(str(client)) <= 1000:
-        raise Refused(400, "send client, by and why as text, and rounds as a whole number or not at all")
+        raise RefusedError(400, "send client, by and why as text, and rounds as a whole number or not at all")
     return client, by, why, rounds  # type: ignore[return-value]
 
 
@@ -202,12 +203,12 @@ def _guarded(do: Handler) -> Handler:
     async def answered(request: Request) -> Response:
         try:
             answer = await do(request)
-        except Refused as error:
-            answer = JSONResponse({"error": str(error)}, status_code=error.status)
+        except RefusedError as error:
+            answer = _json({"error": str(error)}, error.status)
         except LedgerError as error:
-            answer = JSONResponse({"error": printable(error, 1000)}, status_code=503)
+            answer = _json({"error": printable(error, 1000)}, 503)
         except FedGuardError as error:
-            answer = JSONResponse({"error": printable(error, 1000)}, status_code=400)
+            answer = _json({"error": printable(error, 1000)}, 400)
         answer.headers.update({**_HEADERS, "content-security-policy": policy(live=True)})
         return answer
 
@@ -219,7 +220,7 @@ def _same_origin(request: Request) -> None:
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
     elsewhere = origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
     if elsewhere or site not in ("same-origin", "none"):
-        raise Refused(403, "the request comes from another site")
+        raise RefusedError(403, "the request comes from another site")
 
 
 async def _body(request: Request) -> bytes:
@@ -227,17 +228,20 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY:
-            raise Refused(413, f"the body has more than {MAX_BODY} bytes")
+            raise RefusedError(413, f"the body has more than {MAX_BODY} bytes")
     return body
+
+
+def _json(values: dict[str, Any], status: int = 200) -> Response:
+    """ASCII: an id may hold characters that have no UTF-8."""
+    return Response(json.dumps(values, allow_nan=False), status, media_type="application/json")
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Refused(400, f"{printable(text, 40)!r} is not a whole number")
+        raise RefusedError(400, f"{printable(text, 40)!r} is not a whole number")
     return int(text)
 
 
 def _equal(a: str, b: str) -> bool:
-    import hmac
-
     return hmac.compare_digest(a.encode("utf-8", "surrogatepass"), b.encode())

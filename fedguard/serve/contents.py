@@ -56,7 +56,7 @@ def _entry(entry: Entry, now: int) -> dict[str, Any]:
     record: Record = entry.record
     return {
         "number": entry.number,
-        "id": entry.client,
+        "id": str(entry.client),  # text, since a browser rounds large integers
         "name": printable(entry.client),
         "rounds": record.rounds,
         "strikes": len(record.strikes),

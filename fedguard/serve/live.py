@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +48,8 @@ class Live:
         seen = 0
         if self._tail is not None:
             with self._lock:
-                try:
+                with suppress(DataError):  # it cannot be read now: the page shows the rounds before
                     self._tail.read()
-                except (DataError, KeyError, TypeError, ValueError, AttributeError):
-                    pass  # a line that FedGuard never writes; the page shows the rounds before
                 seen = self._tail.seen
         return State(tuple(_facts(self.path.with_name(self.path.name + end)) for end in ("", "-wal")), seen)
 

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML document whose policy allows its own script and style and nothing else."""
+"""The page: one HTML document whose policy allows its own script and style and nothing else."""
 
 from __future__ import annotations
 

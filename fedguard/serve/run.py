@@ -60,9 +60,7 @@ def serve(
     )
     say(f"token: {token}" if token_file is None else f"token: the content of {token_file}")
     if not loopback(host):
-        say(
-            f"{host} can be reached from other machines, and http is not encrypted: put a proxy with TLS in front"
-        )
+        say(f"{host} is open to other machines, and http is not encrypted: put a proxy with TLS in front")
     uvicorn.Server(config).run(sockets=[socket])
 
 
