@@ -26,7 +26,7 @@ COOKIE = "fedguard_session"
 MAX_BODY, MAX_STREAMS = 16 * 1024, 32
 _HEADERS = {
     "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # without any, browsers send "Origin: null" with the login form
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
