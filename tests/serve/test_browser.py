@@ -158,6 +158,9 @@ def test_a_ban_in_the_page_is_obeyed_in_the_next_round(browser, federation, widt
         wait(browser, "document.querySelectorAll('#heard tr').length === 5")
         assert browser.evaluate("document.querySelector('#rows button').textContent") == "hospital-5"
 
+        fill(browser, search="hospital-7")
+        browser.evaluate("document.getElementById('find').requestSubmit()")
+        wait(browser, "document.querySelectorAll('#rows tr').length === 1")
         click(browser, "hospital-7")
         wait(browser, "document.activeElement.id === 'name'")
         assert browser.evaluate("document.querySelectorAll('#chart svg .dot').length") == 5
@@ -176,6 +179,9 @@ def test_a_ban_in_the_page_is_obeyed_in_the_next_round(browser, federation, widt
         wait(browser, "document.getElementById('standing').textContent.startsWith('admitted')")
         assert federation.step() == {"hospital-5"}
         wait(browser, "document.getElementById('head').textContent.includes('up to round 6')")
+        fill(browser, search="")
+        browser.evaluate("document.getElementById('find').requestSubmit()")
+        wait(browser, "document.querySelectorAll('#rows tr').length === 50")
         shot(browser, f"room-{width}.png")
 
         assert browser.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
