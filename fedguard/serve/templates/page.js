@@ -54,7 +54,7 @@
       link.addEventListener("click", () => tell(e.number, true));
       if (e.banned) row.className = "out";
       cell(row, link); cell(row, e.rounds, "n"); cell(row, e.strikes, "n"); cell(row, short(e.score), "n");
-      cell(row, e.standing); cell(row, e.why);
+      cell(row, e.standing, "m"); cell(row, e.why, "w");
       if (focused === String(e.number)) link.focus();
     }
     const last = offset + found.entries.length, left = found.clients - (data.page ? data.page.entries.length : found.clients);
@@ -84,7 +84,7 @@
     for (const v of [...open.verdicts].reverse()) {
       const row = $("verdicts").insertRow();
       cell(row, v.round, "n"); cell(row, short(v.score), "n");
-      cell(row, v.forgiven ? "forgiven" : v.suspect ? "strike" : "–"); cell(row, v.reason);
+      cell(row, v.forgiven ? "forgiven" : v.suspect ? "strike" : "–"); cell(row, v.reason, "w");
     }
     const lines = [...open.actions].reverse().map((a) => {
       const line = document.createElement("li");
@@ -134,8 +134,8 @@
       const seconds = Object.entries(r.seconds).map(([part, s]) => `${part} ${typeof s === "number" ? s.toFixed(3) : s}`).join(", ");
       if (r.new_bans.count) row.className = "out";
       cell(row, r.round, "n"); cell(row, String(r.time).slice(0, 19).replace("T", " ")); cell(row, r.clients, "n");
-      cell(row, listed(r.suspects)); cell(row, listed(r.new_bans)); cell(row, short(r.norm), "n"); cell(row, short(r.cosine), "n");
-      cell(row, seconds); cell(row, r.note);
+      cell(row, listed(r.suspects), "m"); cell(row, listed(r.new_bans), "m"); cell(row, short(r.norm), "n"); cell(row, short(r.cosine), "n");
+      cell(row, seconds, "w"); cell(row, r.note, "w");
     }
     $("drift").replaceChildren(chart(rounds.map((r) => [r.round, r.norm, false]), "Drift: norm of the aggregate by round"));
   }
