@@ -51,17 +51,17 @@ def serve(
         timeout_graceful_shutdown=1, limit_concurrency=200,
     )  # fmt: skip
     try:
-        socket = config.bind_socket()
+        bound = config.bind_socket()
     except SystemExit:  # uvicorn has logged why
         raise ConfigError(f"cannot listen at {host}, port {port}; choose another --port") from None
     where = f"[{host}]" if ":" in host else host
     say(
-        f"control room of {ledger}{' (read-only)' if read_only else ''}: http://{where}:{socket.getsockname()[1]}/"
+        f"control room of {ledger}{' (read-only)' if read_only else ''}: http://{where}:{bound.getsockname()[1]}/"
     )
     say(f"token: {token}" if token_file is None else f"token: the content of {token_file}")
     if not loopback(host):
         say(f"{host} is open to other machines, and http is not encrypted: put a proxy with TLS in front")
-    uvicorn.Server(config).run(sockets=[socket])
+    uvicorn.Server(config).run(sockets=[bound])
 
 
 def loopback(host: str) -> bool:

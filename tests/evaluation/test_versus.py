@@ -203,6 +203,12 @@ def test_the_bootstrap_of_many_values_is_scipys_and_the_same_every_time():
     assert bootstrap(d) == bootstrap(d)
 
 
+def test_the_bootstrap_of_three_values_is_as_narrow_as_the_pages_say():
+    draws = np.random.default_rng(2).normal(size=(2000, 3))
+    intervals = [bootstrap(d) for d in draws]
+    assert np.mean([low <= 0 <= high for low, high in intervals]) == pytest.approx(0.75, abs=0.06)
+
+
 def test_holm_by_hand():
     # in order: 5·0.001, 4·0.013, 3·0.02, 2·0.04, 1·1.0
     assert holm([0.04, 0.001, 0.02, float("nan"), 0.013, 1.0]) == pytest.approx(

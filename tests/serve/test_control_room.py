@@ -4,6 +4,7 @@ import json
 import re
 import sqlite3
 import stat
+import sys
 import threading
 import time
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedguard import EventLog, Guard, Round, SQLiteLedger, make_detector, make_policy
+from fedguard.cli import entry as cli
 from fedguard.core.errors import ConfigError, DataError, LedgerError, ParameterError
 from fedguard.serve.live import Live
 from fedguard.serve.page import part, policy, write_ledger_report
@@ -342,6 +344,21 @@ def test_the_file_holds_the_same(room):
     assert data["rounds"][1]["new_bans"] == {"count": 1, "names": ["eve"]}
     assert "connect-src" not in text
     assert "default-src &#x27;none&#x27;" in text
+
+
+def test_the_command_writes_the_file(room, monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["fedguard", "report", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code or 0, "".join(capsys.readouterr())
+
+    status, said = call(room / "ledger.db", "--events", room / "events.jsonl", "-o", room / "r.html")
+    assert (status, "wrote" in said) == (0, True)
+    assert "banned for good" in (room / "r.html").read_text(encoding="utf-8")
+    assert call(room / "ledger.db", "--where", "seed=1")[0] == 2
+    assert call(room, "--events", room / "events.jsonl")[0] == 2
+    assert call(room / "events.jsonl")[0] == 2, "no ledger"
 
 
 def test_no_ledger_and_no_events_are_errors(tmp_path, room):
