@@ -82,7 +82,7 @@ def bootstrap(d: NDArray[np.float64]) -> tuple[float, float]:
     """The central 95 % of the means of n values drawn with replacement from n, all nⁿ of them if n ≤ 6.
 
     It assumes no normal distribution, but is too narrow for few values: it covers the mean of three normal
-    values in about 3 of 4 cases, where the t interval does in 19 of 20.
+    values in about 2 of 3 cases, where the t interval does in 19 of 20.
     """
     n = len(d)
     if n <= ENUMERATED:
