@@ -103,11 +103,12 @@ def export(
 
 def _open(path: Path, write: bool = False) -> SQLiteLedger:
     from ..core.errors import LedgerError
+    from ..ledger.operate import writable
     from ..ledger.sqlite import SQLiteLedger
 
     if write and not path.is_file():
         raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger creates it")
-    return SQLiteLedger(path, read_only=not write)
+    return writable(path) if write else SQLiteLedger(path, read_only=True)
 
 
 def _known(ledger: SQLiteLedger, client: str) -> ClientId:

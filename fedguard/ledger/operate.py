@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import ParameterError
 from .memory import Record
+from .sqlite import SQLiteLedger
 
 if TYPE_CHECKING:
     from ..core.ids import ClientId
-    from .sqlite import SQLiteLedger
+
+#: More than any ledger holds.
+_NO_BOUND = 2**53
+
+
+def writable(path: Path) -> SQLiteLedger:
+    """A ledger to write by hand: it evicts no client and prunes no verdict of a guard with larger bounds.
+
+    Raises:
+        LedgerError: the file cannot be opened.
+    """
+    return SQLiteLedger(path, keep=_NO_BOUND, max_clients=_NO_BOUND)
 
 
 def ban_by_hand(ledger: SQLiteLedger, client: ClientId, by: str, why: str, rounds: int | None = None) -> str:

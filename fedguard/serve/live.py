@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import DataError
-from ..ledger.operate import ban_by_hand
+from ..ledger.operate import ban_by_hand, writable
 from ..ledger.sqlite import SQLiteLedger
 from ..observers.tail import Tail
 from .contents import round_values
-
-#: For writing: an operator's ban must evict no client and prune no ban of a guard with larger bounds.
-_NO_BOUND = 2**53
 
 
 class State(NamedTuple):
@@ -67,7 +64,7 @@ class Live:
             ParameterError: see :func:`fedguard.ledger.operate.ban_by_hand`.
             LedgerError: the ledger cannot be written.
         """
-        return ban_by_hand(self._writable(), client, by, why, rounds)
+        return ban_by_hand(writable(self.path), client, by, why, rounds)
 
     def unban(self, client: str | int, by: str, why: str) -> None:
         """Lift a ban and forgive the strikes.
@@ -76,10 +73,7 @@ class Live:
             ParameterError: the client is not banned, or ``by`` or ``why`` is empty.
             LedgerError: the ledger cannot be written.
         """
-        self._writable().unban(client, by.strip(), why.strip())
-
-    def _writable(self) -> SQLiteLedger:
-        return SQLiteLedger(self.path, keep=_NO_BOUND, max_clients=_NO_BOUND)
+        writable(self.path).unban(client, by.strip(), why.strip())
 
 
 def _facts(path: Path) -> tuple[int, int, int]:

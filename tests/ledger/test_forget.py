@@ -129,3 +129,15 @@ def test_a_hundred_thousand_clients_by_the_page(tmp_path):
     found = page(ledger, 99_990, 50)
     assert (found.found, len(found.entries), found.entries[-1].client) == (100_000, 10, "c0")
     assert page(ledger, 0, 50, search="c9999").found == 11
+
+
+def test_a_ban_by_hand_evicts_nobody(tmp_path, monkeypatch, capsys):
+    ledger = SQLiteLedger(tmp_path / "ledger.db", max_clients=200_000)
+    with sqlite3.connect(ledger.path) as db:
+        rows = [(f'"c{k}"', f'"c{k}"') for k in range(100_500)]
+        db.executemany("INSERT INTO clients (key, id) VALUES (?, ?)", rows)
+    words = ["ledger", "ban", str(ledger.path), "new", "--why", "w", "--by", "ann"]
+    monkeypatch.setattr(sys, "argv", ["fedguard", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert page(ledger, 0, 1).clients == 100_501
