@@ -14,6 +14,7 @@ from . import methods, suites
 from .evaluate import evaluate
 from .ledger import app as ledger_app
 from .partition import partition
+from .serve import serve
 from .tune import tune
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ for command in (
     suites.compare,
     suites.replay,
     partition,
+    serve,
     methods.show,
     methods.check,
     methods.new,

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..core.ids import ClientId
-    from ..ledger.memory import Record
     from ..ledger.sqlite import SQLiteLedger
 
-app = typer.Typer(no_args_is_help=True, help="Inspect a durable ledger, ban and unban clients, export it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Inspect a durable ledger, ban, unban and forget clients, export it."
+)
 
 Db = Annotated[Path, typer.Argument(metavar="DB", help="The ledger's file.")]
 Client = Annotated[str, typer.Argument(help="The client's id.")]
@@ -49,16 +50,9 @@ def ban(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds it lasts; for good by default.")] = None,
 ) -> None:
     """Ban a client from the next round on, even one that was never seen."""
-    from ..core.errors import ParameterError
+    from ..ledger.operate import ban_by_hand
 
-    ledger = _open(db, write=True)
-    with ledger.transaction():
-        since = ledger.next_round()
-        until = None if rounds is None else since + rounds
-        if ledger[client].outlasts(since, until):
-            raise ParameterError(f"client {client} is {_status(ledger[client], since)}; nothing was changed")
-        ledger.ban(client, since, until, f"banned by {_who(by)}: {_reason(why)}", _who(by))
-        status = _status(ledger[client], since)
+    status = ban_by_hand(_open(db, write=True), client, _who(by), _reason(why), rounds)
     typer.echo(f"client {client} is {status}; guards respect it in their next round")
 
 
@@ -69,6 +63,17 @@ def unban(db: Db, client: Client, why: Why, by: By = "") -> None:
     ledger.unban(_known(ledger, client), _who(by), _reason(why))
     typer.echo(
         f"client {client} is unbanned and its strikes are forgiven; guards respect it in their next round"
+    )
+
+
+@app.command()
+def forget(db: Db, client: Client, why: Why, by: By = "") -> None:
+    """Erase a client's verdicts and scores; bans stay. Records who decided and why."""
+    ledger = _open(db, write=True)
+    erased = ledger.forget(_known(ledger, client), _who(by), _reason(why))
+    typer.echo(
+        f"{erased} verdict{'s' * (erased != 1)} of client {client} erased; the record of it and bans stay. "
+        "Event logs, recordings and copies of the ledger are files of their own"
     )
 
 
@@ -98,11 +103,12 @@ def export(
 
 def _open(path: Path, write: bool = False) -> SQLiteLedger:
     from ..core.errors import LedgerError
+    from ..ledger.operate import writable
     from ..ledger.sqlite import SQLiteLedger
 
     if write and not path.is_file():
         raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger creates it")
-    return SQLiteLedger(path, read_only=not write)
+    return writable(path) if write else SQLiteLedger(path, read_only=True)
 
 
 def _known(ledger: SQLiteLedger, client: str) -> ClientId:
@@ -134,20 +140,9 @@ def _reason(why: str) -> str:
     return why.strip()
 
 
-def _status(record: Record, index: int) -> str:
-    """Return a client's standing in round ``index``, in words."""
-    if record.banned_since is None:
-        count = len(record.strikes)
-        return f"admitted, {count} strike{'s' * (count > 1)}" if count else "admitted"
-    if not record.is_banned(index):
-        served = record.judged_since_ban
-        return f"back since round {record.banned_until}, judged in {served} round{'s' * (served != 1)} since"
-    end = "for good" if record.banned_until is None else f"until round {record.banned_until}"
-    return f"banned since round {record.banned_since}, {end}"
-
-
 def _overview(ledger: SQLiteLedger, banned: bool, limit: int) -> list[Any]:
     from ..evaluation.terminal import number, plain
+    from ..ledger.operate import standing
 
     index, records = ledger.next_round(), ledger.records()
     out = sum(record.is_banned(index) for _, record in records)
@@ -155,7 +150,7 @@ def _overview(ledger: SQLiteLedger, banned: bool, limit: int) -> list[Any]:
     rows.sort(key=lambda row: (not row[1].is_banned(index), -len(row[1].strikes)))
     table = _table("client", "rounds>", "strikes>", "last score>", "standing", "why")
     for client, record in rows[:limit]:
-        cells = (record.rounds, len(record.strikes), number(record.last_score), _status(record, index))
+        cells = (record.rounds, len(record.strikes), number(record.last_score), standing(record, index))
         table.add_row(plain(client, 40), *map(str, cells), plain(record.ban_reason))
     rounds = "no round yet" if index == 0 else f"judged up to round {index - 1}"
     head = f"{plain(ledger.path)}: {len(records)} clients, {out} banned, {rounds}"
@@ -167,17 +162,19 @@ def _story(ledger: SQLiteLedger, client: ClientId, limit: int) -> list[Any]:
     """Return a client's standing with its reasons, then its verdicts as a table."""
     from ..evaluation.terminal import number, plain
     from ..ledger.memory import GUARD
+    from ..ledger.operate import standing
 
     record, judgements, actions = ledger[client], ledger.judgements(client), ledger.actions(client)
-    lines = [f"client {plain(client)} is {_status(record, ledger.next_round())}."]
+    lines = [f"client {plain(client)} is {standing(record, ledger.next_round())}."]
     if record.ban_reason:
         last = next((a for a in reversed(actions) if a.what == "ban"), None)
         by = f" ({'by the guard, ' if last.by == GUARD else ''}{last.time})" if last else ""
         lines.append(f"Why: {plain(record.ban_reason)}{by}.")
+    done = {"unban": "Unbanned", "forget": "Verdicts erased"}
     lines += [
-        f"Unbanned in round {a.since} by {plain(a.by)}, {a.time}: {plain(a.why)}."
+        f"{done[a.what]} in round {a.since} by {plain(a.by)}, {a.time}: {plain(a.why)}."
         for a in actions
-        if a.what == "unban"
+        if a.what in done
     ]
     struck = [j for j in judgements if j.suspect]
     lines.append(

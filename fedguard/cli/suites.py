@@ -44,20 +44,43 @@ def export(
 
 def compare(
     before: Annotated[Path, typer.Argument(help="A results folder.")],
-    after: Annotated[Path, typer.Argument(help="Another one, with runs in common.")],
-    columns: Annotated[str, typer.Option(help="Metrics to compare, e.g. dacc,tacc; or all.")] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Also show what may be noise.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Text file to write; standard output by default.")
+    after: Annotated[
+        Path | None, typer.Argument(help="Another one, with runs in common; or give --mine.")
     ] = None,
+    columns: Annotated[str, typer.Option(help="Metrics to compare, e.g. dacc,tacc; or all.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also show what may be noise; with --mine, every attack.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write (.csv: numbers); standard output by default."),
+    ] = None,
+    mine: Annotated[
+        str, typer.Option(help="A defense of the folder: compare it with each other one, over seeds.")
+    ] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="With --mine: only these runs, e.g. --where mode=closed.")
+    ] = None,
+    per_seed: Annotated[
+        bool, typer.Option("--per-seed", help="With --mine: every pair of runs, as CSV.")
+    ] = False,
 ) -> None:
-    """Show what changed between two results folders, with significance over seeds."""
-    from ..evaluation.results.compare import compare as compared
-    from ..evaluation.results.compare import show_comparison
-    from ..evaluation.results.store import Store
+    """Show what changed between two results folders, or compare one defense with the others of its suite."""
+    from ..core.errors import ParameterError
     from ..evaluation.results.tables import SHOWN
 
     names = columns.split(",") if columns else [name for name in SHOWN if name != "detector_share"]
+    if bool(mine) == (after is not None):
+        raise ParameterError("compare takes a second results folder, or --mine and a defense of the first")
+    if after is None:
+        _versus(before, mine, names, everything, out, where or [], per_seed)
+        return
+    if per_seed or where:
+        raise ParameterError("--per-seed and --where belong to --mine, not to two folders")
+    from ..evaluation.results.compare import compare as compared
+    from ..evaluation.results.compare import show_comparison
+    from ..evaluation.results.store import Store
+
     comparison = compared(Store(before), Store(after), names)
     if out is not None:
         write(comparison.text(everything).encode() + b"\n", out)
@@ -66,29 +89,83 @@ def compare(
         print_table(part)
 
 
+def _versus(
+    folder: Path,
+    mine: str,
+    names: list[str],
+    everything: bool,
+    out: Path | None,
+    where: list[str],
+    per_seed: bool,
+) -> None:
+    from ..evaluation.cells import csv_text
+    from ..evaluation.results.store import Store
+    from ..evaluation.results.versus import show_versus, versus
+    from ..evaluation.suites.source import assignments
+
+    found = versus(Store(folder), mine, names, assignments(where))
+    if per_seed:
+        write(csv_text(found.pairs).encode(), out)
+    elif out is None:
+        for part in show_versus(found, everything):
+            print_table(part)
+    elif out.suffix.lower() == ".csv":
+        write(csv_text(found.frame).encode(), out)
+    else:
+        write(found.text(everything).encode() + b"\n", out)
+
+
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A results folder that `evaluate` wrote, or a ledger's file.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; FOLDER/report.html by default.")
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; FOLDER/report.html or LEDGER.html by default."),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
     ] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Of a ledger: the event stream with its rounds.")
+    ] = None,
 ) -> None:
-    """Write results as one self-contained HTML file."""
+    """Write results, or a ledger, as one self-contained HTML file."""
+    if folder.is_file():
+        path = _ledger_report(folder, out, events, where)
+    else:
+        path = _results_report(folder, out, events, where)
+    typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
+
+
+def _results_report(folder: Path, out: Path | None, events: Path | None, where: list[str] | None) -> Path:
+    from ..core.errors import ParameterError
     from ..evaluation.results.report.page import write_report
     from ..evaluation.suites.source import assignments
 
-    path = write_report(folder, out, assignments(where or []))
-    typer.echo(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
+    if events is not None:
+        raise ParameterError("--events belongs to the report of a ledger; this is a results folder")
+    return write_report(folder, out, assignments(where or []))
+
+
+def _ledger_report(ledger: Path, out: Path | None, events: Path | None, where: list[str] | None) -> Path:
+    from ..core.errors import ParameterError
+    from ..serve.page import write_ledger_report
+
+    if where:
+        raise ParameterError("--where belongs to the report of a results folder; this is a file")
+    return write_ledger_report(ledger, out, events)
 
 
 def plot(
     folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf.")],
-    kind: Annotated[str, typer.Option("--kind", "-k", help="heatmap, accuracy, roc or scores.")] = "heatmap",
+    kind: Annotated[
+        str, typer.Option("--kind", "-k", help="heatmap, accuracy, roc, scores or critical_difference.")
+    ] = "heatmap",
     metric: Annotated[
-        str, typer.Option(help="Metric of the heat map: dacc, fpr, fnr, auroc, tacc or asr.")
+        str,
+        typer.Option(help="Metric of the heat map: dacc, fpr, fnr, auroc, tacc or asr; of ranks: any."),
     ] = "dacc",
     where: Annotated[
         list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")

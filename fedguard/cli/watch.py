@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
@@ -17,60 +16,10 @@ from rich.text import Text
 
 from ..core.errors import DataError
 from ..evaluation.terminal import number, plain, terminal
+from ..observers.tail import Tail
 
-#: Number of rounds in the drift chart.
-HISTORY = 40
 _LEVELS = "▁▂▃▄▅▆▇█"
 _BAR = 16
-_NEEDED = {"round", "time", "clients", "suspects", "banned", "new_bans", "note", "seconds", "verdicts"}
-
-
-class Tail:
-    """Follow the rounds of an event stream. The file may be rotated, and need not exist yet.
-
-    Args:
-        path: the file that an :class:`fedguard.EventLog` writes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rounds: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._offset = 0
-        self._file: tuple[int, int] | None = None
-
-    def read(self) -> bool:
-        """Read new lines, and return whether they held a round.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        try:
-            stat = self.path.stat()
-            if (stat.st_dev, stat.st_ino) != self._file or stat.st_size < self._offset:
-                self._file, self._offset = (stat.st_dev, stat.st_ino), 0
-            found = False
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # still being written
-                    self._offset += len(line)
-                    found |= self._take(line)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror}") from None
-        return found
-
-    def _take(self, line: bytes) -> bool:
-        try:
-            event = json.loads(line)
-            whole = bool(event["event"] == "round" and event.keys() >= _NEEDED and "norm" in event["drift"])
-        except (ValueError, TypeError, KeyError, AttributeError):  # a crash cut the line short
-            return False
-        if whole:
-            self.rounds.append(event)
-        return whole
 
 
 def watch(path: Path, once: bool, rows: int | None = None) -> None:

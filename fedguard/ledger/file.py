@@ -78,7 +78,6 @@ FORGET = (
     "WHERE verdicts.client = clients.client AND suspect AND NOT forgiven) NULLS FIRST, rounds, client "
     "LIMIT ?)"
 )
-
 #: Prefixes of SQLite's error names → what is wrong; what to do.
 _ADVICE = (
     (
@@ -165,6 +164,16 @@ class LedgerFile:
     def _log(self) -> Path:
         """The write-ahead log; it exists while a process has the file open, and after a crash."""
         return self._real.with_name(self._real.name + "-wal")
+
+    def empty_log(self) -> None:
+        """Move the log into the file and empty it, unless another process is reading: then it does so later.
+
+        Raises:
+            LedgerError: SQLite could not write.
+        """
+        with self._errors(), closing(self._connect()) as db:
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _create(self) -> None:
         """Create the tables in an empty file; several processes may do so at once."""

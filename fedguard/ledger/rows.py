@@ -38,14 +38,14 @@ class Judgement(NamedTuple):
 
 
 class Action(NamedTuple):
-    """A ban or an unban.
+    """A ban, an unban, or the erasure of a client's verdicts.
 
     Attributes:
         time: the time in UTC (ISO 8601).
         client: the client.
-        what: "ban" or "unban".
-        since: the round of the ban; for an unban, the round after the last one in the ledger.
-        until: the first round in which the client may return; None for a permanent ban and for an unban.
+        what: "ban", "unban" or "forget".
+        since: the round of the ban; for the others, the round after the last one in the ledger.
+        until: the first round in which the client may return; None for a permanent ban and for the others.
         by: who decided; "guard" for a guard.
         why: the reason.
     """

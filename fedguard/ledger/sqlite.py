@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ParameterError
+from ..core.errors import LedgerError, ParameterError
+from .erase import ERASE_OLD, check_forget, erase
 from .file import COUNT, FORGET, JUDGE, PRUNE_ACTIONS, PRUNE_VERDICTS, STRIKES, LedgerFile
 from .memory import GUARD, REASON, Ledger, Record, check_unban, records_of, report_room
 from .rows import WHOLE_OR_NONE, Action, Judgement, action_of, client_id, judgement_of, must, record_of
@@ -41,6 +42,7 @@ class SQLiteLedger(Ledger):
         max_clients: the maximum number of clients kept.
         timeout: seconds to wait while another process writes.
         read_only: never create or change the file.
+        keep_rounds: erase verdicts, strikes among them, this many rounds after theirs; None to keep them.
 
     Raises:
         LedgerError: the file cannot be read or written, is damaged, or is not a ledger of this version.
@@ -63,14 +65,19 @@ class SQLiteLedger(Ledger):
         max_clients: int = 100_000,
         timeout: float = 30.0,
         read_only: bool = False,
+        keep_rounds: int | None = None,
     ) -> None:
         super().__init__(keep, max_clients)
+        if keep_rounds is not None and keep_rounds < 1:
+            raise ParameterError(f"ledger: keep_rounds is {keep_rounds}; use 1 or more, or None")
+        self.keep_rounds = keep_rounds
         self.path = Path(path)
         self._file = LedgerFile(self.path, timeout, read_only)
         self._open_here = threading.local()  # this thread's transaction, if it is in one
 
     def __reduce__(self) -> tuple[Any, ...]:
-        args = (self.path, self.keep, self.max_clients, self._file.timeout, self._file.read_only)
+        bounds = (self.keep, self.max_clients, self._file.timeout)
+        args = (self.path, *bounds, self._file.read_only, self.keep_rounds)
         return type(self), args  # a copy opens the same file
 
     @contextmanager
@@ -95,8 +102,29 @@ class SQLiteLedger(Ledger):
                 yield db
                 if write:
                     self._forget(db, before)
+                    if self.keep_rounds is not None:
+                        db.execute(ERASE_OLD, (self.next_round() - self.keep_rounds,))
             finally:
                 here.db = None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot: everything read in the block is of the same moment.
+
+        Raises:
+            LedgerError: the file cannot be read.
+        """
+        with self._db() as db:
+            yield db
+
+    def row(self, number: int) -> tuple[ClientId, Record]:
+        """The client and the record of a row of the table ``clients``, which exists."""
+        with self._db() as db:
+            return next(self._read(db, "WHERE client = ?", number))
+
+    def foreign(self, what: str) -> LedgerError:
+        """The error for content that FedGuard never writes."""
+        return self._file.wrong(what)
 
     def __getitem__(self, client: ClientId) -> Record:
         """The client's current record; an empty one for an unknown client."""
@@ -178,6 +206,29 @@ class SQLiteLedger(Ledger):
             )
             db.execute("UPDATE verdicts SET forgiven = 1 WHERE client = ? AND suspect", (number,))
             self._note(db, number, "unban", self.next_round(), None, by, why)
+
+    def forget(self, client: ClientId, by: str, why: str) -> int:
+        """Erase a client's verdicts and scores, and the guard's reasons for its bans; record who did and why.
+
+        A ban stays in force, so does its beginning and end. What is erased is overwritten in the file.
+
+        Returns:
+            How many verdicts were erased.
+
+        Raises:
+            ParameterError: the client is unknown, or ``by`` or ``why`` is empty.
+            LedgerError: the file cannot be written; nothing was erased.
+        """
+        check_forget(client, by, why)
+        with self._db(write=True) as db:
+            number, gone = erase(db, _key(client), self.unknown(client))
+            self._note(db, number, "forget", self.next_round(), None, by, why)
+        self._file.empty_log()
+        return gone
+
+    def unknown(self, client: ClientId) -> ParameterError:
+        """The error for a client without a record."""
+        return ParameterError(f"ledger {self.path} knows no client {client!r}; nothing was changed")
 
     def next_round(self) -> int:
         """The round after the last one in which any client was judged; 0 if there is none."""

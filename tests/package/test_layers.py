@@ -19,7 +19,7 @@ LAYERS = (
     ("exchange.entries",),
     ("guard",),
     ("recording", "observers"),
-    ("testing", "flower", "detectors", "attacks"),
+    ("testing", "flower", "serve", "detectors", "attacks"),
     ("simulation",),
     ("testing.models", "testing.datasets", "testing.partitions"),
     ("evaluation.suites",),

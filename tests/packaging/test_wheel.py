@@ -36,6 +36,7 @@ def test_contents(wheel):
             ("fedguard", "*.txt"),
             ("fedguard", "*.html"),
             ("fedguard", "*.css"),
+            ("fedguard", "*.js"),
             ("detectors", "*.py"),
             ("attacks", "*.py"),
             ("configs", "*.py"),

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ...core.errors import ParameterError, ResultsError
 from ...core.files import why
@@ -17,6 +17,7 @@ from ..results.frame import BY, run_frame
 from ..results.layout import Layout
 from ..results.store import Store
 from ..results.tables import SHOWN
+from ..results.versus import Versus, versus
 from .table import Table, written
 
 if TYPE_CHECKING:
@@ -136,10 +137,11 @@ class Results:
 
         Args:
             kind: "heatmap" (a metric by attack and defense), "accuracy" (by round, a panel per attack), "roc"
-                (a panel per attack), or "scores" (a panel per attack and defense).
-            metric: of the heat map: dacc, fpr, fnr, auroc, tacc or asr.
+                (a panel per attack), "scores" (a panel per attack and defense), or "critical_difference"
+                (average ranks of the defenses).
+            metric: of the heat map: dacc, fpr, fnr, auroc, tacc or asr; any metric for ranks.
             where: keeps only runs with these values. The rest must be at one point of the grid and in one
-                mode.
+                mode, but for ranks.
 
         Raises:
             ParameterError: an unknown kind or metric; no run or too many are left; no matplotlib.
@@ -192,18 +194,33 @@ class Results:
             )
         return written(path, table.to_bytes(ENDINGS[path.suffix.lower()]))
 
-    def compare(self, other: Results | str | Path, values: Names = SHOWN) -> Comparison:
-        """What changed from these results to others with runs in common; ``print`` shows it.
+    @overload
+    def compare(self, other: Results | Path, values: Names = SHOWN) -> Comparison: ...
+
+    @overload
+    def compare(self, other: str, values: Names = SHOWN) -> Comparison | Versus: ...
+
+    def compare(self, other: Results | str | Path, values: Names = SHOWN) -> Comparison | Versus:
+        """One defense against each other one, or these results against later ones; ``print`` shows it.
 
         Args:
-            other: the later results, or their folder.
+            other: the label of one of these defenses, which is compared with each other one, paired over
+                seeds and attacks; or the later results, or their folder (as a ``Path`` if a defense has the
+                same name).
             values: the metrics to compare, or "all".
+
+        Returns:
+            For a label :class:`fedguard.evaluation.results.versus.Versus`, else what changed between the
+            results, with significance over seeds.
 
         Raises:
             ResultsError: there are no common runs, or no results in the folder.
+            ParameterError: there is no other defense, or no metric in common.
         """
-        after = other if isinstance(other, Results) else Results(other)
         names = [name for name in _names(values) if name != "detector_share"]
+        if isinstance(other, str) and other in set(self._store.table("runs")["defense"]):
+            return versus(self._store, other, names)
+        after = other if isinstance(other, Results) else Results(other)
         return compared(self._store, after._store, names)
 
     def save(self, folder: str | Path) -> Results:

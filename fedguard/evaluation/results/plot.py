@@ -13,15 +13,18 @@ from ...core.errors import ConfigError, ParameterError
 from ...core.extras import extra_module
 from ...core.files import why, write_atomically
 from ...core.params import nearest
+from .plot_ranks import rank_figure, size_of
 from .report.pictures import short
 from .report.results import HEATS, NAMED, HeatMap, Panel, Section, curves, heat_maps, ranks, sections
 from .report.scores import Distribution, distribution, roc_panel, verdicts
 from .store import Store
+from .tables import columns_named
+from .versus import chosen_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("heatmap", "accuracy", "roc", "scores")
+KINDS = ("heatmap", "accuracy", "roc", "scores", "critical_difference")
 FORMATS = (".png", ".svg", ".pdf")
 #: The most panels of a figure.
 MAX_PANELS = 48
@@ -40,9 +43,10 @@ def plot(
     Args:
         folder: what ``fedguard evaluate`` wrote.
         kind: "heatmap" (a metric by attack and defense), "accuracy" (by round, a panel per attack), "roc" (a
-            panel per attack), or "scores" (a panel per attack and defense).
+            panel per attack), "scores" (a panel per attack and defense), or "critical_difference" (average
+            ranks of the defenses by a metric, with Nemenyi's test; all points of the grid together).
         out: the file, .png, .svg or .pdf.
-        metric: the metric of the heat map.
+        metric: the metric of the heat map, or the one that is ranked.
         where: keeps only runs with these values: setting → value or list of values. The rest must be at one
             point of the grid and in one mode.
 
@@ -78,6 +82,10 @@ def draw(
     """
     _check(kind, metric)
     extra_module("matplotlib", "plot", "fedguard plot")
+    if kind == "critical_difference":
+        runs = chosen_runs(store, where)
+        ranked: Figure = rank_figure(store, runs, metric, _figure(*size_of(runs["defense"].nunique())))
+        return ranked
     part = _only(sections(store, where))
     figure: Figure = _heat(_heat_map(part, metric)) if kind == "heatmap" else _panels(store, part, kind)
     return figure
@@ -86,7 +94,9 @@ def draw(
 def _check(kind: str, metric: str) -> None:
     if kind not in KINDS:
         raise ParameterError(f"no kind {kind!r}{nearest(kind, KINDS)} (known: {', '.join(KINDS)})")
-    if metric not in HEATS:
+    if kind == "critical_difference":
+        columns_named([metric])
+    elif metric not in HEATS:
         raise ParameterError(f"no heat map of {metric!r}{nearest(metric, HEATS)} (known: {', '.join(HEATS)})")
 
 
