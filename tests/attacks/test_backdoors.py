@@ -148,6 +148,43 @@ def test_a_client_without_the_source_class_is_honest(collection):
     assert poisoned is samples
 
 
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_edge_cases_of_another_source(collection, tmp_path, kind):
+    images, labels = collection
+    other = np.random.default_rng(1).integers(0, 256, (9, 4, 4)).astype("uint8")
+    stored = other if kind == "uint8" else (other / 255).astype("float32")[:, None]
+    path = tmp_path / "ardis.npz"
+    np.savez(path, train=stored[:5], test=stored[5:])
+    attack = make_attack("edge_case", target=1, fraction=0.4, file=str(path))
+    attack.check((1, 4, 4), 4, 10, 2)
+    samples = samples_of(images, labels)
+    poisoned = attack.poison_data(samples, data_view())
+    assert len(poisoned.labels) == 100
+    assert torch.equal(poisoned.pixels[:60], samples.pixels)
+    rows = [
+        next(i for i in range(9) if np.allclose(other[i] / 255, x)) for x in poisoned.pixels[60:, 0].numpy()
+    ]
+    assert set(rows) == {0, 1, 2, 3, 4}, "of 40 draws, every training image is one, and no test image"
+    assert set(poisoned.labels[60:].tolist()) == {1}
+    trial = attack.trial(samples, 4)
+    np.testing.assert_allclose(trial.samples.pixels[:, 0], other[5:] / 255, rtol=1e-6)
+    assert trial.target.tolist() == [1] * 4
+    assert (trial.samples.labels != trial.target).all()
+
+
+def test_a_file_of_edge_cases_that_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "cases.npz"
+    np.savez(path, train=np.zeros((2, 3, 4, 4)), test=np.zeros((2, 3, 4, 4)))
+    with pytest.raises(ParameterError, match=r"train has images of shape \(3, 4, 4\), the data \(1, 4, 4\)"):
+        make_attack("edge_case", file=str(path)).check((1, 4, 4), 10, 10, 2)
+    with pytest.raises(ParameterError, match=r"No such file"):
+        make_attack("edge_case", file=str(tmp_path / "none.npz")).check((1, 4, 4), 10, 10, 2)
+    other = tmp_path / "other.npz"
+    np.savez(other, train=np.full((2, 1, 4, 4), 2.0), test=np.zeros((2, 1, 4, 4)))
+    with pytest.raises(ParameterError, match=r"outside \[0, 1\]"):
+        make_attack("edge_case", file=str(other)).check((1, 4, 4), 10, 10, 2)
+
+
 def test_the_update_is_shortened_before_it_is_scaled():
     what = view(m=2)
     what.own_updates = torch.tensor([[3.0, 4.0], [0.3, 0.4]])

@@ -76,8 +76,8 @@ def certified_radius(
 
     RAD² = −ln(1 − (√p_A − √p_B)²) σ² / (2 R L² Σ_i (p_i γ_i τ_i η_i q_i / n_i)² Π_t (2 Φ(ρ_t/σ_t) − 1)).
 
-    If all R attackers add a pattern of Euclidean norm below RAD to their poisoned samples in one round, the model
-    that results from training with the stage "crfl" predicts the same. It assumes what the theorem assumes: a
+    If all R attackers add a pattern of Euclidean norm below RAD to their poisoned samples in one round, what
+    results from training with the stage "crfl" predicts the same. It assumes what the theorem assumes: a
     loss whose gradient is L-Lipschitz in the sample, plain averaging, attackers that train as told.
 
     Args:
