@@ -33,5 +33,6 @@ CATALOGUE = {
     "model_replacement": "fedguard.attacks.model_replacement:ModelReplacement",
     "dba": "fedguard.attacks.dba:DBA",
     "edge_case": "fedguard.attacks.edge_case:EdgeCase",
+    "min_distance_backdoor": "fedguard.attacks.min_distance_backdoor:MinDistanceBackdoor",
     "neurotoxin": "fedguard.attacks.neurotoxin:Neurotoxin",
 }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedguard.contracts.attack import Adjust, Attack, DataView, TrainView, Trial, UpdateView
 from fedguard.contracts.data import Samples
+from fedguard.contracts.local_training import LocalTraining
 from fedguard.contracts.nested import AttackSpec, make
 from fedguard.core.errors import ParameterError
 from fedguard.core.state import State
@@ -43,6 +44,10 @@ class Wrapped(Attack):
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
         """Delegate to the inner attack."""
         return self.attack.poison_data(samples, view)
+
+    def local_training(self, settings: LocalTraining) -> LocalTraining:
+        """Delegate to the inner attack."""
+        return self.attack.local_training(settings)
 
     def adjust(self, view: TrainView) -> Adjust | None:
         """Delegate to the inner attack."""

@@ -10,7 +10,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from ..contracts.attack import Attack, DataView
-from ..contracts.data import LabeledData, Share
+from ..contracts.data import LabeledData, Samples, Share
 from ..contracts.registry import REGISTRIES
 from ..core.files import save_tensors
 from ..core.seeds import generator
@@ -18,7 +18,7 @@ from ..training.parameters import batches
 from .build import build_attack
 from .keys import CellKey
 from .pool import scratch
-from .setup import setup_of
+from .setup import Setup, setup_of
 
 
 def training_data(key: CellKey, client: int, attacking: bool) -> LabeledData | Share:
@@ -61,15 +61,21 @@ def poisoned_data(key: CellKey, client: int) -> LabeledData:
 
 
 def _poison(key: CellKey, client: int) -> LabeledData:
-    setup = setup_of(key)
+    setup, attack = setup_of(key), build_attack(key.cell)
     view = DataView(
         rank=sorted(setup.malicious).index(client),
         num_malicious=len(setup.malicious),
         num_classes=setup.dataset.num_classes,
         generator=generator(key.cell.seed, "attack data", client),
+        everybody=_everybody(setup) if "data" in attack.knowledge else None,
     )
-    samples = build_attack(key.cell).poison_data(setup.client_samples(client), view)
+    samples = attack.poison_data(setup.client_samples(client), view)
     return setup.dataset.labeled(samples)
+
+
+def _everybody(setup: Setup) -> Samples:
+    own = [setup.client_samples(client) for client in range(len(setup.samples))]
+    return Samples(torch.cat([part.pixels for part in own]), torch.cat([part.labels for part in own]))
 
 
 def evaluation_batches(key: CellKey, targeted: bool) -> list[LabeledData]:

@@ -23,6 +23,7 @@ TARGETED = {
     "dba": ({"size": 3, "gap": 1}, 0.7),
     "edge_case": ({"fraction": 0.5}, 0.3),
     "neurotoxin": ({}, 0.8),
+    "min_distance_backdoor": ({"z": 3.0, "patch": 3, "alpha": 0.99}, 0.5),
 }
 CHANGES = {
     "digits": ("rounds=8",),

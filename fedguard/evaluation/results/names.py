@@ -43,6 +43,7 @@ DISPLAY: Mapping[str, str] = {
     "lazy_worker": "Lazy worker",
     "lie": "LIE",
     "mimic": "Mimic",
+    "min_distance_backdoor": "Min-distance backdoor",
     "min_max": "Min-Max",
     "min_sum": "Min-Sum",
     "model_replacement": "Model replacement",
