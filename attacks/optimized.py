@@ -36,14 +36,14 @@ class Optimized(Attack):
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: ByzFL (EPFL), attack_optimizers.py, LineMaximize, with its ALittleIsEnough and FallOfEmpires; the
-    attacks: Baruch et al., NeurIPS 2019, and Xie et al., UAI 2019.
+    Source: Baruch et al., NeurIPS 2019, and Xie et al., UAI 2019; the search is LineMaximize of ByzFL (EPFL),
+    attack_optimizers.py.
     """
 
     card = Card(
         "optimized",
         "ALIE or IPM with the factor that moves the aggregate farthest",
-        "ByzFL, LineMaximize",
+        "Baruch et al., A Little Is Enough, NeurIPS 2019; Xie et al., Fall of Empires, UAI 2019",
     )
     kind = "model"
     knowledge = frozenset({"benign_updates", "aggregator", "defense"})
