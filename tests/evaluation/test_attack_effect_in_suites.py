@@ -14,6 +14,8 @@ UNTARGETED = {
     "fang_trimmed_mean": ({}, 0.3),
     "mpaf": ({}, 0.3),
     "ipm": ({"epsilon": 3.0}, 0.3),
+    "optimized": ({}, 0.3),
+    "byz_mean": ({"attack": {"name": "ipm", "epsilon": 3.0}}, 0.3),
     "adaptive": ({"attack": "label_flip"}, 0.3),
     "adaptive_label_flip": ({}, 0.3),
 }
