@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,6 +45,12 @@ class Wrapped(Attack):
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
         """Delegate to the inner attack."""
         return self.attack.poison_data(samples, view)
+
+    def poison_test(
+        self, test: Samples, share: float, num_classes: int, generator: torch.Generator
+    ) -> Samples:
+        """Delegate to the inner attack."""
+        return self.attack.poison_test(test, share, num_classes, generator)
 
     def local_training(self, settings: LocalTraining) -> LocalTraining:
         """Delegate to the inner attack."""

@@ -252,6 +252,19 @@ class Attack(Method, ABC):
         """A malicious client's training data; unchanged by default."""
         return samples
 
+    def poison_test(
+        self, test: Samples, share: float, num_classes: int, generator: torch.Generator
+    ) -> Samples:
+        """The test set that accuracy is measured on; by default ``test`` itself.
+
+        Args:
+            test: the server's test set.
+            share: m / N, the share of it that stands for the malicious clients' own test data.
+            num_classes: the number of labels.
+            generator: the attacker's randomness.
+        """
+        return test
+
     def local_training(self, settings: LocalTraining) -> LocalTraining:
         """How malicious clients train in a round; as honest ones by default.
 

@@ -80,7 +80,23 @@ def _everybody(setup: Setup) -> Samples:
 
 def evaluation_batches(key: CellKey, targeted: bool) -> list[LabeledData]:
     """The test set in batches, or with ``targeted`` the samples and target labels of the attack's trial."""
-    return _trial_batches(key.attack) if targeted else batches(setup_of(key).test)
+    if targeted:
+        return _trial_batches(key.attack)
+    return _poisoned_test(key.attack) if poisons_test(key) else batches(setup_of(key).test)
+
+
+def poisons_test(key: CellKey) -> bool:
+    """Whether the attack may change the test set that accuracy is measured on."""
+    return REGISTRIES["attacks"].get(key.cell.attack.name).poison_test is not Attack.poison_test
+
+
+@functools.lru_cache(maxsize=4)
+def _poisoned_test(key: CellKey) -> list[LabeledData]:
+    setup = setup_of(key)
+    data, share = setup.dataset, len(setup.malicious) / key.cell.clients
+    draw = generator(key.cell.seed, "attack test data")
+    found = build_attack(key.cell).poison_test(data.test, share, data.num_classes, draw)
+    return batches(setup.test if found is data.test else data.labeled(found))
 
 
 @functools.lru_cache(maxsize=4)
