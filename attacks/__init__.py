@@ -11,6 +11,8 @@ CATALOGUE = {
     "byzantine": "fedguard.attacks.byzantine:Byzantine",
     "lazy_worker": "fedguard.attacks.lazy_worker:LazyWorker",
     "ipm": "fedguard.attacks.ipm:IPM",
+    "optimized": "fedguard.attacks.optimized:Optimized",
+    "byz_mean": "fedguard.attacks.byz_mean:ByzMean",
     "mimic": "fedguard.attacks.mimic:Mimic",
     "lie": "fedguard.attacks.lie:LIE",
     "min_max": "fedguard.attacks.min_max:MinMax",
@@ -33,5 +35,6 @@ CATALOGUE = {
     "model_replacement": "fedguard.attacks.model_replacement:ModelReplacement",
     "dba": "fedguard.attacks.dba:DBA",
     "edge_case": "fedguard.attacks.edge_case:EdgeCase",
+    "min_distance_backdoor": "fedguard.attacks.min_distance_backdoor:MinDistanceBackdoor",
     "neurotoxin": "fedguard.attacks.neurotoxin:Neurotoxin",
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedguard.contracts.attack import Adjust, Attack, DataView, TrainView, Trial, UpdateView
 from fedguard.contracts.data import Samples
+from fedguard.contracts.local_training import LocalTraining
 from fedguard.contracts.nested import AttackSpec, make
 from fedguard.core.errors import ParameterError
 from fedguard.core.state import State
@@ -43,6 +45,16 @@ class Wrapped(Attack):
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
         """Delegate to the inner attack."""
         return self.attack.poison_data(samples, view)
+
+    def poison_test(
+        self, test: Samples, share: float, num_classes: int, generator: torch.Generator
+    ) -> Samples:
+        """Delegate to the inner attack."""
+        return self.attack.poison_test(test, share, num_classes, generator)
+
+    def local_training(self, settings: LocalTraining) -> LocalTraining:
+        """Delegate to the inner attack."""
+        return self.attack.local_training(settings)
 
     def adjust(self, view: TrainView) -> Adjust | None:
         """Delegate to the inner attack."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from fedguard.contracts.attack import Attack, DataView
+from fedguard.contracts.attack import Attack, DataView, Knowledge
 from fedguard.contracts.card import Card
 from fedguard.contracts.data import Samples
 from fedguard.core.errors import ParameterError
@@ -28,23 +28,25 @@ class BackGradient(Attack):
 
     Differences from the papers: Muñoz-González et al. optimize one point at a time and retrace the training
     steps. This class moves all points at once and stores the steps, which gives the same gradient for little
-    memory. Fang et al. give the attacker the training data of *all* clients. Here each malicious client
-    knows its own data only, a random half of which is D_tr and the other half D_val. The attacker's model
+    memory. Each malicious client optimizes its points by itself. With ``knowledge: partial`` it knows its own
+    data only, a random half of which is D_tr and the other half D_val; with "full", as Fang et al. give it,
+    D_tr and D_val are halves of what *all* clients have. The attacker's model
     starts from zero instead of the global model, which data poisoning does not see. A client with a single
     sample does not change it.
 
     Args:
         distribution: "uniform": every malicious client adds points; "single": the first one adds the points
             of all, the others add none (the two scenarios of Fang et al.).
-        fraction: points per malicious client, as a share of the samples it uses; at least one point. 0.2 is
-            Fang et al.'s 240 points for 20 clients of 60 samples.
-        max_samples: the most samples that a client uses, drawn at random. The papers have at most 1,000 for
-            training; time grows with the square.
+        fraction: points per malicious client, as a share of its own samples (at most ``max_samples``); at
+            least one point. 0.2 is Fang et al.'s 240 points for 20 clients of 60 samples.
+        max_samples: the most samples that a client uses, drawn at random; 6,000 in Fang et al. Muñoz-González
+            et al. have at most 1,000 for training; time grows with the square.
         steps: T, the number of training steps; 60 in Muñoz-González et al. for multiclass regression.
         lr: η; the papers do not say, their code has 0.1.
         iterations: the most ascent steps; 0 leaves copies with random wrong labels.
         step_size: the Euclidean length of an ascent step in pixel space, for each point; as in their code.
         tolerance: the ascent ends when the validation loss rises by less.
+        knowledge: "partial" or "full", see above.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -58,6 +60,7 @@ class BackGradient(Attack):
         "Muñoz-González et al., Back-gradient Optimization, AISec 2017",
     )
     kind = "data"
+    knowledge = frozenset({"data"})
 
     def __init__(
         self,
@@ -69,7 +72,10 @@ class BackGradient(Attack):
         iterations: int = 30,
         step_size: float = 1.0,
         tolerance: float = 1e-6,
+        knowledge: Knowledge = "partial",
     ) -> None:
+        if knowledge not in ("full", "partial"):
+            raise ParameterError(f"back_gradient: knowledge is {knowledge!r}; use 'full' or 'partial'")
         if distribution not in ("uniform", "single"):
             raise ParameterError(
                 f"back_gradient: distribution is {distribution!r}; use 'uniform' or 'single'"
@@ -87,6 +93,7 @@ class BackGradient(Attack):
             raise ParameterError(
                 f"back_gradient: tolerance is {tolerance}; use a finite number of at least 0"
             )
+        self.knowledge = frozenset({"data"} if knowledge == "full" else ())
         self.distribution = distribution
         self.fraction = fraction
         self.max_samples = max_samples
@@ -111,11 +118,12 @@ class BackGradient(Attack):
         single = self.distribution == "single"
         if len(samples.labels) < 2 or (single and view.rank > 0):
             return samples
-        device = samples.labels.device
-        order = torch.randperm(len(samples.labels), generator=view.generator)[: self.max_samples].to(device)
+        device, own = samples.labels.device, min(len(samples.labels), self.max_samples)
+        known = samples if view.everybody is None else view.everybody
+        order = torch.randperm(len(known.labels), generator=view.generator)[: self.max_samples].to(device)
         n = len(order)
-        train, held_out = samples.take(order[n // 2 :]), samples.take(order[: n // 2])
-        count = max(1, round(self.fraction * n)) * (view.num_malicious if single else 1)
+        train, held_out = known.take(order[n // 2 :]), known.take(order[: n // 2])
+        count = max(1, round(self.fraction * own)) * (view.num_malicious if single else 1)
         chosen = torch.randint(len(train.labels), (count,), generator=view.generator).to(device)
         shift = torch.randint(1, view.num_classes, (count,), generator=view.generator).to(device)
         points = train.take(chosen)

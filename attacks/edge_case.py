@@ -11,16 +11,20 @@ from fedguard.contracts.data import Samples
 from fedguard.core.errors import ParameterError
 
 from ._checks import require_positive
+from ._edge_files import edge_images
 
 
 class EdgeCase(Attack):
     """Train on D mixed with rare samples that carry the target label; send scale · u_i, with ‖u_i‖ bounded.
 
-    The paper takes its edge cases from another source (Southwest planes, old scripts). Here they are the
-    tail of the data set itself: the samples of the source classes that are farthest, in pixels, from the
-    mean of their class. The attacker takes them from its own samples. Success is measured on the tail of the
-    test set: the share classified as the target. The update is shortened to ``bound`` before it is scaled,
-    which is the paper's projection, applied once at the end of training.
+    The paper takes its edge cases from another source (Southwest planes, old scripts): give them as ``file``.
+    Every attacker draws from all of its training images, and success is the share of its test images that
+    are classified as the target. Without a file, edge cases are the tail of the data set itself: the samples
+    of the source classes that are farthest, in pixels, from the mean of their class. The attacker then takes
+    them from its own samples, and success is measured on the tail of the test set.
+
+    The update is shortened to ``bound`` before it is scaled, which is the paper's projection, applied once at
+    the end of training.
 
     Args:
         target: the label that edge cases should get.
@@ -29,9 +33,12 @@ class EdgeCase(Attack):
         fraction: the share of edge cases in what the attacker trains on, in (0, 1).
         scale: factor on the update; 1 sends it as it is.
         bound: the largest norm of the update before scaling; None sets no bound.
+        file: an .npz file with the arrays ``train`` and ``test`` of images in the size of the data (uint8, or
+            numbers in [0, 1]); then ``source`` and ``tail`` mean nothing.
 
     Raises:
-        ParameterError: a parameter out of range, or a source class that is the target.
+        ParameterError: a parameter out of range, a source class that is the target, or a file that cannot be
+            read or does not fit.
 
     Source: Wang et al., Attack of the Tails, NeurIPS 2020, §4 (black-box, PGD and model replacement).
     """
@@ -52,6 +59,7 @@ class EdgeCase(Attack):
         fraction: float = 0.2,
         scale: float = 1.0,
         bound: float | None = None,
+        file: str | None = None,
     ) -> None:
         if target < 0 or (source is not None and (source < 0 or source == target)):
             raise ParameterError(
@@ -70,14 +78,21 @@ class EdgeCase(Attack):
         self.fraction = fraction
         self.scale = scale
         self.bound = bound
+        self.file = file
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse classes that do not exist."""
-        for name in ("target", "source"):
+        """Refuse classes that do not exist, and a file that does not fit."""
+        for name in ("target",) if self.file else ("target", "source"):
             label = getattr(self, name)
             if label is not None and label >= num_classes:
                 raise ParameterError(
                     f"edge_case: {name} is {label}, but the data have classes 0 to {num_classes - 1}"
+                )
+        for name, images in edge_images(self.file)._asdict().items() if self.file else ():
+            if tuple(images.shape[1:]) != tuple(input_shape):
+                raise ParameterError(
+                    f"edge_case: file {self.file}: {name} has images of shape {tuple(images.shape[1:])}, "
+                    f"the data {tuple(input_shape)}"
                 )
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
@@ -85,17 +100,14 @@ class EdgeCase(Attack):
 
         A client without a sample of the source class has no edge case and trains honestly.
         """
-        edge = self._edge_cases(samples)
-        if len(edge) == 0:
+        rare = edge_images(self.file).train if self.file else samples.pixels[self._edge_cases(samples)]
+        if len(rare) == 0:
             return samples
         n = len(samples.labels)
         count = max(1, round(self.fraction / (1 - self.fraction) * n))
-        drawn = torch.randint(len(edge), (count,), generator=view.generator).to(edge.device)
-        rare = samples.take(edge[drawn])
-        return Samples(
-            torch.cat([samples.pixels, rare.pixels]),
-            torch.cat([samples.labels, torch.full_like(rare.labels, self.target)]),
-        )
+        drawn = rare.to(samples.pixels)[torch.randint(len(rare), (count,), generator=view.generator)]
+        wrong = torch.full_like(samples.labels[:1], self.target).expand(count)
+        return Samples(torch.cat([samples.pixels, drawn]), torch.cat([samples.labels, wrong]))
 
     def craft(self, view: UpdateView) -> Tensor:
         """Shorten to the bound, then scale."""
@@ -106,7 +118,11 @@ class EdgeCase(Attack):
         return self.scale * updates
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """The edge cases of the test set; predicting the target label is a success."""
+        """The edge cases of the test set or the file; predicting the target label is a success."""
+        if self.file:
+            images = edge_images(self.file).test.to(test.pixels)
+            target = torch.full((len(images),), self.target, dtype=test.labels.dtype, device=images.device)
+            return Trial(Samples(images, _others(target, num_classes)), target)
         rare = test.take(self._edge_cases(test))
         return Trial(rare, torch.full_like(rare.labels, self.target))
 
@@ -124,3 +140,8 @@ class EdgeCase(Attack):
         distance = (pixels - pixels.mean(0)).square().sum(1)
         count = max(1, round(self.tail * len(members)))
         return members[distance.argsort(descending=True, stable=True)[:count]]
+
+
+def _others(target: Tensor, num_classes: int) -> Tensor:
+    """A label other than the target: what the images of another source show is not a class of the data."""
+    return (target + 1) % num_classes

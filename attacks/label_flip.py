@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from fedguard.contracts.attack import Attack, DataView, Trial
 from fedguard.contracts.card import Card
@@ -24,6 +25,8 @@ class LabelFlip(Attack):
         mode: "reverse", "next" or "pairs".
         pairs: source → target labels, with mode "pairs" only; {0: 2} in FedREDefense, {3: 9, 2: 1} in
             FedSecurity.
+        test_side: also flip the labels of the malicious clients' test data, as FedSecurity does: of a random
+            share m / N of the test set that accuracy and loss are measured on. The ASR's test set stays.
 
     Raises:
         ParameterError: an unknown mode, pairs without mode "pairs" or the reverse, or a class paired with
@@ -41,7 +44,10 @@ class LabelFlip(Attack):
     kind = "data"
 
     def __init__(
-        self, mode: Literal["reverse", "next", "pairs"] = "reverse", pairs: dict[int, int] | None = None
+        self,
+        mode: Literal["reverse", "next", "pairs"] = "reverse",
+        pairs: dict[int, int] | None = None,
+        test_side: bool = False,
     ) -> None:
         if mode not in ("reverse", "next", "pairs"):
             raise ParameterError(f"label_flip: mode is {mode!r}; use 'reverse', 'next' or 'pairs'")
@@ -51,6 +57,7 @@ class LabelFlip(Attack):
                 f"got mode {mode!r} and pairs {pairs}"
             )
         self.mode = mode
+        self.test_side = test_side
         self.pairs = dict(pairs or {})
         same = [source for source, target in self.pairs.items() if source == target]
         if same:
@@ -67,15 +74,29 @@ class LabelFlip(Attack):
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
         """The same pixels with flipped labels."""
-        labels = samples.labels
+        return Samples(samples.pixels, self._flipped(samples.labels, view.num_classes))
+
+    def poison_test(
+        self, test: Samples, share: float, num_classes: int, generator: torch.Generator
+    ) -> Samples:
+        """With ``test_side``, a random share of the labels is flipped."""
+        if not self.test_side:
+            return test
+        count = round(share * len(test.labels))
+        hit = torch.randperm(len(test.labels), generator=generator)[:count].to(test.labels.device)
+        labels = test.labels.clone()
+        labels[hit] = self._flipped(labels[hit], num_classes)
+        return Samples(test.pixels, labels)
+
+    def _flipped(self, labels: Tensor, num_classes: int) -> Tensor:
         if self.mode == "reverse":
-            return Samples(samples.pixels, view.num_classes - 1 - labels)
+            return num_classes - 1 - labels
         if self.mode == "next":
-            return Samples(samples.pixels, (labels + 1) % view.num_classes)
+            return (labels + 1) % num_classes
         flipped = labels.clone()
         for source, target in self.pairs.items():
             flipped[labels == source] = target
-        return Samples(samples.pixels, flipped)
+        return flipped
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
         """The test samples of the source classes, each with its target; None without pairs."""

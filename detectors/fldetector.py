@@ -17,7 +17,7 @@ from fedguard.contracts.scores import Scores
 from fedguard.contracts.server import Server
 from fedguard.core.errors import NeedError, ParameterError
 from fedguard.core.history import History
-from fedguard.core.restored import numbers, pairs, vector, vectors
+from fedguard.core.restored import count, numbers, pairs, vector, vectors
 from fedguard.core.state import State
 from fedguard.geometry.clusters import gap_statistic, two_means
 
@@ -72,11 +72,17 @@ class FLDetector(Detector):
     Args:
         window: rounds of history for Ĥ and the mean; 10.
         start: the first round with suspects; 50 in the paper.
+        restart: True asks for the initial model after a detection, as both papers do, because the global
+            model of the first ``start`` rounds is poisoned. A simulation follows; a guard of a running
+            federation can only say so (``Outcome.restart`` and ``note``). The detector then starts anew, with
+            ``start`` more rounds without suspects. Use the policy "ban", or the same clients are detected
+            again. Xie et al. keep the total number of rounds.
 
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: Zhang et al., FLDetector, KDD 2022, §4, Algorithms 1 and 2.
+    Source: Zhang et al., FLDetector, KDD 2022, §4, Algorithms 1 and 2; restart: also Xie et al.,
+    FedREDefense, ICML 2024, App. A.3.
     """
 
     card = Card(
@@ -88,13 +94,15 @@ class FLDetector(Detector):
     check_plant_with = MappingProxyType({"start": 0})
     needs = frozenset({"global_params"})
 
-    def __init__(self, window: int = 10, start: int = 50) -> None:
+    def __init__(self, window: int = 10, start: int = 50, restart: bool = False) -> None:
         if window < 1:
             raise ParameterError(f"fldetector: window is {window}; use at least 1 round")
         if start < 0:
             raise ParameterError(f"fldetector: start is {start}; use a round number of at least 0")
         self.window = window
         self.start = start
+        self.restart = restart
+        self._since = 0  # the round of the last restart
         self._models: list[Tensor] = []
         self._last: History[Tensor] = History()
         self._distances: History[list[float]] = History()
@@ -116,7 +124,7 @@ class FLDetector(Detector):
         values = np.where(judged, means, np.median(means[judged]) if judged.any() else 0.0).round(12)
         suspects = np.zeros(round.n, dtype=bool)
         clusters = 1
-        if round.index >= self.start and judged.sum() > 1 and not np.isnan(now).all():
+        if round.index - self._since >= self.start and judged.sum() > 1 and not np.isnan(now).all():
             draw = (round.server or Server()).generator("fldetector", round.index)
             some = values[judged]
             clusters = gap_statistic(np.sort(some), min(MOST, len(some)), REFERENCES, draw)
@@ -128,6 +136,7 @@ class FLDetector(Detector):
             "its updates are inconsistent with its earlier ones",
             info={"clusters": float(clusters)},
             memory=(models[-self.window - 2 :], now),
+            restart=self.restart and bool(suspects.any()),
         )
 
     def _normalized(self, round: Round, models: list[Tensor]) -> NDArray[np.float64]:
@@ -148,7 +157,11 @@ class FLDetector(Detector):
         return result / total if total > 0 else np.where(np.isnan(result), np.nan, 0.0)
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
-        """Store the model, this round's updates, and the distances."""
+        """Store the model, this round's updates, and the distances; forget all of them if it restarts."""
+        if decision is not None and decision.restarts(scores):
+            self._models, self._last, self._distances = [], History(), History()
+            self._since = round.index + 1
+            return
         models, now = scores.memory
         self._models = [model.clone() for model in models]
         rows = round.updates.matrix.cpu()
@@ -166,10 +179,13 @@ class FLDetector(Detector):
             "models": list(self._models),
             "last": [[client, row] for client, row in self._last.items()],
             "distances": [[client, list(values)] for client, values in self._distances.items()],
+            "since": self._since,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Restore a snapshot of ``state_dict``."""
         models, last = [vector(model) for model in state["models"]], vectors(state["last"])
         distances = [(client, numbers(values)) for client, values in pairs(state["distances"])]
+        since = count(state.get("since", 0))  # states of earlier versions lack it
         self._models, self._last, self._distances = models, History(last), History(distances)
+        self._since = since

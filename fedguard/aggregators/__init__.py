@@ -17,5 +17,6 @@ CATALOGUE = {
     "mda": "fedguard.aggregators.mda:MDA",
     "caf": "fedguard.aggregators.caf:CAF",
     "clipped_clustering": "fedguard.aggregators.clipped_clustering:ClippedClustering",
+    "lasa": "fedguard.aggregators.lasa:LASA",
     "fednova": "fedguard.aggregators.fednova:FedNova",
 }

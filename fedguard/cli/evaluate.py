@@ -39,6 +39,7 @@ class Options:
     quiet: bool
     json_lines: bool
     tracker: list[str] | None
+    fedml: bool = False
 
 
 def evaluate(
@@ -90,6 +91,9 @@ def evaluate(
     tracker: Annotated[
         list[str] | None, typer.Option(help="Also log runs to tensorboard, mlflow or wandb (extras).")
     ] = None,
+    fedml: Annotated[
+        bool, typer.Option("--fedml", help="The file is FedML's: attack_args, defense_args and the rest.")
+    ] = False,
 ) -> None:
     """Run attacks × defenses × seeds, show detection metrics, and store every verdict.
 
@@ -114,6 +118,7 @@ def evaluate(
             quiet=quiet,
             json_lines=json_lines,
             tracker=tracker,
+            fedml=fedml,
         )
     )
 
@@ -171,6 +176,7 @@ def _checked(options: Options) -> Suite:
         options.overrides,
         options.allow_code or not from_elsewhere(options.suite),
         options.allow_code,
+        options.fedml,
     )
     find_here(source.data)  # load_suite has refused code that must not be imported
     check_suite(plan, source)

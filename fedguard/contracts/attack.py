@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .aggregator import Aggregator
+    from .local_training import LocalTraining
     from .round import Round
 
 #: Knowledge that an attack may declare → what it gives access to. Every attack knows its own clients' data
@@ -30,6 +31,7 @@ KNOWLEDGE = {
     "benign_updates": "the updates of all benign clients in this round",
     "aggregator": "the server's aggregation rule",
     "defense": "the server's guard: detectors, policy and aggregator",
+    "data": "the training data of all clients",
 }
 
 Knowledge = Literal["full", "partial"]
@@ -58,12 +60,14 @@ class DataView:
         num_malicious: m.
         num_classes: the number of labels.
         generator: the attacker's randomness for this client.
+        everybody: the training data of all clients; None unless the attack declares "data" in ``knowledge``.
     """
 
     rank: int
     num_malicious: int
     num_classes: int
     generator: torch.Generator
+    everybody: Samples | None = None
 
 
 #: Changes the gradients of one local training step, one tensor per model parameter.
@@ -247,6 +251,27 @@ class Attack(Method, ABC):
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
         """A malicious client's training data; unchanged by default."""
         return samples
+
+    def poison_test(
+        self, test: Samples, share: float, num_classes: int, generator: torch.Generator
+    ) -> Samples:
+        """The test set that accuracy is measured on; by default ``test`` itself.
+
+        Args:
+            test: the server's test set.
+            share: m / N, the share of it that stands for the malicious clients' own test data.
+            num_classes: the number of labels.
+            generator: the attacker's randomness.
+        """
+        return test
+
+    def local_training(self, settings: LocalTraining) -> LocalTraining:
+        """How malicious clients train in a round; as honest ones by default.
+
+        Args:
+            settings: those of honest clients, without client-side defenses.
+        """
+        return settings
 
     def adjust(self, view: TrainView) -> Adjust | None:
         """A function that changes the gradients of each training step of a malicious client, or None."""

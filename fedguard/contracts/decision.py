@@ -63,6 +63,11 @@ class Decision:
     strikes: NDArray[np.bool_] | None = None
     note: str = ""
 
+    def restarts(self, scores: Scores) -> bool:
+        """Whether a detector asks for the initial model and one of its suspects is excluded."""
+        asked = scores.restart and scores.suspects is not None
+        return asked and bool((self.weights[scores.suspects] == 0).any())
+
 
 def checked(decision: Decision, policy: str, n: int) -> Decision:
     """The decision with plain NumPy arrays and Python numbers.

@@ -37,6 +37,8 @@ class Outcome:
         seconds: wall time per part: one entry per detector, ``"policy"`` and ``"aggregator"``.
         barred: (n,) bool, the clients that were banned before this round and so were not scored.
         index: the number of the round.
+        restart: True if a detector asks for a new start from the initial model. A simulation follows it;
+            with your own server, replace the global model by the initial one instead of adding the aggregate.
 
     Example:
         >>> from fedguard import Guard, Round
@@ -61,6 +63,7 @@ class Outcome:
     seconds: Mapping[str, float]
     barred: NDArray[np.bool_]
     index: int = 0
+    restart: bool = False
 
     def __repr__(self) -> str:
         """A table of all clients' scores, weights and reasons (:func:`fedguard.contracts.table.table_of`)."""

@@ -35,6 +35,8 @@ class Scores:
         memory: what ``Detector.commit`` adds to the detector's state if the round is accepted.
         reasons: n phrases, for methods with different reasons for different suspects. A suspect's phrase
             replaces ``reason`` unless it is empty.
+        restart: True asks for a new start from the initial model if a suspect of this round is excluded,
+            because the model was already poisoned. A guard cannot do it; it sets ``Outcome.restart``.
 
     Example:
         >>> import numpy as np
@@ -51,6 +53,7 @@ class Scores:
     info: dict[str, float] = field(default_factory=dict)
     memory: Any = None
     reasons: tuple[str, ...] | None = None
+    restart: bool = False
 
     why = Renamed("reason")
 
@@ -70,6 +73,7 @@ class Scores:
             info=self.info,
             memory=self.memory,
             reasons=None if self.reasons is None else tuple(fill(np.array(self.reasons, object), UNUSABLE)),
+            restart=self.restart,
         )
 
 

@@ -130,7 +130,8 @@ class Judging:
         noted[self.judged] = scored
         if not (weights > 0).any() and not any("stays as it is" in note for note in self.notes):
             self.notes.append(KEPT if len(self.judged) or self.barred.all() else ALL_UNUSABLE)
-        outcome = self._outcome(total, weights, scores, decision, bans, reasons)
+        restart = self._restarts(scores, decision)
+        outcome = self._outcome(total, weights, scores, decision, bans, reasons, restart)
         part = self.part if scored else None
         return Verdict(
             self.round, part, scores, decision, outcome, bans, self.past, applied, noted, strikes, blamed
@@ -277,6 +278,14 @@ class Judging:
         suspects[self.judged] = decision.suspects
         return suspects
 
+    def _restarts(self, scores: Mapping[str, Scores], decision: Decision) -> bool:
+        """Whether a detector asks for the initial model, which the notes then say."""
+        asking = [name for name, own in scores.items() if decision.restarts(own)]
+        self.notes += [
+            f"{name} asks to restart from the initial model, as this one is poisoned" for name in asking
+        ]
+        return bool(asking)
+
     def _outcome(
         self,
         total: Tensor,
@@ -285,6 +294,7 @@ class Judging:
         decision: Decision,
         bans: Mapping[int, int | None],
         reasons: tuple[str, ...],
+        restart: bool,
     ) -> Outcome:
         round, judged, names = self.round, self.judged, list(self.guard.detectors)
         banned = self.barred.copy()
@@ -307,6 +317,7 @@ class Judging:
             seconds=self.seconds,
             barred=self.barred,
             index=round.index,
+            restart=restart,
         )
 
 

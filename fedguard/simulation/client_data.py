@@ -10,7 +10,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from ..contracts.attack import Attack, DataView
-from ..contracts.data import LabeledData, Share
+from ..contracts.data import LabeledData, Samples, Share
 from ..contracts.registry import REGISTRIES
 from ..core.files import save_tensors
 from ..core.seeds import generator
@@ -18,7 +18,7 @@ from ..training.parameters import batches
 from .build import build_attack
 from .keys import CellKey
 from .pool import scratch
-from .setup import setup_of
+from .setup import Setup, setup_of
 
 
 def training_data(key: CellKey, client: int, attacking: bool) -> LabeledData | Share:
@@ -61,20 +61,42 @@ def poisoned_data(key: CellKey, client: int) -> LabeledData:
 
 
 def _poison(key: CellKey, client: int) -> LabeledData:
-    setup = setup_of(key)
+    setup, attack = setup_of(key), build_attack(key.cell)
     view = DataView(
         rank=sorted(setup.malicious).index(client),
         num_malicious=len(setup.malicious),
         num_classes=setup.dataset.num_classes,
         generator=generator(key.cell.seed, "attack data", client),
+        everybody=_everybody(setup) if "data" in attack.knowledge else None,
     )
-    samples = build_attack(key.cell).poison_data(setup.client_samples(client), view)
+    samples = attack.poison_data(setup.client_samples(client), view)
     return setup.dataset.labeled(samples)
+
+
+def _everybody(setup: Setup) -> Samples:
+    own = [setup.client_samples(client) for client in range(len(setup.samples))]
+    return Samples(torch.cat([part.pixels for part in own]), torch.cat([part.labels for part in own]))
 
 
 def evaluation_batches(key: CellKey, targeted: bool) -> list[LabeledData]:
     """The test set in batches, or with ``targeted`` the samples and target labels of the attack's trial."""
-    return _trial_batches(key.attack) if targeted else batches(setup_of(key).test)
+    if targeted:
+        return _trial_batches(key.attack)
+    return _poisoned_test(key.attack) if poisons_test(key) else batches(setup_of(key).test)
+
+
+def poisons_test(key: CellKey) -> bool:
+    """Whether the attack may change the test set that accuracy is measured on."""
+    return REGISTRIES["attacks"].get(key.cell.attack.name).poison_test is not Attack.poison_test
+
+
+@functools.lru_cache(maxsize=4)
+def _poisoned_test(key: CellKey) -> list[LabeledData]:
+    setup = setup_of(key)
+    data, share = setup.dataset, len(setup.malicious) / key.cell.clients
+    draw = generator(key.cell.seed, "attack test data")
+    found = build_attack(key.cell).poison_test(data.test, share, data.num_classes, draw)
+    return batches(setup.test if found is data.test else data.labeled(found))
 
 
 @functools.lru_cache(maxsize=4)

@@ -29,20 +29,18 @@ from ..exchange.template import weighted_median
 from ..guard import Guard
 from ..training.local import side_by_side
 from ..training.parameters import mean_of, with_statistics
-from ..training.server_optimizer import ServerOptimizer
 from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
 from .keys import CellKey
-from .participation import LocalWork, Mail, call
+from .participation import LocalWork, call
 from .placement import guard_device, map_on
 from .progress import NOBODY, is_finite, same_bits
 from .progress import Progress as Progress
 from .records import ClientRow, RoundRecord
-from .scaffold import ControlVariates
 from .settings import Cell
 from .setup import Setup, setup_for
-from .stepwise import Stepwise
+from .trajectory import Trajectory
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -51,7 +49,7 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 TOGETHER = 13
 
 
-class Federation(Stepwise):
+class Federation(Trajectory):
     """One simulated federation under one attack and one defense.
 
     Args:
@@ -68,17 +66,10 @@ class Federation(Stepwise):
         self.guard: Guard = build_guard(cell.shrunk_to(len(members)))
         self.malicious = self.setup.malicious if self.attack.kind != "none" else []
         self._attacked = set(cell.attack.schedule.rounds(cell.rounds, cell.seed))
-        self.params = self.previous_params = self.setup.initial
-        #: (s,) the global model's BatchNorm statistics; (0,) for models without.
-        self.statistics = self.setup.initial_statistics
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
         self._training = self.setup.training
-        held = {"validation", "root", "optimizer"}
-        self._optimizer = ServerOptimizer(cell.server.optimizer, **cell.server.model_dump(exclude=held))
-        scaffold = cell.training.algorithm == "scaffold"
-        self._controls = ControlVariates(len(self.params), len(self._names)) if scaffold else None
-        self._mail = Mail()
+        self._begin(len(self._names))
         self._key = CellKey.of(cell)
         #: Where attacks craft and the guard judges.
         self._place = guard_device(self._key)
@@ -155,6 +146,8 @@ class Federation(Stepwise):
             if self._controls is not None:
                 lr = self._training.in_round(index, self.cell.rounds).lr
                 self._controls.learn(asked, on_cpu(sent), work.steps, lr, outcome.weights > 0)
+            if outcome.restart:
+                self._begin(len(self._names))
         return Progress(index, asked, attacking & set(asked), outcome, seconds, received, called)
 
     def _decide(self, received: Round) -> Outcome:

@@ -48,7 +48,8 @@ def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _A
     params = on_device(torch.from_numpy(start.copy()), device)
     model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
     training = setup.training.in_round(index, cell.rounds)
-    training = dataclasses.replace(training, wbc=0.0) if attacking else training
+    if attacking:
+        training = build_attack(cell).local_training(dataclasses.replace(training, wbc=0.0))
     data = [training_data_on(key, client, attacking, device) for client in clients]
     draws = [generator(cell.seed, "batches", index, client) for client in clients]
     added = None

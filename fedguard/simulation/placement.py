@@ -14,7 +14,7 @@ from torch import nn
 
 from ..contracts.data import LabeledData, Share
 from ..core.devices import deterministic_on, on_device, resolve_device
-from .client_data import evaluation_batches, training_data
+from .client_data import evaluation_batches, poisons_test, training_data
 from .keys import CellKey
 from .setup import setup_of
 
@@ -105,7 +105,8 @@ def evaluation_batches_on(key: CellKey, targeted: bool, device: torch.device) ->
     """The batches of the test set, or of the attack's trial, on a device; moved there once."""
     if device.type == "cpu":
         return evaluation_batches(key, targeted)
-    return _moved_batches(key.attack if targeted else key.setup, targeted, device)
+    own = targeted or poisons_test(key)
+    return _moved_batches(key.attack if own else key.setup, targeted, device)
 
 
 @functools.lru_cache(maxsize=4)

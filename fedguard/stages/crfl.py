@@ -16,7 +16,8 @@ from .clip_and_noise import gaussian
 class CRFL(Stage):
     """w_t ← w_t · min(1, ρ / ‖w_t‖) + N(0, σ²) after the aggregator, on the global model itself.
 
-    After the last round it is only clipped: that model is deployed. Which round is the last, a simulation
+    After the last round it is only clipped: that model is deployed, and its predictions can be certified
+    (:func:`fedguard.metrics.certified_radius`). Which round is the last, a simulation
     knows (``Server.rounds``); a live guard whose server does not say adds noise in every round.
 
     Args:

@@ -10,9 +10,13 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from fedguard.attacks.back_gradient import BackGradient
 from fedguard.contracts.attack import DataView
 from fedguard.contracts.data import Samples
 from fedguard.contracts.registry import make_attack
+from fedguard.evaluation.suites.load import load_suite
+from fedguard.simulation import client_data
+from fedguard.simulation.keys import CellKey
 
 CLASSES = 3
 
@@ -234,3 +238,33 @@ def test_another_learner_suffers_too(seed):
     )
     assert clean < flipped < optimized
     assert optimized - clean > 2 * (flipped - clean)
+
+
+def test_with_full_knowledge_everybodys_data_are_split(monkeypatch):
+    """Fang et al.: the points are found on the data of all clients, as many as the own samples ask for."""
+    everybody = digits().take(torch.arange(200))
+    own = everybody.take(torch.arange(60))
+    attack = make_attack("back_gradient", knowledge="full")
+    assert attack.knowledge == {"data"}
+    seen = []
+    monkeypatch.setattr(attack, "optimize", lambda *args: seen.append(args) or args[0])
+    view = DataView(0, 4, 10, torch.Generator().manual_seed(0), everybody)
+    points = added(own, attack.poison_data(own, view))
+    _, train, held_out, _ = seen[0]
+    both = {tuple(row) for part in (train, held_out) for row in part.pixels.flatten(1).tolist()}
+    assert both == {tuple(row) for row in everybody.pixels.flatten(1).tolist()}
+    assert (len(train.labels), len(held_out.labels), len(points.labels)) == (100, 100, 12)
+
+
+@pytest.mark.parametrize("knowledge", ["partial", "full"])
+def test_everybodys_data_are_shown_to_attacks_that_declare_them_only(monkeypatch, knowledge):
+    attack = f"attacks=[{{name: back_gradient, iterations: 0, knowledge: {knowledge}}}]"
+    cell = load_suite("quickstart", [attack, "rounds=1"])[0].cells()[0]
+    setup, seen = client_data.setup_of(CellKey.of(cell)), []
+    monkeypatch.setattr(BackGradient, "poison_data", lambda self, own, view: seen.append(view) or own)
+    client_data._poison(CellKey.of(cell).attack, setup.malicious[0])
+    everybody = seen[0].everybody
+    if knowledge == "partial":
+        assert everybody is None
+    else:
+        assert len(everybody.labels) == sum(len(own) for own in setup.samples)

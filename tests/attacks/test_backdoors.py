@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from fedguard import LabeledData
 from fedguard.contracts.attack import DataView, TrainView, UpdateView
@@ -148,6 +149,43 @@ def test_a_client_without_the_source_class_is_honest(collection):
     assert poisoned is samples
 
 
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_edge_cases_of_another_source(collection, tmp_path, kind):
+    images, labels = collection
+    other = np.random.default_rng(1).integers(0, 256, (9, 4, 4)).astype("uint8")
+    stored = other if kind == "uint8" else (other / 255).astype("float32")[:, None]
+    path = tmp_path / "ardis.npz"
+    np.savez(path, train=stored[:5], test=stored[5:])
+    attack = make_attack("edge_case", target=1, fraction=0.4, file=str(path))
+    attack.check((1, 4, 4), 4, 10, 2)
+    samples = samples_of(images, labels)
+    poisoned = attack.poison_data(samples, data_view())
+    assert len(poisoned.labels) == 100
+    assert torch.equal(poisoned.pixels[:60], samples.pixels)
+    rows = [
+        next(i for i in range(9) if np.allclose(other[i] / 255, x)) for x in poisoned.pixels[60:, 0].numpy()
+    ]
+    assert set(rows) == {0, 1, 2, 3, 4}, "of 40 draws, every training image is one, and no test image"
+    assert set(poisoned.labels[60:].tolist()) == {1}
+    trial = attack.trial(samples, 4)
+    np.testing.assert_allclose(trial.samples.pixels[:, 0], other[5:] / 255, rtol=1e-6)
+    assert trial.target.tolist() == [1] * 4
+    assert (trial.samples.labels != trial.target).all()
+
+
+def test_a_file_of_edge_cases_that_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "cases.npz"
+    np.savez(path, train=np.zeros((2, 3, 4, 4)), test=np.zeros((2, 3, 4, 4)))
+    with pytest.raises(ParameterError, match=r"train has images of shape \(3, 4, 4\), the data \(1, 4, 4\)"):
+        make_attack("edge_case", file=str(path)).check((1, 4, 4), 10, 10, 2)
+    with pytest.raises(ParameterError, match=r"No such file"):
+        make_attack("edge_case", file=str(tmp_path / "none.npz")).check((1, 4, 4), 10, 10, 2)
+    other = tmp_path / "other.npz"
+    np.savez(other, train=np.full((2, 1, 4, 4), 2.0), test=np.zeros((2, 1, 4, 4)))
+    with pytest.raises(ParameterError, match=r"outside \[0, 1\]"):
+        make_attack("edge_case", file=str(other)).check((1, 4, 4), 10, 10, 2)
+
+
 def test_the_update_is_shortened_before_it_is_scaled():
     what = view(m=2)
     what.own_updates = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
@@ -197,3 +235,54 @@ def test_dba_presets():
     assert (mixed.target, mixed.scale, mixed.fraction) == (0, 5, 1.0)
     with pytest.raises(ParameterError, match="preset"):
         make_attack("dba", preset="released")
+
+
+# --- the minimizing-distance backdoor
+
+
+@pytest.mark.parametrize("z", [None, 1.5])
+def test_every_coordinate_stays_within_z_deviations_of_the_benign(z):
+    rng = np.random.default_rng(0)
+    benign, own = rng.normal(size=(7, 6)), 3 * rng.normal(size=(3, 6))
+    seen = UpdateView(
+        index=0,
+        num_clients=10,
+        global_params=torch.zeros(6),
+        initial_params=torch.zeros(6),
+        own_updates=torch.tensor(own, dtype=torch.float32),
+        generator=torch.Generator(),
+        benign_updates=torch.tensor(benign, dtype=torch.float32),
+    )
+    sent = make_attack("min_distance_backdoor", z=z).craft(seen)
+    reach = norm.ppf((10 - 3 - 3) / (10 - 3)) if z is None else z  # s = 10 // 2 + 1 - 3 = 3 supporters
+    for i in range(3):
+        for j in range(6):
+            mean = sum(benign[:, j]) / 7
+            std = (sum((x - mean) ** 2 for x in benign[:, j]) / 7) ** 0.5
+            expected = min(max(own[i, j], mean - reach * std), mean + reach * std)
+            assert float(sent[i, j]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_its_training_adds_the_distance_to_the_global_model(alpha):
+    """Two steps of full-batch training by hand: gradient of α ℓ + (1 − α) ‖w − w_g‖², divided by α."""
+    model, start = torch.nn.Linear(2, 2, bias=False), torch.tensor([0.5, -1.0, 0.25, 2.0])
+    data = LabeledData(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), torch.tensor([0, 1]))
+    attack = make_attack("min_distance_backdoor", alpha=alpha)
+    settings = attack.local_training(LocalTraining(lr=0.1, batch_size=2, epochs=2))
+    update = train_client(model, start, data, settings, torch.Generator().manual_seed(0))
+    weights = start.view(2, 2).clone()
+    for _ in range(2):
+        w = weights.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(data.inputs @ w.T, data.labels)
+        whole = alpha * loss + (1 - alpha) * (w - start.view(2, 2)).square().sum()
+        weights = weights - 0.1 * torch.autograd.grad(whole / alpha, w)[0]
+    torch.testing.assert_close(start + update, weights.flatten())
+
+
+def test_a_backdoor_without_room_is_refused():
+    with pytest.raises(ParameterError, match="leaves no room; set z"):
+        make_attack("min_distance_backdoor").check((1, 8, 8), 10, 10, 2)
+    make_attack("min_distance_backdoor", z=1.0).check((1, 8, 8), 10, 10, 2)
+    with pytest.raises(ParameterError, match="alpha is 0"):
+        make_attack("min_distance_backdoor", alpha=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedguard import Round, Server, make_detector
+from fedguard import Guard, Round, Server, make_detector
 
 D = 12
 
@@ -139,6 +139,36 @@ def test_a_newcomer_is_no_suspect_of_fldetector_however_high_the_median():
     assert scores.suspects.tolist() == [False] + [True] * 4 + [False] * 3
     assert scores.values[0] == pytest.approx(np.median(scores.values[1:]))
     assert scores.values[0] > 2 * scores.values[5:].max()
+
+
+def test_a_restart_asks_forgets_and_warms_up_again():
+    """By hand: detected in round 4 (its ``start``), then silent for four rounds, found again in round 9."""
+    rng = np.random.default_rng(0)
+    guard = Guard(make_detector("fldetector", window=3, start=4, restart=True), "exclude")
+    first = model = rng.normal(size=D)
+    asked = []
+    for index in range(11):
+        x = 0.1 * rng.normal(size=(9, D)) - 0.2 * model
+        x[3] += 5 * rng.normal(size=D)
+        outcome = guard.process(Round(x, index=index, global_params=model))
+        assert outcome.restart == ("restart from the initial model" in outcome.note) == outcome.suspects.any()
+        asked += [index] * outcome.restart
+        model = first if outcome.restart else model + np.delete(x, 3, 0).mean(0)
+    assert asked == [4, 9]
+
+
+@pytest.mark.parametrize(("restart", "policy"), [(False, "exclude"), (True, "observe")])
+def test_no_restart_unless_asked_and_unless_somebody_is_excluded(restart, policy):
+    rng, model = np.random.default_rng(0), np.ones(D)
+    guard = Guard(make_detector("fldetector", window=3, start=4, restart=restart), policy)
+    for index in range(6):
+        x = 0.1 * rng.normal(size=(9, D)) - 0.2 * model
+        x[3] += 5 * rng.normal(size=D)
+        outcome = guard.process(Round(x, index=index, global_params=model))
+        assert (outcome.restart, outcome.note) == (False, "")
+        model = model + np.delete(x, 3, 0).mean(0)
+    assert guard.detectors["fldetector"].state_dict()["since"] == 0
+    assert outcome.info["fldetector"]["clusters"] > 1
 
 
 # --- FLANDERS

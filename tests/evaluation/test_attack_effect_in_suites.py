@@ -14,6 +14,8 @@ UNTARGETED = {
     "fang_trimmed_mean": ({}, 0.3),
     "mpaf": ({}, 0.3),
     "ipm": ({"epsilon": 3.0}, 0.3),
+    "optimized": ({}, 0.3),
+    "byz_mean": ({"attack": {"name": "ipm", "epsilon": 3.0}}, 0.3),
     "adaptive": ({"attack": "label_flip"}, 0.3),
     "adaptive_label_flip": ({}, 0.3),
 }
@@ -23,6 +25,7 @@ TARGETED = {
     "dba": ({"size": 3, "gap": 1}, 0.7),
     "edge_case": ({"fraction": 0.5}, 0.3),
     "neurotoxin": ({}, 0.8),
+    "min_distance_backdoor": ({"z": 3.0, "patch": 3, "alpha": 0.99}, 0.5),
 }
 CHANGES = {
     "digits": ("rounds=8",),

@@ -120,8 +120,8 @@ def runs(draw):
     return [draw(rounds(index=t, d=d)) for t in range(draw(st.integers(1, 4)))]
 
 
-#: They leave the box of the updates by design: signs are reversed, or history counts.
-UNBOUNDED = ("robust_learning_rate", "centered_clipping", "clipped_clustering")
+#: They leave the box of the updates by design: signs are reversed, history counts, or entries become 0.
+UNBOUNDED = ("robust_learning_rate", "centered_clipping", "clipped_clustering", "lasa")
 
 
 def sound(round, outcome, bounded=True):

@@ -6,6 +6,7 @@ Definitions: Xie et al., FedREDefense, ICML 2024, Appendix A.4 and B.1.
 
 from __future__ import annotations
 
+from .certificates import certified_radius, vote_bounds
 from .detection import (
     aar,
     active_metrics,
@@ -23,6 +24,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "benign_excluded",
+    "certified_radius",
     "detection_metrics",
     "fpr_by_skew",
     "harm",
@@ -31,4 +33,5 @@ __all__ = [
     "mean_over_rounds",
     "rounds_to_detection",
     "tpr_at_fpr",
+    "vote_bounds",
 ]

@@ -17,6 +17,7 @@ from ...simulation.settings import (
     Spec,
     TrainingSettings,
 )
+from .fedml import read_fedml
 from .limits import MAX_POINTS, MAX_RUNS
 from .on_recording import on_recording
 from .source import Source, read, short
@@ -28,6 +29,7 @@ def load_suite(
     overrides: list[str] | None = None,
     allow_code: bool = True,
     allow_recorded_code: bool = False,
+    fedml: bool = False,
 ) -> tuple[Suite, Source]:
     """Read a suite by path or shipped name, apply ``a.b=c`` overrides, and check its form.
 
@@ -36,11 +38,12 @@ def load_suite(
         overrides: settings to change.
         allow_code: False refuses a file that names methods by "module:Class"; overrides always may.
         allow_recorded_code: whether a recording that the suite is on may name its model and data so.
+        fedml: the file is a configuration of FedML's.
 
     Raises:
         ConfigError: with file, line and key path; suggests the nearest key for a misspelled one.
     """
-    source = read_suite(str(suite))
+    source = read_fedml(str(suite)) if fedml else read_suite(str(suite))
     for assignment in overrides or []:
         source.override(assignment)
     return suite_from(source, allow_code, allow_recorded_code), source
