@@ -63,7 +63,8 @@ def load_code(name: str, kind: str = "object") -> Any:
     """The object that ``module:Class`` or ``given:NAME`` refers to; ``kind`` says in messages what it is.
 
     Raises:
-        ConfigError: the module or the attribute cannot be loaded, or no such object was given.
+        ConfigError: it is no such name, the module or the attribute cannot be loaded, or no such object was
+            given.
     """
     module, _, attribute = name.partition(":")
     if module == GIVEN_PREFIX:
@@ -73,6 +74,8 @@ def load_code(name: str, kind: str = "object") -> Any:
                 "with it again"
             )
         return GIVEN[attribute]
+    if not is_code(name):  # what :func:`code_in` does not recognize must not be imported either
+        raise ConfigError(f"cannot load {kind} {name!r}: write module:name")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything
