@@ -296,3 +296,17 @@ def test_what_no_check_takes_for_code_is_not_imported(key, name, folder, monkeyp
     assert run(monkeypatch, "evaluate", "suite.yaml", "--dry-run") == 2
     assert not ran(folder)
     assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["openml:61", "huggingface:somebody/bomb", "huggingface:./folder"])
+def test_what_is_downloaded_is_not_for_strangers_to_choose(name, folder, monkeypatch, capsys):
+    suite = f"clients: 6\nrounds: 1\nattacks: [none]\ndefenses: [none]\ngrid: {{data: [digits, '{name}']}}\n"
+    (folder / "suite.yaml").write_text(suite)
+    (folder / "results.sqlite").touch()
+    assert run(monkeypatch, "evaluate", "suite.yaml", "--dry-run") == 2
+    assert f"grid.data.1: {name} would be downloaded" in capsys.readouterr().err
+    told(folder, data={"name": name})
+    assert run(monkeypatch, "replay", "r") == 2
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert f"data.name: {name} would be downloaded" in said
+    assert "--allow-code" in said
