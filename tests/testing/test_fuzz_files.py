@@ -19,7 +19,8 @@ def test_files_from_strangers():
     assert failures_of(found) == []
     assert [tally.cases for tally in found.values()] == [CASES] * len(FILES)
     assert sum(tally.whole for tally in found.values()) >= len(FILES) * CASES / 2
-    assert all(tally.verdicts["accepted"] and tally.verdicts["refused"] for tally in found.values())
+    assert all(tally.verdicts["refused"] for tally in found.values())
+    assert sum(tally.verdicts["accepted"] > 0 for tally in found.values()) >= 2  # a dozen may all be wrong
 
 
 def test_a_case_is_the_same_again(tmp_path):

@@ -279,7 +279,7 @@ def _grid(rng: Rng, tree: Any) -> tuple[Any, str]:
 
 
 _TREES: tuple[Callable[[Rng, Any], tuple[Any, str]], ...] = (
-    _any, _any, _any, _modest, _modest, _modest, _method, _method, _code, _part, _part, _recording,
+    _any, _any, _any, _modest, _modest, _modest, _method, _method, _code, _part, _recording,
     _grid,
 )  # fmt: skip
 
