@@ -4,8 +4,9 @@ Importing a module runs it. FedGuard imports names from the command line and fro
 refuses names from files of other people (a recording, a results folder), unless ``--allow-code`` is given.
 
 ``library:NAME`` is no code: a fixed list of libraries, of which only models, data sets and partitions that
-the library itself lists can be named. ``given:NAME@FINGERPRINT`` is an object that the caller of
-:func:`fedguard.evaluate` gave.
+the library itself lists can be named. What would be downloaded from where anybody may publish
+(``huggingface:``, ``openml:``) is refused as code is. ``given:NAME@FINGERPRINT`` is an object that the
+caller of :func:`fedguard.evaluate` gave.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import ConfigError
 
+#: Keys and positions that lead to a value.
+Place: TypeAlias = tuple[str | int, ...]
 #: The form of every name that the registry imports.
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 #: Prefixes that name something of a library, which is looked up and not imported by name.
 LIBRARIES = frozenset({"torchvision", "timm", "huggingface", "openml", "flwr", "hf"})
+#: Data sets on servers where anybody may publish: strangers' files must not choose what is downloaded.
+REMOTE = re.compile(r"(?:huggingface|openml):\S+")
 #: The prefix of objects that were given from Python.
 GIVEN_PREFIX = "given"
 #: Objects given from Python: NAME@FINGERPRINT → object; a suite refers to them by ``given:NAME@FINGERPRINT``.
@@ -63,7 +68,8 @@ def load_code(name: str, kind: str = "object") -> Any:
     """The object that ``module:Class`` or ``given:NAME`` refers to; ``kind`` says in messages what it is.
 
     Raises:
-        ConfigError: the module or the attribute cannot be loaded, or no such object was given.
+        ConfigError: it is no such name, the module or the attribute cannot be loaded, or no such object was
+            given.
     """
     module, _, attribute = name.partition(":")
     if module == GIVEN_PREFIX:
@@ -73,37 +79,53 @@ def load_code(name: str, kind: str = "object") -> Any:
                 "with it again"
             )
         return GIVEN[attribute]
+    if not is_code(name):  # what :func:`code_in` does not recognize must not be imported either
+        raise ConfigError(f"cannot load {kind} {name!r}: write module:name")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything
         raise ConfigError(f"cannot load {kind} {name!r}: {error}") from error
 
 
-def code_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every ``module:Class`` in plain data, with its key path; also in bytes, which settings read as text."""
+def code_in(value: Any) -> Iterator[str]:
+    """Every ``module:Class`` in plain data; also in bytes, which settings read as text."""
+    return (name for _, name in _texts_in(value, ()) if is_code(name))
+
+
+def untrusted_in(value: Any, path: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every name in plain data that a stranger must not choose, with its key path: code and downloads."""
+    texts = _texts_in(value, path)
+    return ((place, name) for place, name in texts if is_code(name) or REMOTE.fullmatch(name))
+
+
+def _texts_in(value: Any, path: Place) -> Iterator[tuple[Place, str]]:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        if is_code(value):
-            yield path, value
+        yield path, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from code_in(item, (*path, key))
+            yield from _texts_in(item, (*path, key))
     elif isinstance(value, list | tuple | set | frozenset):
         for number, item in enumerate(value):
-            yield from code_in(item, (*path, number))
+            yield from _texts_in(item, (*path, number))
 
 
 def refusal(name: str) -> str:
-    """The error message for a name that must not be imported."""
+    """The error message for a name that must not be imported or downloaded."""
+    if not is_code(name):
+        return (
+            f"{name} would be downloaded from a server where anybody may publish; give --allow-code if you "
+            "trust this file and that data set"
+        )
     return (
         f"{name} is code, which would be imported and run; give --allow-code if you trust this file and that "
         "module, or name the class on the command line"
     )
 
 
-def refuse_code(value: Any, file: Path, path: tuple[str | int, ...] = ()) -> None:
-    """Refuse data from a file if it names code.
+def refuse_code(value: Any, file: Path, path: Place = ()) -> None:
+    """Refuse data from a file if it names code, or data on a server.
 
     Args:
         value: plain data: nested mappings and lists.
@@ -113,7 +135,7 @@ def refuse_code(value: Any, file: Path, path: tuple[str | int, ...] = ()) -> Non
     Raises:
         ConfigError: names the file, the key path and the class.
     """
-    for place, name in code_in(value, path):
+    for place, name in untrusted_in(value, path):
         raise ConfigError(f"{file}: {'.'.join(map(str, place))}: {refusal(name)}")
 
 

@@ -19,11 +19,13 @@ _MARKDOWN = str.maketrans(
 def csv_cell(value: Any) -> Any:
     """A cell of a CSV file; an apostrophe precedes text that begins like a formula.
 
-    Numbers stay as they are, including those given as text ("-1.5").
+    Numbers stay as they are, including those given as text ("-1.5"). Signs that cannot be printed become
+    their codes, except those that CSV can hold in quotes: the file may be shown on a terminal.
     """
-    if not isinstance(value, str) or not value.startswith(tuple(FORMULA)) or _is_number(value):
+    if not isinstance(value, str):
         return value
-    return f"'{value}"
+    text = "".join(sign if sign in FORMULA else plain(sign) for sign in value)
+    return f"'{text}" if text.startswith(tuple(FORMULA)) and not _is_number(text) else text
 
 
 def csv_text(frame: pd.DataFrame) -> str:

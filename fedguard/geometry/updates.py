@@ -325,11 +325,12 @@ class Updates:
         return torch.where(scale > 0, self.inner_products / scale, 0.0).clamp_(-1, 1)
 
     def take(self, clients: Index) -> Updates:
-        """The updates of some clients (ordered positions, or a mask).
+        """The updates of some clients (ordered positions, or a mask); raises IndexError for others.
 
         Returns a view; ``.matrix`` copies. Geometry that is already computed is kept.
         """
-        index = torch.as_tensor(positions(clients), device=self.device)
+        where = np.arange(self.n)[positions(clients)]
+        index = torch.as_tensor(where, device=self.device)
         if len(index) == self.n and bool((index == torch.arange(self.n, device=index.device)).all()):
             return self
         part = Updates(self._source)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+import logging
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..core.errors import ParameterError
 from ..core.params import nearest
 from ..core.state import State
 
+_log = logging.getLogger(__name__)
 #: The rules by name.
 Rule: TypeAlias = Literal["sgd", "momentum", "adagrad", "adam", "yogi"]
 
@@ -24,6 +26,7 @@ class ServerOptimizer:
       m ← β₁ m + (1 − β₁) Δ (adagrad: m = Δ) and w ← w + η m / (√v + τ). v starts at τ².
 
     Neither the model nor the momenta change if the aggregate is exactly zero: no client was accepted then.
+    They do not change either if a step is not finite, say on aggregates near the largest float.
 
     Args:
         name: the rule: "sgd" (FedAvg), "momentum" (FedAvgM), or FedOpt's "adagrad", "adam", "yogi".
@@ -75,21 +78,42 @@ class ServerOptimizer:
         return f"{type(self).__name__}({self.name!r}, {numbers})"
 
     def step(self, params: Tensor, aggregate: Tensor) -> Tensor:
-        """(d,) the new global model, from the (d,) old one and the round's aggregate."""
-        if self.name == "sgd":
-            return params + self.lr * aggregate
-        if not aggregate.any():
+        """(d,) the new global model, from the (d,) old one and the round's aggregate.
+
+        Raises:
+            ParameterError: the shapes differ from each other, or from those of the rounds before.
+        """
+        for other in (aggregate, self._momentum, self._square):
+            if other is not None and other.shape != params.shape:
+                raise ParameterError(
+                    f"server optimizer {self.name}: the model has shape {tuple(params.shape)}, but the "
+                    f"aggregate, or a momentum from earlier rounds, {tuple(other.shape)}"
+                )
+        if self.name != "sgd" and not aggregate.any():
             return params
+        momentum, square = self._momenta(aggregate)
+        if square is None:
+            moved = params + self.lr * (aggregate if momentum is None else momentum)
+        else:
+            moved = params + self.lr * momentum / (square.sqrt() + self.tau)
+        if not all(part is None or bool(part.isfinite().all()) for part in (moved, momentum, square)):
+            _log.warning("server optimizer %s: the step is not finite; the model stays", self.name)
+            return params
+        self._momentum, self._square = momentum, square
+        return moved
+
+    def _momenta(self, aggregate: Tensor) -> tuple[Any, Tensor | None]:
+        """The momenta after an aggregate; those that the rule does not have are None."""
+        if self.name == "sgd":
+            return None, None
         if self.name == "momentum":
-            self._momentum = aggregate if self._momentum is None else self.beta1 * self._momentum + aggregate
-            return params + self.lr * self._momentum
+            before = self._momentum
+            return (aggregate.clone() if before is None else self.beta1 * before + aggregate), None
         old = torch.zeros_like(aggregate) if self._momentum is None else self._momentum
-        self._momentum = (
-            aggregate if self.name == "adagrad" else self.beta1 * old + (1 - self.beta1) * aggregate
-        )
+        adagrad = self.name == "adagrad"
+        momentum = aggregate.clone() if adagrad else self.beta1 * old + (1 - self.beta1) * aggregate
         before = torch.full_like(aggregate, self.tau**2) if self._square is None else self._square
-        self._square = self._second(before, aggregate.square())
-        return params + self.lr * self._momentum / (self._square.sqrt() + self.tau)
+        return momentum, self._second(before, aggregate.square())
 
     def _second(self, before: Tensor, square: Tensor) -> Tensor:
         rest = 1 - self.beta2
@@ -105,5 +129,16 @@ class ServerOptimizer:
         return {name: part.clone() for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a state that ``state_dict`` returned."""
-        self._momentum, self._square = state.get("momentum"), state.get("square")
+        """Restore a state that ``state_dict`` returned.
+
+        Raises:
+            ParameterError: a momentum in it is no tensor of finite numbers; nothing changes.
+        """
+        parts = {name: state.get(name) for name in ("momentum", "square")}
+        for name, part in parts.items():
+            if part is None:
+                continue
+            if not isinstance(part, Tensor) or not part.is_floating_point() or not part.isfinite().all():
+                raise ParameterError(f"server optimizer {self.name}: {name} is no tensor of finite numbers")
+            parts[name] = part.clone()
+        self._momentum, self._square = parts["momentum"], parts["square"]

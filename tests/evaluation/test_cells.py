@@ -1,13 +1,18 @@
 """Cells of CSV and Markdown: no formula, no markup, no broken row."""
 
+import contextlib
 import csv
 import importlib.util
 import io
+import shutil
+import sqlite3
 import sys
 
 import pandas as pd
 import pytest
+import yaml
 
+import fedguard
 from fedguard.cli.entry import main
 from fedguard.evaluation.cells import csv_cell, csv_text, markdown_cell
 from fedguard.evaluation.results.export import export
@@ -28,6 +33,11 @@ def test_text_that_begins_like_a_formula_gets_an_apostrophe(first):
 @pytest.mark.parametrize("number", ["-1.5", "+2", "-1e-3", "-inf", -1.5, -2, None, True])
 def test_numbers_stay_numbers(number):
     assert csv_cell(number) == number
+
+
+def test_no_cell_drives_the_terminal_that_shows_a_csv_file():
+    assert csv_cell("\x1b[2Jx\u202e\x00\ud800") == r"\x1b[2Jx\u202e\x00\ud800"
+    assert csv_cell("=\x1b") == r"'=\x1b"
 
 
 def test_headings_and_mixed_columns():
@@ -109,3 +119,22 @@ def test_an_exported_ledger_holds_no_formula(tmp_path, monkeypatch, capsys):
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["client"] == f"'{FORMULA}"
     assert float(row["last_score"]) == -2.0
+
+
+def test_labels_and_names_of_somebody_elses_folder_are_text_everywhere(store, tmp_path):
+    """Suites refuse such labels; a database and names.yaml may hold anything."""
+    theirs, hostile = tmp_path / "theirs", "\x1b[2J\u202e<script>\\input{x}^^5c$\x02\x07\n\nx"
+    shutil.copytree(store.folder, theirs)
+    with contextlib.closing(sqlite3.connect(theirs / "results.sqlite")) as database:
+        database.execute("UPDATE runs SET attack = ? WHERE attack = 'a|b'", (hostile,))
+        database.commit()
+    (theirs / "names.yaml").write_text(yaml.safe_dump({"<i>": hostile, "attack": hostile, hostile: hostile}))
+    table = fedguard.load(theirs).table()
+    latex = table.to_latex()
+    for text in (str(table), table._repr_html_(), latex, table.to_markdown(), table.to_csv()):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "<script" not in table._repr_html_() + table.to_markdown()
+    assert r"\input{" not in latex
+    assert r"\textasciicircum{}\textasciicircum{}5c\$" in latex
+    assert "\n\n" not in latex

@@ -1,5 +1,6 @@
 """Sorting networks: they sort, and compiled sums have NumPy's bits."""
 
+import ctypes
 import itertools
 import time
 
@@ -109,3 +110,34 @@ def test_without_the_extra_there_is_none(monkeypatch):
 @pytest.mark.parametrize("n", [2, 257])
 def test_shapes_that_a_network_does_not_serve(n):
     assert kernels.kernel_for(n, 0, 1, 10**9) is None
+
+
+@pytest.mark.parametrize(
+    "clients", [[0, 1, 2, 10**9], [-9, 0, 1, 2], np.ones(9, dtype=bool), torch.tensor([0, 1, 2, 8])]
+)
+def test_no_row_outside_the_matrix_has_an_address(clients):
+    """Compiled code reads whatever is there: a row that does not exist would be the process's memory."""
+    with pytest.raises(IndexError, match="out of bounds"):
+        Updates(torch.zeros(8, 20)).take(clients)
+
+
+@pytest.mark.parametrize("form", ["transposed", "strided", "reversed", "float64", "read only", "negated"])
+def test_addresses_are_those_of_the_rows(form):
+    """Whatever matrix is given, each address leads to the d numbers of its row."""
+    plain = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32)
+    frozen = plain.copy()
+    frozen.flags.writeable = False
+    given = {
+        "transposed": np.asfortranarray(plain),
+        "strided": np.repeat(plain, 2, axis=1)[:, ::2],
+        "reversed": plain[::-1].copy()[::-1],
+        "float64": torch.from_numpy(plain).double(),
+        "read only": frozen,
+        "negated": torch.view_as_complex(torch.from_numpy(np.stack([plain, -plain], -1))).conj().imag,
+    }[form]
+    updates = Updates(given)
+    taken = updates.take([-1, 4, 0])
+    for one, rows in ((updates, plain), (taken, plain[[5, 4, 0]])):
+        found = [np.ctypeslib.as_array((ctypes.c_float * 40).from_address(int(a))) for a in one.addresses()]
+        assert np.array_equal(found, rows)
+    assert len(Updates(np.empty((0, 40))).addresses()) == 0

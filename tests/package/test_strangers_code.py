@@ -24,6 +24,7 @@ from fedguard.simulation.recorded import recording_to
 from fedguard.simulation.settings import Cell
 
 EVIL = "evil_module:Mine"
+LOCAL = ("loss", "optimizer", "scheduler", "augment")
 MODULE = """
 from pathlib import Path
 Path({mark!r}).write_text("run")
@@ -276,3 +277,36 @@ def test_a_checkpoints_texts_are_no_names(tmp_path, folder):
     with contextlib.suppress(FedGuardError):
         guard.load_state_dict(unpack(pack(state)))
     assert not ran(folder)
+
+
+@pytest.mark.parametrize("name", ["evil_module:1", "evil_module: f", "evil_module:f x", "hf:f"])
+@pytest.mark.parametrize("key", [*LOCAL, "data", "model", "partition", "inner"])
+def test_what_no_check_takes_for_code_is_not_imported(key, name, folder, monkeypatch, capsys):
+    """The check that refuses code looks for module:name; whoever imports must not take anything else."""
+    shutil.copy(folder / "evil_module.py", folder / "hf.py")
+    line = f"{key}: {{name: {json.dumps(name)}}}"
+    if key in LOCAL:
+        line = f"training: {{epochs: 1, {line}}}"
+    if key == "inner":
+        line = f"partition: {{name: feature_skew, of: {json.dumps(name)}}}"
+    text = f"clients: 6\nrounds: 1\nattacks: [none]\ndefenses: [none]\n{line}\n"
+    (folder / "suite.yaml").write_text(text)
+    (folder / "results.sqlite").touch()
+    monkeypatch.syspath_prepend(str(folder))
+    assert run(monkeypatch, "evaluate", "suite.yaml", "--dry-run") == 2
+    assert not ran(folder)
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["openml:61", "huggingface:somebody/bomb", "huggingface:./folder"])
+def test_what_is_downloaded_is_not_for_strangers_to_choose(name, folder, monkeypatch, capsys):
+    suite = f"clients: 6\nrounds: 1\nattacks: [none]\ndefenses: [none]\ngrid: {{data: [digits, '{name}']}}\n"
+    (folder / "suite.yaml").write_text(suite)
+    (folder / "results.sqlite").touch()
+    assert run(monkeypatch, "evaluate", "suite.yaml", "--dry-run") == 2
+    assert f"grid.data.1: {name} would be downloaded" in capsys.readouterr().err
+    told(folder, data={"name": name})
+    assert run(monkeypatch, "replay", "r") == 2
+    said = re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert f"data.name: {name} would be downloaded" in said
+    assert "--allow-code" in said

@@ -1,7 +1,9 @@
 """Models of torchvision and timm by name, and weights from files."""
 
 import logging
+import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from fedguard.core.errors import ConfigError, ParameterError
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.simulation.models import build_model, models
+from fedguard.simulation.models import weights as weights_module
 from fedguard.simulation.models.check import check_fit
 from fedguard.simulation.models.weights import load_weights
 from fedguard.simulation.vision import torchvision
@@ -155,6 +158,55 @@ def test_a_file_never_runs_code(tmp_path):
     path.with_suffix(".safetensors").write_bytes(b"no")
     with pytest.raises(ParameterError, match="cannot be read"):
         load_weights("mine", small(), str(path.with_suffix(".safetensors")))
+
+
+ODD = {
+    "without data": lambda w: w.to("meta"),
+    "sparse": lambda w: w.to_sparse(),
+    "complex": lambda w: w.to(torch.complex64),
+    "quantized": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+    "announced": lambda w: torch.zeros(1).expand(2**40, 3),
+    "not a number": lambda w: w * float("nan"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD)
+def test_tensors_that_are_no_weights_are_refused(kind, tmp_path):
+    path, state = tmp_path / "weights.pt", random_state()
+    torch.save({**state, "0.weight": ODD[kind](state["0.weight"])}, path)
+    with pytest.raises(ParameterError, match=r"0\.weight of .* is not a dense tensor of finite numbers"):
+        load_weights("mine", small(), str(path))
+
+
+def test_names_in_a_file_of_weights_do_not_drive_the_terminal(tmp_path):
+    torch.save({**random_state(), "\x1b[2J": torch.ones(2)}, tmp_path / "weights.pt")
+    with pytest.raises(ParameterError, match=r"\\x1b\[2J") as caught:
+        load_weights("mine", small(), str(tmp_path / "weights.pt"))
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_file_of_weights_has_a_limit_and_is_a_file(tmp_path, monkeypatch):
+    """A pipe is not waited for, and zeros may be compressed to a thousandth."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ParameterError, match="there is no file"):
+        load_weights("mine", small(), str(tmp_path / "pipe.pt"))
+    plain, bomb = tmp_path / "weights.pt", tmp_path / "bomb.pt"
+    torch.save({"0.weight": torch.zeros(2**19)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    monkeypatch.setattr(weights_module, "MAX_BYTES", 2**20)
+    assert bomb.stat().st_size < 2**14
+    with pytest.raises(ParameterError, match="GiB unpacked"):
+        load_weights("mine", small(), str(bomb))
+    with pytest.raises(ParameterError, match="more than 0 GiB"):
+        load_weights("mine", small(), str(plain))
+
+
+def test_a_library_s_model_that_fills_the_memory_is_refused_before_it_does():
+    with pytest.raises(ParameterError, match="more than 268,435,456 parameters"):
+        build("torchvision:mobilenet_v2", width_mult=1e5)
 
 
 # --- timm

@@ -70,6 +70,7 @@ def normalized():
 
 
 MODELS = {
+    "inplace": lambda: nn.Sequential(nn.Threshold(0.5, 0.0, inplace=True), Given()),
     "fits": Given,
     "wide": lambda: Given(inputs=784),
     "few": lambda: Given(outputs=7),
@@ -117,6 +118,7 @@ def check(folder, name, size=32):
         ("numpy", "no gradients"),
         ("frozen", "no parameter requires gradients"),
         ("locked", "cannot be copied"),
+        ("inplace", "changes its inputs in evaluation mode, and with them the samples of all who come after"),
         ("broken", "gave NaN or Inf for a sample in evaluation mode"),
         ("double", "its parameter 'layer.weight' is of torch.float64; .*return model.float()"),
         ("half", "torch.float16"),

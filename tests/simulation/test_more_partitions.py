@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedguard.core.errors import ParameterError
+from fedguard.core.named_code import GIVEN
 from fedguard.simulation.partitions import Split, make_partition, split_samples
 from fedguard.simulation.partitions.base import checked_split
 from fedguard.simulation.partitions.k_classes import k_classes
@@ -206,3 +207,30 @@ def test_partitions_that_ignore_labels_take_any(name):
 def test_several_labels_per_sample_cannot_be_sorted(name):
     with pytest.raises(ParameterError, match="cannot be sorted by label"):
         make_partition(name, np.zeros((50, 3)), 4, rng())
+
+
+def by_global_chance(labels, n, rng):
+    return np.array_split(np.random.permutation(len(labels)), n)
+
+
+def by_counting(labels, n, rng, calls=[]):  # noqa: B006 - that is the mistake
+    calls.append(n)
+    return np.array_split(np.roll(np.arange(len(labels)), len(calls)), n)
+
+
+@pytest.mark.parametrize("function", [by_global_chance, by_counting])
+def test_a_partition_that_cannot_be_repeated_is_refused(function, monkeypatch):
+    monkeypatch.setitem(GIVEN, "mine", function)
+    with pytest.raises(ParameterError, match="deals otherwise when it is called again"):
+        make_partition("given:mine", np.arange(40) % 4, 4, np.random.default_rng(0))
+
+
+def test_a_partition_cannot_change_the_labels(monkeypatch):
+    def spoils(labels, n, rng):
+        labels[:] = 0
+        return np.array_split(np.arange(len(labels)), n)
+
+    labels = np.arange(40) % 4
+    monkeypatch.setitem(GIVEN, "mine", spoils)
+    make_partition("given:mine", labels, 4, np.random.default_rng(0))
+    assert labels.tolist() == [k % 4 for k in range(40)]

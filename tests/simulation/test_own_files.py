@@ -1,5 +1,6 @@
 """Arrays, pictures and library data sets of one's own: what they become, and every mistake by file."""
 
+import os
 import pickle
 import struct
 import sys
@@ -182,6 +183,15 @@ def test_a_bad_picture_is_named(tmp_path, content, message):
     (tmp_path / "train/cat/bad.png").write_bytes(content)
     with pytest.raises(DataError, match=rf"cat/bad\.png.*{message}"):
         load_dataset("image_folder", path=path, resize=6)
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        os.mkfifo(tmp_path / name / "x.png")
+    for mode in ("gray", "auto"):
+        with pytest.raises(DataError, match=r"x\.png is no file"):
+            load_dataset("image_folder", path=str(tmp_path), mode=mode)
 
 
 def test_folders_that_hold_something_else(tmp_path):

@@ -1,5 +1,7 @@
 """Tables of one's own, CSV and Parquet: features by hand, natural clients, every mistake with its line."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -217,6 +219,27 @@ def test_names_of_columns_do_not_drive_the_terminal(write):
     assert caught.value.key == "client"
 
 
+def test_one_long_text_does_not_make_all_texts_long(write):
+    """In a NumPy array of texts, each takes as much memory as the longest: 2 GB here, from 120 KB."""
+    rows = [f"{k},{'abc'[k % 3]},s{k % 4},{'yes' if k % 2 else 'no'}" for k in range(5000)]
+    rows[7] = f"1,{'w' * 50_000},{'s' * 50_000},yes"
+    path = write(rows)
+    tracemalloc.start()
+    try:
+        data = load(path, test=0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**25
+    assert data.input_shape[0] in (4, 5)
+
+
+def test_too_many_columns_are_refused_before_they_are_compared(write):
+    header = ",".join(f"c{k}" for k in range(100_001))
+    with pytest.raises(DataError, match=r"own\.csv:1: 100,001 columns; at most 100,000"):
+        load(write(["1"], header=header))
+
+
 # --- Parquet ----------------------------------------------------------------------------------------
 
 
@@ -244,6 +267,23 @@ def test_parquet_names_the_row(tmp_path):
     path.write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"own\.parquet cannot be read"):
         load_dataset("parquet", path=str(path), label="y")
+
+
+@pytest.mark.parametrize("column", ["long text", "one number"])
+def test_a_small_parquet_file_cannot_fill_the_memory(column, tmp_path, monkeypatch):
+    """Its own account of its size counts a repeated value once: here a few KB for 80 MB and more."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from fedguard.simulation.datasets import parquet as reader
+
+    values = ["A" * 40_000] * 2000 if column == "long text" else np.zeros(10**7)
+    path = tmp_path / "own.parquet"
+    parquet.write_table(arrow.table({"x": values, "y": np.arange(len(values)) % 2}), path)
+    monkeypatch.setattr(reader, "MAX_UNPACKED", 2**22)
+    before = arrow.total_allocated_bytes()
+    with pytest.raises(DataError, match="has more than 4 MiB unpacked"):
+        load_dataset("parquet", path=str(path), label="y")
+    assert arrow.total_allocated_bytes() - before < 2**22
 
 
 def test_parquet_without_its_extra_says_what_to_install(tmp_path, monkeypatch):

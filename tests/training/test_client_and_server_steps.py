@@ -126,3 +126,53 @@ def test_server_optimizers(name):
             optimizer.load_state_dict(state)
         w = optimizer.step(w, torch.tensor(delta, dtype=torch.float32))
     np.testing.assert_allclose(w, by_hand(name, aggregates), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "adagrad", "adam", "yogi"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_no_aggregate_ends_or_poisons_a_federation(rule, value, caplog):
+    """One huge aggregate would leave √v infinite, and no later round would move the model."""
+    optimizer, params = ServerOptimizer(rule, lr=2.0), torch.ones(3)
+    params = optimizer.step(params, torch.tensor([0.5, -0.5, 0.1]))
+    before = {key: part.clone() for key, part in optimizer.state_dict().items()}
+    assert torch.equal(optimizer.step(params, torch.tensor([0.5, value, 0.1])), params)
+    assert "is not finite; the model stays" in caplog.text
+    after = optimizer.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(part, after[key]) for key, part in before.items())
+    assert not torch.equal(optimizer.step(params, torch.ones(3)), params)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "adam"])
+def test_another_size_is_no_broadcast(rule):
+    optimizer = ServerOptimizer(rule)
+    for shape in ((1,), (3, 1), (4,), ()):
+        with pytest.raises(ParameterError, match="shape"):
+            optimizer.step(torch.zeros(3), torch.ones(shape))
+    optimizer.step(torch.zeros(3), torch.ones(3))
+    if rule != "sgd":
+        with pytest.raises(ParameterError, match="earlier rounds"):
+            optimizer.step(torch.zeros(4), torch.ones(4))
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adagrad", "adam"])
+def test_what_becomes_of_an_aggregate_does_not_change_the_momenta(rule):
+    one, other = ServerOptimizer(rule), ServerOptimizer(rule)
+    for optimizer in (one, other):
+        aggregate = torch.ones(3)
+        optimizer.step(torch.zeros(3), aggregate)
+        if optimizer is one:
+            aggregate.fill_(9)
+    assert torch.equal(one.step(torch.zeros(3), torch.ones(3)), other.step(torch.zeros(3), torch.ones(3)))
+
+
+@pytest.mark.parametrize(
+    "part", ["text", torch.tensor([1.0, float("nan")]), torch.ones(2, dtype=torch.int64), 3]
+)
+def test_a_state_that_is_none_is_refused(part):
+    optimizer = ServerOptimizer("adam")
+    optimizer.step(torch.zeros(2), torch.ones(2))
+    before = optimizer.state_dict()
+    with pytest.raises(ParameterError, match="square is no tensor of finite numbers"):
+        optimizer.load_state_dict({"momentum": torch.zeros(2), "square": part})
+    assert all(torch.equal(value, before[key]) for key, value in optimizer.state_dict().items())

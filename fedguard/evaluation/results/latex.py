@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import plain
 from .frame import run_frame
 from .marks import Mark, Marks, marks
 from .names import display, names_of
@@ -181,5 +182,5 @@ def heading(column: Column) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    return text.translate(_SIGNS)
+    """Text that LaTeX sets as it is; signs that cannot be printed become their codes."""
+    return plain(text).translate(_SIGNS)

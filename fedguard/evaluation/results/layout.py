@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.errors import ParameterError
 from ...core.params import nearest
+from ..terminal import plain
 from .frame import BY, metrics_frame
 from .store import Store
 from .tables import SHOWN, UNDEFINED, best_values, columns_named, defined, is_best, shown
@@ -140,7 +141,10 @@ def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str]) -> pd
             return {"/".join(texts): "/".join(t for t in texts.values() if t != UNDEFINED) or UNDEFINED}
         return texts if layout.columns else {"basis": row["basis"] or UNDEFINED, **texts}
 
-    return _arranged(frame, layout, cells)
+    table = _arranged(frame, layout, cells).rename(columns=plain)
+    for key in {*frame.attrs["keys"], "basis"} & {*table}:
+        table[key] = [plain(value) if isinstance(value, str) else value for value in table[key]]
+    return table
 
 
 def numbers(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:

@@ -81,6 +81,7 @@ DISPLAY: Mapping[str, str] = {
     "geometric_median": "Geometric median",
     "irls": "IRLS",
     "krum": "Krum",
+    "lasa": "LASA",
     "lfr": "LFR",
     "m_krum": "m-Krum",
     "mda": "MDA",

@@ -7,7 +7,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,9 +14,11 @@ from torch import nn
 
 from ...contracts.data import LabeledData
 from ...contracts.server import Server
-from ...core.errors import ConfigError, ParameterError
+from ...core.errors import ConfigError, DataError, ParameterError
 from ...core.seeds import generator
 from ...recording import Recording
+from ...simulation.datasets.files import own_file
+from ...simulation.datasets.npz import MAX_BYTES, read_npz
 from ...simulation.models import build_from, models
 from ...simulation.recorded import server_of
 
@@ -59,9 +60,10 @@ def labeled_from(path: Path) -> LabeledData:
         ConfigError: it cannot be read, or holds something else.
     """
     try:
+        own_file(str(path), MAX_BYTES)
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                inputs, labels = torch.from_numpy(file["inputs"]), torch.from_numpy(file["labels"])
+            arrays = read_npz(path)
+            inputs, labels = torch.from_numpy(arrays["inputs"]), torch.from_numpy(arrays["labels"])
         elif path.suffix == ".safetensors":
             tensors = load_file(path)
             inputs, labels = tensors["inputs"], tensors["labels"]
@@ -69,6 +71,8 @@ def labeled_from(path: Path) -> LabeledData:
             raise ConfigError(f"{path}: use a .npz or .safetensors file with `inputs` and `labels`")
     except KeyError as error:
         raise ConfigError(f"{path} has no {error.args[0]}; store `inputs` and `labels` in it") from None
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     if labels.shape != (len(inputs),) or len(labels) == 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core.errors import ConfigError
 from ...core.files import is_file
-from ...core.named_code import code_in, refusal
+from ...core.named_code import refusal, untrusted_in
 from ...core.params import nearest
 from ..terminal import plain
 from .yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
@@ -100,12 +100,12 @@ class Source:
         self.overrides[path] = assignment
 
     def refuse_code(self) -> None:
-        """Refuse a file that names classes to import: its author would choose the code that runs.
+        """Refuse a file that names code or data on a server: its author would choose what runs here.
 
         Raises:
-            ConfigError: with the place of the first ``module:Class``.
+            ConfigError: with the place of the first such name.
         """
-        for path, name in code_in(self.data):
+        for path, name in untrusted_in(self.data):
             if not any(path[:k] in self.overrides for k in range(len(path) + 1)):
                 raise self.error(path, refusal(name))
 

@@ -18,6 +18,8 @@ from .split import split
 
 #: The most classes: larger labels are numbers of something else.
 MAX_CLASSES = 1_000_000
+#: Python reads numbers of up to 4,300 digits.
+MAX_DIGITS = 1000
 #: Numbers of channels by which images with their channels last are recognized.
 CHANNELS = (1, 3, 4)
 
@@ -210,12 +212,13 @@ def _outputs(train: Arrays, test: Arrays, task: Task, classes: int | None, names
 def _clients(train: Arrays) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     if train.clients is None:
         return None, ()
-    texts = train.clients.astype(str)
-    names = np.unique(texts)
-    if all(name.isdecimal() for name in names.tolist()):
-        names = np.array(sorted(names.tolist(), key=int))
-    places = {name: k for k, name in enumerate(names.tolist())}
-    return np.array([places[text] for text in texts.tolist()], dtype=np.int64), tuple(places)
+    clients = train.clients if train.clients.dtype == object else train.clients.astype(str)
+    texts = [str(client) for client in clients.tolist()]
+    names = sorted(set(texts))
+    if all(name.isdecimal() and len(name) < MAX_DIGITS for name in names):
+        names.sort(key=int)
+    places = {name: k for k, name in enumerate(names)}
+    return np.array([places[text] for text in texts], dtype=np.int64), tuple(places)
 
 
 def _constants(inputs: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -143,16 +144,17 @@ def encoded(
     if not training.is_text:
         values[column.missing[rows]] = seen.mean()
         return values[:, None].astype(np.float32)
-    categories, counts = np.unique(seen.astype(str), return_counts=True)
+    counts = Counter(seen.tolist())
+    categories = sorted(counts)
     if len(categories) > MAX_CATEGORIES or (len(categories) == len(seen) > 20):
         raise DataError(
             f"{where}: column {name!r} has {len(categories)} different texts in {len(seen)} rows, so it does "
             "not hold categories; put it under `ignore`"
         )
-    values[column.missing[rows]] = categories[counts.argmax()]
-    texts = values.astype(str)
-    nearest = np.minimum(np.searchsorted(categories, texts), len(categories) - 1)
-    found = np.flatnonzero(categories[nearest] == texts)
-    result = np.zeros((len(texts), len(categories)), np.float32)
-    result[found, nearest[found]] = 1
+    values[column.missing[rows]] = max(categories, key=counts.__getitem__)
+    # A NumPy array of texts would give every one of them as much memory as the longest.
+    places = {text: k for k, text in enumerate(categories)}
+    found = np.array([places.get(text, -1) for text in values.tolist()])
+    result = np.zeros((len(found), len(categories)), np.float32)
+    result[found >= 0, found[found >= 0]] = 1
     return result

@@ -9,7 +9,7 @@ from ...core.errors import DataError
 from .base import Dataset, Task
 from .files import own_file
 from .split import TEST_SHARE
-from .table import Missing, Roles, Table, from_tables, wrong
+from .table import MAX_FEATURES, Missing, Roles, Table, from_tables, wrong
 
 #: A CSV file becomes about ten times as large in memory while it is read.
 MAX_BYTES = 2**30
@@ -104,7 +104,11 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
 def _check_header(path: Path, header: list[str]) -> None:
     if not header:
         raise DataError(f"{path} is empty; it needs a header with the names of the columns")
+    if len(header) > MAX_FEATURES:
+        raise DataError(f"{path}:1: {len(header):,} columns; at most {MAX_FEATURES:,} can be read")
+    seen: set[str] = set()
     for position, name in enumerate(header):
-        if not name or name in header[:position]:
+        if not name or name in seen:
             what = f"column {position + 1} has no name" if not name else f"two columns are called {name!r}"
             raise DataError(f"{path}:1: {what}; the first line is the header and names every column once")
+        seen.add(name)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import DataError
+from ...core.files import is_file
 from .arrays import Arrays, from_arrays
 from .base import Dataset
 from .files import own_folder
@@ -133,6 +134,8 @@ def _size(image: NDArray[np.uint8]) -> str:
 def _open(path: Path) -> Any:
     from PIL import Image
 
+    if not is_file(path):  # opening a pipe would wait for ever
+        raise DataError(f"{path} is no file; remove it")
     try:
         image = Image.open(path, formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:

@@ -10,10 +10,12 @@ from ...core.extras import extra_module
 from .base import Dataset, Task
 from .files import own_file
 from .split import TEST_SHARE
-from .table import Missing, Roles, Table, from_tables, wrong
+from .table import MAX_FEATURES, Missing, Roles, Table, from_tables, wrong
 
 #: The most bytes of a file, and of its table in memory: Parquet is compressed.
 MAX_BYTES, MAX_UNPACKED = 2**32, 2**33
+#: Rows that are read at a time.
+BATCH = 2**14
 
 
 def load_parquet(
@@ -65,20 +67,60 @@ def read_parquet(path: Path) -> Table:
     parquet = extra_module("pyarrow.parquet", "parquet", "data parquet")
     arrow = extra_module("pyarrow", "parquet", "data parquet")
     try:
-        with parquet.ParquetFile(path) as file:
-            metadata = file.metadata
-            groups = [metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups)]
-            if sum(groups) > MAX_UNPACKED:
-                raise DataError(f"{path} has more than {MAX_UNPACKED >> 20} MiB unpacked; use fewer samples")
-            table = file.read()
+        columns, count = _read(path, parquet, arrow)
     except (arrow.ArrowException, OSError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read: {error}") from None
-    if table.num_rows == 0:
+    if count == 0:
         raise DataError(f"{path} has no row; at least one sample is needed")
-    columns: dict[str, Any] = {name: _values(table.column(name), arrow) for name in table.column_names}
     return Table(str(path), columns, lambda i: f"{path}: row {i + 1}")
+
+
+def _read(path: Path, parquet: Any, arrow: Any) -> tuple[dict[str, Any], int]:
+    """The columns, and the number of rows; what it unpacks to is counted before any text is copied."""
+    schema = parquet.read_schema(path)
+    if len(schema) > MAX_FEATURES:
+        raise DataError(f"{path}: {len(schema):,} columns; at most {MAX_FEATURES:,} can be read")
+    texts = [field.name for field in schema if _is_text(field.type, arrow.types)]
+    plain = [field.name for field in schema if _is_plain(field.type, arrow.types)]
+    batches, size = [], 0
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        for batch in file.iter_batches(batch_size=BATCH, columns=plain):
+            size += sum(_bytes(column, arrow) for column in batch.columns)
+            if size > MAX_UNPACKED:
+                raise DataError(f"{path} has more than {MAX_UNPACKED >> 20} MiB unpacked; use fewer samples")
+            batches.append(batch)
+        count = file.metadata.num_rows
+    if not batches:
+        return {}, 0
+    table = arrow.Table.from_batches(batches)
+    if plain and len(table) != count:
+        raise DataError(f"{path}: {len(table)} rows, but it announces {count}")
+    # What is neither numbers nor texts is not read: a list, which no column may hold, stands for it.
+    return {name: _values(table.column(name), arrow) if name in plain else [[]] * count
+            for name in schema.names}, count  # fmt: skip
+
+
+def _is_text(kind: Any, kinds: Any) -> bool:
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def _is_plain(kind: Any, kinds: Any) -> bool:
+    """Whether a column holds numbers, texts or times, one per row, of a size that can be told."""
+    if kinds.is_dictionary(kind):
+        return _is_plain(kind.value_type, kinds)
+    numbers = kinds.is_primitive(kind) or kinds.is_decimal(kind) or kinds.is_null(kind)
+    return bool(numbers or _is_text(kind, kinds))
+
+
+def _bytes(column: Any, arrow: Any) -> int:
+    """What part of a column takes with every text written out; in the file, each is stored once."""
+    if not arrow.types.is_dictionary(column.type) or not _is_text(column.type.value_type, arrow.types):
+        return int(column.nbytes)
+    compute = extra_module("pyarrow.compute", "parquet", "data parquet")
+    lengths = compute.binary_length(column.dictionary)
+    return int(compute.sum(lengths.take(column.indices)).as_py() or 0) + 8 * len(column)
 
 
 def _values(column: Any, arrow: Any) -> Any:

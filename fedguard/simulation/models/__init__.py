@@ -121,14 +121,21 @@ def build_from(
 
 
 def _check_size(name: str, maker: Maker, offers: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    """Refuse a built-in model that would not fit into memory, before any of it is allocated."""
-    if name not in CATALOGUE:
+    """Refuse a model that would not fit into memory, before any of it is allocated."""
+    ours = name in CATALOGUE
+    if not ours and name.partition(":")[0] not in models.libraries:
         return
+    # A library's model is built without its weights, and its own errors are raised when it is built.
+    given = params if ours else {key: value for key, value in params.items() if key != "weights"}
     try:
-        with torch.device("meta"):
-            model = maker(**asked(maker, offers), **params)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = maker(**asked(maker, offers), **given)
         size = sum(parameter.numel() for parameter in model.parameters())
     except (RuntimeError, OverflowError, TypeError):  # sizes that overflow
         size = MAX_PARAMETERS + 1
+    except ParameterError:
+        if ours:
+            raise
+        return
     if size > MAX_PARAMETERS:
         raise ParameterError(f"model {name}: more than {MAX_PARAMETERS:,} parameters; make it smaller")

@@ -86,8 +86,9 @@ def _logits(name: str, model: nn.Module, inputs: Tensor, outputs: int) -> Tensor
     """The logits of one pass, of the right shape and finite."""
     mode = "training" if model.training else "evaluation"
     shape = "×".join(map(str, inputs.shape[1:]))
+    given = inputs.clone()
     try:
-        logits = model(inputs.clone())
+        logits = model(given)
     except ParameterError:
         raise
     except Exception as error:  # a stranger's module may raise anything
@@ -96,6 +97,11 @@ def _logits(name: str, model: nn.Module, inputs: Tensor, outputs: int) -> Tensor
             f"{shape} raised {type(error).__name__}: {error}. It gets a tensor of shape "
             f"{tuple(inputs.shape)}; a model that asks for `input_shape` is told {tuple(inputs.shape[1:])}"
         ) from error
+    if not torch.equal(given.nan_to_num(), inputs.nan_to_num()):
+        raise ParameterError(
+            f"model {name} changes its inputs in {mode} mode, and with them the samples of all who come "
+            "after; compute on a copy (x = x.clone(), or no inplace=True before the first layer)"
+        )
     if not isinstance(logits, Tensor):
         raise ParameterError(
             f"model {name} returned a {type(logits).__name__} in {mode} mode; return one tensor of logits, "

@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...core.errors import ParameterError
+from ...core.files import is_file
+from ...evaluation.terminal import plain
 
 _log = logging.getLogger(__name__)
+#: The most bytes of a file, and of what it unpacks to.
+MAX_BYTES = 2**33
 #: Keys under which training scripts store the weights.
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 
@@ -44,7 +49,8 @@ def load_weights(name: str, model: nn.Module, weights: str | None) -> None:
         )
     other = [key for key, value in found.items() if value.shape != own[key].shape]
     if other:
-        if len({key.rpartition(".")[0] for key in other}) > 1 or not _is_last(other[0], own):
+        same = all(found[key].ndim == own[key].ndim for key in other)
+        if not same or len({key.rpartition(".")[0] for key in other}) > 1 or not _is_last(other[0], own):
             raise ParameterError(
                 f"model {name}: {weights} has other shapes: "
                 + ", ".join(f"{k} {tuple(found[k].shape)}, not {tuple(own[k].shape)}" for k in other[:3])
@@ -62,13 +68,17 @@ def _read(name: str, path: Path) -> dict[str, Tensor]:
             f"model {name}: weights is {str(path)!r}; use none, or the path of a .safetensors, .pt or .pth "
             "file (FedGuard downloads nothing)"
         )
+    if not is_file(path):  # opening a pipe would wait for ever
+        raise ParameterError(f"model {name}: there is no file {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ParameterError(f"model {name}: {path} has more than {MAX_BYTES >> 30} GiB")
     try:
+        if path.suffix != ".safetensors" and is_zipfile(path):
+            _check_unpacked(path)
         if path.suffix == ".safetensors":
             content: object = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ParameterError(f"model {name}: there is no file {path}") from None
     except Exception as error:  # a stranger's file may raise anything
         if type(error).__name__ == "UnpicklingError":
             raise ParameterError(
@@ -79,8 +89,29 @@ def _read(name: str, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         wrapped = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
         if wrapped and all(isinstance(value, Tensor) for value in wrapped.values()):
+            odd = next((key for key, value in wrapped.items() if not _is_plain(value)), None)
+            if odd is not None:
+                raise ParameterError(
+                    f"model {name}: {plain(odd, 100)} of {path} is not a dense tensor of finite numbers"
+                )
             return {str(key).removeprefix("module."): value for key, value in wrapped.items()}
     raise ParameterError(f"model {name}: {path} holds no tensors by name; store model.state_dict() in it")
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether it is dense, real and finite: a file may also hold sparse, quantized or empty shells."""
+    if value.layout is not torch.strided or value.is_quantized or value.is_nested or value.is_meta:
+        return False
+    # An expanded tensor announces any size; its numbers are not in the file.
+    whole = value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    return whole and not value.is_complex() and bool(value.isfinite().all())
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a file whose tensors do not fit: they may be compressed."""
+    with ZipFile(path) as packed:
+        if sum(entry.file_size for entry in packed.infolist()) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 30} GiB unpacked")
 
 
 def _is_last(key: str, own: Mapping[str, Tensor]) -> bool:
@@ -89,4 +120,4 @@ def _is_last(key: str, own: Mapping[str, Tensor]) -> bool:
 
 
 def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
+    return ", ".join(plain(key, 100) for key in keys[:3]) + (", …" if len(keys) > 3 else "")

@@ -7,12 +7,15 @@ generator gives the same partition. A partition may also change the inputs of ea
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ...core.errors import ParameterError
+from ...core.named_code import GIVEN_PREFIX, is_code
 from ..parts import Parts
 from .base import MAX_DRAWS, Change, Partition, Split, checked_split
 from .dirichlet import dirichlet
@@ -92,7 +95,18 @@ def split_samples(
         params: the partition's own parameters.
 
     Raises:
-        ParameterError: see :func:`make_partition`.
+        ParameterError: see :func:`make_partition`; or one's own function deals otherwise when called again.
     """
-    offers = {"groups": None, **more, "labels": labels, "n": n, "rng": rng}
-    return checked_split(partitions.make(name, offers, params), name, len(np.asarray(labels)), n)
+    own = np.asarray(labels).copy()  # what a partition does to it stays with it
+    offers = {"groups": None, **more, "labels": own, "n": n, "rng": rng}
+    ours = not (is_code(name) or name.startswith(f"{GIVEN_PREFIX}:"))
+    again = None if ours else copy.deepcopy(offers)
+    split = checked_split(partitions.make(name, offers, params), name, len(own), n)
+    if again is not None:
+        other = checked_split(partitions.make(name, again, params), name, len(own), n)
+        if not all(map(np.array_equal, split.parts, other.parts)):
+            raise ParameterError(
+                f"partition {name} deals otherwise when it is called again with the same `rng`, so no run "
+                "could be repeated; draw from `rng` alone, and keep nothing between calls"
+            )
+    return split

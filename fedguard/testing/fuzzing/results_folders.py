@@ -16,7 +16,7 @@ import yaml
 from . import databases
 from .case import CODE, Mutant, Rng, Step
 from .files import Victim, damage, no_formulas, unplain
-from .values import at, changed, pick, ways
+from .values import TEXTS, any_value, at, changed, pick, ways
 
 SUITE = """
 data: digits
@@ -98,8 +98,10 @@ def _suite(rng: Rng, home: Path, victim: Path) -> str:
 
 
 def _on_disk(rng: Rng, home: Path, victim: Path) -> str:
-    path = home / pick(rng, ("results.sqlite", "results.sqlite", "suite.yaml", "lock"))
-    how = int(rng.integers(4))
+    path = home / pick(rng, ("results.sqlite", "results.sqlite", "suite.yaml", "names.yaml", "lock"))
+    how = int(rng.integers(5))
+    if how == 4:
+        return _names(rng, home / "names.yaml")
     if how == 0:
         return unplain(rng, path, victim)
     if how == 1:
@@ -109,6 +111,17 @@ def _on_disk(rng: Rng, home: Path, victim: Path) -> str:
     target = home / pick(rng, ("report.html", "out.csv", "out.png"))
     target.symlink_to(victim)
     return f"{target.name} is a link"
+
+
+def _names(rng: Rng, path: Path) -> str:
+    """Names in print that somebody else chose."""
+    known = ("none", "byzantine", "krum", "nothing", "attack", "defense", "digits", "dacc")
+    names: Any = {pick(rng, known): pick(rng, TEXTS) for _ in range(4)}
+    if rng.random() < 0.3:
+        names = any_value(rng)
+    with contextlib.suppress(yaml.YAMLError, UnicodeError, RecursionError):
+        path.write_text(yaml.safe_dump(names), encoding="utf-8")
+    return f"names.yaml holds {names!r}"[:80]
 
 
 def _steps(rng: Rng, home: Path, original: Path, victim: Path) -> list[Step]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .case import CODE, Mutant, Rng, Step
+from .case import CANARY, CODE, Mutant, Rng, Step
 from .files import Victim, unplain
 from .values import TEXTS, any_value, at, changed, damaged, deep, pick, ways
 
@@ -29,8 +29,22 @@ rounds: 3
 participation: 0.9
 seeds: [0, 1]
 mode: closed
-training: {steps: 2, batch_size: 16, lr: 0.1, momentum: 0.9}
-server: {validation: 20, root: 20, lr: 1.0}
+dropout: 0.1
+late: 0.1
+test_every: 2
+device: cpu
+training:
+  steps: 2
+  batch_size: 16
+  lr: 0.1
+  momentum: 0.9
+  clip: 1.0
+  lr_schedule: cosine
+  optimizer: {name: rmsprop, alpha: 0.9}
+  scheduler: {name: step, step_size: 2, per: step}
+  loss: {name: cross_entropy, label_smoothing: 0.1}
+server: {validation: 20, root: 20, lr: 1.0, optimizer: adam, tau: 0.1}
+names: {lie: LIE, malicious: f}
 attacks:
   none: none
   noise: {name: byzantine, mode: random, schedule: {start: 1, rejoin_after: 1}}
@@ -58,6 +72,56 @@ _SCALARS = (
     "[" * 900 + "]" * 900, "=", "yes", "NO", "0x", "- - - -", "%TAG", "@x", "`x`", "\t", ": :", "1.5.5",
     "_", "1__0",
 )  # fmt: skip
+
+
+#: What leads nowhere good: code by names that are none, pipes and devices, servers, objects from Python.
+_SOURCES: tuple[Any, ...] = (
+    CODE, f"{CANARY}:1", f"{CANARY}: x", f"{CANARY}:", "given:x", "given:x@y", "given:", "huggingface:a/b",
+    "openml:61", "openml:x", "timm:hf_hub:a/b", "torchvision:os", "torchvision:", "flwr:Partitioner", "hf:x",
+    ":", "x:y:z",
+)  # fmt: skip
+_PATHS = (
+    "/dev/zero",
+    "/dev/stdin",
+    "/etc/passwd",
+    ".",
+    "x\x00y",
+    "~nobody/x",
+    "suite.yaml",
+    "https://x/y.csv",
+)
+_PARTS: dict[str, tuple[Any, ...]] = {
+    "data": tuple(
+        {"name": name, "path": path, **more}
+        for path in _PATHS
+        for name, more in (
+            ("csv", {"label": "y"}),
+            ("npz", {}),
+            ("image_folder", {}),
+            ("parquet", {"label": "y"}),
+        )
+    ),
+    "model": (
+        "resnet20",
+        {"name": "mlp", "hidden": [10**9]},
+        {"name": "lenet"},
+        *({"name": "torchvision:resnet18", "weights": f"{path}.pt"} for path in _PATHS),
+        {"name": "torchvision:mobilenet_v2", "width_mult": 1e9},
+    ),
+    "partition": (
+        {"name": "feature_skew", "of": {"name": "feature_skew", "of": CODE}},
+        {"name": "feature_skew", "of": {}},
+        {"name": "shards", "per_client": 10**9},
+        {"name": "k_classes", "k": 10**9},
+        "natural",
+        {"name": "quantity", "sigma": 1e300},
+        {"name": "similarity", "gamma": -1},
+    ),
+    "optimizer": ("LBFGS", "SparseAdam", {"name": "sgd", "lr": 1}, {"name": "adamw", "betas": [2, "x"]}),
+    "scheduler": ("LambdaLR", "ReduceLROnPlateau", "SequentialLR", {"name": "step", "step_size": 0}),
+    "loss": ("mse", "huber", {"name": "cross_entropy", "label_smoothing": 9}),
+    "augment": (["flip"], [{"name": "crop", "padding": 10**6}], [CODE], [[]]),
+}
 
 
 class Suites:
@@ -183,6 +247,20 @@ def _code(rng: Rng, tree: Any) -> tuple[Any, str]:
     return tree, f"{'.'.join(map(str, way))} names code"
 
 
+def _part(rng: Rng, tree: Any) -> tuple[Any, str]:
+    """Use another model, data set, partition or step of training, of any source."""
+    tree = json.loads(json.dumps(tree))
+    key = pick(rng, tuple(_PARTS))
+    spec = pick(rng, (*_PARTS[key], *_SOURCES))
+    if not isinstance(spec, dict) and rng.random() < 0.3:
+        spec = {"name": spec, pick(rng, ("path", "weights", "of", "resize", "lr", "x")): any_value(rng)}
+    home = tree if key in ("data", "model", "partition") else tree.setdefault("training", {})
+    if isinstance(home, dict):
+        home[key] = spec
+        tree.pop("grid", None)
+    return tree, f"{key} is {spec!r}"[:80]
+
+
 def _recording(rng: Rng, tree: Any) -> tuple[Any, str]:
     return {
         **tree,
@@ -201,7 +279,8 @@ def _grid(rng: Rng, tree: Any) -> tuple[Any, str]:
 
 
 _TREES: tuple[Callable[[Rng, Any], tuple[Any, str]], ...] = (
-    _any, _any, _any, _modest, _modest, _modest, _method, _method, _code, _recording, _grid,
+    _any, _any, _any, _modest, _modest, _modest, _method, _method, _code, _part, _recording,
+    _grid,
 )  # fmt: skip
 
 
