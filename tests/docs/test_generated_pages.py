@@ -84,6 +84,8 @@ def test_every_data_set_is_on_its_page_with_its_parameters():
     )
     assert "``data_root``" not in page
     assert "torchvision:GTSRB" in page
+
+
 def test_indexes_name_the_aliases():
     pages = methods.pages()
     assert "* - ``multikrum``\n     - krum with select: multi\\_krum" in pages["detectors/index.rst"]
