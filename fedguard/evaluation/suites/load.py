@@ -140,6 +140,8 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
         return source.error(path, "this key is missing")
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
+    if first["type"] == "model_type":
+        message = "write a name, or a mapping of a name and parameters"
     if path == ("device",):
         message = "use cpu, cuda, cuda:1 (or another number), mps or auto"
     if isinstance(given, dict | BaseModel) or path[-1:] == ("[key]",):
