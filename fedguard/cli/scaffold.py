@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..core.files import write_file
+from ..core.files import why, write_file
 from ..core.params import nearest
 
 KINDS = ("detector", "attack", "aggregator", "policy", "stage", "model", "dataset", "partition")
@@ -27,8 +27,8 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         hint = f"{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}"
         raise ConfigError(f"cannot write a new {kind!r}{hint}")
     if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
-        why = ", and no word of Python's" if keyword.iskeyword(name) else ""
-        raise ConfigError(f"{name!r} cannot be the name of a {kind}: use lower_case_with_underscores{why}")
+        more = ", and no word of Python's" if keyword.iskeyword(name) else ""
+        raise ConfigError(f"{name!r} cannot be the name of a {kind}: use lower_case_with_underscores{more}")
     words = {
         "name": name,
         "cls": class_name(name),

@@ -60,7 +60,10 @@ def check_devices(suite: Suite, source: Source) -> None:
         ConfigError: one is missing; names the setting.
     """
     for cell in {cell.device: cell for cell in suite.cells()}.values():
-        _check(source, ("device",), cell, partial(resolve_device, cell.device))
+        try:
+            resolve_device(cell.device)
+        except ParameterError as error:
+            raise source.error(("device",), f"{error}{_at(cell)}") from None
 
 
 def _setup(cell: Cell, source: Source) -> Setup:
