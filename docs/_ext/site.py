@@ -21,6 +21,9 @@ def write(app: Any) -> None:
     pages["reference/generated/suite.rst"] = suite.page()
     pages["reference/generated/models.rst"] = networks.page()
     pages["reference/generated/data-sets.rst"] = data_sets.page()
+    for old in Path(app.srcdir, "reference", "generated").rglob("*.rst"):
+        if old.relative_to(app.srcdir).as_posix() not in pages:
+            old.unlink()  # of a page that is no more
     pages |= checkout.copies()
     checkout.copy_pictures()
     for name, text in pages.items():

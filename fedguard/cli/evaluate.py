@@ -167,7 +167,7 @@ def _checked(options: Options) -> Suite:
     """Load the suite and refuse what cannot run."""
     from ..core.named_code import find_here
     from ..evaluation.results.store import from_elsewhere
-    from ..evaluation.suites.check import check_suite
+    from ..evaluation.suites.check import check_devices, check_suite
     from ..evaluation.suites.load import load_suite
     from ..evaluation.suites.on_recording import check_recordable
 
@@ -179,6 +179,8 @@ def _checked(options: Options) -> Suite:
         options.fedml,
     )
     find_here(source.data)  # load_suite has refused code that must not be imported
+    if options.executor == "pool":
+        check_devices(plan, source)
     check_suite(plan, source)
     if options.record is not None:
         check_recordable(plan)

@@ -53,9 +53,9 @@ def listed(kind: str) -> Rows:
     if kind == "aliases":
         return _alias_rows(tuple(ALIASES))
     if kind == "rules":
-        from ..contracts.rules import RULES
+        from ..contracts.rules import DESCRIBED
 
-        rules = [(name, (inspect.getdoc(rule) or "").partition("\n")[0]) for name, rule in RULES.items()]
+        rules = [(name, (inspect.getdoc(rule) or "").partition("\n")[0]) for name, rule in DESCRIBED.items()]
         return ("name", "what it suspects"), rules
     if kind == "suites":
         suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]

@@ -27,7 +27,8 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         hint = f"{nearest(kind, KINDS)}; choose from {', '.join(KINDS)}"
         raise ConfigError(f"cannot write a new {kind!r}{hint}")
     if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
-        raise ConfigError(f"{name!r} cannot be the name of a {kind}: use lower_case_with_underscores")
+        more = ", and no word of Python's" if keyword.iskeyword(name) else ""
+        raise ConfigError(f"{name!r} cannot be the name of a {kind}: use lower_case_with_underscores{more}")
     words = {
         "name": name,
         "cls": class_name(name),

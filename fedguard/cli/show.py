@@ -13,8 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
-from ..contracts.rules import RULES
+from ..contracts.rules import DESCRIBED
 from ..core.docstrings import described, sections
 from ..core.errors import ConfigError, FedGuardError
 from ..core.params import nearest
@@ -44,12 +45,16 @@ def description(name: str, kind: str | None = None) -> dict[str, Any]:
         ConfigError: nothing has this name, or things of several kinds have it.
     """
     plural = _kind(name, kind)
+    if name in ALIASES.get(plural, {}):
+        real, settings = ALIASES[plural][name]
+        told = description(real, plural)
+        return {**told, "name": name, "summary": f"{told['summary']}; stands for {spelled(real, settings)}"}
     if plural == "metrics":
         return _metric(name)
     if plural == "suites":
         return _suite(name)
     if plural == "rules":
-        return {"kind": "rule", "name": name, **_code(RULES[name], _GIVEN_TO_RULES)}
+        return {"kind": "rule", "name": name, **_code(DESCRIBED[name], _GIVEN_TO_RULES)}
     if plural in PARTS:
         parts = parts_of(plural)
         return {"kind": PARTS[plural], "name": name, **_code(parts.get(name), parts.offers)}
@@ -64,6 +69,7 @@ def _kind(name: str, kind: str | None) -> str:
         return find_kind(name, wanted)
     known = {plural: _names(plural) for plural in (KINDS if wanted is None else (wanted,))}
     found = [plural for plural, names in known.items() if name in names]
+    found = found or [plural for plural in known if name in ALIASES.get(plural, {})]
     if not found:
         words = [word for names in known.values() for word in names]
         of = f" among the {wanted}" if wanted else ""
@@ -75,7 +81,7 @@ def _kind(name: str, kind: str | None) -> str:
 
 def _names(plural: str) -> list[str]:
     if plural == "rules":
-        return list(RULES)
+        return list(DESCRIBED)
     if plural == "metrics":
         return list(COLUMNS)
     return list(shipped_suites()) if plural == "suites" else names_of(plural)

@@ -108,7 +108,11 @@ class Registry(Generic[M]):
         if close:
             return close
         others = [o for o in REGISTRIES.values() if o is not self and name in {*o.names(), *o.aliases}]
-        return f"; {name!r} is an {others[0].kind}" if others else ""
+        if not others:
+            return ""
+        found = f"{'an' if others[0].kind[0] in 'aeiou' else 'a'} {others[0].kind}"
+        write = f"; write {{{others[0].kind}: {name}}}" if others[0].kind == "aggregator" else ""
+        return f"; {name!r} is {found}{write}"
 
     def make(self, name: str, **params: Any) -> M:
         """Build the method with this name or alias; checks the parameters against its signature.

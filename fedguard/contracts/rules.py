@@ -188,4 +188,8 @@ class Rule:
 
 
 def _native() -> None:
-    """The native rule takes no parameters."""
+    """What the detector itself says, by the rule of its own paper: the default, without parameters."""
+
+
+#: Every rule by name, with what describes it and takes its parameters.
+DESCRIBED: dict[str, Callable[..., Any]] = {"native": _native, "calibrated": Calibration, **RULES}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..core.entry_points import offered
-from ..core.errors import ConfigError, ParameterError
+from ..core.errors import ConfigError, FedGuardError, ParameterError
 from ..core.named_code import GIVEN_PREFIX, is_code, load_code
 from ..core.params import check_params, nearest
+from ..evaluation.terminal import plain
 
 #: Makes a part: a class or a function. It gets what the framework offers under the names that it asks for.
 Maker = Callable[..., Any]
@@ -83,12 +85,34 @@ class Parts:
         Raises:
             ParameterError: the name or a parameter is wrong, or the maker needs something else.
         """
-        maker, checked = self.get(name), self.params(name, params)
-        return maker(**asked(maker, offers), **checked)
+        maker = self.get(name)
+        if not callable(maker):
+            raise ParameterError(
+                f"{self.kind} {name} is neither a class nor a function, but of type {type(maker).__name__}"
+            )
+        checked = self.params(name, params)
+        return called(maker, {**asked(maker, offers), **checked}, f"{self.kind} {name}")
 
     def summary(self, name: str) -> str:
         """The first line of its docstring."""
         return (inspect.getdoc(self.get(name)) or "").partition("\n")[0]
+
+
+def called(maker: Maker, arguments: Mapping[str, Any], what: str) -> Any:
+    """What a maker returns.
+
+    Raises:
+        ParameterError: it failed; names the exception and its line, since it may be the user's own code.
+    """
+    try:
+        return maker(**arguments)
+    except FedGuardError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise ParameterError(
+            f"{what} failed: {type(error).__name__}: {plain(error)} ({where.filename}:{where.lineno})"
+        ) from error
 
 
 def asked(maker: Maker, offers: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,10 +46,11 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def is_finite(progress: Progress, params: Tensor, loss: float) -> bool:
-    """Whether the run has not diverged: model, loss and, where none was accepted, some update are finite."""
-    outcome, received = progress.outcome, progress.round
+    """Whether the run has not diverged: model, loss and some client's honest update are finite."""
+    received = progress.round
     if not (params.isfinite().all() and math.isfinite(loss)):
         return False
-    if outcome is None or received is None or outcome.weights.any():
+    if progress.outcome is None or received is None:
         return True
-    return bool(received.usable.any())
+    honest = np.array([client not in progress.attacking for client in progress.asked], dtype=bool)
+    return bool(received.usable[honest].any() if honest.any() else received.usable.any())

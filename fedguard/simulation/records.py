@@ -48,8 +48,8 @@ class RoundRecord:
         note: a remark, for example that all clients were excluded.
         info: numbers that detectors report, by detector.
         seconds: wall time of training, each detector, the policy and the aggregator.
-        finite: False if the run has diverged: the new global model, its loss or every update that was sent
-            is not finite.
+        finite: False if the run has diverged: the new global model, its loss or every honest update is
+            not finite.
     """
 
     index: int

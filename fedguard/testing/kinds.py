@@ -89,7 +89,10 @@ def find_kind(method: Any, kind: str | None = None) -> str:
     if isinstance(method, str) and method.partition(":")[0] in LIBRARIES and ":" in method:
         library = method.partition(":")[0]
         if library not in _OF_LIBRARY:
-            raise ConfigError(f"{library} has several kinds; say which with --kind (in Python, kind=)")
+            raise ConfigError(
+                f"{library} has models and data sets; say which with --kind model or --kind dataset "
+                "(in Python, kind=)"
+            )
         return _OF_LIBRARY[library]
     if not isinstance(method, str) or ":" in method:
         return _kind_of_part(method) or _kind_of_class(method)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
+from torch import nn
 
 from ..contracts.local_training import LocalTraining
+from ..core.errors import FedGuardError
 from .augmentation import check_augmentation
 from .losses import check_loss
-from .optimizers import check_optimizer
+from .optimizers import build_optimizer, build_scheduler, check_optimizer
 
 
 def check_training(settings: LocalTraining, task: str, input_shape: tuple[int, ...], outputs: int) -> None:
@@ -16,8 +21,26 @@ def check_training(settings: LocalTraining, task: str, input_shape: tuple[int, .
     Raises:
         ParameterError: a name or a parameter is wrong, or a part does not fit the data.
     """
-    check_loss(settings.loss, task, outputs)
+    with _blame("loss"):
+        check_loss(settings.loss, task, outputs)
     if settings.augment:
-        check_augmentation(settings.augment, torch.zeros(2, *input_shape))
-    if not settings.own_sgd:
+        with _blame("augment"):
+            check_augmentation(settings.augment, torch.zeros(2, *input_shape))
+    if settings.own_sgd:
+        return
+    with _blame("optimizer"):
+        optimizer = build_optimizer([nn.Parameter(torch.zeros(2, 2))], settings)
+    with _blame("scheduler"):
+        build_scheduler(optimizer, settings)
+    with _blame("optimizer"):
         check_optimizer(settings)
+
+
+@contextlib.contextmanager
+def _blame(key: str) -> Iterator[None]:
+    """Say which setting is to blame for an error."""
+    try:
+        yield
+    except FedGuardError as error:
+        error.key = key
+        raise

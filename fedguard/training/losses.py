@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -101,7 +102,12 @@ def loss_function(spec: str | Mapping[str, Any]) -> Loss:
             f"{nearest(name, LOSSES)} (known: {', '.join(LOSSES)}; your own is named by 'module:function')"
         )
         raise ParameterError(f"unknown loss {name!r}{known}")
-    given = check_params(function, params, f"loss {name}", frozenset({"outputs", "logits", "labels"}))
+    if not callable(function):
+        raise ParameterError(
+            f"loss {name} is no function (outputs, labels), but of type {type(function).__name__}"
+        )
+    two = list(inspect.signature(function).parameters)[:2]  # outputs and labels, whatever they are called
+    given = check_params(function, params, f"loss {name}", frozenset(two))
     return functools.partial(function, **given) if given else function
 
 

@@ -8,6 +8,7 @@ import pytest
 from fedguard.cli import entry
 from fedguard.cli.listing import KINDS as LISTED
 from fedguard.cli.show import KINDS, _names, description
+from fedguard.contracts.aliases import ALIASES
 from fedguard.evaluation.suites.schema import suite_schema
 from fedguard.testing.kinds import PARTS
 
@@ -94,7 +95,9 @@ def test_lists_as_json(monkeypatch, capsys, kind):
     status, out, _ = call(monkeypatch, capsys, "list", kind, "--json")
     assert status == 0
     rows = json.loads(out)
-    assert {row["name"] for row in rows} == set(_names(kind))
+    aliases = {alias for known in ALIASES.values() for alias in known}
+    expected = aliases if kind == "aliases" else set(_names(kind))
+    assert {row["alias" if kind == "aliases" else "name"] for row in rows} == expected
     assert all(all(isinstance(value, str) for value in row.values()) for row in rows)
 
 
@@ -147,3 +150,20 @@ def test_the_schema_describes_parameters():
         if o.get("properties", {}).get("name") == {"const": "shards"}
     )
     assert entry["s"]["description"] == "shards per client."
+
+
+@pytest.mark.parametrize(
+    ("alias", "kind", "real"),
+    [("multikrum", "detector", "krum with select: multi_krum"), ("fedavg", "aggregator", "mean")],
+)
+def test_an_alias_shows_what_it_stands_for(alias, kind, real):
+    told = description(alias)
+    assert (told["name"], told["kind"]) == (alias, kind)
+    assert told["summary"].endswith(f"; stands for {real}")
+    assert told["parameters"] == description(real.split()[0], kind)["parameters"]
+
+
+def test_every_rule_that_a_policy_takes_is_shown():
+    assert set(_names("rules")) >= {"native", "calibrated", "mad"}
+    assert [entry["name"] for entry in description("calibrated")["parameters"]] == ["rate", "rounds"]
+    assert description("native")["parameters"] == []

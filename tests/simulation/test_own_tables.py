@@ -166,7 +166,7 @@ def test_mistakes_name_file_line_and_column(write, case):
         (b"", "is empty"),
         (b"a,a\n1,2\n", "two columns are called 'a'"),
         (b"a,,b\n1,2,3\n", "column 2 has no name"),
-        (b"a,b\n\xff,1\n", "not UTF-8"),
+        (b"a,b\n1,1\n\xff,1\n", r":3: not UTF-8"),
         (b"a,b\n" + b"x" * 200_000 + b",1\n", r"own\.csv:2: field larger"),
     ],
 )

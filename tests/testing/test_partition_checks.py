@@ -187,7 +187,7 @@ def test_kinds_are_found(thing, kind):
     [
         ("dirichlt", None, ConfigError, "did you mean 'dirichlet'"),
         (lambda x: x, None, ConfigError, "say what it makes with --kind"),
-        ("torchvision:resnet18", None, ConfigError, "torchvision has several kinds"),
+        ("torchvision:resnet18", None, ConfigError, "torchvision has models and data sets"),
         ("iid", "partion", ConfigError, "did you mean 'partition'"),
         ("no_such_module:thing", None, RegistryError, "cannot load"),
         (int, None, RegistryError, "inherits from none"),

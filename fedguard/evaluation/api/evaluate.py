@@ -17,7 +17,7 @@ from ...simulation.pool import without_main
 from ..results.store import from_elsewhere
 from ..running.executors import Executor, make_executor
 from ..running.follow import run_followed
-from ..suites.check import check_suite
+from ..suites.check import check_devices, check_suite
 from ..suites.load import read_suite, suite_from
 from ..suites.on_recording import check_recordable
 from ..suites.source import GIVEN_FROM_PYTHON, Source
@@ -115,7 +115,9 @@ def evaluate(
     followers = followers_for(progress, count, record is not None)
     with _given(objects):
         plan = _checked(suite, source, allow_code, record is not None)
-        folder, keep = _folder(out)
+        if executor == "pool":
+            check_devices(plan, source)
+        folder, keep = _folder(out, plan.name)
         where = executor
         if isinstance(where, str):
             where = make_executor(where, count, plan.parallel, address, folder, dict(slurm or {}))
@@ -162,11 +164,12 @@ def _checked(suite: Any, source: Source, allow_code: bool, recording: bool) -> S
     return plan
 
 
-def _folder(out: str | Path | None) -> tuple[Path, TemporaryDirectory[str] | None]:
+def _folder(out: str | Path | None, name: str) -> tuple[Path, TemporaryDirectory[str] | None]:
+    """Where results go; a folder has the suite's name, which captions show."""
     if out is not None:
         return Path(out), None
     keep = TemporaryDirectory(prefix="fedguard-results-")
-    return Path(keep.name), keep
+    return Path(keep.name) / name, keep
 
 
 def _returned(results: Results, on_error: OnError) -> Results:

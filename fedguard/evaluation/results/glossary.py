@@ -43,6 +43,6 @@ GLOSSARY = {
     "detector_seconds": "Seconds that the detectors took in one run.",
     "state_bytes": "Size of the guard's state at the end of a run.",
     "loss": "Test loss of the final model: cross-entropy, binary cross-entropy or squared error.",
-    "diverged": "The first round after which the global model, its test loss, or every update that was sent "
+    "diverged": "The first round after which the global model, its test loss, or every honest update "
     "was not finite; of several seeds the earliest.",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from ...core.devices import resolve_device
 from ...core.errors import DataError, FedGuardError, ParameterError
 from ...core.named_code import GIVEN_PREFIX, is_code
 from ...simulation.build import build_attack, build_guard
@@ -50,6 +51,19 @@ def check_suite(suite: Suite, source: Source) -> None:
         setup = setups[f"{cell.point} {cell.seed}"]
         check = lambda s=setup, c=cell: _check_defense(s, c)  # noqa: E731
         _check(source, ("defenses", cell.defense_label), cell, check)
+
+
+def check_devices(suite: Suite, source: Source) -> None:
+    """Refuse devices that this machine does not have.
+
+    Raises:
+        ConfigError: one is missing; names the setting.
+    """
+    for cell in {cell.device: cell for cell in suite.cells()}.values():
+        try:
+            resolve_device(cell.device)
+        except ParameterError as error:
+            raise source.error(("device",), f"{error}{_at(cell)}") from None
 
 
 def _setup(cell: Cell, source: Source) -> Setup:

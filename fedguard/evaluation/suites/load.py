@@ -143,8 +143,14 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
         return source.error(path, "this key is missing")
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
+    if first["type"] == "model_type":
+        message = "write a name, or a mapping of a name and parameters"
+    if path == ("device",):
+        message = "use cpu, cuda, cuda:1 (or another number), mps or auto"
     if isinstance(given, dict | BaseModel) or path[-1:] == ("[key]",):
-        return source.error(tuple(part for part in path if part != "[key]"), message)
+        about = message.partition(" ")[0]  # of several settings, the one that the message begins with
+        more = (about,) if isinstance(given, dict) and about in given else ()
+        return source.error((*(part for part in path if part != "[key]"), *more), message)
     return source.error(path, f"{message}, got {short(repr(given))}")
 
 

@@ -18,7 +18,7 @@ from ...core.extras import extra_module
 from ...core.files import refuse_link, why, write_file
 from ..results.store import TUNING
 from ..running.executors import make_executor
-from ..suites.check import check_suite
+from ..suites.check import check_devices, check_suite
 from ..suites.load import load_suite
 from ..suites.suite import Suite, spelled_out
 from .bench import Bench, check_labels, check_space
@@ -93,6 +93,8 @@ def tune(
     plan, source = load_suite(suite, list(overrides), allow_code)
     goal = goal_of(plan, attack, defense, against, metric, tolerance)
     axes = space_of(search or plan.search)
+    if executor == "pool":
+        check_devices(plan, source)
     check_suite(plan, source)
     check_space(plan, source, goal, axes)
     tests = unused(plan.seeds, test_seeds)

@@ -89,7 +89,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 text ({error.reason} near line {line}); save it as UTF-8"
+            f"{path}:{_line_of_bad_byte(path)}: not UTF-8 text ({error.reason}); save it as UTF-8"
         ) from None
     except OSError as error:
         if isinstance(error, DataError):
@@ -99,6 +99,16 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
         raise DataError(f"{path} has a header and no line below it; at least one sample is needed")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
     return Table(str(path), columns, lambda i: f"{path}:{lines[i]}")
+
+
+def _line_of_bad_byte(path: Path) -> int:
+    """The line of the first byte that is not UTF-8; the reader itself works in blocks of many lines."""
+    text = path.read_bytes()
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return text.count(b"\n", 0, error.start) + 1
+    return 1
 
 
 def _check_header(path: Path, header: list[str]) -> None:

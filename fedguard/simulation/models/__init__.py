@@ -11,7 +11,7 @@ from torch import nn
 
 from ...core.errors import ParameterError
 from ...core.params import check_params
-from ..parts import Maker, Parts, asked
+from ..parts import Maker, Parts, asked, called
 from .alexnet import AlexNet
 from .base import Shape
 from .bilstm import BiLstm
@@ -110,12 +110,16 @@ def build_from(
         if params:
             raise ParameterError(f"model {name} is built already: it takes no parameters")
         return check_made(name, copy.deepcopy(maker))
+    if not callable(maker):
+        raise ParameterError(
+            f"model {name} is neither a class nor a function, but of type {type(maker).__name__}"
+        )
     offers = {"input_shape": tuple(input_shape), "num_classes": num_classes}
     checked = check_params(maker, params, f"model {name}", models.offers)
     _check_size(name, maker, offers, checked)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator
         torch.random.set_rng_state(generator.get_state())
-        model = check_made(name, maker(**asked(maker, offers), **checked))
+        model = check_made(name, called(maker, {**asked(maker, offers), **checked}, f"model {name}"))
         materialize(model, tuple(input_shape))
     return model
 

@@ -70,7 +70,7 @@ def test_a_notebook_shows_a_table_and_text_stays_text(results):
 def test_tables_as_text_and_files(results, tmp_path):
     table = results.table(where={"training.lr": 0.1})
     assert table.to_latex(tmp_path / "t.tex") == (tmp_path / "t.tex").read_text()
-    assert table.to_latex().startswith("\\begin{table}")
+    assert table.to_latex().startswith("\\begin{table}[t]")
     assert "\\&lt;" not in table.to_latex()
     assert table.to_markdown().startswith("| attack")
     assert "dacc" in table.to_csv() or "dnc" in table.to_csv()
