@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import os
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,18 @@ _COMPILING = threading.Lock()
 _LOCK = threading.Lock()
 _READY: OrderedDict[Shape, Kernel | None] = OrderedDict()  # None: failed, or still being compiled
 _SEEN: dict[Shape, int] = {}
+_FORKED: list[bool] = []
+
+
+def _after_fork() -> None:
+    """In a forked process: a thread that held the lock is gone, and LLVM may be in the middle of its work."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    _FORKED.append(True)  # kernels that are ready stay; no more are compiled
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @functools.cache
@@ -102,9 +115,10 @@ def kernel_for(n: int, low: int, high: int, columns: int) -> Kernel | None:
         return None
     shape = (n, low, high)
     with _LOCK:
-        if shape in _READY:
-            _READY.move_to_end(shape)
-            return _READY[shape]
+        if shape in _READY or _FORKED:
+            if shape in _READY:
+                _READY.move_to_end(shape)
+            return _READY.get(shape)
         _SEEN[shape] = _SEEN.get(shape, 0) + n * columns
         if _SEEN[shape] < PAYS:
             return None

@@ -2,6 +2,8 @@
 
 import ctypes
 import itertools
+import os
+import signal
 import time
 
 import numpy as np
@@ -141,3 +143,14 @@ def test_addresses_are_those_of_the_rows(form):
         found = [np.ctypeslib.as_array((ctypes.c_float * 40).from_address(int(a))) for a in one.addresses()]
         assert np.array_equal(found, rows)
     assert len(Updates(np.empty((0, 40))).addresses()) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have(compiled):
+    with kernels._LOCK:  # as a thread that just stores a kernel
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)  # ends it if it waits
+            os._exit(0 if kernels.kernel_for(17, 3, 5, 10**9) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
