@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -41,7 +42,8 @@ class Draft:
             if isinstance(words.get("client_ids"), list) and words["client_ids"]:
                 right["clients"] = len(words["client_ids"])
             entry.update({key: value for key, value in right.items() if key not in self.fixed})
-            (folder / (name or "round")).write_bytes(data)
+            with contextlib.suppress(OSError):  # no file can have a name so long
+                (folder / (name or "round")).write_bytes(data)
         write_index(folder / INDEX, self.index)
 
 
