@@ -110,8 +110,8 @@ FOOTNOTE = """\
 Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it); * best of its column;
 – undefined. DACC, FPR, FNR come from the labels at the end of the run where the policy bans, and are averages
 over rounds (ADACC, AFPR, AFNR) where marked ~. AAR: rounds in which a malicious client was aggregated. Det.
-time: the detector's share of the time of training, detection and aggregation. All metrics: `fedguard list
-metrics`, docs/glossary.md."""
+time: the detector's share of the time of training, detection and aggregation. All metrics:
+`fedguard list metrics`, docs/glossary.md."""
 
 
 def columns_named(names: Sequence[str]) -> list[Column]:
