@@ -206,3 +206,10 @@ def test_labels_with_brackets_are_printed_as_they_are(monkeypatch, capsys, tmp_p
     assert err == ""
     assert "attack: [red]x[/nope]" in out
     assert "[/b] :smile:" in out
+
+
+def test_help_explains_arguments(monkeypatch, capsys):
+    """Some releases of click and typer together show their names only."""
+    monkeypatch.setenv("COLUMNS", "120")
+    _, out, _ = call(monkeypatch, capsys, "new", "--help")
+    assert "lower_case_with_underscores" in out

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from fedguard.core.errors import ResultsError
-from fedguard.evaluation.results.compare import Change, _corrected, compare, show_comparison
+from fedguard.evaluation.results.compare import Change, Comparison, _corrected, compare, show_comparison
 from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.results.tables import COLUMNS
 from fedguard.evaluation.running.runner import run_suite
@@ -139,3 +139,11 @@ def test_nothing_in_common_is_an_error(before, tmp_path):
     other = run(tmp_path / "other", "seeds=[7]")
     with pytest.raises(ResultsError, match="no attack, defense and seed in common"):
         compare(before, other, ["tacc"])
+
+
+def test_settings_of_a_file_do_not_control_the_terminal():
+    comparison = Comparison([("name\x1b[2J", "a\x00", "b\r")], ("\x07", "c"), (["x\x1b"], []), 0, [])
+    lines = [line for line in show_comparison(comparison, True) if isinstance(line, str)]
+    assert len(lines) == 4
+    assert all(line.isprintable() for line in lines)
+    assert "setting name\\x1b[2J: a\\x00 → b\\r" in lines

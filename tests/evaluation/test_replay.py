@@ -258,7 +258,7 @@ def test_a_model_and_validation_data_from_outside(live, tmp_path):
 )
 def test_files_that_hold_something_else_are_named(live, tmp_path, name, arrays, message):
     path = tmp_path / name
-    if arrays is None:
+    if not arrays:
         path.write_bytes(b"?")
     elif name.endswith(".npz"):
         np.savez(path, **arrays)

@@ -307,7 +307,7 @@ def test_a_function_that_fails_is_named_with_its_line(monkeypatch):
 
     monkeypatch.setitem(GIVEN, "broken", broken)
     with pytest.raises(
-        DataError, match=r"data given:broken failed: KeyError: 'age' \(.*test_own_files\.py:\d+\)"
+        ParameterError, match=r"data set given:broken failed: KeyError: 'age' \(.*test_own_files\.py:\d+\)"
     ):
         load_dataset("given:broken")
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ...core.errors import ConfigError, ResultsError
 from ..suites.source import read
+from ..terminal import plain
 from .data import named, stored_data
 from .frame import BY, run_frame
 from .store import Store
@@ -195,13 +196,13 @@ def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
         everything: also show changes that may be noise (p ≥ 5 %); with single seeds they are always shown.
     """
     for path, before, after in comparison.settings:
-        yield f"setting {path}: {before} → {after}"
+        yield plain(f"setting {path}: {before} → {after}")
     if comparison.code:
-        yield f"code: {comparison.code[0]} → {comparison.code[1]}"
+        yield plain(f"code: {comparison.code[0]} → {comparison.code[1]}")
     for name, runs in zip(("first", "second"), comparison.only, strict=True):
         if runs:
             rest = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
-            yield f"only in the {name}: {'; '.join(runs[:5])}{rest}"
+            yield plain(f"only in the {name}: {'; '.join(runs[:5])}{rest}")
     testable = any(change.seeds > 1 for change in comparison.changes)
     shown = [c for c in comparison.changes if everything or c.p < 0.05 or not testable]
     if shown:
