@@ -61,7 +61,10 @@ def check_params(
     Raises:
         ParameterError: a parameter is unknown (suggests the nearest name), missing or of the wrong type.
     """
-    model = params_model(function, omit)
+    try:
+        model = params_model(function, omit)
+    except Exception as error:  # evaluating annotations of other people's code may raise anything
+        raise ParameterError(f"{where}: its parameters cannot be checked: {error}") from None
     params = current(function, params)
     nameless = [key for key in params if not isinstance(key, str)]
     if nameless:

@@ -94,3 +94,12 @@ def test_no_parameters_at_all():
 @pytest.mark.parametrize(("word", "expected"), [("meen", ", did you mean 'mean'?"), ("qqq", ""), ("", "")])
 def test_nearest(word, expected):
     assert nearest(word, ["mean", "median"]) == expected
+
+
+def test_annotations_that_cannot_be_evaluated_are_an_error():
+    """As those of torch's LambdaLR, whose module does not import what they name."""
+
+    def strange(count: "Nowhere" = 1) -> None: ...  # noqa: F821
+
+    with pytest.raises(ParameterError, match="scheduler: its parameters cannot be checked: name 'Nowhere'"):
+        check_params(strange, {"count": 1}, "scheduler")
