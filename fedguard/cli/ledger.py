@@ -168,11 +168,11 @@ def _story(ledger: SQLiteLedger, client: ClientId, limit: int) -> list[Any]:
     lines = [f"client {plain(client)} is {standing(record, ledger.next_round())}."]
     if record.ban_reason:
         last = next((a for a in reversed(actions) if a.what == "ban"), None)
-        by = f" ({'by the guard, ' if last.by == GUARD else ''}{last.time})" if last else ""
+        by = f" ({'by the guard, ' if last.by == GUARD else ''}{plain(last.time)})" if last else ""
         lines.append(f"Why: {plain(record.ban_reason)}{by}.")
     done = {"unban": "Unbanned", "forget": "Verdicts erased"}
     lines += [
-        f"{done[a.what]} in round {a.since} by {plain(a.by)}, {a.time}: {plain(a.why)}."
+        f"{done[a.what]} in round {a.since} by {plain(a.by)}, {plain(a.time)}: {plain(a.why)}."
         for a in actions
         if a.what in done
     ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from pydantic_core import PydanticSerializationError
+
+from ..core.errors import ParameterError
 from .settings import AttackSpec, Cell, Defense
 
 
@@ -23,8 +26,15 @@ class CellKey:
 
     @classmethod
     def of(cls, cell: Cell) -> CellKey:
-        """The key of a cell."""
-        return cls(cell.model_dump_json())
+        """The key of a cell.
+
+        Raises:
+            ParameterError: a setting is text that cannot be written (half of a surrogate pair).
+        """
+        try:
+            return cls(cell.model_dump_json())
+        except PydanticSerializationError as error:
+            raise ParameterError(f"a setting cannot be written: {error}") from None
 
     @classmethod
     def for_setup(cls, cell: Cell) -> CellKey:

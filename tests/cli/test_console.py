@@ -1,10 +1,12 @@
 """What an operator sees and does: ``fedguard ledger`` and ``fedguard watch``."""
 
+import contextlib
 import csv
 import io
 import json
 import math
 import re
+import sqlite3
 import subprocess
 import sys
 
@@ -73,6 +75,14 @@ def test_show_everybody(call, db):
     assert "\x1b" not in out
     assert "\x07" not in out
     assert r"\x1b]0;evil\x07[bold]" in out
+
+
+def test_the_time_of_an_action_does_not_control_the_terminal(call, db):
+    with contextlib.closing(sqlite3.connect(db)) as file, file:
+        file.execute("UPDATE actions SET time = ?", ("\x1b[2J",))
+    _, out, _ = call("ledger", "show", db, "mallory")
+    assert "\x1b" not in out
+    assert r"by the guard, \x1b[2J" in out
 
 
 def test_show_a_part(call, db):
