@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .paired import holm
 from .tables import Column, show
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) ->
         for column in columns:
             if column.best:
                 steps += _steps(group, by_seed, keys, column)
-    limit = _holm([step.p for step in steps])
-    return {(step.row, step.column): step.mark for step in steps if step.p <= limit}
+    adjusted = holm([step.p for step in steps])
+    return {(s.row, s.column): s.mark for s, p in zip(steps, adjusted, strict=True) if p <= LEVEL}
 
 
 def _steps(group: pd.DataFrame, by_seed: dict[Any, Any], keys: list[str], column: Column) -> list[_Step]:
@@ -75,13 +76,3 @@ def paired_p(differences: pd.Series) -> float:
         return 0.0 if len(known) and known.iloc[0] != 0 else 1.0
     p = float(ttest_1samp(known, 0.0).pvalue)
     return 1.0 if math.isnan(p) else p
-
-
-def _holm(values: Sequence[float]) -> float:
-    """The largest p that is significant by Holm's step-down procedure; −1 if none is."""
-    limit, left = -1.0, len(values)
-    for p in sorted(values):
-        if p > LEVEL / left:
-            break
-        limit, left = p, left - 1
-    return limit
