@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -183,17 +183,16 @@ class Workers:
             return
         if self._executor is None:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
-        futures: list[Future[bytes]] = []
+        pieces = [_Piece((function, item)) for item in items]
         try:
             with _starting():
-                futures += [self._executor.submit(_call, _Lazy((function, item))) for item in items]
+                futures = [self._executor.submit(_call, piece) for piece in pieces]
             while futures:
                 yield unpack(futures.pop(0).result())
         except BrokenProcessPool as error:
             raise FedGuardError(_DIED) from error
         finally:
-            for future in futures:
-                future.cancel()
+            _drop(pieces)
 
     def unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
         """Yield (position of the item, result) in order of completion.
@@ -207,11 +206,10 @@ class Workers:
             return
         if self._executor is None:
             raise FedGuardError("the workers are not running; use `with Workers(…) as workers:`")
-        futures: dict[Future[bytes], int] = {}
+        pieces = [_Piece((function, item)) for item in items]
         try:
             with _starting():
-                for position, item in enumerate(items):
-                    futures[self._executor.submit(_call, _Lazy((function, item)))] = position
+                futures = {self._executor.submit(_call, piece): at for at, piece in enumerate(pieces)}
             while futures:
                 done, _ = wait(futures, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=futures.__getitem__):
@@ -219,8 +217,7 @@ class Workers:
         except BrokenProcessPool as error:
             raise FedGuardError(_DIED) from error
         finally:
-            for future in futures:
-                future.cancel()
+            _drop(pieces)
 
     def here(self, function: Callable[..., R], *args: Any) -> R:
         """``function(*args)`` in this process, under the conditions of a worker: one thread, ``shared``."""
@@ -236,14 +233,25 @@ class Workers:
                 _SHARED.reset(token)
 
 
-class _Lazy:
-    """Packs its value only when a worker is free; arrives there as bytes."""
+class _Piece:
+    """A piece of work: packed only when a worker is free, and empty once nobody waits for its result.
+
+    ``Future.cancel`` would do, but before Python 3.12 the thread that notices a killed worker fails at a
+    future that was cancelled, prints a traceback and leaves the queues behind.
+    """
 
     def __init__(self, value: Any) -> None:
         self.value = value
+        self.dropped = False
 
     def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
-        return bytes, (pack(self.value),)
+        return bytes, (b"" if self.dropped else pack(self.value),)
+
+
+def _drop(pieces: Iterable[_Piece]) -> None:
+    """Have the pieces that no worker has begun not done."""
+    for piece in pieces:
+        piece.dropped = True
 
 
 def _start(mapped: Mapped, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
@@ -268,6 +276,8 @@ def _end_with_parent() -> None:
 
 
 def _call(payload: Any) -> bytes:
+    if not payload:  # a dropped piece
+        return b""
     try:
         if _FAILURES:
             raise _FAILURES[0]

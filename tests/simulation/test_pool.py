@@ -84,6 +84,11 @@ def nap(seconds):
     time.sleep(seconds)
     return os.getpid()
 
+def write_down(path):
+    with open(path, "a") as file:
+        file.write("x")
+    time.sleep(0.02)
+
 def spoil(_):
     shared()["inputs"].zero_()
 
@@ -258,6 +263,32 @@ def test_an_error_inside_the_block_ends_running_work_at_once(pieces):
         give_up()
     assert time.monotonic() - start < 60
     assert children() == before
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_killed_after_its_pieces_were_given_up_is_no_traceback(pieces):
+    """Before Python 3.12 the thread that notices the death fails at pieces that were cancelled."""
+    before = children()
+    with Workers(2) as workers:
+        work = workers.unordered(pieces.nap, [0, *[600] * 40])
+        next(work)
+        work.close()
+        for pid in children() - before:
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(FedGuardError, match="a worker process died"):
+            while True:
+                workers.map(pieces.double, [1])
+    assert children() == before
+
+
+def test_pieces_nobody_waits_for_are_not_begun(pieces, tmp_path):
+    begun = tmp_path / "begun"
+    with Workers(2) as workers:
+        work = workers.imap(pieces.write_down, [begun] * 40)
+        next(work)
+        work.close()
+        assert workers.map(pieces.double, [1]) == [2], "the pool goes on"
+    assert 1 <= len(begun.read_text()) < 20
 
 
 def test_workers_must_be_running():
