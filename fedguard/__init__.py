@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
     from .guard import Guard as Guard
+    from .guard_file import load_guard as load_guard
     from .ledger.memory import Ledger as Ledger
     from .ledger.sqlite import SQLiteLedger as SQLiteLedger
     from .observers.events import EventLog as EventLog
@@ -70,6 +71,7 @@ _HOME = {
     "Outcome": "contracts.outcome",
     "evaluate": "evaluation.api.evaluate",
     "load": "evaluation.api.results",
+    "load_guard": "guard_file",
     "Results": "evaluation.api.results",
     "EventLog": "observers.events",
     "Ledger": "ledger.memory",

@@ -10,7 +10,7 @@ import numpy as np
 
 from .contracts.aggregator import Aggregator
 from .contracts.detector import Detector
-from .contracts.observer import Observer, notify
+from .contracts.observer import Observer, notify, notify_refused
 from .contracts.outcome import Outcome as Outcome
 from .contracts.policy import Policy
 from .contracts.round import Round
@@ -203,10 +203,15 @@ class Guard(Entries):
         return Judging(self, numbered(round, self._last, self.ledger, repeat=round.numbered)).suspects()
 
     def _judge(self, round: Round, repeat: bool, aggregate: bool = True, skip: str = "") -> Outcome:
-        round = numbered(self._here(round), self._last, self.ledger, repeat)
-        judging = Judging(self, round)
-        verdict = judging.verdict(aggregate, skip)
-        self._commit(verdict)
+        round = self._here(round)
+        try:
+            round = numbered(round, self._last, self.ledger, repeat)
+            judging = Judging(self, round)
+            verdict = judging.verdict(aggregate, skip)
+            self._commit(verdict)
+        except Exception as error:
+            notify_refused(self.observers, round, error)
+            raise
         outcome = verdict.outcome.take(np.argsort(judging.order))
         notify(self.observers, round, outcome)
         return outcome

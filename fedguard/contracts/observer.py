@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Anything that follows the rounds of a guard: an event stream, metrics, a recording."""
+    """Anything that follows the rounds of a guard: an event stream, metrics, a recording.
+
+    It may also have ``refused(round, error)``, called if the guard raised an error instead of deciding.
+    """
 
     def observe(self, round: Round, outcome: Outcome) -> None:
         """Called after a round is decided and the guard's state is committed."""
@@ -25,5 +28,16 @@ def notify(observers: Iterable[Observer], round: Round, outcome: Outcome) -> Non
     for observer in observers:
         try:
             observer.observe(round, outcome)
+        except Exception:
+            log.warning("observer %s failed in round %d", type(observer).__name__, round.index, exc_info=True)
+
+
+def notify_refused(observers: Iterable[Observer], round: Round, error: Exception) -> None:
+    """Notify every observer that has ``refused`` of an undecided round; log a warning if one fails."""
+    for observer in observers:
+        refused = getattr(observer, "refused", None)
+        try:
+            if refused is not None:
+                refused(round, error)
         except Exception:
             log.warning("observer %s failed in round %d", type(observer).__name__, round.index, exc_info=True)

@@ -20,6 +20,7 @@ QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 _COUNTERS = {
     "rounds": "Rounds decided.",
+    "refused_rounds": "Rounds in which the guard raised an error.",
     "kept_global_rounds": "Rounds in which no update was accepted, so that the global model stayed.",
     "updates": "Updates received.",
     "excluded_updates": "Updates that contributed nothing.",
@@ -108,6 +109,12 @@ class PrometheusMetrics:
         for part, seconds in outcome.seconds.items():
             self._seconds.labels(part).inc(seconds)
         self._summarize(outcome)
+        if self._textfile is not None:
+            self._write(str(self._textfile), self.registry)
+
+    def refused(self, round: Round, error: Exception) -> None:
+        """Count a round in which the guard raised an error, and write the file if one was given."""
+        self._counters["refused_rounds"].inc()
         if self._textfile is not None:
             self._write(str(self._textfile), self.registry)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedguard import Card, Detector, EventLog, Guard, Round, Scores, make_policy
-from fedguard.core.errors import ParameterError
+from fedguard.core.errors import ParameterError, RoundError
 
 X = np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [40.0, 0.0]])
 IDS = ("a", "b", "ü\n", 7)
@@ -218,9 +218,12 @@ def test_counters_and_gauges(tmp_path):
     guard.process(Round(broken, IDS, index=0))
     guard.process(Round(X, IDS, index=1))
     guard.process(Round(np.where(X == 40, 4, X), IDS, index=5))
+    with pytest.raises(RoundError):
+        guard.process(Round(X, IDS, index=5))
     got = samples(path.read_text("utf-8"))
     expected = {
         "fedguard_rounds_total": 3,
+        "fedguard_refused_rounds_total": 1,
         "fedguard_kept_global_rounds_total": 0,
         "fedguard_updates_total": 12,
         "fedguard_excluded_updates_total": 4,

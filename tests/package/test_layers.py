@@ -19,6 +19,7 @@ LAYERS = (
     ("exchange.entries",),
     ("guard",),
     ("recording", "observers"),
+    ("guard_file",),
     ("testing", "flower", "serve", "detectors", "attacks"),
     ("simulation",),
     ("testing.models", "testing.datasets", "testing.partitions"),

@@ -22,11 +22,11 @@ import torch
 from fedguard.cli import entry as cli
 from fedguard.core.errors import ConfigError, DataError, FedGuardError, ResultsError
 from fedguard.core.state import pack, unpack
+from fedguard.core.yaml_values import MAX_BYTES
 from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.checkpoint import Checkpoint
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.evaluation.suites.source import read
-from fedguard.evaluation.suites.yaml_values import MAX_BYTES
 from fedguard.simulation.datasets import cifar10, mnist
 
 ROOT = Path(__file__).parents[2]

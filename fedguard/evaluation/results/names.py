@@ -14,7 +14,7 @@ import yaml
 
 from ...core.errors import ConfigError, ResultsError
 from ...core.files import is_file, why, write_file
-from ..suites.yaml_values import parse
+from ...core.yaml_values import parse
 
 #: The file of a results folder that holds its suite's ``names``.
 FILE = "names.yaml"

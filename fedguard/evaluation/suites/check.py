@@ -8,6 +8,7 @@ from functools import partial
 from ...core.devices import resolve_device
 from ...core.errors import DataError, FedGuardError, ParameterError
 from ...core.named_code import GIVEN_PREFIX, is_code
+from ...core.yaml_values import Path_
 from ...simulation.build import build_attack, build_guard
 from ...simulation.datasets import load_dataset
 from ...simulation.settings import Cell
@@ -15,7 +16,6 @@ from ...simulation.setup import Setup, forget_data, setup_for
 from .on_recording import check_on_recording
 from .source import Source
 from .suite import Suite
-from .yaml_values import Path_
 
 
 def check_suite(suite: Suite, source: Source) -> None:

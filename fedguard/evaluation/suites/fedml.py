@@ -11,9 +11,9 @@ from typing import Any
 
 from ...core.errors import ConfigError
 from ...core.params import nearest
+from ...core.yaml_values import Path_
 from .fedml_methods import ATTACKS, DEFENSES, Method, Pieces
 from .source import Source, read
-from .yaml_values import Path_
 
 #: Sections about where and how FedML runs, which change no result.
 ELSEWHERE = ("environment_args", "device_args", "comm_args", "tracking_args")

@@ -12,8 +12,8 @@ from ...core.errors import ConfigError
 from ...core.files import is_file
 from ...core.named_code import refusal, untrusted_in
 from ...core.params import nearest
+from ...core.yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
 from ..terminal import plain
-from .yaml_values import MAX_BYTES, MAX_DEPTH, Path_, parse
 
 #: What messages say instead of a file and a line.
 GIVEN_FROM_PYTHON = "given from Python"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.errors import ParameterError
+from ...core.yaml_values import parse
 from ..suites.source import short
-from ..suites.yaml_values import parse
 
 #: Significant digits of a number that is tried, so that a suite that was found can be read and retyped; a
 #: range that is narrow for its size takes more.

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from fedguard.core.errors import ConfigError
+from fedguard.core.yaml_values import MAX_BYTES, parse
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.evaluation.suites.source import Source, assignments
-from fedguard.evaluation.suites.yaml_values import MAX_BYTES, parse
 
 #: Far more than any of these takes, also on a busy machine; what they used to take is minutes or for ever.
 SECONDS = 30

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from ...core.errors import ConfigError
+from .errors import ConfigError
 
 Path_ = tuple[str | int, ...]
 

@@ -1,0 +1,119 @@
+"""The shipped Prometheus rules and Grafana dashboard: valid, and about metrics that are really exported."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedguard import Guard, Round
+from fedguard.observers.alerts import KINDS
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+RULES = EXAMPLES / "fedguard-rules.yml"
+DASHBOARD = EXAMPLES / "fedguard-dashboard.json"
+NAME = re.compile(r"\bfedguard_\w+")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Metric → its labels, from what the exporter wrote after a round."""
+    pytest.importorskip("prometheus_client")
+    from fedguard.observers.prometheus import PrometheusMetrics
+
+    path = tmp_path_factory.mktemp("metrics") / "fedguard.prom"
+    Guard("norm_bound", observers=[PrometheusMetrics(textfile=path)]).process(Round([[1.0], [2.0]]))
+    found = re.findall(r"^(fedguard_\w+)(?:\{(.*?)\})? ", path.read_text(), re.MULTILINE)
+    return {name: set(re.findall(r"(\w+)=", labels)) for name, labels in found}
+
+
+def rules():
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def expressions():
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_rules_and_dashboard_use_exported_metrics_only(exported):
+    asked = [rule["expr"] for rule in rules()] + expressions()
+    names = {name for expression in asked for name in NAME.findall(expression)}
+    assert names <= exported.keys()
+    told = {name for name in exported if not name.endswith("_created")}
+    assert told - set(NAME.findall(" ".join(expressions()))) == set(), "the dashboard shows all of them"
+
+
+def test_legends_name_exported_labels(exported):
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    for target in (target for panel in panels for target in panel["targets"]):
+        labels = set().union(*(exported[name] for name in NAME.findall(target["expr"])), {"instance"})
+        assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels, target
+
+
+def test_every_kind_of_alert_has_a_rule():
+    names = {rule["alert"] for rule in rules()}
+    assert {"FedGuard" + "".join(map(str.title, kind.split("_"))) for kind in KINDS} <= names
+
+
+def test_panels_do_not_overlap():
+    cells = [
+        (x, y)
+        for p in (panel["gridPos"] for panel in json.loads(DASHBOARD.read_text())["panels"])
+        for x in range(p["x"], p["x"] + p["w"])
+        for y in range(p["y"], p["y"] + p["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+#: Series (one value a minute) → the rules that fire after 20 minutes, worked out by hand.
+CASES = [
+    ({"fedguard_bans_total": "0x10 1x30"}, {"FedGuardBan"}),
+    ({"fedguard_suspects": "6x40", "fedguard_clients": "10x40"}, {"FedGuardMassSuspicion"}),
+    ({"fedguard_suspects": "5x40", "fedguard_clients": "10x40"}, set()),
+    ({"fedguard_refused_rounds_total": "0x15 1x30"}, {"FedGuardRefusedRound"}),
+    ({"fedguard_kept_global_rounds_total": "0x15 1x30"}, {"FedGuardRefusedRound"}),
+    ({"fedguard_aggregate_norm": "1x18 3.5x30"}, {"FedGuardDrift"}),
+    ({"fedguard_aggregate_norm": "1x18 2.5x30"}, set()),
+    ({"fedguard_aggregate_cosine": "-0.6x40"}, {"FedGuardTurnedBack"}),
+    (
+        {"fedguard_unusable_updates_total": "0+3x40", "fedguard_updates_total": "0+10x40"},
+        {"FedGuardUnusableUpdates"},
+    ),
+    ({"fedguard_unusable_updates_total": "0+1x40", "fedguard_updates_total": "0+10x40"}, set()),
+    ({"fedguard_round": "7x40"}, {"FedGuardStalled"}),
+    ({"fedguard_round": "0+1x40"}, set()),
+]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path):
+    names = [rule["alert"] for rule in rules() if rule["alert"] != "FedGuardGone"]
+    alive = {"series": "fedguard_rounds_total", "values": "0+1x40"}
+    groups = [
+        {
+            "name": f"case {number}",
+            "interval": "1m",
+            "input_series": [alive, *({"series": s, "values": v} for s, v in series.items())],
+            "promql_expr_test": [
+                {
+                    "expr": f'count(ALERTS{{alertstate="firing",alertname="{name}"}}) or vector(0)',
+                    "eval_time": "20m",
+                    "exp_samples": [{"labels": "{}", "value": int(name in firing)}],
+                }
+                for name in (*names, "FedGuardGone")
+            ],
+        }
+        for number, (series, firing) in enumerate(CASES)
+    ]
+    path = tmp_path / "tests.yml"
+    path.write_text(
+        yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": groups})
+    )
+    for command in (["check", "rules", str(RULES)], ["test", "rules", str(path)]):
+        done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
