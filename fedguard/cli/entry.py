@@ -11,6 +11,7 @@ import typer
 from ..core.errors import FedGuardError
 from ..core.version import __version__
 from . import methods, suites
+from .calibrate import calibrate
 from .evaluate import evaluate
 from .ledger import app as ledger_app
 from .partition import partition
@@ -65,6 +66,7 @@ for command in (
     suites.plot,
     suites.compare,
     suites.replay,
+    calibrate,
     partition,
     serve,
     methods.show,

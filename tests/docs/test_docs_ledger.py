@@ -1,4 +1,4 @@
-"""The operator's page: its Python and its commands in order, and what the commands print."""
+"""The operator's pages: their Python and their commands in order, and what the commands print."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 
 from fedguard.cli import entry as cli
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "ledger.md"
+PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -19,14 +19,18 @@ def masked(text):
     return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
-def test_the_page(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("page", "printouts", "file", "least"),
+    [("ledger.md", 5, "ledger.json", 1000), ("calibrate.md", 1, "guard.yaml", 100)],
+)
+def test_the_page(page, printouts, file, least, monkeypatch, capsys, tmp_path):
     pytest.importorskip("prometheus_client")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
     scope, printed, compared = {"__name__": "page"}, "", 0
-    for kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+    for kind, text in BLOCK.findall((PAGES / page).read_text(encoding="utf-8")):
         if kind == "python":
-            exec(compile(text, PAGE.name, "exec"), scope)  # noqa: S102 - our own page
+            exec(compile(text, page, "exec"), scope)  # noqa: S102 - our own page
         elif kind == "sh":
             printed = ""
             for line in text.splitlines():
@@ -39,5 +43,5 @@ def test_the_page(monkeypatch, capsys, tmp_path):
         else:
             assert masked(text) == masked(printed), printed
             compared += 1
-    assert compared == 5
-    assert (tmp_path / "ledger.json").stat().st_size > 1000
+    assert compared == printouts
+    assert (tmp_path / file).stat().st_size > least

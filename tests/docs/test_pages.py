@@ -29,6 +29,7 @@ ELSEWHERE = {
     "docs/how-to/flower.md": "test_engine_docs.py",
     "docs/how-to/other-engines.md": "test_engine_docs.py",
     "docs/how-to/ledger.md": "test_docs_ledger.py",
+    "docs/how-to/calibrate.md": "test_docs_ledger.py",
     "docs/how-to/recording.md": "test_docs_recording.py",
     "docs/how-to/add-a-detector.md": "test_docs.py",
     "docs/how-to/add-an-attack.md": "test_docs.py",

@@ -26,7 +26,7 @@ LAYERS = (
     ("evaluation.suites",),
     ("evaluation.results",),
     ("evaluation.running",),
-    ("evaluation.api", "evaluation.tuning"),
+    ("evaluation.api", "evaluation.calibration", "evaluation.tuning"),
     ("cli",),
     ("testing.fuzzing",),
     ("testing.fuzz",),

@@ -1,0 +1,139 @@
+"""``fedguard calibrate``: ask a recording, show what was found, write the guard's file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from ...contracts.nested import make
+from ...core.errors import ConfigError
+from ...core.files import why, write_file
+from ...recording import Recording
+from ...simulation.recorded import server_of
+from ..suites.given import given_server
+from ..suites.on_recording import permit_parts
+from ..terminal import plain, terminal
+from .calibrate import DETECTORS, Found, Wish, best, calibrate, label
+from .rates import Rate
+from .rounds import Rounds
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to calibrate on.
+
+    Attributes:
+        folder: the recording.
+        detectors: names, or mappings of name and parameters.
+        wish: what to calibrate for.
+        last: how many rounds to take, the latest ones.
+        learn: the share of them to learn from.
+        model: for a live recording, see :func:`fedguard.evaluation.suites.given.given_server`.
+        validation: likewise.
+        root: likewise.
+        allow_code: allow importing the parts of a simulation that the recording names.
+    """
+
+    folder: Path
+    detectors: Sequence[Any] = DETECTORS
+    wish: Wish = field(default_factory=Wish)
+    last: int = 100
+    learn: float = 0.5
+    model: str | None = None
+    validation: Path | None = None
+    root: Path | None = None
+    allow_code: bool = False
+
+
+def show_calibration(question: Question, out: Path | None) -> bool:
+    """Calibrate, print what was found, write the best rule to ``out``, and return whether all went well.
+
+    Raises:
+        ConfigError: the recording is too short, names code, or (with ``out``) no rule fits the wanted rate.
+        ResultsError: the recording cannot be read.
+        ParameterError: a detector, the policy or a share is not valid.
+    """
+    recording = Recording(question.folder)
+    problems = recording.check()
+    rounds = _rounds(question, recording)
+    found = calibrate(rounds, question.detectors, question.wish)
+    console = terminal(piped_width=110)
+    learned, measured = rounds.counts
+    console.print(
+        f"{plain(question.folder)}: {learned} rounds to learn from, {measured} to measure on, "
+        f"{len(rounds.clients)} clients taken as honest; in percent, with 95 % intervals",
+        soft_wrap=True,
+    )
+    console.print(_table(found, question.wish))
+    for each in found:
+        for note in each.notes:
+            hint = "; see --model, --validation and --root" if "give the round" in note else ""
+            console.print(f"{label(each.detector)} ({each.rule}): {plain(note)}{hint}", style="yellow")
+    for problem in problems:
+        terminal(stderr=True).print(problem, style="red")
+    if out is not None:
+        chosen = best(found, question.wish.rate)
+        _write(chosen, question, out)
+        console.print(f"{label(chosen.detector)} ({chosen.rule}) is in {plain(out)}")
+    return not problems and not all(each.failed for each in found)
+
+
+def _rounds(question: Question, recording: Recording) -> Rounds:
+    needs = {need for spec in question.detectors for need in make(spec, "detectors", "detector").needs} - {
+        "global_params"
+    }
+    given = question.model or question.validation or question.root
+    server = None
+    if given or (needs and recording.index.about.get("cell") is not None):
+        permit_parts(recording, question.allow_code)
+        server = given_server(recording, question.model, question.validation, question.root)
+        server = server_of(recording) if server is None else server
+    if not 0 < question.learn < 1:
+        raise ConfigError(f"learn is {question.learn}; use a share of the rounds in (0, 1), say 0.5")
+    return Rounds(recording, question.last, question.learn, server)
+
+
+def _table(found: Sequence[Found], wish: Wish) -> Table:
+    table = Table()
+    table.add_column("detector")
+    table.add_column("rule")
+    names = [label(attack) for attack in wish.attacks]
+    for title in ("false suspicions", "false bans", *(f"{name} kept out" for name in names)):
+        table.add_column(title, justify="right", overflow="fold")
+    for each in found:
+        if not each.failed:
+            rates = [_cell(each.suspicions), _cell(each.bans), *(_attack_cell(each, name) for name in names)]
+            table.add_row(label(each.detector), each.rule, *rates)
+    return table
+
+
+def _cell(rate: Rate | None) -> str:
+    """The rate, and below it the interval."""
+    return "–" if rate is None else str(rate).replace(" ", "\n", 1)
+
+
+def _attack_cell(found: Found, name: str) -> str:
+    """The same, and below it how much of the honest updates was kept out under the attack."""
+    honest = found.honest.get(name)
+    also = f"\nhonest {100 * honest.value:.1f}" if honest is not None and honest.n else ""
+    return _cell(found.detection.get(name)) + also
+
+
+def _write(found: Found, question: Question, out: Path) -> None:
+    detector = {"name": found.detector} if isinstance(found.detector, str) else dict(found.detector)
+    lines = [
+        f"# fedguard calibrate {plain(question.folder)} --rate {question.wish.rate:g}",
+        f"# false suspicions: {found.suspicions} % of {found.suspicions.n} updates",
+        f"# false bans: {found.bans} % of {found.bans.n} clients",
+        *(f"# {plain(name)} kept out: {rate} %" for name, rate in found.detection.items()),
+    ]
+    body = yaml.safe_dump({"detectors": [detector], "policy": found.policy}, sort_keys=False)
+    try:
+        write_file(out, "\n".join(lines) + "\n" + body)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {why(error)}") from None
