@@ -19,7 +19,7 @@ from pydantic import PositiveFloat
 from ..core.errors import ParameterError
 
 if TYPE_CHECKING:
-    from .alerts import Alert
+    from .alert import Alert
 
 #: Most bytes of a webhook's answer that are read; nothing is done with them.
 _ANSWER = 1024

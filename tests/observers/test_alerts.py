@@ -15,7 +15,8 @@ import pytest
 
 from fedguard import Card, Detector, Guard, Round, Scores, load_guard, make_policy
 from fedguard.core.errors import ConfigError, ParameterError
-from fedguard.observers.alerts import Alerts, escaped
+from fedguard.observers.alert import escaped
+from fedguard.observers.alerts import Alerts
 from fedguard.observers.receivers import Command, Email, Webhook
 from fedguard.observers.settings import alerts_from
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fedguard import Guard, Round
-from fedguard.observers.alerts import KINDS
+from fedguard.observers.alert import KINDS
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 RULES = EXAMPLES / "fedguard-rules.yml"
