@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "What an integration needs: rounds in, outcomes out.",
         (
             "Guard",
+            "load_guard",
             "Round",
             "Outcome",
             "Updates",
@@ -57,7 +58,14 @@ MORE = {
         "fedguard.evaluation.results.compare.Comparison",
         "fedguard.evaluation.results.compare.Change",
         "fedguard.evaluation.running.executors.Executor",
-    )
+    ),
+    "ledger": (
+        "fedguard.observers.alerts.Alerts",
+        "fedguard.observers.alert.Alert",
+        "fedguard.observers.receivers.Webhook",
+        "fedguard.observers.receivers.Email",
+        "fedguard.observers.receivers.Command",
+    ),
 }
 MODULES = ("fedguard.recording", "fedguard.testing", "fedguard.flower", "fedguard.evaluation.tuning")
 

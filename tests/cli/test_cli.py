@@ -95,7 +95,10 @@ def test_list_aliases_of_one_kind(monkeypatch, capsys):
     assert "trmean" not in out
 
 
-WRITING = ["evaluate", "export", "report", "plot", "compare", "replay", "leak", "schema", "ledger export"]
+WRITING = [
+    "evaluate", "export", "report", "plot", "compare", "replay", "calibrate", "leak", "schema",
+    "ledger export",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", WRITING)

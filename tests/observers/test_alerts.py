@@ -355,3 +355,16 @@ def test_a_policy_by_name_is_a_guards_default(tmp_path):
     path = tmp_path / "guard.yaml"
     path.write_text("detectors: norm_bound\n")
     assert load_guard(path).policy.name == make_policy("exclude").name
+
+
+def test_flower_takes_a_guard_from_a_file(tmp_path):
+    strategies = pytest.importorskip("flwr.serverapp.strategy")
+    from fedguard.flower import GuardedStrategy
+
+    path = tmp_path / "guard.yaml"
+    path.write_text(
+        "detectors: norm_bound\npolicy: {name: ban, strikes: 2}\nalerts: {command: {run: [logger]}}\n"
+    )
+    strategy = GuardedStrategy(strategies.FedAvg(), load_guard(path), identity="node")
+    assert strategy.guard.policy.strikes == 2
+    assert len(strategy.guard.observers) == 1
