@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 _KEYS = ("detectors", "policy", "aggregator", "stages", "on_too_few", "device", "alerts")
 
 
-def load_guard(path: Path | str, ledger: Ledger | None = None, observers: Sequence[Observer] = ()) -> Guard:
+def load_guard(
+    path: Path | str,
+    ledger: Ledger | None = None,
+    observers: Sequence[Observer] = (),
+    alerts: bool = True,
+) -> Guard:
     """The guard that a YAML file describes.
 
     The file has the keys ``detectors``, ``policy``, ``aggregator``, ``stages``, ``on_too_few`` and
@@ -34,6 +39,7 @@ def load_guard(path: Path | str, ledger: Ledger | None = None, observers: Sequen
         path: the file.
         ledger: an existing ledger; by default a new one in memory.
         observers: notified of every round, before the alerts of the file.
+        alerts: False leaves the file's alerts out, for example to try the guard on a recording.
 
     Raises:
         ConfigError: the file cannot be read, or a value is not valid; names the file, the line and the key.
@@ -57,13 +63,15 @@ def load_guard(path: Path | str, ledger: Ledger | None = None, observers: Sequen
     for key, value in values.items():
         if key not in _KEYS:
             raise ConfigError(f"{where(key)}: unknown{nearest(str(key), _KEYS)} (known: {', '.join(_KEYS)})")
+        if key == "alerts" and not alerts:
+            continue
         try:
             parts[key] = _part(key, value)
         except FedGuardError as error:
             raise ConfigError(f"{where(key)}: {error}") from None
-    alerts = parts.pop("alerts", None)
+    own = parts.pop("alerts", None)
     try:
-        return Guard(**parts, ledger=ledger, observers=(*observers, *([alerts] if alerts else [])))
+        return Guard(**parts, ledger=ledger, observers=(*observers, *([own] if own else [])))
     except FedGuardError as error:
         raise ConfigError(f"{path}: {error}") from None
 

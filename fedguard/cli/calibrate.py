@@ -18,7 +18,12 @@ def calibrate(
             help="A detector, e.g. krum or '{name: krum, num_malicious: 2}'; repeat it for several."
         ),
     ] = None,
-    policy: Annotated[str, typer.Option(help="The policy, e.g. '{name: ban, strikes: 2}'.")] = "ban",
+    policy: Annotated[
+        str | None, typer.Option(help="The policy, e.g. '{name: ban, strikes: 2}'; ban by default.")
+    ] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="A guard's file to measure, instead of --detector and --policy.")
+    ] = None,
     attack: Annotated[
         list[str] | None,
         typer.Option(help="An attack to inject, e.g. '{name: lie, z: 1.5}'; repeat it for several."),
@@ -46,6 +51,7 @@ def calibrate(
     data_root: DataRoot = None,
 ) -> None:
     """Tell what each rule would have done on a recorded federation, and write the best as a guard's file."""
+    from ..core.errors import ConfigError
     from ..core.named_code import find_here
     from ..evaluation.calibration.calibrate import ATTACKS, DETECTORS, Wish
     from ..evaluation.calibration.show import Question, show_calibration
@@ -54,11 +60,13 @@ def calibrate(
     def spec(text: str) -> object:
         return assignments([f"spec={text}"])["spec"]
 
+    if guard is not None and (detector or policy or out):
+        raise ConfigError("--guard measures the file as it is; leave out --detector, --policy and --out")
     set_data_root(data_root)
     detectors = [spec(text) for text in detector or []] or list(DETECTORS)
     attacks = [spec(text) for text in attack or []] or list(ATTACKS)
-    wish = Wish(rate, spec(policy), attacks, share, seed)
+    wish = Wish(rate, spec(policy or "ban"), attacks, share, seed)
     find_here([detectors, wish.policy, attacks, model])
-    question = Question(recording, detectors, wish, last, learn, model, validation, root, allow_code)
+    question = Question(recording, detectors, wish, last, learn, guard, model, validation, root, allow_code)
     if not show_calibration(question, out):
         raise typer.Exit(1)

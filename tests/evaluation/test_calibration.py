@@ -184,9 +184,27 @@ def test_the_written_file_does_what_was_measured(federation, monkeypatch, capsys
     assert f"false suspicions: {Rate(suspects, 64)} % of 64 updates" in out.read_text()
 
 
+def test_a_guards_file_is_measured_as_it_is(federation, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COLUMNS", "110")
+    path = tmp_path / "guard.yaml"
+    path.write_text(
+        "detectors: [norm_bound, krum]\npolicy: {name: exclude, rule: {name: top, count: 2}, vote: all}\n"
+        "alerts: {webhook: {url_env: NOT_SET_HERE}}\n"
+    )
+    assert fedguard(monkeypatch, "calibrate", federation, "--guard", path, "--attack", "sign_flip") == 0
+    printed = capsys.readouterr().out
+    guard, rounds = load_guard(path, alerts=False), Rounds(Recording(federation), 100, 0.5, None)
+    suspects = sum(int(guard.process(round).suspects.sum()) for round in rounds.measured())
+    assert f"{Rate(suspects, 64)}".split()[0] in printed
+    assert "norm_bound + krum" in printed
+    assert fedguard(monkeypatch, "calibrate", federation, "--guard", path, "--detector", "krum") == 2
+    assert "leave out --detector" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["--guard", "absent.yaml"], "absent.yaml: there is no such file"),
         (["--attack", "label_flip"], "does not craft updates"),
         (["--attack", "dlg"], "does not craft updates"),
         (["--attack", "lye"], "did you mean 'lie'"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def _both(
     """What the policy's rule does, and a threshold if the policy leaves the rule open."""
     found = [Found(spec, policy)]
     try:
-        scores = _learn(detector, rounds)
+        scores = _learn([detector], rounds)
     except FedGuardError as error:
         found[0].notes.append(str(error))
         found[0].failed = True
@@ -138,8 +139,41 @@ def _both(
     if takes_rule and "rule" not in policy:
         found += _with_threshold(spec, policy, scores, wish.rate, found[0])
     for each in found:
-        _measure(each, detector, rounds, wish)
+        _measure(each, partial(_guard, [detector], each.policy), rounds, wish)
     return found
+
+
+def calibrate_guard(rounds: Rounds, guard: Guard, wish: Wish | None = None) -> Found:
+    """Measure a guard as it is: its detectors and its policy, without stages and aggregator.
+
+    Args:
+        rounds: of the recording.
+        guard: it stays unchanged.
+        wish: the attacks; its rate and its policy do not matter.
+
+    Raises:
+        ConfigError: an attack cannot be injected into recorded rounds.
+    """
+    wish = wish or Wish()
+    for attack in wish.attacks:
+        suitable(attack)
+    policy = guard.policy
+    found = Found(" + ".join(guard.detectors) or "none", {"name": policy.name, "rule": policy.rule.name})
+    detectors = [copy.deepcopy(detector) for detector in guard.detectors.values()]
+    with single_thread():
+        try:
+            _learn(detectors, rounds)
+        except FedGuardError as error:
+            found.notes.append(str(error))
+            found.failed = True
+            return found
+        _measure(found, partial(_guard, detectors, policy), rounds, wish)
+    return found
+
+
+def _guard(learned: Sequence[Detector], policy: Any) -> Guard:
+    """A new guard whose detectors know the rounds to learn from."""
+    return Guard([copy.deepcopy(detector) for detector in learned], copy.deepcopy(policy))
 
 
 def best(found: Sequence[Found], rate: float) -> Found:
@@ -170,20 +204,16 @@ def _with_threshold(
     return []
 
 
-def _learn(detector: Detector, rounds: Rounds) -> np.ndarray[Any, Any]:
-    """The scores of the rounds to learn from; the detector then knows these rounds."""
-    guard, scores = Guard(detector, "observe"), []
+def _learn(detectors: Sequence[Detector], rounds: Rounds) -> np.ndarray[Any, Any]:
+    """The scores of the rounds to learn from; the detectors then know these rounds."""
+    guard, scores = Guard(detectors, "observe"), [np.zeros(0)]
     for round in rounds.learned():
-        outcome = guard.watch(round)
-        scores.append(outcome.by_detector[detector.name])
-    together = np.concatenate(scores) if scores else np.zeros(0)
+        scores += guard.watch(round).by_detector.values()
+    together = np.concatenate(scores)
     return together[~np.isnan(together)]
 
 
-def _measure(found: Found, learned: Detector, rounds: Rounds, wish: Wish) -> None:
-    def guard() -> Guard:
-        return Guard(copy.deepcopy(learned), found.policy)
-
+def _measure(found: Found, guard: Callable[[], Guard], rounds: Rounds, wish: Wish) -> None:
     try:
         _clean(found, guard(), rounds)
     except FedGuardError as error:
@@ -191,10 +221,9 @@ def _measure(found: Found, learned: Detector, rounds: Rounds, wish: Wish) -> Non
         found.failed = True
         return
     for attack in wish.attacks:
-        name = label(attack)
         try:
             injection = Injection(attack, rounds.clients, wish.share, wish.seed)
-            _attacked(found, name, guard(), injection, rounds)
+            _attacked(found, label(attack), guard(), injection, rounds)
         except FedGuardError as error:
             found.notes.append(str(error))
 

@@ -13,12 +13,13 @@ from rich.table import Table
 from ...contracts.nested import make
 from ...core.errors import ConfigError
 from ...core.files import why, write_file
+from ...guard_file import load_guard
 from ...recording import Recording
 from ...simulation.recorded import server_of
 from ..suites.given import given_server
 from ..suites.on_recording import permit_parts
 from ..terminal import plain, terminal
-from .calibrate import DETECTORS, Found, Wish, best, calibrate, label
+from .calibrate import DETECTORS, Found, Wish, best, calibrate, calibrate_guard, label
 from .rates import Rate
 from .rounds import Rounds
 
@@ -33,6 +34,7 @@ class Question:
         wish: what to calibrate for.
         last: how many rounds to take, the latest ones.
         learn: the share of them to learn from.
+        guard: measure the guard of this file instead of ``detectors`` and the wish's policy.
         model: for a live recording, see :func:`fedguard.evaluation.suites.given.given_server`.
         validation: likewise.
         root: likewise.
@@ -44,6 +46,7 @@ class Question:
     wish: Wish = field(default_factory=Wish)
     last: int = 100
     learn: float = 0.5
+    guard: Path | None = None
     model: str | None = None
     validation: Path | None = None
     root: Path | None = None
@@ -61,7 +64,10 @@ def show_calibration(question: Question, out: Path | None) -> bool:
     recording = Recording(question.folder)
     problems = recording.check()
     rounds = _rounds(question, recording)
-    found = calibrate(rounds, question.detectors, question.wish)
+    if question.guard is None:
+        found = calibrate(rounds, question.detectors, question.wish)
+    else:
+        found = [calibrate_guard(rounds, load_guard(question.guard, alerts=False), question.wish)]
     console = terminal(piped_width=110)
     learned, measured = rounds.counts
     console.print(
