@@ -62,15 +62,17 @@ class Alerts:
     Example:
         >>> from fedguard import Guard, Round
         >>> from fedguard.observers.alerts import Alerts
-        >>> class Printer:
+        >>> class Memo:
         ...     def deliver(self, alert):
-        ...         print(alert.text)
-        >>> alerts = Alerts([Printer()], share=0.3)
+        ...         self.text = alert.text
+        >>> memo = Memo()
+        >>> alerts = Alerts([memo], share=0.3)
         >>> guard = Guard("norm_bound", {"name": "exclude", "rule": {"name": "top", "count": 1}})
         >>> guard.observers = [alerts]
         >>> outcome = guard.process(Round([[1.0], [9.0]], client_ids=["ann", "bob"]))
-        >>> alerts.close()
-        round 0: 1 of 2 clients are suspects: bob
+        >>> alerts.close()  # waits for the thread
+        >>> memo.text
+        'round 0: 1 of 2 clients are suspects: bob'
     """
 
     def __init__(
