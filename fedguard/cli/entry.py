@@ -14,6 +14,7 @@ from . import methods, suites
 from .evaluate import evaluate
 from .ledger import app as ledger_app
 from .partition import partition
+from .rollback import rollback
 from .serve import serve
 from .tune import tune
 
@@ -65,6 +66,7 @@ for command in (
     suites.plot,
     suites.compare,
     suites.replay,
+    rollback,
     partition,
     serve,
     methods.show,
