@@ -46,6 +46,8 @@ PARAMS_OF_FULL = {**PARAMS, "deepsight": {"samples": 2000}}
 NO_ATTACKS = {"adaptive", "adaptive_label_flip"}
 #: Attacks that need a parameter.
 ATTACK_PARAMS: dict[str, dict[str, Any]] = {"inflated_counts": {"attack": "label_flip"}}
+#: On images of 8 × 8, DBA's default trigger would be cut off.
+SMALL_PARAMS: dict[str, dict[str, Any]] = {**ATTACK_PARAMS, "dba": {"size": 3, "gap": 1}}
 BASE: dict[str, Any] = {
     "model": {"name": "mlp", "hidden": [32]},
     "clients": 20,
@@ -95,7 +97,7 @@ def suite(
     names = only if only is not None else [name for name in detectors.names() if name not in left_out]
     own = {name.partition(":")[2]: name for name in add or ()}
     chosen = attackers() if attacked_by is None else ["none", *(n for n in attacked_by if n != "none")]
-    larger = LARGER if data != "digits" else {}
+    larger, fitting = (LARGER, ATTACK_PARAMS) if data != "digits" else ({}, SMALL_PARAMS)
     return Suite(
         name="leaderboard",
         data=data,
@@ -104,7 +106,7 @@ def suite(
         partition={"name": "dirichlet", "beta": 0.5},
         seeds=seeds or ([0, 1, 2] if full else [0, 1] if data == "digits" else [0]),
         grid=GRID if full else {},
-        attacks={n: {"name": n, **ATTACK_PARAMS.get(n, {})} for n in chosen},
+        attacks={n: {"name": n, **fitting.get(n, {})} for n in chosen},
         defenses={n: {"detector": {"name": n, **params.get(n, {})}} for n in names}
         | {label: {"detector": {"name": name}} for label, name in own.items()},
     )

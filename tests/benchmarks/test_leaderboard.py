@@ -140,6 +140,12 @@ def test_passive_attacks_are_out_and_ones_own_detector_is_in(load):
     assert board.checked(plan) is plan
 
 
+def test_every_attack_fits_the_board_on_digits(load):
+    board = load("leaderboard")
+    plan = board.checked(board.suite("digits", False, ["krum"]))
+    assert len(plan.attacks) > 20
+
+
 def test_every_check_of_a_suite_is_run(load):
     board = load("leaderboard")
     plan = board.suite("digits", False, ["krum"], [0], None, ["lie"]).model_copy(update={"malicious": 0})
