@@ -107,6 +107,11 @@ def applied_again(
     for position in range(len(recording)):
         recorded = recording.read(position)
         there = _global_model(recorded, recording)
+        if position and there.shape != before.shape:
+            raise ResultsError(
+                f"{recording.folder}: round {recorded.round.index} has {len(there)} parameters, the round "
+                f"before it {len(before)}"
+            )
         if position > start:
             if recorded.round.index == last + 1:
                 deviation = np.fmax(deviation, _distance(after - before, there - before))

@@ -68,7 +68,9 @@ def retrained(recording: Recording, removed: Collection[int], entered: int) -> T
         ResultsError: the run is not the recorded one when it is repeated here.
         ParameterError: nobody would be left.
     """
-    cell = _cell(recording)
+    cell, last = _cell(recording), recording.index.rounds[len(recording) - 1].index
+    if last >= cell.rounds:
+        raise ResultsError(f"{recording.folder} holds round {last} of a run of {cell.rounds} rounds")
     first = recording.read(0).round
     check = Federation(cell).advance(first.index).round
     if check is None or not torch.equal(on_cpu(check.updates.matrix), first.updates.matrix):
@@ -77,7 +79,7 @@ def retrained(recording: Recording, removed: Collection[int], entered: int) -> T
             "(other code, data, device or number format); remove the clients approximately"
         )
     federation = WithoutClients(cell, removed, entered)
-    for index in range(recording.index.rounds[len(recording) - 1].index + 1):
+    for index in range(last + 1):
         federation.advance(index)
     return federation.params
 

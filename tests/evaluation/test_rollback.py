@@ -116,7 +116,11 @@ def test_a_run_that_does_not_repeat_is_refused(simulated, tmp_path):
     write_index(other, index.model_copy(update={"about": about}))
     with pytest.raises(ResultsError, match="round 0 is not the recorded one when it is repeated here"):
         fedguard.rollback(other, [0])
-    about["cell"]["attack"]["name"] = "evil_module:Mine"
+    about["cell"].update(index.about["cell"], rounds=2)
+    write_index(other, index.model_copy(update={"about": about}))
+    with pytest.raises(ResultsError, match="holds round 2 of a run of 2 rounds"):
+        fedguard.rollback(other, [0])
+    about["cell"]["attack"] = {"name": "evil_module:Mine"}
     write_index(other, index.model_copy(update={"about": about}))
     for options in ([], ["--approximate"], ["--model", "mlp"]):
         done = CliRunner().invoke(app, ["rollback", str(other), "--without", "0", *options])

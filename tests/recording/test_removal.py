@@ -113,6 +113,12 @@ def test_recordings_that_no_model_can_be_made_of(tmp_path):
         Guard(observers=[recorder]).process(Round(SENT[1], IDS))
     with pytest.raises(ResultsError, match="round 0 holds no global model"):
         fedguard.rollback(tmp_path / "bare", ["a"])
+    with Recorder(tmp_path / "grown") as recorder:
+        for index, d in enumerate((2, 3)):
+            sent = Round(np.ones((3, d)), IDS, index=index, global_params=np.zeros(d))
+            recorder.observe(sent, Guard().watch(sent))
+    with pytest.raises(ResultsError, match="round 1 has 3 parameters, the round before it 2"):
+        fedguard.rollback(tmp_path / "grown", ["a"])
     damaged, _ = recorded(tmp_path / "damaged")
     file = damaged.folder / damaged.index.rounds[1].file
     file.write_bytes(file.read_bytes()[:-1])
