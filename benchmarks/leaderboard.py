@@ -25,6 +25,7 @@ from PIL import Image
 from fedguard.contracts.registry import attacks, detectors
 from fedguard.core.named_code import find_here
 from fedguard.evaluation.results.plot import plot
+from fedguard.evaluation.running.live import show_failures
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_devices, check_suite
 from fedguard.evaluation.suites.source import Source
@@ -95,7 +96,7 @@ def suite(
     """
     left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if full else (LEFT_OUT, PARAMS)
     names = only if only is not None else [name for name in detectors.names() if name not in left_out]
-    own = {name.partition(":")[2]: name for name in add or ()}
+    own = {name.partition(":")[2] or name: name for name in add or ()}
     chosen = attackers() if attacked_by is None else ["none", *(n for n in attacked_by if n != "none")]
     larger, fitting = (LARGER, ATTACK_PARAMS) if data != "digits" else ({}, SMALL_PARAMS)
     return Suite(
@@ -252,12 +253,16 @@ def main() -> None:
     start = time.perf_counter()
     find_here(given.add)
     plan = checked(suite(given.data, given.full, given.only, given.seeds, given.add, given.attacks))
-    run_suite(plan, given.folder, given.workers, on_cell=lambda result: print(".", end="", flush=True))
+    store = run_suite(
+        plan, given.folder, given.workers, on_cell=lambda result: print(".", end="", flush=True)
+    )
     print()
+    failed = show_failures(store)
     if given.page:
         page(given.folder, given.page, _command(given), plan, time.perf_counter() - start)
     else:
         print(table(rows_of(given.folder)))
+    raise SystemExit(1 if failed else 0)
 
 
 def checked(plan: Suite) -> Suite:
