@@ -96,7 +96,8 @@ class RolledBack:
     def __str__(self) -> str:
         """The lines that the command prints."""
         names = " ".join(plain(str(name)) for name in self.without)
-        lines = [f"without {len(self.without)} clients: {names}", self.method]
+        count = len(self.without)
+        lines = [f"without {count} client{'s' * (count != 1)}: {names}", self.method]
         for what, (before, after) in (("accuracy", self.accuracy), ("attack success", self.success)):
             if not math.isnan(after):
                 lines.append(f"{what}: {100 * before:.1f} % before, {100 * after:.1f} % after")
