@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .evaluation.api.evaluate import evaluate as evaluate
     from .evaluation.api.results import Results as Results
     from .evaluation.api.results import load as load
+    from .evaluation.running.rollback import rollback as rollback
     from .evaluation.tuning.search import tune as tune
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
@@ -73,6 +74,7 @@ _HOME = {
     "load": "evaluation.api.results",
     "load_guard": "guard_file",
     "Results": "evaluation.api.results",
+    "rollback": "evaluation.running.rollback",
     "EventLog": "observers.events",
     "Ledger": "ledger.memory",
     "Observer": "contracts.observer",

@@ -52,6 +52,9 @@ def rewritten(text: str, origin: Path) -> str:
         if home is None or (ROOT / found).is_dir():
             shown = words if words.strip("`") == found.as_posix() else f"{words} (`{found.as_posix()}`)"
             return shown if "`" in shown else f"`{shown}`"
+        if found.suffix == ".html" and found.is_relative_to(RESULTS):  # a page of its own, not a download
+            there = os.path.relpath(home, Path(str(place(origin))).parent)
+            return f'<a href="{there}">{words}</a>'
         return f"{picture}[{words}](/{home}{'#' + anchor if anchor else ''})"
 
     parts = FENCE.split(text)
@@ -67,6 +70,14 @@ def copies() -> dict[str, str]:
         for path in sorted(files)
         if (ROOT / path).exists()
     }
+
+
+def copy_boards(out: Path) -> None:
+    """Pages of results that are no Markdown, into the built site."""
+    for path in (ROOT / RESULTS).rglob("*.html"):
+        target = out / str(place(path.relative_to(ROOT)))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def copy_pictures() -> None:

@@ -33,6 +33,12 @@ def write(app: Any) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def boards(app: Any, exception: Exception | None) -> None:
+    """Interactive pages of results, once the site is built."""
+    if exception is None and app.builder.format == "html":
+        checkout.copy_boards(Path(app.outdir))
+
+
 def links(app: Any, docname: str, source: list[str]) -> None:
     """Links out of ``docs/``."""
     path = Path(app.env.doc2path(docname))
@@ -72,6 +78,7 @@ def setup(app: Any) -> dict[str, Any]:
     """What Sphinx calls."""
     app.connect("builder-inited", write)
     app.connect("source-read", links)
+    app.connect("build-finished", boards)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads sections
     app.connect("missing-reference", known)
     return {"parallel_read_safe": True}

@@ -15,6 +15,7 @@ from .calibrate import calibrate
 from .evaluate import evaluate
 from .ledger import app as ledger_app
 from .partition import partition
+from .rollback import rollback
 from .serve import serve
 from .tune import tune
 
@@ -67,6 +68,7 @@ for command in (
     suites.compare,
     suites.replay,
     calibrate,
+    rollback,
     partition,
     serve,
     methods.show,

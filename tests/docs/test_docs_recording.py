@@ -42,6 +42,6 @@ def test_the_page(tmp_path, monkeypatch, capsys):
         else:
             shown = [line.replace(str(tmp_path) + "/", "") for line in printed.splitlines()]
             assert [line for line in text.splitlines() if line not in shown] == []
-    assert kinds.count("sh") >= 4
+    assert kinds.count("sh") >= 6
     assert {"yaml", "python", "text"} <= set(kinds)
     assert (tmp_path / "verdicts.csv").read_text().startswith("round,client,id,malicious,attacking,score")

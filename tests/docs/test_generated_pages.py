@@ -138,8 +138,16 @@ def test_links_out_of_the_pages():
         "[a](/results/measured/ledger.md) b (`tests/conftest.py`) [c](/how-to/flower.md#x) [d](gone.md)"
     )
     assert checkout.rewritten(text, origin) == expected
+    board = "[b](../../benchmarks/results/leaderboard/board.html)"
+    there = '<a href="../results/measured/leaderboard/board.html">b</a>'
+    assert checkout.rewritten(board, origin) == there, "a page of its own, not a download"
     code = "```python\nx = a[0](../../tests/conftest.py)\n```"
     assert checkout.rewritten(code, origin) == code
+
+
+def test_boards_are_part_of_the_site(tmp_path):
+    checkout.copy_boards(tmp_path)
+    assert (tmp_path / "results/measured/leaderboard/board.html").is_file()
 
 
 def test_docstrings_are_taken_as_prose():

@@ -99,10 +99,11 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("command", ["replay", "rollback"])
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_recorded_defense_is_not_imported(what, folder, monkeypatch, capsys):
+def test_a_recorded_defense_is_not_imported(what, command, folder, monkeypatch, capsys):
     told(folder, defense=HOSTILE[what])
-    assert run(monkeypatch, "replay", "r") == 2
+    assert run(monkeypatch, command, "r") == 2
     said = capsys.readouterr().err
     assert re.search(r"r/recording\.json: about\.cell\.defense\.\S+: evil_module:Mine is code", said), said
     assert "--allow-code" in said

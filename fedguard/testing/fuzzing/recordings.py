@@ -127,6 +127,8 @@ def _steps(rng: Rng, home: Path, live: bool) -> list[Step]:
         ("fedguard replay --detector", lambda: _asked(home, detector, out)),
         ("fedguard replay", lambda: _asked(home, None, out)),
         ("suite on a recording", lambda: _suite_on(home)),
+        ("rollback", lambda: _rolled_back(home, None)),
+        ("rollback without", lambda: _rolled_back(home, ["a"] if live else ["0"])),
         ("Recorder", lambda: Recorder(home).close()),
     ]
     chosen = [more[i] for i in sorted(rng.choice(len(more), size=2, replace=False))]
@@ -148,6 +150,13 @@ def _asked(home: Path, detector: str | None, out: Path) -> None:
     show_replay(question, out)
     if out.suffix == ".csv" and out.exists():
         no_formulas(out.read_text(encoding="utf-8"))
+
+
+def _rolled_back(home: Path, without: list[str] | None) -> None:
+    from ...evaluation.running.rollback import rollback
+
+    rollback(home, without).save(home.parent / "out.safetensors")
+    rollback(home, without, approximate=True)
 
 
 def _suite_on(home: Path) -> None:
