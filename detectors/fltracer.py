@@ -61,16 +61,16 @@ class FLTracer(Detector):
     the clients' (1 to n per coordinate), and the output layer's weights and biases. Above 100,000 parameters,
     signs and ranks come from 100,000 coordinates drawn anew in each round.
 
-    This is the first of FLTracer's three parts. The other two are not here: task detection needs
-    convolution kernels of ResNet, VGG or ViT, and domain detection (the Kalman filter) needs several rounds of
-    updates of the same clients *from an attack-free federation* with which an estimator per client is trained.
-    So it says nothing about slow changes from round to round, for which FLTracer was made.
+    This is the first of FLTracer's three parts. The other two are not here: task detection needs the
+    convolution kernels of a ResNet, VGG or ViT, and domain detection (the Kalman filter) needs several rounds
+    of the same clients *in an attack-free federation*, on which an estimator per client is trained. So this
+    part sees no slow changes from round to round.
 
-    What was read is silent or contradicts itself, and what FedGuard does: the code takes p as signed for signs
-    and ranks, and by size for the output layer; the sign of a principal component is arbitrary, so the size
-    counts everywhere. Its rank of equal entries depends on the order of the clients; here they share their
-    mean rank. If more than half of the clients are at the median, anybody elsewhere is a suspect. The limits
-    differ between the authors' experiments (2.0 to 10); the defaults of their program are taken.
+    What was read is silent or contradicts itself, and what FedGuard does: the code takes p with its sign for
+    signs and ranks, and by size for the output layer; the sign of a principal component is arbitrary, so the
+    size counts everywhere. Its ranks of equal entries depend on the order of the clients; here they share
+    their mean rank. If more than half of the clients are at the median, anybody elsewhere is a suspect. The
+    limits differ between the authors' experiments (2 to 10); the defaults of their program are taken.
 
     Args:
         lambda_sign: λ_sign; 3.

@@ -45,13 +45,13 @@ class LFighter(Detector):
     """The cluster with the lower |cl| / n · mean_i max_j ∠(x_i, x_j) is suspected.
 
     For data "mild": x_i is what client i changed of the weights of the two output neurons with the largest
-    Σ_k (‖Δw_k,c‖ + |Δb_k,c|) over all clients k, the presumed source and target class of a label flip. k-means
-    makes two clusters; the one that is smaller or denser is suspected. **One of the two always is**, whether
-    somebody attacks or not.
+    Σ_k (‖Δw_k,c‖ + |Δb_k,c|) over all clients k, the presumed source and target class of a label flip.
+    k-means makes two clusters; the one that is smaller or denser is suspected. **One of the two always is**,
+    whether somebody attacks or not.
 
     For data "extreme", where each client has a single class: x_i holds the two neurons that client i itself
-    changed most, the larger change first. HDBSCAN makes clusters of two or more. Of clusters whose mean change
-    is largest at the same neuron, all but the largest cluster are suspected, and so are outliers.
+    changed most, the larger change first. HDBSCAN makes clusters of two or more. Of clusters whose mean
+    change is largest at the same neuron, all but the largest cluster are suspected, and so are outliers.
 
     The score of suspects is above 1; scores grow with the distance to the mean of the accepted clients.
 

@@ -59,14 +59,15 @@ class MESAS(Detector):
 
     The score of suspects is above 1; scores grow with the distance to the mean of the accepted clients.
 
-    The paper itself could not be read, only its abstract and another group's implementation, with which it is
-    compared in arXiv 2410.11205. So it is unknown whether the paper's cascade repeats its steps, and which
+    The paper itself could not be read, only its abstract and another group's implementation, with which it
+    is compared in arXiv 2410.11205. So it is unknown whether the paper's cascade repeats its steps, and which
     significance it uses. Where that code does what cannot be meant, FedGuard does this instead: clients *at*
-    the median are on both sides and suspected only with both, where the code rejects them; the largest cluster
-    stays, where the code compares a share with a label; each metric is divided by its largest value before
-    clustering (present in the code, but switched off), or the count of entries alone would decide. A test
-    without a p-value (a half of one client, or without spread) finds no difference. If all clients agree,
-    nobody is suspected. Of two equally large clusters, that of the first client by id stays.
+    the median are on both sides and suspected only with both, where the code rejects them; the largest
+    cluster stays, where the code compares a share with a label; each metric is divided by its largest value
+    before clustering (present in the code, but switched off), or the count of entries alone would decide. A
+    test without a p-value (a half of one client, or without spread) finds no difference. If all clients
+    agree, nobody is suspected. Of two equally large clusters, that of the first client by id stays.
+    If no client is left over, the global model stays.
 
     Args:
         significance: the largest p-value at which a half is suspected, in (0, 1); 1e-4.
@@ -74,8 +75,8 @@ class MESAS(Detector):
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: Krauß & Dmitrienko, MESAS, CCS 2023 (arXiv 2306.03600). Read: its abstract, and ``server_mesas.py``
-    in the repository of AGSD.
+    Source: Krauß & Dmitrienko, MESAS, CCS 2023 (arXiv 2306.03600). Read: its abstract, and
+    ``server_mesas.py`` in the repository of AGSD.
 
     Example:
         >>> import numpy as np
@@ -99,7 +100,7 @@ class MESAS(Detector):
         table = _scaled(metrics(round))
         slack = tolerance(round.n, round.updates.d, DIGITS)
         by_metric = np.stack([self._rejected(snapped(x, slack, scale=1.0), slack) for x in table.T])
-        suspects = by_metric.any(0)
+        suspects = np.asarray(by_metric.any(axis=0))
         order = np.array(by_id(round.client_ids))
         left = order[~suspects[order]]
         suspects[left[~_larger_cluster(table[left], slack)]] = True
@@ -115,7 +116,7 @@ class MESAS(Detector):
     def _rejected(self, x: Table, slack: float) -> Mask:
         """(n,) whom one metric rejects."""
         median = float(np.median(x))
-        away = np.abs(x - median)
+        away = snapped(np.abs(x - median), slack, scale=1.0)  # equal distances on both sides tie
         high, low = ~above(median, x, slack, scale=1.0), ~above(x, median, slack, scale=1.0)
         bad_high, bad_low = self._differ(away[high], away), self._differ(away[low], away)
         halves = (bad_high | ~high) & (bad_low | ~low)
