@@ -31,4 +31,5 @@ CATALOGUE = {
     "lfighter": "fedguard.detectors.lfighter:LFighter",
     "mesas": "fedguard.detectors.mesas:MESAS",
     "fltracer": "fedguard.detectors.fltracer:FLTracer",
+    "agsd": "fedguard.detectors.agsd:AGSD",
 }
