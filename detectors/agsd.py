@@ -139,6 +139,12 @@ class AGSD(Detector):
     tasks = frozenset({"classification"})
     needs = frozenset({"model", "validation", "global_params"})
     check_with = MappingProxyType({"samples": 20})
+    exempt = MappingProxyType(
+        {
+            "planted attack on top": "a model of noise can predict many classes unsurely, which is what this "
+            "method trusts"
+        }
+    )
 
     def __init__(
         self, samples: int = 50, epsilon: float = 0.3, start: Literal["noise", "data"] = "noise"
