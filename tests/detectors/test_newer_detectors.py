@@ -7,8 +7,8 @@ from fedguard.evaluation.results.frame import read_results
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.suite import Suite
 
-#: An attack that each must see, and the lowest AUROC. MESAS compares sizes above all, and a reversed update has
-#: the usual one. AGSD looks for bias that a backdoor of three rounds hardly has: better than chance is enough.
+#: An attack that each must see, and the lowest AUROC. MESAS compares sizes above all, and a reversed update
+#: has the usual one. A backdoor of three rounds has little of the bias that AGSD looks for.
 SEES = {
     "alignins": ("flip", 0.9),
     "lfighter": ("flip", 0.9),

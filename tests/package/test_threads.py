@@ -9,7 +9,6 @@ from torch import nn
 from fedguard.contracts.registry import detectors
 from fedguard.testing.federation import federation, small_model
 
-
 #: These ask the model where its output layer is, and do not run it.
 LAYOUT_ONLY = {"lfighter", "fltracer"}
 
