@@ -70,8 +70,8 @@ class LFighter(Detector):
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: Jebreel et al., Defending against the Label-flipping Attack in Federated Learning, arXiv
-    2207.01982, Algorithm 1, Procedures 1 and 2. Read: its full text, and the authors' ``aggregation.py``.
+    Source: Jebreel et al., arXiv 2207.01982 (2022), Defending against the Label-flipping Attack in Federated
+    Learning, Algorithm 1, Procedures 1 and 2. Read: its full text, and the authors' ``aggregation.py``.
 
     Example:
         >>> import torch
