@@ -27,4 +27,9 @@ CATALOGUE = {
     "flanders": "fedguard.detectors.flanders:FLANDERS",
     "recommended": "fedguard.detectors.recommended:Recommended",
     "deepsight": "fedguard.detectors.deepsight:DeepSight",
+    "alignins": "fedguard.detectors.alignins:AlignIns",
+    "lfighter": "fedguard.detectors.lfighter:LFighter",
+    "mesas": "fedguard.detectors.mesas:MESAS",
+    "fltracer": "fedguard.detectors.fltracer:FLTracer",
+    "agsd": "fedguard.detectors.agsd:AGSD",
 }

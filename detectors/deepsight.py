@@ -23,8 +23,13 @@ from fedguard.training.parameters import fitting, predict
 from ._clusters import around_cut, hdbscan_labels
 
 
-def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
+def output_layer(model: nn.Module, d: int, method: str = "deepsight") -> tuple[slice, slice | None, int]:
     """The slices of the last linear layer's weight and bias in a flat vector, and its number of outputs.
+
+    Args:
+        model: the model.
+        d: the number of parameters of an update.
+        method: who asks, for messages.
 
     Raises:
         NeedError: the model has no linear layer.
@@ -32,7 +37,7 @@ def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
     """
     linear = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
-        raise NeedError("deepsight needs a model with a linear output layer")
+        raise NeedError(f"{method} needs a model with a linear output layer")
     try:
         named = fitting(model, d)
     except RoundError as error:
@@ -43,7 +48,7 @@ def output_layer(model: nn.Module, d: int) -> tuple[slice, slice | None, int]:
         start += parameter.numel()
     prefix = f"{linear[-1]}." if linear[-1] else ""
     if f"{prefix}weight" not in places:
-        raise NeedError("deepsight needs a model whose linear output layer is trained; it is frozen")
+        raise NeedError(f"{method} needs a model whose linear output layer is trained; it is frozen")
     layer = dict(model.named_modules())[linear[-1]]
     outputs = int(layer.out_features)
     return places[f"{prefix}weight"], places.get(f"{prefix}bias"), outputs

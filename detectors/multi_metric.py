@@ -79,13 +79,19 @@ class MultiMetric(Detector):
 def _to_global(round: Round) -> NDArray[np.float64]:
     """(n, 3) Σ_j |x_i − x_j| of Manhattan, Euclidean and cosine distance to the global model."""
     manhattan = round.updates.sum_blocks(lambda block: abs(block).sum(1))
-    norms = round.updates.norms
-    start, lengths, longer = _lengths(round)
-    # 1 − cos = (‖u‖² − (‖w + u‖ − ‖w‖)²) / (2 ‖w‖ ‖w + u‖): the cosine itself is 1 up to rounding
-    scale = 2 * start * lengths
-    angle = torch.where(scale > 0, (norms.square() - longer.square()).clamp(min=0) / scale, 1.0)
-    x = torch.stack([manhattan, norms, angle], 1)
+    x = torch.stack([manhattan, round.updates.norms, angle_to_global(round)], 1)
     return np.stack([np.abs(column[:, None] - column).sum(1) for column in x.T.cpu().numpy()], 1)
+
+
+def angle_to_global(round: Round) -> Tensor:
+    """(n,) 1 − cos(w, w + u_i) of the local models, without cancellation; 1 if one of them is zero.
+
+    1 − cos = (‖u‖² − (‖w + u‖ − ‖w‖)²) / (2 ‖w‖ ‖w + u‖): the cosine itself is 1 up to rounding.
+    """
+    start, lengths, longer = _lengths(round)
+    scale = 2 * start * lengths
+    rest = (round.updates.norms.square() - longer.square()).clamp(min=0)
+    return torch.where(scale > 0, rest / scale, 1.0)
 
 
 def _pairwise(round: Round) -> NDArray[np.float64]:

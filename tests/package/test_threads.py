@@ -9,6 +9,9 @@ from torch import nn
 from fedguard.contracts.registry import detectors
 from fedguard.testing.federation import federation, small_model
 
+#: These ask the model where its output layer is, and do not run it.
+LAYOUT_ONLY = {"lfighter", "fltracer"}
+
 
 class Probe(nn.Module):
     """Notes under how many threads the model is run."""
@@ -31,4 +34,4 @@ def test_the_model_is_run_under_one_thread(name):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert Probe.seen == {1}
+    assert Probe.seen == (set() if name in LAYOUT_ONLY else {1})
