@@ -200,7 +200,9 @@ def test_mistakes_in_the_data_name_the_line_of_the_data():
     write_csv()
     with open("hospital.csv", "a", encoding="utf-8") as file:  # noqa: PTH123
         file.write("\nNaN,a,site1,ill")
-    with pytest.raises(DataError, match=r"hospital\.csv:82: column 'age': a value is missing"):
+    with pytest.raises(
+        DataError, match=r"own\.yaml:2: data: hospital\.csv:82: column 'age': a value is missing"
+    ):
         suite(CSV)
 
 
