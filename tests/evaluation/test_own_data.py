@@ -13,7 +13,7 @@ from fedguard.contracts.data import Samples
 from fedguard.core.errors import ConfigError, DataError, ResultsError
 from fedguard.core.named_code import GIVEN
 from fedguard.evaluation.results.compare import compare
-from fedguard.evaluation.results.data import named, stored_data
+from fedguard.evaluation.results.data import fingerprints, named, sign_data, stored_data
 from fedguard.evaluation.results.store import Store, folder_for
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
@@ -107,6 +107,25 @@ def test_a_suite_on_emnist(here):
 def unfinished(store):
     """Take the only run out of a results folder, as if it had been interrupted."""
     store.forget([0])
+
+
+def test_changed_weights_are_never_resumed_as_the_same_run(here):
+    path, folder = here / "start.safetensors", here / "out"
+    path.write_bytes(b"some weights")
+    plan, _ = load_suite("quickstart", [f"model={{name: cnn, weights: {path}}}"])
+    folder.mkdir()
+    sign_data(Store.create(folder, plan), plan)
+    sign_data(Store.create(folder, plan), plan)
+    path.write_bytes(b"other weights")
+    with pytest.raises(
+        ResultsError, match=r"results of other weights: cnn \(weights = .*\) has changed since"
+    ):
+        sign_data(Store.create(folder, plan), plan)
+    path.unlink()
+    with pytest.raises(DataError, match=r"the weights in .* cannot be read"):
+        sign_data(Store.create(folder, plan), plan)
+    none, _ = load_suite("quickstart", ["model={name: cnn, weights: none}"])
+    assert len(fingerprints(none)) == 1, "of the data alone"
 
 
 def test_changed_data_are_never_resumed_as_the_same_run():
