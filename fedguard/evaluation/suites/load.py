@@ -141,8 +141,8 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
         fields = _fields_at(path[:-1])
         return source.error(path, f"unknown key{nearest(str(path[-1]), fields)} (known: {', '.join(fields)})")
     if first["type"] == "missing":
-        more = "; write {name: …} and parameters beside it" if path[-1] == "name" else ""
-        return source.error(path, f"this key is missing{more}")
+        hint = "; write {name: …} and parameters beside it" if path[-1] == "name" else ""
+        return source.error(path, f"this key is missing{hint}")
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
     if first["type"] == "model_type":
