@@ -220,7 +220,7 @@ def test_a_dry_run_says_the_size_checks_everything_and_trains_nothing(monkeypatc
     monkeypatch.setattr("fedguard.simulation.federation.Federation.step", None)
     monkeypatch.setattr("fedguard.simulation.shadow.Shadow.run", None)
     sizes = ["clients=12", "malicious=2", "participation=0.5", "rounds=3", "seeds=[0,1]"]
-    suite = ["evaluate", "quickstart", *sizes, "attacks=[none,lie]", "defenses=[krum,dnc]", "--dry-run"]
+    suite = ["evaluate", "quickstart", *sizes, "attacks=[none,min_max]", "defenses=[krum,dnc]", "--dry-run"]
     status, out, _ = call(monkeypatch, capsys, *suite)
     assert status == 0
     assert "8 runs (8 tasks, 1 point of the grid), 24 rounds\n144 trainings of a client" in out
