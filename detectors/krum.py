@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedguard.aggregators.krum import ProofCheck, krum_scores, multi_krum, tolerated
+from fedguard.aggregators.krum import check_proof, krum_scores, multi_krum, tolerated
 from fedguard.contracts.card import Card
 from fedguard.contracts.detector import Detector
 from fedguard.contracts.round import Round
@@ -61,7 +61,6 @@ class Krum(Detector):
         self.num_malicious = num_malicious
         self.select = select
         self.m = m
-        self._check_proof = ProofCheck()
 
     def min_clients(self) -> int:
         """f + 3, so that every client has a neighbor; 2f + 3 for multi_krum, so that it selects a client."""
@@ -73,7 +72,7 @@ class Krum(Detector):
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
         distances = round.updates.sq_distances
         values = krum_scores(distances, f).cpu().numpy()
-        self._check_proof(round.n, f)
+        check_proof(round.n, f)
         slack = tolerance(round.n, round.updates.d)
         if self.select == "multi_krum":
             kept = multi_krum(distances, f, self.m, slack)

@@ -19,6 +19,8 @@ from ..geometry.blocks import joined, ordered
 from ..geometry.updates import TILE
 
 log = logging.getLogger(__name__)
+#: The f whose proof has been found to need more clients.
+_WARNED: set[int] = set()
 
 
 def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
@@ -122,30 +124,24 @@ def tolerated(n: int) -> int:
     return max(0, (n - 3) // 2)
 
 
-class ProofCheck:
-    """Warns if a round has fewer than 2f + 3 clients, and does so once; copies of its owner share it."""
-
-    def __init__(self) -> None:
-        self.warned = False
-
-    def __call__(self, n: int, num_malicious: int) -> None:
-        """Check n against f."""
-        needed = 2 * num_malicious + 3
-        if n < needed and not self.warned:
-            self.warned = True
-            log.warning(
-                "krum: the round has %d clients, but with num_malicious = %d Krum's proof needs at least %d; "
-                "lower num_malicious or have more clients per round (this is logged once)",
-                n,
-                num_malicious,
-                needed,
-            )
+def check_proof(n: int, num_malicious: int) -> None:
+    """Warn if a round has fewer than 2f + 3 clients: once per process for each f."""
+    needed = 2 * num_malicious + 3
+    if n < needed and num_malicious not in _WARNED:
+        _WARNED.add(num_malicious)
+        log.warning(
+            "krum: the round has %d clients, but with num_malicious = %d Krum's proof needs at least %d; "
+            "lower num_malicious or have more clients per round (this is logged once)",
+            n,
+            num_malicious,
+            needed,
+        )
 
 
 class Krum(Aggregator):
     """The single update with the lowest sum of squared distances to its n − f − 2 nearest others.
 
-    The proof needs n ≥ 2f + 3. A smaller round is aggregated as well, and a warning is logged once.
+    The proof needs n ≥ 2f + 3. A smaller round is aggregated as well; a warning is logged once per process.
 
     Args:
         num_malicious: f; None assumes the largest f that the proof tolerates, ⌊(n − 3)/2⌋.
@@ -159,7 +155,6 @@ class Krum(Aggregator):
         if num_malicious is not None and num_malicious < 0:
             raise ParameterError(f"num_malicious is {num_malicious}; it cannot be negative")
         self.num_malicious = num_malicious
-        self._check_proof = ProofCheck()
 
     def min_clients(self) -> int:
         """f + 3."""
@@ -169,5 +164,5 @@ class Krum(Aggregator):
         """Return Krum's choice."""
         f = tolerated(round.n) if self.num_malicious is None else self.num_malicious
         scores = krum_scores(round.updates.sq_distances, f).cpu().numpy()
-        self._check_proof(round.n, f)
+        check_proof(round.n, f)
         return round.updates.row(lowest(scores, tolerance(round.n, round.updates.d)))

@@ -15,6 +15,7 @@ from .completion import beginning, suite_names
 
 if TYPE_CHECKING:
     from ..evaluation.running.follow import Follower
+    from ..evaluation.suites.source import Source
     from ..evaluation.suites.suite import Suite
 
 
@@ -73,7 +74,7 @@ def evaluate(
         list[str] | None, typer.Option(help="A parameter for submitit, e.g. --slurm slurm_partition=cpu.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, estimate the effort, run nothing.")
+        bool, typer.Option("--dry-run", help="Say how large it is and check everything; run nothing.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
     allow_code: Annotated[
@@ -135,13 +136,16 @@ def evaluate_suite(options: Options) -> None:
     set_data_root(options.data_root)
     columns = columns_named(options.columns.split(",")) if options.columns else None
     shown = SHOWN if columns is None else tuple(column.name for column in columns)
-    plan = _checked(options)
-    count = options.workers or cores()
+    plan, source = _loaded(options)
     if options.dry_run:
         from ..evaluation.running.estimate import estimate
 
-        typer.echo(estimate(plan, count))
+        typer.echo(estimate(plan))  # first: it takes no time, and the checks may
+    _check(options, plan, source)
+    if options.dry_run:
+        typer.echo("everything fits together; nothing has been run")
         return
+    count = options.workers or cores()
     folder = options.out or folder_for(Path("results") / plan.name, plan)
     where = make_executor(
         options.executor,
@@ -163,28 +167,32 @@ def evaluate_suite(options: Options) -> None:
         raise typer.Exit(1)
 
 
-def _checked(options: Options) -> Suite:
-    """Load the suite and refuse what cannot run."""
-    from ..core.named_code import find_here
+def _loaded(options: Options) -> tuple[Suite, Source]:
+    """Load the suite, and refuse code that must not be imported."""
     from ..evaluation.results.store import from_elsewhere
-    from ..evaluation.suites.check import check_devices, check_suite
     from ..evaluation.suites.load import load_suite
-    from ..evaluation.suites.on_recording import check_recordable
 
-    plan, source = load_suite(
+    return load_suite(
         options.suite,
         options.overrides,
         options.allow_code or not from_elsewhere(options.suite),
         options.allow_code,
         options.fedml,
     )
-    find_here(source.data)  # load_suite has refused code that must not be imported
+
+
+def _check(options: Options, plan: Suite, source: Source) -> None:
+    """Refuse what cannot run."""
+    from ..core.named_code import find_here
+    from ..evaluation.suites.check import check_devices, check_suite
+    from ..evaluation.suites.on_recording import check_recordable
+
+    find_here(source.data)
     if options.executor == "pool":
         check_devices(plan, source)
     check_suite(plan, source)
     if options.record is not None:
         check_recordable(plan)
-    return plan
 
 
 def _followers(options: Options, count: int, shown: tuple[str, ...]) -> list[Follower]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
+from ..core.docstrings import readable, sections
 from ..core.errors import ConfigError, RegistryError
 from ..core.params import nearest
 from ..evaluation.suites.source import read, shipped_suites
@@ -49,13 +49,13 @@ def listed(kind: str) -> Rows:
         return _methods(kind)
     if kind in ("models", "datasets", "partitions"):
         parts = parts_of(kind)
-        return ("name", "what it is"), [(name, parts.summary(name)) for name in parts.names()]
+        return ("name", "what it is"), [(name, readable(parts.summary(name))) for name in parts.names()]
     if kind == "aliases":
         return _alias_rows(tuple(ALIASES))
     if kind == "rules":
         from ..contracts.rules import DESCRIBED
 
-        rules = [(name, (inspect.getdoc(rule) or "").partition("\n")[0]) for name, rule in DESCRIBED.items()]
+        rules = [(name, readable(sections(rule)[""].partition("\n")[0])) for name, rule in DESCRIBED.items()]
         return ("name", "what it suspects"), rules
     if kind == "suites":
         suites = [(name, str((read(name).data or {}).get("summary", ""))) for name in shipped_suites()]

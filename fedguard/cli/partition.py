@@ -71,15 +71,19 @@ def show(found: Holdings, show_malicious: bool) -> None:
 
     console = terminal(piped_width=120)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for title in ("client", "samples", *(("skew",) if found.skew is not None else ())):
-        table.add_column(title, justify="right", no_wrap=True)
-    titles, cells = _classes(found, console.width - 24)
+    named = ["name"] if found.clients else []
+    skewed = ["skew"] if found.skew is not None else []
+    for title in ("client", *named, "samples", *skewed):
+        table.add_column(title, justify="left" if title == "name" else "right", no_wrap=True)
+    room = console.width - 24 - max((len(name) + 2 for name in found.clients), default=0)
+    titles, cells = _classes(found, room)
     for title in titles:
         table.add_column(title, justify="right" if len(titles) > 1 else "left", no_wrap=True)
     if found.notes:
         table.add_column("inputs")
     for i, size in enumerate(found.sizes.tolist()):
-        row = [f"{'! ' if show_malicious and i in found.malicious else ''}{i}", f"{size:,}"]
+        row = [f"{'! ' if show_malicious and i in found.malicious else ''}{i}"]
+        row += [*found.clients[i : i + 1], f"{size:,}"]
         row += [f"{found.skew[i]:.2f}"] if found.skew is not None else []
         row += [*cells[i], *([found.notes[i]] if found.notes else [])]
         table.add_row(*row, style="red" if show_malicious and i in found.malicious else None)
@@ -89,19 +93,21 @@ def show(found: Holdings, show_malicious: bool) -> None:
 
 
 def _classes(found: Holdings, room: int) -> tuple[list[str], list[list[str]]]:
-    """The headings and cells of the classes: numbers if there is room for them, else a bar per class."""
+    """The headings and cells of the classes: a number for each if there is room, else a bar per class."""
     counts = found.counts
     if counts is None:
         return [], [[] for _ in found.sizes]
-    labels = [str(label) for label in range(counts.shape[1])]
-    width = max(len(labels[-1]), len(f"{counts.max()}")) + 2
-    if width * len(labels) <= room - (24 if found.notes else 0):
-        return labels, [[str(count) if count else "·" for count in line] for line in counts.tolist()]
+    numbers = [str(label) for label in range(counts.shape[1])]
+    labels = list(found.classes) or numbers
+    for titles in (labels, numbers):
+        widths = (max(len(title), len(f"{counts.max()}")) + 2 for title in titles)
+        if sum(widths) <= room - (24 if found.notes else 0):
+            return titles, [[str(count) if count else "·" for count in line] for line in counts.tolist()]
     merged = _merged(counts, max(10, room - (24 if found.notes else 0)))
     top = max(int(merged.max()), 1)
     bars = [["".join(BLOCKS[-(-8 * count // top)] for count in line)] for line in merged.tolist()]
     each = "" if len(merged[0]) == len(labels) else f", {-(-len(labels) // len(merged[0]))} classes a block"
-    return [f"class 0 … {labels[-1]} (█ = {top:,}{each})"], bars
+    return [f"class {labels[0]} … {labels[-1]} (█ = {top:,}{each})"], bars
 
 
 def _merged(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from rich.text import Text
 from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
 from ..contracts.rules import DESCRIBED
-from ..core.docstrings import described, sections
+from ..core.docstrings import described, readable, sections
 from ..core.errors import ConfigError, FedGuardError
 from ..core.params import nearest
 from ..evaluation.results.glossary import GLOSSARY
@@ -89,7 +89,7 @@ def _names(plural: str) -> list[str]:
 
 def _code(thing: Callable[..., Any], omit: frozenset[str] = frozenset()) -> dict[str, Any]:
     """What a class or a function says of itself."""
-    parts = sections(thing)
+    parts = {title: readable(text) for title, text in sections(thing).items()}
     summary, _, more = parts[""].partition("\n")
     source = " ".join(parts.get("Source", "").split())
     return {
@@ -119,7 +119,7 @@ def _parameters(thing: Callable[..., Any], omit: frozenset[str]) -> list[dict[st
             "type": _type(hints.get(p.name, p.annotation)),
             "required": required,
             "default": None if required else _plain(p.default),
-            "description": texts.get(p.name, ""),
+            "description": readable(texts.get(p.name, "")),
         }
         found.append(entry)
     return found

@@ -8,6 +8,12 @@ import re
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Source): *", re.MULTILINE)
 
 
+def readable(text: str) -> str:
+    """Without the marks of reStructuredText: names in double backticks and roles become the names."""
+    text = re.sub(r":\w+:`~?\.?(?:[^`]*\.)?([^`.]+)`", r"\1", text)
+    return text.replace("``", "")
+
+
 def sections(thing: object) -> dict[str, str]:
     """The sections by title; what comes before the first one has the title ``""``.
 

@@ -17,6 +17,7 @@ from ..contracts.server import Server, map_in_order
 from ..core.errors import ParameterError, ResultsError
 from ..core.ids import ClientId
 from ..core.state import State
+from ..evaluation.terminal import plain
 from ..recording import Recorder, Recording
 from ..recording.replay import seen
 from .federation import Federation, Map, Progress
@@ -45,6 +46,7 @@ class FederationRecorder(Recorder):
             "cell": federation.cell.model_dump(mode="json"),
             "malicious": list(federation.malicious),
             "code": code,
+            "data": federation.setup.dataset.fingerprint,
         }
         super().__init__(folder, about=about, rewind=True)
 
@@ -109,9 +111,21 @@ def _values_in(value: Any) -> int:
 
 
 def server_of(recording: Recording, map: Map = map_in_order) -> Server | None:
-    """The server of a recorded simulation, rebuilt; None if it was not a simulation."""
+    """The server of a recorded simulation, rebuilt; None if it was not a simulation.
+
+    Raises:
+        ResultsError: its data have changed since; recordings of older versions cannot say so.
+    """
     cell = cell_of(recording)
-    return None if cell is None else setup_for(cell).server(map)
+    if cell is None:
+        return None
+    setup, then = setup_for(cell), recording.index.about.get("data")
+    if then is not None and then != setup.dataset.fingerprint:
+        raise ResultsError(
+            f"{recording.folder} was recorded on other data: {cell.data.name} has changed since (fingerprint "
+            f"{plain(then, 12)}, now {setup.dataset.fingerprint[:12]}); restore the data"
+        )
+    return setup.server(map)
 
 
 class Roster:

@@ -59,7 +59,13 @@ class Setup:
         self.samples = dealt.samples
         with _blame("training"):
             self.training = cell.training.local(BY_TASK[self.task])
-            check_training(self.training, self.task, self.dataset.input_shape, self.dataset.num_classes)
+            check_training(
+                self.training,
+                self.task,
+                self.dataset.input_shape,
+                self.dataset.num_classes,
+                [len(rows) for rows in (*dealt.samples, dealt.root) if len(rows)],
+            )
         with _blame("model"):
             self.model = build_model(
                 cell.model.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import nn
@@ -12,11 +12,24 @@ from ..contracts.local_training import LocalTraining
 from ..core.errors import FedGuardError
 from .augmentation import check_augmentation
 from .losses import check_loss
-from .optimizers import build_optimizer, build_scheduler, check_optimizer
+from .optimizers import build_optimizer, build_scheduler, check_optimizer, check_scheduler
 
 
-def check_training(settings: LocalTraining, task: str, input_shape: tuple[int, ...], outputs: int) -> None:
+def check_training(
+    settings: LocalTraining,
+    task: str,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    counts: Collection[int] = (),
+) -> None:
     """Look up every name, build every part once, and try it on zeros.
+
+    Args:
+        settings: the training.
+        task: what the labels are.
+        input_shape: of one sample.
+        outputs: of the model.
+        counts: how many samples those who train have; the scheduler must last for each of them.
 
     Raises:
         ParameterError: a name or a parameter is wrong, or a part does not fit the data.
@@ -34,6 +47,8 @@ def check_training(settings: LocalTraining, task: str, input_shape: tuple[int, .
         build_scheduler(optimizer, settings)
     with _blame("optimizer"):
         check_optimizer(settings)
+    with _blame("scheduler"):
+        check_scheduler(settings, counts)
 
 
 @contextlib.contextmanager

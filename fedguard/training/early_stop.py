@@ -20,10 +20,15 @@ def split(share: Share, settings: LocalTraining) -> tuple[Share, Share]:
     At least one sample is on either side; a client with a single sample trains on it and holds out none.
     """
     count = len(share.rows)
-    held = min(count - 1, max(1, round(settings.holdout * count)))
+    held = held_out(count, settings)
     order = torch.randperm(count, generator=generator(0, "held out by a client", count))
     mine, others = order[held:].sort().values, order[:held].sort().values
     return Share(share.data, share.rows[mine]), Share(share.data, share.rows[others])
+
+
+def held_out(count: int, settings: LocalTraining) -> int:
+    """How many of its samples a client holds out."""
+    return min(count - 1, max(1, round(settings.holdout * count)))
 
 
 class EarlyStop:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from ..contracts.local_training import LocalTraining, named
 from ..core.errors import ConfigError, ParameterError
 from ..core.named_code import load_code
 from ..core.params import check_params, nearest
+from .early_stop import held_out
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -104,6 +105,40 @@ def check_optimizer(settings: LocalTraining) -> None:
         raise ParameterError(
             f"training: {what} cannot do a step on gradients alone ({error}); choose another"
         ) from error
+
+
+def check_scheduler(settings: LocalTraining, counts: Collection[int]) -> None:
+    """Move the scheduler as often as the one with the most steps does in a round: some have an end.
+
+    Args:
+        settings: with the scheduler.
+        counts: how many samples those who train have.
+
+    Raises:
+        ParameterError: it ends before (OneCycleLR after its ``total_steps``).
+    """
+    if settings.scheduler is None or not counts:
+        return
+    optimizer = build_optimizer([nn.Parameter(torch.zeros(2, 2))], settings)
+    scheduler, per_step = build_scheduler(optimizer, settings)
+    assert scheduler is not None  # noqa: S101 - the settings have one
+    optimizer.step()
+    moves, count = max((_moves(settings, count, per_step), count) for count in counts)
+    for done in range(moves):
+        try:
+            scheduler.step()
+        except ValueError as error:
+            raise ParameterError(
+                f"scheduler {named(settings.scheduler)[0]} ends after {done} moves, and with {count} samples "
+                f"training makes {moves} in a round; let it last for {moves} ({error})"
+            ) from error
+
+
+def _moves(settings: LocalTraining, count: int, per_step: bool) -> int:
+    """How often training on so many samples moves the scheduler."""
+    count -= held_out(count, settings) if settings.patience else 0
+    steps = settings.steps_for(count)
+    return steps if per_step else steps // -(-count // settings.batch_size)
 
 
 def _made(cls: Callable[..., Any], what: str, first: Any, params: Mapping[str, Any]) -> Any:

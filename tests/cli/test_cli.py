@@ -216,3 +216,20 @@ def test_help_explains_arguments(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     _, out, _ = call(monkeypatch, capsys, "new", "--help")
     assert "lower_case_with_underscores" in out
+
+
+def test_a_dry_run_says_the_size_checks_everything_and_trains_nothing(monkeypatch, capsys):
+    """By hand: 2 attacks × 2 defenses × 2 seeds of 3 rounds, 6 of 12 clients in each; 4 are watched."""
+    monkeypatch.setattr("fedguard.simulation.federation.Federation.step", None)
+    monkeypatch.setattr("fedguard.simulation.shadow.Shadow.run", None)
+    sizes = ["clients=12", "malicious=2", "participation=0.5", "rounds=3", "seeds=[0,1]"]
+    suite = ["evaluate", "quickstart", *sizes, "attacks=[none,min_max]", "defenses=[krum,dnc]", "--dry-run"]
+    status, out, _ = call(monkeypatch, capsys, *suite)
+    assert status == 0
+    assert "8 runs (8 tasks, 1 point of the grid), 24 rounds\n144 trainings of a client" in out
+    assert "everything fits together; nothing has been run" in out
+    status, out, _ = call(monkeypatch, capsys, *suite, "mode=shadow")
+    assert "8 runs (4 tasks, 1 point of the grid), 24 rounds\n72 trainings of a client" in out
+    status, out, _ = call(monkeypatch, capsys, *suite, "server.validation=5000")
+    assert status == 2
+    assert "fits together" not in out

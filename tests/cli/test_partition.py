@@ -10,6 +10,7 @@ import torch
 from fedguard.cli import entry as cli
 from fedguard.cli.partition import _classes, _merged
 from fedguard.contracts.data import Samples
+from fedguard.evaluation.results.plot_holdings import draw
 from fedguard.evaluation.suites.holdings import Holdings, federations, holdings
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.simulation.datasets import Dataset
@@ -138,7 +139,6 @@ def test_the_figure(monkeypatch, capsys, tmp_path, suffix):
 
 def test_the_figure_draws_every_sample():
     pytest.importorskip("matplotlib")
-    from fedguard.evaluation.results.plot_holdings import draw
 
     seen = found()
     axis = draw(seen).axes[0]
@@ -151,7 +151,6 @@ def test_the_figure_draws_every_sample():
 
 def test_more_than_ten_classes_are_a_heat_map():
     pytest.importorskip("matplotlib")
-    from fedguard.evaluation.results.plot_holdings import draw
 
     seen = view([[5, 0, *range(10)], [1] * 12])
     bars, heat = draw(seen).axes[:2]
@@ -186,3 +185,37 @@ def test_no_model_is_built(monkeypatch, capsys):
     """Whatever the model is: it plays no part in who has what."""
     status, _, _ = call(monkeypatch, capsys, "partition", "quickstart", "model=my_unfinished:Net")
     assert status == 0
+
+
+def test_classes_and_natural_clients_have_their_names(monkeypatch, capsys, tmp_path):
+    """By hand: ward w0 has two of each, w1 four that are ill, w2 four that are well."""
+    rows = [("w0", "ill"), ("w0", "well")] * 2 + [("w1", "ill")] * 4 + [("w2", "well")] * 4
+    path = tmp_path / "own.csv"
+    path.write_text("x,ward,state\n" + "".join(f"{i},{w},{s}\n" for i, (w, s) in enumerate(rows)))
+    data = f"data={{name: csv, path: {path}, test_path: {path}, label: state, client: ward}}"
+    args = (data, "clients=3", "malicious=0", "server.validation=0", "partition=natural")
+    _, out, _ = call(monkeypatch, capsys, "partition", "quickstart", *args)
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert ["client", "name", "samples", "skew", "ill", "well"] in lines
+    assert [line[:3] + line[4:] for line in lines if line[0] in "012"] == [
+        ["0", "w0", "4", "2", "2"], ["1", "w1", "4", "4", "·"], ["2", "w2", "4", "·", "4"],
+    ]  # fmt: skip
+    assert found(*args[:-1], "partition=iid").clients == [], "natural clients are mixed"
+
+
+def test_the_figure_shows_names():
+    pytest.importorskip("matplotlib")
+    few = view([[2, 2], [4, 0]], classes=["ill", "$x"], clients=["w0", "w$1"])
+    axes = draw(few).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["w0", "w$1"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["$x", "ill"]
+    names = [f"class {label}" for label in range(12)]
+    heat = draw(view([[1] * 12], classes=names)).axes[1]
+    assert [text.get_text() for text in heat.get_yticklabels()] == names
+
+
+def test_names_that_take_too_much_room_give_way():
+    names = [f"class_{label:02}" for label in range(10)]
+    assert _classes(view([[1] * 10], classes=names), 110)[0] == names
+    assert _classes(view([[1] * 10], classes=names), 60)[0] == [str(label) for label in range(10)]
+    assert _classes(view([[1] * 10], classes=names), 20)[0] == ["class class_00 … class_09 (█ = 1)"]

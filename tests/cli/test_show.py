@@ -7,8 +7,10 @@ import pytest
 
 from fedguard.cli import entry
 from fedguard.cli.listing import KINDS as LISTED
+from fedguard.cli.listing import as_records
 from fedguard.cli.show import KINDS, _names, description
 from fedguard.contracts.aliases import ALIASES
+from fedguard.core.docstrings import readable
 from fedguard.evaluation.suites.schema import suite_schema
 from fedguard.testing.kinds import PARTS
 
@@ -167,3 +169,12 @@ def test_every_rule_that_a_policy_takes_is_shown():
     assert set(_names("rules")) >= {"native", "calibrated", "mad"}
     assert [entry["name"] for entry in description("calibrated")["parameters"]] == ["rate", "rounds"]
     assert description("native")["parameters"] == []
+
+
+def test_no_marks_of_restructuredtext_are_shown():
+    assert readable(":class:`~fedguard.core.x.Y` of ``n``, :meth:`.Z.run`, `a: b`") == "Y of n, run, `a: b`"
+    for kind in KINDS:
+        if kind != "suites":
+            told = json.dumps([description(name, kind) for name in _names(kind)] + as_records(kind))
+            assert "``" not in told
+            assert ":`" not in told

@@ -112,21 +112,23 @@ def test_refuses_parameters_that_make_no_sense(params):
 
 
 @pytest.mark.parametrize("make", [make_detector, make_aggregator])
-def test_a_round_too_small_for_the_proof_is_a_warning_once(make, caplog):
-    """n ≥ 2f + 3; a guard's copies that assume fewer attackers do not warn again."""
+def test_a_round_too_small_for_the_proof_is_a_warning_once_per_process(make, caplog, monkeypatch):
+    """n ≥ 2f + 3; neither a guard's copies that assume fewer attackers nor the next run's Krum warn again."""
+    monkeypatch.setattr("fedguard.aggregators.krum._WARNED", set())
     method = make("krum", num_malicious=2)
     method(updates_of(7, seed=0))
     assert not caplog.records
     for n in (6, 5):
         method(updates_of(n, seed=0))
-    told(method, 1)(updates_of(4, seed=0))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.name.startswith("fedguard.")
     assert "6 clients" in record.getMessage()
     assert "at least 7" in record.getMessage()
     make("krum", num_malicious=2)(updates_of(6, seed=0))
-    assert len(caplog.records) == 2, "each object warns for itself"
+    assert len(caplog.records) == 1, "another object does not repeat it"
+    told(method, 1)(updates_of(4, seed=0))
+    assert len(caplog.records) == 2, "another f is another remark"
 
 
 def test_without_a_number_of_attackers_no_round_is_too_small(caplog):

@@ -12,13 +12,21 @@ from fedguard.cli.entry import main
 
 DOCS = Path(__file__).parents[2] / "docs" / "how-to"
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+#: Each page about methods of one's own, and the modules that its commands write.
+METHODS = {
+    "add-a-detector.md": ("far_out",),
+    "add-an-attack.md": ("turncoat",),
+    "add-an-aggregator-or-a-policy.md": ("short_mean", "half_weight"),
+}
+#: What the table at the end of a page has.
+SHOWN = {"add-a-detector.md": ("far_out",), "add-an-aggregator-or-a-policy.md": ("short", "half")}
 
 
 def blocks(page):
     return BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", ["add-a-detector.md", "add-an-attack.md"])
+@pytest.mark.parametrize("page", METHODS)
 def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys):
     """`fedguard` in this process, `python` in one of its own."""
     monkeypatch.chdir(tmp_path)
@@ -26,7 +34,7 @@ def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))  # commands add the folder, for the reader's module
     commands = [line for kind, text in blocks(page) if kind == "sh" for line in text.splitlines() if line]
     assert len(commands) >= 3
-    for name in ("far_out", "turncoat"):  # of another test
+    for name in METHODS[page]:  # of another test
         monkeypatch.delitem(sys.modules, name, raising=False)
     for command in commands:
         program, *args = shlex.split(command)
@@ -40,12 +48,12 @@ def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys):
         said = capsys.readouterr()
         assert ended.value.code in (0, None), f"{command}\n{said.out}{said.err}"
         if "markdown" in command:
-            assert "far_out" in said.out
-    for name in ("far_out", "turncoat"):
+            assert all(word in said.out for word in SHOWN.get(page, ()))
+    for name in METHODS[page]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("page", ["add-a-detector.md", "add-an-attack.md"])
+@pytest.mark.parametrize("page", METHODS)
 def test_the_python_of_a_tutorial(page):
     scope = {"__name__": "tutorial"}
     found = [text for kind, text in blocks(page) if kind == "python"]
@@ -54,10 +62,19 @@ def test_the_python_of_a_tutorial(page):
         exec(compile(text, page, "exec"), scope)  # noqa: S102 - our own page
 
 
-def test_the_tutorials_detector_is_what_new_writes(tmp_path):
-    from fedguard.cli.scaffold import scaffold
+@pytest.mark.parametrize(
+    ("kind", "name", "page"),
+    [
+        ("detector", "far_out", "add-a-detector.md"),
+        ("aggregator", "short_mean", "add-an-aggregator-or-a-policy.md"),
+        ("policy", "half_weight", "add-an-aggregator-or-a-policy.md"),
+    ],
+)
+def test_the_method_of_a_tutorial_is_what_new_writes(kind, name, page, tmp_path):
+    from fedguard.cli.scaffold import class_name, scaffold
 
-    module, _ = scaffold("detector", "far_out", tmp_path)
-    body = module.read_text(encoding="utf-8").split("from fedguard", 1)[1]
-    page = next(text for kind, text in blocks("add-a-detector.md") if "class FarOut" in text)
-    assert body.replace(re.search(r"nobody, (\d+)", body)[1], "2026") == page.split("from fedguard", 1)[1]
+    module, _ = scaffold(kind, name, tmp_path)
+    start = f"class {class_name(name)}"
+    body = module.read_text(encoding="utf-8").partition(start)[2]
+    shown = next(text for kind, text in blocks(page) if start in text)
+    assert re.sub(r"nobody, \d+", "nobody, 2026", body) == shown.partition(start)[2]

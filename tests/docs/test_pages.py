@@ -33,6 +33,7 @@ ELSEWHERE = {
     "docs/how-to/recording.md": "test_docs_recording.py",
     "docs/how-to/add-a-detector.md": "test_docs.py",
     "docs/how-to/add-an-attack.md": "test_docs.py",
+    "docs/how-to/add-an-aggregator-or-a-policy.md": "test_docs.py",
     "docs/how-to/your-own-model.md": "test_docs_model.py",
 }
 

@@ -13,7 +13,7 @@ from fedguard.contracts.data import Samples
 from fedguard.core.errors import ConfigError, DataError, ResultsError
 from fedguard.core.named_code import GIVEN
 from fedguard.evaluation.results.compare import compare
-from fedguard.evaluation.results.data import named, stored_data
+from fedguard.evaluation.results.data import fingerprints, named, sign_data, stored_data
 from fedguard.evaluation.results.store import Store, folder_for
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
@@ -109,6 +109,25 @@ def unfinished(store):
     store.forget([0])
 
 
+def test_changed_weights_are_never_resumed_as_the_same_run(here):
+    path, folder = here / "start.safetensors", here / "out"
+    path.write_bytes(b"some weights")
+    plan, _ = load_suite("quickstart", [f"model={{name: cnn, weights: {path}}}"])
+    folder.mkdir()
+    sign_data(Store.create(folder, plan), plan)
+    sign_data(Store.create(folder, plan), plan)
+    path.write_bytes(b"other weights")
+    with pytest.raises(
+        ResultsError, match=r"results of other weights: cnn \(weights = .*\) has changed since"
+    ):
+        sign_data(Store.create(folder, plan), plan)
+    path.unlink()
+    with pytest.raises(DataError, match=r"the weights in .* cannot be read"):
+        sign_data(Store.create(folder, plan), plan)
+    none, _ = load_suite("quickstart", ["model={name: cnn, weights: none}"])
+    assert len(fingerprints(none)) == 1, "of the data alone"
+
+
 def test_changed_data_are_never_resumed_as_the_same_run():
     write_csv()
     store = run_suite(suite(CSV), Path("out"), workers=1)
@@ -200,7 +219,9 @@ def test_mistakes_in_the_data_name_the_line_of_the_data():
     write_csv()
     with open("hospital.csv", "a", encoding="utf-8") as file:  # noqa: PTH123
         file.write("\nNaN,a,site1,ill")
-    with pytest.raises(DataError, match=r"hospital\.csv:82: column 'age': a value is missing"):
+    with pytest.raises(
+        DataError, match=r"own\.yaml:2: data: hospital\.csv:82: column 'age': a value is missing"
+    ):
         suite(CSV)
 
 

@@ -104,5 +104,5 @@ def test_a_file_that_cannot_be_written(folder, tmp_path):
 
 def test_without_matplotlib(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ParameterError, match=r'fedguard plot needs an extra: pip install "fedguard\[plot\]"'):
+    with pytest.raises(ParameterError, match=r'^a figure needs an extra: pip install "fedguard\[plot\]"'):
         plot(folder, "accuracy", tmp_path / "f.png", where={"mode": "closed"})

@@ -1,5 +1,7 @@
 """Suites: reading YAML, line numbers in messages, short forms, overrides, keys of cells."""
 
+import re
+
 import pytest
 
 from fedguard.core.errors import ConfigError
@@ -131,3 +133,26 @@ def test_shipped_suites_are_well_formed():
         suite, _ = load_suite(name)
         assert suite.summary
         assert suite.name == name
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("trainig.lr=0.1", "trainig"),  # makes a mapping that nobody knows
+        ("trainig.lr.x=0.1", "trainig"),
+        ("training.lrr=0.1", "training.lrr"),
+        ("rounds=[1,0]", "grid.rounds"),  # moved into the grid
+        ("training.lr=[1,0]", "grid.training.lr"),
+    ],
+)
+def test_an_override_is_blamed_for_its_own_mistakes(tmp_path, override, place):
+    with pytest.raises(ConfigError, match=rf"^override '{re.escape(override)}': {place}: "):
+        load_suite(write(tmp_path, BASE), [override])
+
+
+def test_defenses_without_a_detector_are_named_after_what_they_have(tmp_path):
+    listed = "[{aggregator: median}, {aggregator: {name: krum}}, {stages: [norm_clipping]}, none]"
+    suite, _ = load_suite(write(tmp_path, BASE), [f"defenses={listed}"])
+    assert list(suite.defenses) == ["median", "krum", "norm_clipping", "none"]
+    with pytest.raises(ConfigError, match="'median' is used twice; give each entry a `label`"):
+        load_suite(write(tmp_path, BASE), ["defenses=[{aggregator: median}, {aggregator: median}]"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from fedguard.evaluation.results.tables import COLUMNS
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.evaluation.tuning.explore import Proposals, explore
 from fedguard.evaluation.tuning.objective import Goal, Score
+from fedguard.evaluation.tuning.outcome import Check
 from fedguard.evaluation.tuning.report import trial_line, verdict
 from fedguard.evaluation.tuning.search import unused
 from fedguard.evaluation.tuning.space import Choice, Range
@@ -323,3 +325,22 @@ def test_from_the_command_line(optuna, suite, tmp_path):
     assert "grid of 4" in done.stdout
     assert f"wrote {tmp_path / 'out' / 'found.yaml'}" in done.stdout
     assert json.loads((tmp_path / "out" / "tuning.json").read_text())["trials"] == 4
+
+
+@pytest.mark.parametrize(
+    ("written", "grid", "search", "said"),
+    [
+        (0.5, 0.6, 0.7, "the search wins"),
+        (0.7, 0.6, 0.7, "the search wins; the parameters as written do no worse"),
+        (0.8, 0.7, 0.7, "a tie; the parameters as written do no worse"),
+        (0.5, 0.8, 0.7, "the plain grid wins"),
+        (math.nan, 0.6, 0.7, "the search wins"),
+    ],
+)
+def test_who_wins_on_the_test_seeds(written, grid, search, said):
+    """A defense: the higher accuracy is the better one."""
+    goal = Goal("defenses", "mine", ("none",), COLUMNS["tacc"])
+    scores = {"as written": written, "grid": grid, "search": search}
+    checks = [Check(name, {}, None, Score(value)) for name, value in scores.items()]
+    told = verdict(SimpleNamespace(goal=goal, checks=checks, grid_size=3))
+    assert told.endswith(f": {said}")

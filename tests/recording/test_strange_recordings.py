@@ -21,8 +21,9 @@ from fedguard.evaluation.suites.load import load_suite
 from fedguard.recording import Recorder, Recording, replay
 from fedguard.recording.content import load_round, load_words
 from fedguard.recording.index import Index, read_index, write_index
+from fedguard.simulation.datasets import load_digits
 from fedguard.simulation.federation import Federation
-from fedguard.simulation.recorded import recording_to
+from fedguard.simulation.recorded import recording_to, server_of
 from fedguard.simulation.settings import Cell
 
 #: Seconds, on a busy machine: what is refused takes milliseconds, what hangs takes for ever.
@@ -353,3 +354,16 @@ def test_a_folder_with_an_impossible_name_is_refused():
     for name in ("a" * 300, "a\0b"):
         with pytest.raises(ResultsError, match="there is no folder"):
             Recording(name)
+
+
+def test_data_that_have_changed_since_the_recording(simulated):
+    """An older version did not write the fingerprint; its recordings are read as they were."""
+    folder = simulated
+    about = read_index(folder / "recording.json").about
+    assert about["data"] == load_digits().fingerprint
+    assert server_of(Recording(folder)) is not None
+    retold(folder, data="0" * 64)
+    with pytest.raises(ResultsError, match="was recorded on other data: digits has changed since"):
+        server_of(Recording(folder))
+    retold(folder, data=None)
+    assert server_of(Recording(folder)) is not None

@@ -183,6 +183,19 @@ def test_lines_are_counted_as_an_editor_does(write):
         load(write(rows))
 
 
+@pytest.mark.parametrize(("mark", "written"), [(";", '";"'), ("\t", r'"\t"'), ("|", '"|"')])
+def test_another_delimiter_than_the_one_given_is_named(tmp_path, mark, written):
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join([HEADER, *table()]).replace(",", mark), encoding="utf-8")
+    with pytest.raises(ParameterError) as refused:
+        load(str(path))
+    assert f"set `delimiter: {written}`" in str(refused.value)
+    assert refused.value.key == "delimiter"
+    path.write_text("\n".join([HEADER, *table()]), encoding="utf-8")
+    with pytest.raises(ParameterError, match='set `delimiter: ","`'):
+        load(str(path), delimiter=";")
+
+
 def test_a_byte_order_mark_and_another_delimiter(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text("\n".join([HEADER, *table()]).replace(",", ";"), encoding="utf-8-sig")

@@ -167,3 +167,29 @@ def test_the_decay_over_rounds():
 def test_mistakes_are_found_before_training(settings, message):
     with pytest.raises(ParameterError, match=message):
         check_training(LocalTraining(**settings), "classification", (6,), 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "moves"),
+    [
+        ({"epochs": 2, "batch_size": 4}, 9, 6),  # three batches twice
+        ({"epochs": 2, "batch_size": 4, "patience": 1, "holdout": 0.2}, 9, 4),  # two held out, seven left
+        ({"epochs": None, "steps": 5}, 9, 5),
+    ],
+)
+def test_a_scheduler_that_ends_too_early_is_found_before_training(settings, count, moves):
+    """By hand: how often it moves for the larger of two clients."""
+    one_cycle = {"name": "onecycle", "max_lr": 0.1, "per": "step"}
+
+    def check(total):
+        scheduler = {**one_cycle, "total_steps": total}
+        check_training(LocalTraining(**settings, scheduler=scheduler), "classification", (6,), 3, [1, count])
+
+    check(moves)
+    with pytest.raises(ParameterError, match=f"ends after {moves - 1} moves.* {moves} in a round") as refused:
+        check(moves - 1)
+    assert refused.value.key == "scheduler"
+    if settings["epochs"]:
+        per_epoch = {**one_cycle, "per": "epoch", "total_steps": 2}
+        settings = LocalTraining(**settings, scheduler=per_epoch)
+        check_training(settings, "classification", (6,), 3, [1, count])

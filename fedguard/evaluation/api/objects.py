@@ -174,7 +174,8 @@ def _entries(value: Any, key: str) -> Iterable[tuple[str | None, Any]]:
 def _label_of(item: Any, made: Any) -> str:
     """The label of an entry without one: the name of its (first) method."""
     if isinstance(item, Mapping):
-        item = item.get("detector") or item.get("name") or item.get("aggregator") or "none"
+        parts = (item.get(key) for key in ("detector", "name", "aggregator", "stages"))
+        item = next(filter(None, parts), "none")
     while isinstance(item, list | tuple) and item:
         item = item[0]
     if isinstance(item, Mapping):

@@ -1,12 +1,14 @@
-"""Which data a results folder is of: the fingerprint of every data set, so that changed data are noticed."""
+"""Which data and weights a results folder is of: their fingerprints, so that changed ones are noticed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ...core.errors import ResultsError
+from ...core.errors import DataError, ResultsError
+from ...core.files import sha256_of, why
 from ...simulation.recorded import LIVE
 from ...simulation.setup import dataset_of
 from ..suites.source import short
@@ -29,13 +31,30 @@ class Facts(Protocol):
 
 
 def fingerprints(suite: Suite) -> dict[str, str]:
-    """The fingerprints of a suite's data sets by their keys, ``Spec.key``; each data set is read once.
+    """The fingerprints of a suite's data sets, and of files of weights, by the keys of their specs.
+
+    Each data set is read once.
 
     Raises:
-        DataError: a data set cannot be read.
+        DataError: a data set or a file of weights cannot be read.
     """
-    specs = {cell.data.key: cell.data for cell in suite.cells() if cell.data.name != LIVE}
-    return {key: dataset_of(spec).fingerprint for key, spec in specs.items()}
+    cells = suite.cells()
+    specs = {cell.data.key: cell.data for cell in cells if cell.data.name != LIVE}
+    models = {cell.model.key: cell.model.params for cell in cells}
+    data = {key: dataset_of(spec).fingerprint for key, spec in specs.items()}
+    return data | {key: _hash(str(params["weights"])) for key, params in models.items() if _weighted(params)}
+
+
+def _weighted(params: Mapping[str, Any]) -> bool:
+    """Whether a model begins with the weights in a file."""
+    return params.get("weights") not in (None, "none")
+
+
+def _hash(path: str) -> str:
+    try:
+        return sha256_of(Path(path))
+    except OSError as error:
+        raise DataError(f"the weights in {path} cannot be read: {why(error)}") from None
 
 
 def stored_data(store: Facts) -> dict[str, str]:
@@ -55,26 +74,28 @@ def stored_data(store: Facts) -> dict[str, str]:
 
 
 def sign_data(store: Facts, suite: Suite) -> None:
-    """Note a suite's data in its results folder, or refuse to resume if they are not those in it.
+    """Note a suite's data and weights in its results folder, or refuse to resume if they are not those in it.
 
     Raises:
-        ResultsError: the data have changed since; says which.
-        DataError: a data set cannot be read.
+        ResultsError: they have changed since; says which.
+        DataError: a data set or a file of weights cannot be read.
     """
     now, then = fingerprints(suite), stored_data(store)
     changed = [key for key in now if then.get(key, now[key]) != now[key]]
     if changed:
+        key = changed[0]
+        what = "data" if any(cell.data.key == key for cell in suite.cells()) else "weights"
         raise ResultsError(
-            f"{store.folder} already holds results of other data: {named(changed[0])} has changed since "
-            f"(fingerprint {then[changed[0]][:12]}, now {now[changed[0]][:12]}); restore the data, or give "
-            "another folder with --out"
+            f"{store.folder} already holds results of other {what}: {named(key)} has changed since "
+            f"(fingerprint {then[key][:12]}, now {now[key][:12]}); restore the {what}, or give another "
+            "folder with --out"
         )
     if now.keys() - then.keys():
         store.note("data", json.dumps({**then, **now}))
 
 
 def named(key: str) -> str:
-    """A data set's key as words: ``csv (label = diagnosis, path = hospital.csv)``."""
+    """The key of a data set or a model as words: ``csv (label = diagnosis, path = hospital.csv)``."""
     try:
         spec = json.loads(key)
         name = str(spec.pop("name"))

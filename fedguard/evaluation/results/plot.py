@@ -81,7 +81,7 @@ def draw(
         ResultsError: the store holds no finished run.
     """
     _check(kind, metric)
-    extra_module("matplotlib", "plot", "fedguard plot")
+    extra_module("matplotlib", "plot", "a figure")
     if kind == "critical_difference":
         runs = chosen_runs(store, where)
         ranked: Figure = rank_figure(store, runs, metric, _figure(*size_of(runs["defense"].nunique())))

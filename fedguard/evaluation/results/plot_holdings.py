@@ -22,7 +22,7 @@ CLASSES = (
 #: From one sample to the most.
 BLUES = ("#a9cfe8", "#2f8fce", "#06213d")
 MALICIOUS = COLORS[1]
-#: More clients than this do not get a number each.
+#: More clients than this do not get a number each, nor more classes a name each.
 MOST_NUMBERED = 40
 
 
@@ -69,8 +69,14 @@ def draw(found: Holdings, show_malicious: bool = False) -> Any:
     if marked or (found.counts is not None and not many):
         where, corner = ("lower right", (1.0, 0.95)) if many else ("upper left", (1.0, 1.0))
         look = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "reverse": True}
-        top.legend(title=None if many else "class", loc=where, bbox_to_anchor=corner, **look)
+        legend = top.legend(title=None if many else "class", loc=where, bbox_to_anchor=corner, **look)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     _number(bottom, n)
+    if found.clients and n <= MOST_NUMBERED:
+        bottom.set_xticks(np.arange(n), found.clients, rotation=90, parse_math=False)
+    if many and found.classes and len(found.classes) <= MOST_NUMBERED:
+        bottom.set_yticks(np.arange(len(found.classes)), found.classes, parse_math=False)
     bottom.set_xlabel("client")
     words = "\n".join([found.title, *textwrap.wrap(found.summary, int(13 * width))])
     figure.suptitle(words, fontsize=9, x=0.01, ha="left", parse_math=False)
@@ -92,7 +98,7 @@ def _stacked(axis: Any, found: Holdings) -> None:
             bottom=floor,
             width=0.86,
             color=CLASSES[label],
-            label=str(label),
+            label=found.classes[label] if found.classes else str(label),
             edgecolor="white",
             linewidth=edge,
         )

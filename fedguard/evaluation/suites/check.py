@@ -71,8 +71,8 @@ def _setup(cell: Cell, source: Source) -> Setup:
         return setup_for(cell)
     except FedGuardError as error:
         path = tuple(error.key.split(".")) if error.key else ()
-        if isinstance(error, DataError) and len(path) < 2:  # the message names the file of the data
-            raise
+        if isinstance(error, DataError) and len(path) < 2:
+            raise source.data_error(path, error) from None
         raise source.error(path, f"{error}{_at(cell)}") from None
 
 

@@ -16,8 +16,12 @@ from ...simulation.deal import DEALING, deal, malicious_clients
 from ...simulation.settings import Cell, Spec
 from ...simulation.setup import dataset_of, forget_data
 from ...simulation.skew import label_skew
+from ..terminal import plain
 from .source import Source
 from .suite import Suite
+
+#: Longer names are cut.
+MAX_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Holdings:
         malicious: the malicious clients.
         held: samples that the server keeps.
         unused: samples that nobody gets.
+        classes: the names of the L classes; empty if unknown.
+        clients: the name of each client; empty if unknown.
     """
 
     title: str
@@ -44,6 +50,8 @@ class Holdings:
     malicious: frozenset[int]
     held: int
     unused: int
+    classes: Sequence[str] = ()
+    clients: Sequence[str] = ()
 
     @property
     def summary(self) -> str:
@@ -93,10 +101,11 @@ def holdings(cell: Cell, source: Source) -> Holdings:
     try:
         dataset = _dataset(cell)
         dealt = deal(cell, dataset)
-    except DataError:
-        raise
     except FedGuardError as error:
-        raise source.error(tuple(error.key.split(".")) if error.key else (), str(error)) from None
+        path = tuple(error.key.split(".")) if error.key else ()
+        if isinstance(error, DataError) and len(path) < 2:
+            raise source.data_error(path, error) from None
+        raise source.error(path, str(error)) from None
     labels = dataset.train.labels.numpy()
     rows = [own.numpy() for own in dealt.samples]
     sizes = np.array([len(own) for own in rows])
@@ -117,7 +126,26 @@ def holdings(cell: Cell, source: Source) -> Holdings:
         malicious=frozenset(malicious_clients(cell)),
         held=held,
         unused=len(labels) - held - int(sizes.sum()),
+        classes=_named(dataset, counts),
+        clients=_client_names(dataset, rows),
     )
+
+
+def _named(dataset: Dataset, counts: NDArray[np.int64] | None) -> list[str]:
+    """The classes' names, if each has one."""
+    names = dataset.class_names
+    known = counts is not None and len(names) == counts.shape[1]
+    return [plain(name, MAX_NAME) for name in names] if known else []
+
+
+def _client_names(dataset: Dataset, rows: Sequence[NDArray[np.int64]]) -> list[str]:
+    """The natural clients that each client is made of; empty unless each of them is in one place."""
+    if dataset.clients is None or not dataset.client_names:
+        return []
+    made_of = [np.unique(dataset.clients[own]).tolist() for own in rows]
+    if len({one for owners in made_of for one in owners}) < sum(map(len, made_of)):
+        return []
+    return [plain(", ".join(dataset.client_names[one] for one in owners), MAX_NAME) for owners in made_of]
 
 
 def _dataset(cell: Cell) -> Dataset:

@@ -128,6 +128,7 @@ def _move_lists(source: Source) -> None:
         grid = source.data.setdefault("grid", {}) if isinstance(values, list) else None
         if isinstance(home, dict) and isinstance(values, list) and isinstance(grid, dict):
             grid[".".join(path)] = values
+            source.aliases[("grid", ".".join(path))] = path
             home.pop(path[-1])
             if values:
                 home[path[-1]] = values[0]
@@ -140,7 +141,8 @@ def _first_problem(error: ValidationError, source: Source) -> ConfigError:
         fields = _fields_at(path[:-1])
         return source.error(path, f"unknown key{nearest(str(path[-1]), fields)} (known: {', '.join(fields)})")
     if first["type"] == "missing":
-        return source.error(path, "this key is missing")
+        hint = "; write {name: …} and parameters beside it" if path[-1] == "name" else ""
+        return source.error(path, f"this key is missing{hint}")
     message = first["msg"].removeprefix("Value error, ")
     given = first["input"]
     if first["type"] == "model_type":

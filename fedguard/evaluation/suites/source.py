@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ConfigError
+from ...core.errors import ConfigError, DataError
 from ...core.files import is_file
 from ...core.named_code import refusal, untrusted_in
 from ...core.params import nearest
@@ -52,8 +52,16 @@ class Source:
             if prefix in self.lines:
                 where = f"{self.name}:{self.lines[prefix]}"
                 break
+            below = [path for path in self.overrides if prefix and path[: len(prefix)] == prefix]
+            if below:  # an override made the mapping that it leads through
+                where = _said(self.overrides[below[0]])
+                break
         key = short(plain(".".join(map(str, path))))
         return ConfigError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+    def data_error(self, path: Path_, error: DataError) -> DataError:
+        """An error about the data, with the key path that names them."""
+        return DataError(str(self.error(path, str(error))))
 
     def override(self, assignment: str) -> None:
         """Apply ``a.b=c``; the value is YAML, numbers are list positions.

@@ -44,7 +44,8 @@ def _labeled(value: Any) -> Any:
 def _label(item: Any) -> str | None:
     """The default label of a list entry; None if it has no name."""
     if isinstance(item, Mapping):
-        first = item.get("detector") or item.get("name") or "none"
+        parts = (item.get(key) for key in ("detector", "name", "aggregator", "stages"))
+        first = next(filter(None, parts), "none")
         first = first[0] if isinstance(first, list) else first
         item = item.get("label") or (first.get("name") if isinstance(first, Mapping) else first)
     return item if isinstance(item, str) else None

@@ -110,6 +110,9 @@ def verdict(tuned: Tuned) -> str:
     beyond = (
         "" if goal.allowed(search.tested) else "; on the test seeds the found attack exceeds the tolerance"
     )
+    written = named["as written"].tested
+    if goal.allowed(written) and written.value == written.value and not goal.better(search.tested, written):
+        beyond += "; the parameters as written do no worse"
     if search.tested.error or math.isnan(search.tested.value):
         return f"what the search found fails on the test seeds: {search.tested.error or 'undefined'}"
     if grid is None:

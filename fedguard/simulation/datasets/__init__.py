@@ -7,13 +7,12 @@ these folders. Without either, it uses a per-user cache, into which it downloads
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import DataError, FedGuardError, ParameterError
+from ...core.errors import DataError, ParameterError
 from ...evaluation.terminal import plain
-from ..parts import Parts
+from ..parts import Parts, called
 from .base import Dataset
 from .checks import checked
 from .cifar10 import load_cifar10
@@ -73,22 +72,18 @@ def load_dataset(name: str, data_root: str | Path | None = None, **params: Any) 
         params: the data set's own parameters.
 
     Raises:
-        ParameterError: the name or a parameter is unknown, or the function returns something else.
+        ParameterError: the name or a parameter is unknown, or the function fails or returns something else.
         DataError: a file is missing or damaged, cannot be downloaded, or the data are not usable.
     """
     found = datasets.get(name)
-    try:
+
+    def load() -> Dataset:
         if callable(found):
-            made = datasets.make(name, {"data_root": data_root}, params)
-            return checked(as_dataset(made, name), name)
+            return checked(as_dataset(datasets.make(name, {"data_root": data_root}, params), name), name)
         return checked(as_dataset(found, name, **params), name)
+
+    try:
+        return called(load, {}, f"data set {name}")  # type: ignore[no-any-return]
     except (DataError, ParameterError) as error:
         error.args = (plain(str(error)),)  # names of columns and files may be anything
         raise
-    except FedGuardError:
-        raise
-    except Exception as error:  # a user's function may raise anything
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise DataError(
-            f"data {name} failed: {type(error).__name__}: {plain(error)} ({where.filename}:{where.lineno})"
-        ) from error

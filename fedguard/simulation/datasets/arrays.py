@@ -74,7 +74,7 @@ def from_arrays(
         task: "classification" (labels 0 … K − 1), "multilabel" (labels of 0 and 1) or "regression".
         classes: K; by default the largest label plus 1.
         normalize: whether models get (x − mean) / std of the training part; without it, x itself.
-        class_names: the names of the classes, for messages.
+        class_names: the names of the classes, or of several labels.
 
     Raises:
         DataError: something is wrong with the samples; names the place of the first.
@@ -97,7 +97,16 @@ def from_arrays(
     clients, client_names = _clients(train)
     mean, std = _constants(train.inputs) if normalize else ((0.0,), (1.0,))
     return Dataset(
-        name, _samples(train), _samples(test), outputs, mean, std, clients, client_names, task=task
+        name,
+        _samples(train),
+        _samples(test),
+        outputs,
+        mean,
+        std,
+        clients,
+        client_names,
+        task,
+        tuple(map(str, class_names)),
     )
 
 

@@ -35,6 +35,7 @@ class Dataset:
         clients: (N,) the natural client of every training sample, numbered from 0; None if there are none.
         client_names: the names of the natural clients.
         task: what the labels are.
+        class_names: the names of the classes, or of the labels of a multilabel task; empty if unknown.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dataset:
     clients: NDArray[np.int64] | None = None
     client_names: tuple[str, ...] = ()
     task: Task = "classification"
+    class_names: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

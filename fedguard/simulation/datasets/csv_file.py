@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 from ...core.errors import DataError
@@ -13,6 +14,8 @@ from .table import MAX_FEATURES, Missing, Roles, Table, from_tables, wrong
 
 #: A CSV file becomes about ten times as large in memory while it is read.
 MAX_BYTES = 2**30
+#: What stands between values of other programs' files.
+OTHERS = (";", "\t", "|", ",")
 
 
 def load_csv(
@@ -73,6 +76,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]
             _check_header(path, header)
+            _check_delimiter(path, header, delimiter)
             line = reader.line_num + 1
             for row in reader:
                 if row:
@@ -99,6 +103,17 @@ def read_csv(path: Path, delimiter: str = ",") -> Table:
         raise DataError(f"{path} has a header and no line below it; at least one sample is needed")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True))
     return Table(str(path), columns, lambda i: f"{path}:{lines[i]}")
+
+
+def _check_delimiter(path: Path, header: list[str], delimiter: str) -> None:
+    """Refuse a single column that another delimiter would split: it could not hold label and features."""
+    other = next((mark for mark in OTHERS if mark in header[0]), None) if len(header) == 1 else None
+    if other is not None:
+        raise wrong(
+            "delimiter",
+            f"{path}:1: {header[0][:50]!r} is one column, as {delimiter!r} stands between values; if "
+            f"{other!r} does, set `delimiter: {json.dumps(other)}`",
+        )
 
 
 def _line_of_bad_byte(path: Path) -> int:

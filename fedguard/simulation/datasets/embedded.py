@@ -45,6 +45,7 @@ def load_breast_cancer() -> Dataset:
         num_classes=2,
         mean=tuple(train_x.mean(axis=0).tolist()),
         std=tuple(train_x.std(axis=0).tolist()),
+        class_names=tuple(bunch.target_names.tolist()),
     )
 
 

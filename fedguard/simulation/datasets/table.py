@@ -91,7 +91,8 @@ def from_tables(name: str, train: Table, test: Table | float, roles: Roles) -> D
         rows = split(labels if roles.task == "classification" else known.count, test, train.where, names)
         parts = (known, rows[0]), (known, rows[1])
     first, second = (known.arrays(rows, parts[0], names) for known, rows in parts)
-    return from_arrays(name, first, second, roles.task, class_names=names)
+    several = roles.labels if roles.task == "multilabel" else ()
+    return from_arrays(name, first, second, roles.task, class_names=names or several)
 
 
 @dataclass(frozen=True)
