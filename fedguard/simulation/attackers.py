@@ -21,6 +21,7 @@ from ..core.devices import on_device
 from ..core.errors import ParameterError
 from ..core.seeds import generator
 from ..core.state import pack, unpack
+from ..core.threads import single_thread
 from ..training.local import Trained, trained
 from ..training.parameters import (
     batches,
@@ -74,7 +75,7 @@ def prepare_round(
     if not prepares(attack):
         return pack(attack.state_dict()) if trains(attack) else None
     if clients:
-        with cell_device(key) as device:
+        with cell_device(key) as device, single_thread():  # as in a worker: the same bits
             setup = setup_of(key)
             training = attack.local_training(setup.training.in_round(index, key.cell.rounds))
             params, own = torch.from_numpy(start.copy()), torch.from_numpy(statistics.copy())
@@ -116,7 +117,7 @@ def own_trial(
     if trial is None:
         return float("nan"), float("nan")
     data = LabeledData(setup.dataset.normalize(trial.samples.pixels), trial.target)
-    with cell_device(key) as device:
+    with cell_device(key) as device, single_thread():
         model = copy.deepcopy(setup.model).to(device)
         load_statistics(model, statistics)
         parts = [wrong_and_loss(model, params, part) for part in batches(data)]
