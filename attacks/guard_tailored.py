@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from fedguard.contracts.attack import Knowledge, UpdateView
 from fedguard.contracts.card import Card
 from fedguard.core.errors import TooFewClientsError
@@ -42,6 +44,7 @@ class GuardTailored(TailoredStep):
         "Xu et al., SignGuard, ICDCS 2022",
     )
     knowledge = frozenset({"benign_updates", "defense"})
+    exempt = MappingProxyType({"what is there is used": "g is the mean of the updates that are known"})
 
     def __init__(
         self,
