@@ -19,6 +19,7 @@ CATALOGUE = {
     "min_sum": "fedguard.attacks.min_sum:MinSum",
     "agr_tailored": "fedguard.attacks.agr_tailored:AGRTailored",
     "adaptive_dnc": "fedguard.attacks.adaptive_dnc:AdaptiveDnC",
+    "guard_tailored": "fedguard.attacks.guard_tailored:GuardTailored",
     "fang_trimmed_mean": "fedguard.attacks.fang_trimmed_mean:FangTrimmedMean",
     "fang_median": "fedguard.attacks.fang_median:FangMedian",
     "fang_krum": "fedguard.attacks.fang_krum:FangKrum",
@@ -37,4 +38,7 @@ CATALOGUE = {
     "edge_case": "fedguard.attacks.edge_case:EdgeCase",
     "min_distance_backdoor": "fedguard.attacks.min_distance_backdoor:MinDistanceBackdoor",
     "neurotoxin": "fedguard.attacks.neurotoxin:Neurotoxin",
+    "chameleon": "fedguard.attacks.chameleon:Chameleon",
+    "a3fl": "fedguard.attacks.a3fl:A3FL",
+    "iba": "fedguard.attacks.iba:IBA",
 }

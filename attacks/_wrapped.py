@@ -12,6 +12,7 @@ from torch import Tensor
 from fedguard.contracts.attack import Adjust, Attack, DataView, TrainView, Trial, UpdateView
 from fedguard.contracts.data import Samples
 from fedguard.contracts.local_training import LocalTraining
+from fedguard.contracts.local_view import LocalView
 from fedguard.contracts.nested import AttackSpec, make
 from fedguard.core.errors import ParameterError
 from fedguard.core.state import State
@@ -59,6 +60,14 @@ class Wrapped(Attack):
     def adjust(self, view: TrainView) -> Adjust | None:
         """Delegate to the inner attack."""
         return self.attack.adjust(view)
+
+    def prepare(self, view: LocalView) -> None:
+        """Delegate to the inner attack."""
+        self.attack.prepare(view)
+
+    def train(self, view: LocalView) -> None:
+        """Delegate to the inner attack."""
+        self.attack.train(view)
 
     def craft(self, view: UpdateView) -> Tensor:
         """The inner attack's updates."""

@@ -17,6 +17,7 @@ from ..core.state import State
 from ..geometry.updates import Updates
 from .card import Method
 from .data import Samples
+from .local_view import LocalView
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -276,6 +277,15 @@ class Attack(Method, ABC):
     def adjust(self, view: TrainView) -> Adjust | None:
         """A function that changes the gradients of each training step of a malicious client, or None."""
         return None
+
+    def prepare(self, view: LocalView) -> None:
+        """Change what later calls depend on, such as the trigger, before a round that is attacked.
+
+        Called once per round, on the first malicious client. ``state_dict`` must hold what it changes.
+        """
+
+    def train(self, view: LocalView) -> None:
+        """Train ``view.model`` in place of local training; an override replaces it altogether."""
 
     def craft(self, view: UpdateView) -> Tensor:
         """(m, d) the updates that the malicious clients send; by default those that they trained."""

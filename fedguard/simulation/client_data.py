@@ -52,16 +52,17 @@ def poisoned_data(key: CellKey, client: int) -> LabeledData:
     """
     folder = scratch()
     if folder is None:
-        return _poison(key, client)
+        return poison(key, client)
     path = folder / f"{hashlib.sha256(key.settings.encode()).hexdigest()}-{client}"
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            save_tensors(_poison(key, client)._asdict(), path)
+            save_tensors(poison(key, client)._asdict(), path)
         return LabeledData(**load_file(path))
 
 
-def _poison(key: CellKey, client: int) -> LabeledData:
-    setup, attack = setup_of(key), build_attack(key.cell)
+def poison(key: CellKey, client: int, attack: Attack | None = None) -> LabeledData:
+    """A client's data as the attack in its current state poisons them; a fresh attack if absent."""
+    setup, attack = setup_of(key), attack or build_attack(key.cell)
     view = DataView(
         rank=sorted(setup.malicious).index(client),
         num_malicious=len(setup.malicious),

@@ -29,6 +29,7 @@ from ..exchange.template import weighted_median
 from ..guard import Guard
 from ..training.local import side_by_side
 from ..training.parameters import mean_of, with_statistics
+from .attackers import adjusts, own_trial, prepare_round, prepares
 from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
@@ -230,6 +231,8 @@ class Federation(Trajectory):
         """What the round's participants train."""
         start, statistics = self.params.numpy(), self.statistics.numpy()
         before = self.previous_params.numpy() if self._adjusts else None
+        bad = [client for client in asked if client in attacking]
+        state = prepare_round(self.attack, self._key, bad, index, start, statistics)
         jobs: list[TrainJob] = []
         for attacks in (False, True):
             some = [client for client in asked if (client in attacking) == attacks]
@@ -238,7 +241,8 @@ class Federation(Trajectory):
                 clients = tuple(part.tolist())
                 back = before if attacks else None
                 added = None if self._controls is None else self._controls.corrections(clients)
-                jobs.append((self._key, clients, index, start, statistics, attacks, back, added))
+                own = state if attacks else None
+                jobs.append((self._key, clients, index, start, statistics, attacks, back, added, own))
         sizes = len(start), len(statistics)
         return worked(asked, jobs, self._map(train_job, jobs), sizes, self._planned(asked, index))
 
@@ -262,7 +266,7 @@ class Federation(Trajectory):
 
     @property
     def _adjusts(self) -> bool:
-        return type(self.attack).adjust is not Attack.adjust
+        return adjusts(self.attack)
 
     def _together(self, attacking: bool) -> int:
         """How many clients form one piece of work: several if they can be trained side by side."""
@@ -318,6 +322,8 @@ class Federation(Trajectory):
 
     def _evaluate(self, targeted: bool) -> tuple[float, float]:
         """Error rate and mean loss on the test set, or on the attack's trial (NaN if it has none)."""
+        if targeted and prepares(self.attack):
+            return own_trial(self.attack, self._key, self.params, self.statistics)
         parts = evaluation_batches(self._key, targeted)
         model = self.params.numpy(), self.statistics.numpy()
         jobs: list[EvaluationJob] = [(self._key, targeted, k, *model) for k in range(len(parts))]

@@ -16,6 +16,7 @@ from ..core.seeds import numpy_generator
 from ..core.state import State
 from ..guard import Guard
 from ..training.parameters import predict, with_statistics
+from .attackers import refuse_prepared
 from .client_data import evaluation_batches
 from .federation import Federation, Map
 from .keys import CellKey
@@ -77,6 +78,7 @@ class FLCert(Stepwise):
         self.settings = settings
         groups = groups_of(settings, cell.clients, cell.seed)
         self.members = [Federation(cell, map, group) for group in groups if group]
+        refuse_prepared(self.members[0].attack, "defense.flcert")
         self._map = map
         self._key = CellKey.of(cell)
 

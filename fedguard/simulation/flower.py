@@ -25,6 +25,8 @@ from ..flower.replies import Reply
 from ..flower.strategy import GuardedStrategy
 from ..guard import Guard
 from ..training.parameters import learned
+from .attackers import prepares, trains
+from .build import build_attack
 from .federation import Federation, Map
 from .jobs import train_job
 from .keys import CellKey
@@ -192,8 +194,9 @@ def answer(message: Message) -> RecordDict:
     model = setup_of(key).model
     start, statistics = _sent(model, message)
     back = np.frombuffer(job["before"], dtype=np.float32) if job["before"] else None
-    who = (key, (client,), job["round"], start.numpy(), statistics.numpy(), job["attacking"], back, None)
+    sent = start.numpy(), statistics.numpy()
     with single_thread():
+        who = (key, (client,), job["round"], *sent, job["attacking"], back, None, None)
         (update,), (own,), _ = train_job(who)
     weights = start + torch.from_numpy(update)
     numbers = MetricRecord({"num-examples": len(setup_of(key).samples[client])})
@@ -259,6 +262,7 @@ def _refuse_what_flower_lacks(cell: Cell) -> None:
         "training.algorithm: scaffold": cell.training.algorithm == "scaffold",
         "training.patience": bool(cell.training.patience),
         "late": bool(cell.late),
+        f"attack: {cell.attack.name}": prepares(build_attack(cell)) or trains(build_attack(cell)),
     }
     for name, given in beyond.items():
         if given:

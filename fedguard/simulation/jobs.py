@@ -15,17 +15,18 @@ from ..core.devices import on_cpu, on_device
 from ..core.seeds import generator
 from ..training.local import Trained, trained
 from ..training.parameters import learned, with_statistics, wrong_and_loss
+from .attackers import train_attacker
 from .build import build_attack
 from .keys import CellKey
 from .participation import LocalWork
 from .placement import cell_device, evaluation_batches_on, model_on, training_data_on
-from .setup import setup_of
+from .setup import Setup, setup_of
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
 #: (cell, clients, round, (d,) start, (s,) statistics, attacking, (d,) the model before or None,
-#: (clients, d) SCAFFOLD's corrections or None)
+#: (clients, d) SCAFFOLD's corrections or None, the attack's state or None)
 TrainJob: TypeAlias = (
-    "tuple[CellKey, tuple[int, ...], int, _Array, _Array, bool, _Array | None, _Array | None]"
+    "tuple[CellKey, tuple[int, ...], int, _Array, _Array, bool, _Array | None, _Array | None, bytes | None]"
 )
 #: (cell, targeted, batch, (d,) parameters, (s,) statistics)
 EvaluationJob: TypeAlias = "tuple[CellKey, bool, int, _Array, _Array]"
@@ -43,13 +44,18 @@ def train_job(job: TrainJob) -> tuple[_Array, _Array, _Array]:
 
 def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _Array]:
     """Updates come back from the cell's device in one transfer."""
-    key, clients, index, start, statistics, attacking, before, corrections = job
+    key, clients, index, start, statistics, attacking, before, corrections, state = job
     cell, setup = key.cell, setup_of(key)
     params = on_device(torch.from_numpy(start.copy()), device)
     model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
     training = setup.training.in_round(index, cell.rounds)
     if attacking:
         training = build_attack(cell).local_training(dataclasses.replace(training, wbc=0.0))
+    if attacking and state is not None:
+        own = torch.from_numpy(statistics.copy())
+        change = None if before is None else _train_view(setup, index, params, before, device)
+        asked = (key, index, params, own, training, state, change, device)
+        return _stacked([train_attacker(client, *asked) for client in clients], training)
     data = [training_data_on(key, client, attacking, device) for client in clients]
     draws = [generator(cell.seed, "batches", index, client) for client in clients]
     added = None
@@ -57,15 +63,20 @@ def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _A
         added = [on_device(torch.from_numpy(row.copy()), device) for row in corrections]
     if before is None:
         return _stacked(trained(model, params, data, training, draws, corrections=added), training)
-    shapes = tuple(tuple(p.shape) for p in learned(setup.model).values())
-    back = on_device(torch.from_numpy(before.copy()), device)
-    view = TrainView(index, params.clone(), back, shapes)
+    view = _train_view(setup, index, params, before, device)
     attack = build_attack(cell)
     found = [
         trained(model, params, [data[i]], training, [draws[i]], attack.adjust(view), added and [added[i]])[0]
         for i in range(len(clients))
     ]
     return _stacked(found, training)
+
+
+def _train_view(
+    setup: Setup, index: int, params: torch.Tensor, before: _Array, device: torch.device
+) -> TrainView:
+    shapes = tuple(tuple(p.shape) for p in learned(setup.model).values())
+    return TrainView(index, params.clone(), on_device(torch.from_numpy(before.copy()), device), shapes)
 
 
 def worked(

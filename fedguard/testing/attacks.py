@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..contracts.attack import KNOWLEDGE, Attack, DataView, UpdateView
-from ..contracts.data import Samples
+from ..contracts.data import LabeledData, Samples
+from ..contracts.local_training import LocalTraining
+from ..contracts.local_view import LocalView
 from ..contracts.registry import attacks, make_aggregator
 from ..core.errors import FedGuardError, KnowledgeError
 from ..core.state import pack, unpack
@@ -88,6 +90,20 @@ def _samples() -> Samples:
 def _data_view(attack: Attack) -> DataView:
     everybody = _samples() if "data" in attack.knowledge else None
     return DataView(1, M, CLASSES, torch.Generator().manual_seed(3), everybody)
+
+
+def _local_view() -> LocalView:
+    samples = _samples()
+    flat = SHAPE[0] * SHAPE[1] * SHAPE[2]
+    with torch.random.fork_rng(devices=[]):  # the initial values are replaced below
+        model = nn.Sequential(nn.Flatten(), nn.Linear(flat, 6), nn.ReLU(), nn.Linear(6, CLASSES))
+    draw = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draw))
+    data = LabeledData(samples.pixels - 0.5, samples.labels)
+    training = LocalTraining(batch_size=8)
+    return LocalView(0, model, samples, data, lambda pixels: pixels - 0.5, training, CLASSES, draw)
 
 
 def card(case: Case) -> None:
@@ -230,6 +246,22 @@ def trial(case: Case) -> None:
         require((found.target != found.samples.labels).all(), "the right label counts as success")
 
 
+def own_training(case: Case) -> None:
+    """Preparing and training are repeatable, and stay finite. Draw from view.generator only."""
+    ends = []
+    for _ in range(2):
+        attack, view = case.make(), _local_view()
+        given = Untouched(pixels=view.samples.pixels, inputs=view.data.inputs)
+        attack.prepare(view)
+        attack.train(view)
+        given.verify()
+        model = torch.cat([p.detach().flatten() for p in view.model.parameters()])
+        require(model.isfinite().all(), "a parameter that it trained is not finite")
+        ends.append((model, pack(attack.state_dict())))
+    require(torch.equal(ends[0][0], ends[1][0]), "training twice gives two models")
+    require(ends[0][1] == ends[1][1], "preparing twice gives two states")
+
+
 def state_round_trip(case: Case) -> None:
     """The state after commit() survives packing. Keep tensors and JSON values in state_dict."""
     attack, restored = case.make(), case.make()
@@ -263,6 +295,7 @@ CHECKS: dict[str, Check] = {
     "what is there is used": only_declared,
     "poisoned data": data,
     "trial": trial,
+    "own training": own_training,
     "state round trip": state_round_trip,
     "small images": small_images,
 }

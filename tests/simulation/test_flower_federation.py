@@ -95,6 +95,12 @@ def test_a_cell_agrees_with_the_built_in_loop(case, tmp_path, monkeypatch):
     assert len(there.statistics) == (16 if case == "batch normalization" else 0)
 
 
+@pytest.mark.parametrize("attack", ["a3fl", "iba", "chameleon"])
+def test_attacks_that_need_the_model_are_refused(attack):
+    with pytest.raises(ParameterError, match=f"cannot run attack: {attack}"):
+        FlowerFederation(cell(attack={"name": attack}), grid())
+
+
 def test_only_the_asked_clients_get_messages():
     nodes = grid()
     FlowerFederation(cell(participation=0.5), nodes).run()

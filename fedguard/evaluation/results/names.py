@@ -22,6 +22,7 @@ FILE = "names.yaml"
 DISPLAY: Mapping[str, str] = {
     # attacks
     "none": "none",
+    "a3fl": "A3FL",
     "adaptive": "Adaptive",
     "adaptive_dnc": "Adaptive (DnC)",
     "adaptive_label_flip": "Adaptive label flip",
@@ -29,6 +30,7 @@ DISPLAY: Mapping[str, str] = {
     "back_gradient": "Back-gradient",
     "byz_mean": "ByzMean",
     "byzantine": "Byzantine",
+    "chameleon": "Chameleon",
     "dba": "DBA",
     "distilled_knowledge": "Distilled knowledge",
     "dlg": "DLG",
@@ -37,6 +39,8 @@ DISPLAY: Mapping[str, str] = {
     "fang_median": "Fang (median)",
     "fang_trimmed_mean": "Fang (trimmed mean)",
     "gaussian": "Gaussian",
+    "guard_tailored": "Guard-tailored",
+    "iba": "IBA",
     "inflated_counts": "Inflated counts",
     "inverting_gradients": "Inverting gradients",
     "ipm": "IPM",
