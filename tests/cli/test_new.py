@@ -1,8 +1,6 @@
 """``fedguard new`` and ``fedguard check``: what a template makes passes its own tests and the contract."""
 
 import contextlib
-import os
-import subprocess
 import sys
 
 import pytest
@@ -32,17 +30,10 @@ def with_checks():
     return found
 
 
-def test_templates_pass_their_own_tests(tmp_path):
+def test_templates_pass_their_own_tests(tmp_path, python):
     for kind in with_checks():
         scaffold(kind, f"far_{kind}", tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", ".").wait()
     assert done.returncode == 0, done.stdout + done.stderr
 
 
