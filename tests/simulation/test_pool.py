@@ -328,7 +328,13 @@ def running(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),  # test_interrupts.py interrupts a command
+        signal.SIGKILL,
+    ],
+)
 def test_no_process_outlives_an_interrupted_run(tmp_path, number):
     script, log = tmp_path / "script.py", tmp_path / "log"
     script.write_text(textwrap.dedent(SCRIPT))
