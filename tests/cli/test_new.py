@@ -127,9 +127,7 @@ def test_check_all_includes_partitions(monkeypatch, capsys):
     """Of every kind the first names, as all of them take minutes."""
     everything, some = checking.names_of, {"policies": 2, "datasets": 1, "partitions": 2}
     monkeypatch.setattr(checking, "KINDS", tuple(some))
-    monkeypatch.setattr(
-        checking, "names_of", lambda plural: everything(plural)[: 1 if plural == "datasets" else 2]
-    )
+    monkeypatch.setattr(checking, "names_of", lambda plural: everything(plural)[: some[plural]])
     assert checking.check_all()
     out = capsys.readouterr().out
     assert "partitions   iid                      passed" in out
