@@ -69,7 +69,10 @@ class Stop(BaseException):
 
 
 @pytest.mark.thin(2)
-@pytest.mark.parametrize("rounds", [1, 7, 12, 23, 39, 48])
+@pytest.mark.parametrize(
+    "rounds",
+    [1, pytest.param(7, marks=pytest.mark.slow), 12, 23, pytest.param(39, marks=pytest.mark.slow), 48],
+)
 @pytest.mark.parametrize("parallel", ["cells", "clients"])
 def test_interrupted_between_any_two_rounds(whole, tmp_path, rounds, parallel):
     suite, expected = whole
