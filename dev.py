@@ -64,6 +64,7 @@ def test(*args: str) -> None:
     call(
         [str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *args],
         OMP_NUM_THREADS="1",
+        PYTHONDONTWRITEBYTECODE="",  # else every process compiles every test and every module anew
     )
 
 

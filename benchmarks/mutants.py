@@ -78,13 +78,13 @@ MUTANTS = [
         "attacks/ipm.py",
         "by_all(-self.epsilon *",
         "by_all(self.epsilon *",
-        "attacks/test_attacks_golden attacks/test_tailored_attacks_properties",
+        "attacks/test_sent_updates attacks/test_tailored",
     ),
     Mutant(
         "attacks/lie.py",
         "by_all(mean - z * std, view)",
         "by_all(mean + z * std, view)",
-        "attacks/test_attacks_golden attacks/test_attack_effect",
+        "attacks/test_sent_updates attacks/test_attack_effect",
     ),
     Mutant(
         "attacks/_gamma.py",
@@ -96,44 +96,44 @@ MUTANTS = [
         "attacks/label_flip.py",
         "view.num_classes - 1 - labels)",
         "view.num_classes - labels)",
-        "attacks/test_attacks_golden",
+        "attacks/test_sent_updates",
     ),
     Mutant(
         "attacks/mpaf.py",
         "(base - view.global_params)",
         "base - view.global_params",
-        "attacks/test_attacks_golden",
+        "attacks/test_sent_updates",
     ),
     Mutant(
         "attacks/byzantine.py",
         "return -view.own_updates",
         "return view.own_updates.neg_()",
-        "attacks/test_attacks_golden",
+        "attacks/test_sent_updates",
     ),
     # aggregators
     Mutant(
         "fedguard/aggregators/trimmed_mean.py",
         "kept = slice(beta, round.n - beta)",
         "kept = slice(beta, round.n - beta - 1)",
-        "aggregators/test_aggregators_golden",
+        "aggregators/test_rules",
     ),
     Mutant(
         "fedguard/aggregators/median.py",
         "(round.n - 1) // 2)",
         "round.n // 2 - 1)",
-        "aggregators/test_aggregators_golden",
+        "aggregators/test_rules",
     ),
     Mutant(
         "fedguard/aggregators/bulyan.py",
         "return 4 * (self.num_malicious or 0) + 3",
         "return 4 * (self.num_malicious or 0) + 2",
-        "aggregators/test_aggregators_golden",
+        "aggregators/test_rules",
     ),
     Mutant(
         "fedguard/aggregators/krum.py",
         "return max(0, (n - 3) // 2)",
         "return max(0, (n - 2) // 2)",
-        "aggregators/test_aggregators_golden detectors/test_krum",
+        "aggregators/test_rules detectors/test_krum",
     ),
     # rules and policies
     Mutant(
@@ -190,7 +190,7 @@ MUTANTS = [
         "fedguard/geometry/updates.py",
         "distances.fill_diagonal_(0)",
         "distances.fill_diagonal_(1e-6)",
-        "geometry/test_updates geometry/test_updates_properties",
+        "geometry/test_updates geometry/test_distances",
     ),
     # ledger
     Mutant(
@@ -217,7 +217,7 @@ MUTANTS = [
         "fedguard/evaluation/metrics/scores.py",
         "positive * (positive + 1) / 2) / (positive",
         "positive * (positive - 1) / 2) / (positive",
-        "evaluation/test_metrics_golden evaluation/test_metrics",
+        "evaluation/test_metric_values evaluation/test_metrics",
     ),
 ]
 

@@ -6,7 +6,9 @@ ones.
 
 import gc
 import importlib.util
+import multiprocessing
 import shutil
+import subprocess
 import zlib
 from itertools import groupby
 from pathlib import Path
@@ -66,6 +68,66 @@ def pytest_collection_finish():
 def one_thread():
     """The arrays are tiny, and several test processes share the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Worker processes are forked from one that has imported FedGuard, which takes a spawned one 2 seconds.
+
+    They see the environment variables of the first of them. Tests of a new interpreter do without this.
+    """
+    context = multiprocessing.context
+    if hasattr(context, "ForkServerProcess"):
+        multiprocessing.set_forkserver_preload(IMPORTED)
+        monkeypatch.setattr(context.SpawnProcess, "_Popen", staticmethod(context.ForkServerProcess._Popen))
+
+
+#: What a process has imported from which others are forked.
+IMPORTED = ["fedguard.evaluation.running.runner", "fedguard.cli.entry"]
+#: What ``python -c CODE ARGUMENTS`` and ``python -m MODULE ARGUMENTS`` do.
+PROGRAM = """
+import os, runpy, sys
+os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
+os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+os.environ.update(env)
+os.chdir(cwd)
+sys.argv = [kind, *arguments]
+if kind == "-c":
+    exec(what, {"__name__": "__main__"})
+else:
+    sys.path.insert(0, cwd)
+    runpy.run_module(what, run_name="__main__", alter_sys=True)
+"""
+
+
+class Forked:
+    """A ``subprocess.Popen`` of a Python that has FedGuard already, which takes a new one 2 seconds."""
+
+    def __init__(self, folder, kind, what, *arguments, cwd, env=None):
+        given = {"kind": kind, "what": what, "arguments": arguments, "cwd": str(cwd), "env": env or {}}
+        self.out, self.err = folder / "out", folder / "err"
+        given |= {"out": str(self.out), "err": str(self.err)}
+        multiprocessing.set_forkserver_preload(IMPORTED)
+        starts = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in starts else "spawn")
+        self.process = context.Process(target=exec, args=(PROGRAM, given))
+        self.process.start()
+
+    def wait(self):
+        """What ``subprocess.run`` returns."""
+        self.process.join(timeout=300)
+        said = (path.read_text(encoding="utf-8") for path in (self.out, self.err))
+        return subprocess.CompletedProcess("python", self.process.exitcode, *said)
+
+
+@pytest.fixture
+def python(tmp_path_factory, tmp_path):
+    """``python("-c", CODE, …)`` and ``python("-m", MODULE, …)`` in a process of its own."""
+
+    def start(*command, cwd=tmp_path, env=None):
+        return Forked(tmp_path_factory.mktemp("said"), *map(str, command), cwd=cwd, env=env)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 import sys
 
 import pytest
@@ -104,7 +103,7 @@ WRITERS = {
 }
 
 
-def test_every_writer_gives_a_typed_error_on_a_full_disk(tmp_path):
+def test_every_writer_gives_a_typed_error_on_a_full_disk(tmp_path, python):
     """The system allows 60 kB per file, in a process of its own."""
     pytest.importorskip("resource")
     code = (
@@ -115,13 +114,7 @@ def test_every_writer_gives_a_typed_error_on_a_full_disk(tmp_path):
     )
     for name, writer in WRITERS.items():
         code += f"try:\n    {writer}\nexcept FedGuardError as error:\n    print('{name}:', error)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
+    done = python("-c", code, tmp_path / "out", env={"TMPDIR": str(tmp_path)}).wait()
     said = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in said] == list(WRITERS), done.stderr
     assert all("free some space" in line for line in said)

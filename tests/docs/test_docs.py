@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,8 +26,8 @@ def blocks(page):
 
 
 @pytest.mark.parametrize("page", METHODS)
-def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys):
-    """`fedguard` in this process, `python` in one of its own."""
+def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys, python):
+    """`fedguard` in this process, `python` in one of its own, which has imported FedGuard."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys, "path", list(sys.path))  # commands add the folder, for the reader's module
@@ -39,7 +38,8 @@ def test_the_commands_of_a_tutorial(page, tmp_path, monkeypatch, capsys):
     for command in commands:
         program, *args = shlex.split(command)
         if program == "python":
-            subprocess.run([sys.executable, *args], check=True)
+            done = python(*args).wait()
+            assert done.returncode == 0, done.stdout + done.stderr
             continue
         assert program == "fedguard"
         monkeypatch.setattr(sys, "argv", ["fedguard", *args])

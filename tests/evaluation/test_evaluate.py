@@ -55,6 +55,7 @@ def finished(tmp_path_factory):
     return suite, run_suite(suite, folder / "one", workers=1)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("parallel", ["cells", "clients"])
 def test_same_bits_for_any_number_of_workers(finished, tmp_path, parallel):
     suite, alone = finished

@@ -48,6 +48,7 @@ def expected(tmp_path_factory):
     return run(suite_of(folder), folder / "out", Pool(1))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_the_pool(expected, tmp_path):
     assert run(suite_of(tmp_path), tmp_path / "out", Pool(2)) == expected
 

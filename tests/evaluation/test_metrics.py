@@ -1,4 +1,4 @@
-"""Metrics: shapes, refusals, degenerate tables. Values: test_metrics_golden.py."""
+"""Metrics: shapes, refusals, degenerate tables. Values: test_metric_values.py."""
 
 import math
 

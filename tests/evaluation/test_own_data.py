@@ -65,6 +65,7 @@ def test_a_suite_on_a_csv_file():
     assert stored_data(store) == {plan.data.key: setup.dataset.fingerprint}
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_get_the_same_data():
     write_csv()
     plan = suite(CSV, REST.replace("attacks: [label_flip]", "attacks: [label_flip, none]"))

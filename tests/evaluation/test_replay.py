@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -103,15 +102,11 @@ def recorded(tmp_path_factory):
     return folder, live
 
 
-def test_another_process_says_the_same(recorded, tmp_path):
+def test_another_process_says_the_same(recorded, tmp_path, python):
     folder, live = recorded
     out = tmp_path / "v.csv"
-    done = subprocess.run(
-        [sys.executable, "-m", "fedguard", "replay", str(folder), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-m", "fedguard", "replay", folder, "--out", out).wait()
+    assert done.returncode == 0, done.stderr
     assert "the same to the last bit" in done.stdout
     assert "DACC" in done.stdout
     rows = list(csv.DictReader(out.open()))

@@ -537,9 +537,10 @@ def test_a_store_without_runs(copy):
         write_report(copy)
 
 
-def test_where_it_goes(copy, tmp_path):
+def test_where_it_goes(copy, tmp_path, monkeypatch):
     assert write_report(copy) == copy / "report.html"
     assert (copy / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    monkeypatch.setattr(page, "render", lambda store, where: "the same")
     assert write_report(copy, tmp_path / "else.html").exists()
     with pytest.raises(ConfigError, match="cannot write"):
         write_report(copy, tmp_path / "nowhere" / "r.html")

@@ -69,7 +69,10 @@ class Stop(BaseException):
 
 
 @pytest.mark.thin(2)
-@pytest.mark.parametrize("rounds", [1, 7, 12, 23, 39, 48])
+@pytest.mark.parametrize(
+    "rounds",
+    [1, pytest.param(7, marks=pytest.mark.slow), 12, 23, pytest.param(39, marks=pytest.mark.slow), 48],
+)
 @pytest.mark.parametrize("parallel", ["cells", "clients"])
 def test_interrupted_between_any_two_rounds(whole, tmp_path, rounds, parallel):
     suite, expected = whole
@@ -252,11 +255,8 @@ def test_killed_at_a_hundred_random_moments(whole, tmp_path, seed):
     assert dump(store) == whole[1]
 
 
-def test_a_full_disk_loses_no_stored_row_and_the_suite_goes_on_afterwards(whole, tmp_path):
+def test_a_full_disk_loses_no_stored_row_and_the_suite_goes_on_afterwards(whole, tmp_path, python):
     """The disk is full at 60 kB per file: a limit of the operating system, in a process of its own."""
-    import subprocess
-    import sys
-
     pytest.importorskip("resource")
     path = write(tmp_path)
     code = (
@@ -268,13 +268,7 @@ def test_a_full_disk_loses_no_stored_row_and_the_suite_goes_on_afterwards(whole,
         "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "run_suite(suite, Path(sys.argv[2]), workers=1)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-c", code, path, tmp_path / "out").wait()
     assert done.returncode != 0
     assert "ResultsError" in done.stderr, done.stderr
     assert str(tmp_path / "out") in done.stderr, "the error names the place"

@@ -438,7 +438,7 @@ def test_a_full_disk(path, monkeypatch):
     assert guard.detectors["first"].rounds == 2
 
 
-def test_a_disk_that_refuses_to_write(path):
+def test_a_disk_that_refuses_to_write(path, python):
     """The operating system itself stops the log from growing."""
     code = (
         "import resource, sys\n"
@@ -453,9 +453,7 @@ def test_a_disk_that_refuses_to_write(path):
         "except LedgerError as error: print(error)\n"
         "print(ledger['kept'].rounds, len(ledger.clients()))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
-    )
+    done = python("-c", code, path).wait()
     assert done.returncode == 0, done.stderr
     assert f"ledger {path} cannot be written" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 1"

@@ -5,8 +5,6 @@
 import os
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -252,24 +250,16 @@ for path, rounds in ((sys.argv[2], range(20)), (sys.argv[3], range(which, 20, 2)
 """
 
 
-def test_two_guards_in_processes_on_one_ledger(tmp_path):
+def test_two_guards_in_processes_on_one_ledger(tmp_path, python):
     """Rounds that both judge count once; strikes in rounds of either add up, and both see the ban.
 
     On one ledger they judge the same rounds, on the other every other round each.
     """
     paths = [tmp_path / "same.db", tmp_path / "other.db"]
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO, str(first), *map(str, paths)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for first in (0, 1)
-    ]
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert (process.returncode, out, err) == (0, "[False, False, False, False, True]\n" * 2, "")
+    for process in [python("-c", ONE_OF_TWO, first, *paths) for first in (0, 1)]:
+        done = process.wait()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "[False, False, False, False, True]\n" * 2
     for ledger in map(SQLiteLedger, paths):
         assert [ledger[client].rounds for client in "abcd"] == [20] * 4
         assert 5 <= len(ledger["e"].strikes) <= 20

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fedguard import _deprecated as old
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"fedguard": "fedguard", "detectors": "fedguard.detectors", "attacks": "fedguard.attacks"}
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -40,8 +42,13 @@ def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@functools.cache
 def imports(path):
     """Every module or name that a file imports, absolute; imports for type checkers count as well."""
+    return tuple(_imports(path))
+
+
+def _imports(path):
     module = module_of(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree(path)):
@@ -130,6 +137,11 @@ def test_the_contracts_do_not_know_the_command_line():
 def test_files_are_short():
     sizes = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
     assert {name: size for name, size in sizes.items() if size > MAX_LINES} == {}
+
+
+def test_no_source_imports_an_old_name():
+    names = [f"fedguard.{name}" for name in (*old.MODULES, *old.NAMES, *old.ROOT)]
+    assert offenders(FILES, *names) == []
 
 
 def test_torchvision_is_imported_in_one_place():

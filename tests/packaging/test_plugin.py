@@ -38,7 +38,8 @@ def installed(tmp_path_factory):
     return run
 
 
-def test_it_is_listed_checked_and_used_by_name(installed):
+def test_it_is_listed_checked_and_used_by_name_and_passes_its_own_test(installed):
+    test = str(ROOT / "examples" / "plugin" / "test_sign_balance.py")
     small = [
         "rounds=2",
         "attacks=[{name: byzantine, mode: flip}]",
@@ -49,15 +50,12 @@ def test_it_is_listed_checked_and_used_by_name(installed):
         ["list", "detectors"],
         ["check", "sign_balance"],
         ["evaluate", "quickstart", *small, "--workers", "1"],
+        ["pytest", "-q", "-p", "no:cacheprovider", test],
     ]
     said = installed(str(COMMANDS), *map(json.dumps, lines))
-    _, listed, checked, ran = re.split(r"^\$ fedguard \w+\n", said, flags=re.MULTILINE)
+    _, listed, checked, ran, tested = re.split(r"^\$ fedguard \w+\n", said, flags=re.MULTILINE)
     assert "sign_balance" in listed
     assert "planted attack on top" in checked
     assert "sign_balance" in ran
     assert "2 runs" not in ran
-
-
-def test_its_own_test_passes(installed):
-    test = str(ROOT / "examples" / "plugin" / "test_sign_balance.py")
-    assert "1 passed" in installed("-m", "pytest", "-q", "-p", "no:cacheprovider", test)
+    assert "1 passed" in tested

@@ -158,13 +158,14 @@ def test_honest_clients_are_banned_no_more_often_than_promised(federations):
     assert banned > 0  # else the promise would be kept by never banning
 
 
-def test_nobody_of_many_is_banned_under_the_union_bound():
+@pytest.mark.parametrize("count", [30, pytest.param(80, marks=pytest.mark.slow)])
+def test_nobody_of_many_is_banned_under_the_union_bound(count):
     federations = 0
-    for seed in range(80):
+    for seed in range(count):
         rng = np.random.default_rng(1000 + seed)
         rounds = [rng.exponential(size=10) for _ in range(50)]
         federations += bool(run(Evidence(rounds=10, alpha=0.05, clients=10), rounds))
-    assert federations / 80 <= 0.05 + 0.073
+    assert federations / count <= 0.05 + 3 * (0.05 * 0.95 / count) ** 0.5
 
 
 def test_suspicions_at_the_declared_rate_ban_no_more_than_promised():

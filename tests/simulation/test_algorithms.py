@@ -239,6 +239,7 @@ def workers():
         yield pool
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("more", [EVERYTHING, SCAFFOLD])
 def test_the_same_bits_after_a_resume_and_in_workers(more, workers):
     (cell,) = cells(**COMBINED, **more)

@@ -98,6 +98,7 @@ def same(one, other):
     return one[0] == other[0] and all(map(torch.equal, one[1:], other[1:]))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_dropout_and_batch_norm_give_the_same_bits_with_any_number_of_workers(tmp_path):
     cells = suite_of(tmp_path, "Noisy").cells()
     own = importlib.import_module("own_nets")

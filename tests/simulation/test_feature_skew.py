@@ -164,6 +164,7 @@ def test_through_a_file_the_bits_are_the_same(tmp_path):
         assert torch.equal(found[0].training_set.inputs, other.training_set.inputs)
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("attack", ["min_max", "label_flip"])
 def test_a_federation_gives_the_same_bits_with_any_number_of_workers(attack):
     cell = cell_of("feature_skew", f"attacks=[{attack}]", "rounds=2")

@@ -210,6 +210,7 @@ def test_shared_data_are_there_and_only_during_the_work(pool, pieces, count):
     assert not shared()
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_spoils_shared_data_spoils_its_own(pieces):
     data = shared_data()
     expected = float(data["inputs"].sum())
@@ -225,6 +226,7 @@ def test_workers_sent_to_a_worker_run_in_it(pool, pieces):
     assert torch.equal(torch.stack(results[0]), torch.full((3, 2), 2.0))
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("count", [0, 2])
 def test_initializer_runs_once_per_worker(pieces, count):
     queue = multiprocessing.get_context("spawn").SimpleQueue()
@@ -236,6 +238,7 @@ def test_initializer_runs_once_per_worker(pieces, count):
     assert (os.getpid() in ids) == (count == 0)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_an_initializer_that_fails_is_heard(pieces):
     with Workers(2, initializer=pieces.refuse) as workers, pytest.raises(DataError, match="has no data"):
         workers.map(pieces.process, range(2))
@@ -245,6 +248,7 @@ def children():
     return {process.pid for process in multiprocessing.active_children()}
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_dies_is_reported(pieces):
     before = children()
     with Workers(2) as workers, pytest.raises(FedGuardError, match="a worker process died"):
@@ -252,6 +256,7 @@ def test_a_worker_that_dies_is_reported(pieces):
     assert children() == before
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_an_error_inside_the_block_ends_running_work_at_once(pieces):
     def give_up():
         with Workers(2) as workers:
@@ -265,6 +270,7 @@ def test_an_error_inside_the_block_ends_running_work_at_once(pieces):
     assert children() == before
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_killed_after_its_pieces_were_given_up_is_no_traceback(pieces):
     """Before Python 3.12 the thread that notices the death fails at pieces that were cancelled."""
@@ -280,6 +286,7 @@ def test_a_worker_killed_after_its_pieces_were_given_up_is_no_traceback(pieces):
     assert children() == before
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_pieces_nobody_waits_for_are_not_begun(pieces, tmp_path):
     begun = tmp_path / "begun"
     with Workers(2) as workers:
@@ -321,7 +328,13 @@ def running(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),  # test_interrupts.py interrupts a command
+        signal.SIGKILL,
+    ],
+)
 def test_no_process_outlives_an_interrupted_run(tmp_path, number):
     script, log = tmp_path / "script.py", tmp_path / "log"
     script.write_text(textwrap.dedent(SCRIPT))

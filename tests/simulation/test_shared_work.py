@@ -131,6 +131,7 @@ def test_flips_of_a_class_that_a_client_lacks_change_nothing():
     assert 0 < len(has) < 10, "both kinds of class were tried"
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_have_a_folder_in_common():
     assert pool.scratch() is None
     with pool.Workers(2) as workers:

@@ -73,6 +73,7 @@ def test_statistics_are_the_median_of_the_accepted(tmp_path):
     assert torch.equal(flat_statistics(federation.setup.model), federation.setup.initial_statistics)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_and_a_resumed_run_give_the_same_bits(tmp_path):
     cell = cell_of(tmp_path)
     records, params, statistics = bits(Federation(cell))

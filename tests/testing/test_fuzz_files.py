@@ -5,14 +5,16 @@ A few of each here, in a process that may be ended; ``make fuzz`` tries ten thou
 """
 
 import numpy as np
+import pytest
 
 from fedguard.testing.fuzzing import kind_of
 from fedguard.testing.fuzzing.driver import fuzz_in_workers
 from fedguard.testing.fuzzing.table import failures_of
 
-CASES = {"recordings": 40, "ledgers": 12, "results folders": 12, "suites": 30}
+CASES = {"recordings": 24, "ledgers": 8, "results folders": 8, "suites": 18}
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_files_from_strangers():
     found = fuzz_in_workers(CASES, workers=1)
     assert failures_of(found) == []

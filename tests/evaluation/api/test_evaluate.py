@@ -96,6 +96,7 @@ def test_the_assumed_number_does_not_change_an_instance():
     assert both["own"].round(9).tolist()[:8] == same["score"].round(9).tolist()[:8]
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("parallel", ["cells", "clients"])
 def test_same_bits_with_workers_that_cannot_import_the_objects(parallel):
     arguments = {"defenses": [own.Far(), "lfr"], "attacks": [own.Mine()], "server": {"validation": 20}}
