@@ -12,7 +12,7 @@ from fedguard.core.errors import ResultsError
 from fedguard.evaluation.results.export import export
 from fedguard.evaluation.results.layout import Layout, layout_of
 from fedguard.evaluation.results.marks import marks
-from fedguard.evaluation.results.names import DISPLAY, display, names_of, write_names
+from fedguard.evaluation.results.names import DISPLAY, display, display_all, names_of, write_names
 from fedguard.evaluation.results.tables import COLUMNS, show
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.load import load_suite
@@ -51,6 +51,24 @@ def test_what_is_marked_as_best():
     frame.loc[:, "dacc"] = [0.9, 0.7, 0.6]
     one = one.assign(dacc=[0.9, 0.7, 0.6])
     assert marks(frame, one, [COLUMNS["dacc"]]) == {(0, "dacc"): "best", (1, "dacc"): "second"}
+
+
+def test_no_second_is_marked_where_no_first_is():
+    """By hand: a beats b by 0.2 on average but loses in two seeds of four; b beats c by 0.3 in every seed."""
+    values = {"a": [1.0, 0.6, 1.0, 0.6], "b": [0.65, 0.66, 0.65, 0.66], "c": [0.35, 0.35, 0.36, 0.36]}
+    runs = pd.DataFrame(
+        [{"attack": "x", "defense": d, "seed": s, "dacc": v} for d in values for s, v in enumerate(values[d])]
+    )
+    frame = runs.groupby(["attack", "defense"], sort=False)[["dacc"]].mean().reset_index()
+    frame.attrs["keys"] = ["attack", "defense"]
+    assert marks(frame, runs, [COLUMNS["dacc"]]) == {}
+
+
+def test_labels_that_would_get_one_name_keep_their_own():
+    assert display("costs $1 or $2_x") == "costs $1 or $2_x"
+    assert display_all(["lie", "krum", "scaling", "scaling_backdoor"], {"krum": "LIE"}) == {
+        "lie": "lie", "krum": "krum", "scaling": "scaling", "scaling_backdoor": "scaling_backdoor",
+    }  # fmt: skip
 
 
 def test_a_suites_own_names_reach_the_table_and_may_change(tmp_path):

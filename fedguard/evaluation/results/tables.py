@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ...core.errors import ParameterError
 from ...core.params import nearest
+from .names import display_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,17 +179,26 @@ def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
     return target is not None and show(value, column) == show(target, column)
 
 
-def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tuple[str, Table]]:
-    """A heading and a rich table for every attack, with one row per defense."""
+def attack_tables(
+    frame: pd.DataFrame, names: Sequence[str] = SHOWN, own: Mapping[str, str] | None = None
+) -> list[tuple[str, Table]]:
+    """A heading and a rich table for every attack, with one row per defense.
+
+    Args:
+        frame: of :func:`fedguard.evaluation.results.frame.read_results`.
+        names: of the metrics.
+        own: the suite's own names of attacks and defenses.
+    """
     tables = []
     columns = columns_named(names)
+    called = {key: display_all(frame[key].unique(), own) for key in ("attack", "defense")}
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
         first = group.iloc[0]
         where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
         unknown = first["malicious"] is None or math.isnan(first["malicious"])
         known = "an unknown number" if unknown else str(int(first["malicious"]))
         heading = (
-            f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
+            f"{where}{': ' if where else ''}attack: {called['attack'][str(attack)]}   ({known} of "
             f"{int(first['clients'])} clients malicious, "
             f"defenses are told {int(first['assumed_malicious'])})"
         )
@@ -201,7 +211,9 @@ def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tup
         for _, row in group.iterrows():
             cells = [_cell(row, column, best) for column in used]
             beside = mark(row)
-            table.add_row(f"{row['defense']}{f'  ({beside})' if beside else ''}", *cells)
+            table.add_row(
+                f"{called['defense'][str(row['defense'])]}{f'  ({beside})' if beside else ''}", *cells
+            )
         tables.append((heading, table))
     return tables
 

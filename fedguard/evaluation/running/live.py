@@ -17,6 +17,7 @@ from rich.progress import (
 from ...simulation.settings import Cell
 from ..results.frame import metrics_frame
 from ..results.store import CellResult, Store
+from ..results.names import names_of
 from ..results.tables import FOOTNOTE, SHOWN, attack_tables
 from ..suites.suite import Suite
 from ..terminal import terminal
@@ -77,7 +78,7 @@ class Terminal(Follower):
         """Show the tables."""
         self.progress.stop()
         if self.tables:
-            for heading, table in attack_tables(metrics_frame(store), self.columns):
+            for heading, table in attack_tables(metrics_frame(store), self.columns, names_of(store.folder)):
                 self.console.print(heading, style="bold")
                 self.console.print(table)
             self.console.print(FOOTNOTE, style="dim")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....core.errors import ParameterError
 from ..frame import BY, metrics_frame, run_frame
+from ..names import display_all, names_of
 from ..store import Store
 from ..tables import COLUMNS, Column, show, shown
 
@@ -34,9 +35,11 @@ class Section:
     Attributes:
         point: the point of the grid, as text; empty without a grid.
         mode: "closed" or "shadow".
-        frame: a row per attack and defense, see :func:`fedguard.evaluation.results.frame.read_results`.
+        frame: a row per attack and defense, under their names in print, see
+            :func:`fedguard.evaluation.results.frame.read_results`.
         runs: a row per run.
         modes: how many modes all sections have.
+        labels: the name in print of every defense → its label in the suite.
     """
 
     point: str
@@ -44,6 +47,7 @@ class Section:
     frame: pd.DataFrame
     runs: pd.DataFrame
     modes: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -100,9 +104,20 @@ def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Secti
     if frame.duplicated(list(BY)).any():
         raise ParameterError("several seeds are averaged; choose one of them, or leave `seed` out")
     modes = int(frame["mode"].nunique())
+    names = names_of(store.folder)
+    known = {key: display_all(frame[key].unique(), names) for key in ("attack", "defense")}
+    labels = {name: label for label, name in known["defense"].items()}
+    frame, runs = (table.assign(**{k: table[k].map(v) for k, v in known.items()}) for table in (frame, runs))
     groups = frame.groupby(["point", "mode"], sort=False)
     return [
-        Section(str(point), str(mode), part, runs[(runs["point"] == point) & (runs["mode"] == mode)], modes)
+        Section(
+            str(point),
+            str(mode),
+            part,
+            runs[(runs["point"] == point) & (runs["mode"] == mode)],
+            modes,
+            labels,
+        )
         for (point, mode), part in groups
     ]
 
