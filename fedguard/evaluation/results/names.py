@@ -1,7 +1,8 @@
 """What methods, data sets and settings are called in print: one list for tables, figures and the report.
 
 A label of a suite is looked up here; a suite's own ``names`` come first, and a label that nobody knows is
-shown with spaces for underscores, unless it holds other signs than letters, digits and underscores. The order of methods is that of the suite, the order of metrics that of
+shown with spaces for underscores, unless it holds other signs than letters, digits and underscores. The order
+of methods is that of the suite, the order of metrics that of
 :data:`fedguard.evaluation.results.tables.COLUMNS`.
 """
 

@@ -16,8 +16,8 @@ from rich.progress import (
 
 from ...simulation.settings import Cell
 from ..results.frame import metrics_frame
-from ..results.store import CellResult, Store
 from ..results.names import names_of
+from ..results.store import CellResult, Store
 from ..results.tables import FOOTNOTE, SHOWN, attack_tables
 from ..suites.suite import Suite
 from ..terminal import terminal

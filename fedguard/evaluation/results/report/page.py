@@ -13,11 +13,12 @@ from ....core.files import why, write_file
 from ...suites.load import load_suite
 from ...suites.suite import Suite
 from ..data import named, stored_data
+from ..figures.style import LOOKS, NO_DEFENSE
 from ..store import Store
 from ..tables import SHOWN, best_values, columns_named, defined, is_best, mark, shown
 from . import pictures
 from .axes import pixel
-from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, ranks, sections
+from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, looks_of, plural, sections
 from .scores import distribution, roc_panel, verdicts
 from .timeline import timeline
 
@@ -71,7 +72,7 @@ def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(px=pixel, short=pictures.short, plural=plural)
-    environment.globals.update(isnan=math.isnan)
+    environment.globals.update(isnan=math.isnan, looks=LOOKS)
     return environment.get_template("report.html").render(**_contents(store, where))
 
 
@@ -191,8 +192,8 @@ def _section(store: Store, part: Section, allowed: int) -> dict[str, Any]:
         "success": pictures.line_plans(success[:MAX_PANELS], "Attack success"),
         "roc": pictures.roc_plans(panels[:MAX_PANELS]),
         "panels_left_out": max(0, len(part.attacks) - MAX_PANELS),
-        "line_legend": {"undefended": 0} if part.mode == "shadow" else ranks(part),
-        "roc_legend": {name: rank for name, rank in ranks(part).items() if name in scoring},
+        "line_legend": {"undefended": NO_DEFENSE} if part.mode == "shadow" else looks_of(part),
+        "roc_legend": {name: rank for name, rank in looks_of(part).items() if name in scoring},
         "costs": pictures.cost_plan(costs(store, part)),
         "details": details,
         "open": next((i for i, detail in enumerate(details) if detail["roc"]), 0),
