@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FORMATS = (".svg", ".pdf", ".png")
+FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot(

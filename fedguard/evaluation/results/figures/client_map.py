@@ -96,20 +96,22 @@ def draw(sheet: Sheet, found: Sequence[Map]) -> Any:
     """A panel per round: filled in orange if suspect; a triangle if malicious, a circle if benign."""
     from matplotlib.lines import Line2D
 
-    figure, axes = grid(sheet, len(found), "no round to draw", sheet.width / (2.1 * sheet.columns), 3)
+    height = 0.85 * sheet.width / (1 + sheet.columns)
+    figure, axes = grid(sheet, len(found), "no round to draw", height, 1 + sheet.columns)
     for axis, one in zip(axes, found, strict=True):
         bad = np.zeros(len(one.places), dtype=bool) if one.malicious is None else one.malicious
         for malicious in (False, True):
             for suspect in (False, True):
                 rows = (bad == malicious) & (one.suspects == suspect)
                 axis.plot(*one.places[rows].T, **_dot(sheet, malicious, suspect))
+        _count(axis, one.places)
         x, y = 100 * one.explained
-        title(axis, f"round {one.round} ({x:.0f} % + {y:.0f} % of the variance)", 48)
+        title(axis, f"round {one.round} ({x:.0f} + {y:.0f} %)")
         axis.axhline(0, color=sheet.colors.soft, linewidth=0.6, zorder=0)
         axis.axvline(0, color=sheet.colors.soft, linewidth=0.6, zorder=0)
         axis.set_xticks([])
         axis.set_yticks([])
-    labels(figure, "first principal component of the updates", "second")
+    labels(figure, "first principal component of the updates (%: of the variance)", "second")
     truths = ("benign", "malicious") if found[0].malicious is not None else ("truth unknown",)
     handles = {
         f"{truth}, {word}": Line2D([], [], **_dot(sheet, truth == "malicious", word == "suspect"))
@@ -118,6 +120,15 @@ def draw(sheet: Sheet, found: Sequence[Map]) -> Any:
     }
     legend(figure, handles, columns=2 if sheet.columns == 1 else 4)
     return figure
+
+
+def _count(axis: Any, places: NDArray[np.float64]) -> None:
+    """Write how many updates lie on one point, as those of attackers that send the same."""
+    size = float(np.ptp(places, axis=0).max()) or 1.0
+    points, counts = np.unique(np.round(places / (0.005 * size)), axis=0, return_counts=True)
+    for (x, y), count in zip(points * 0.005 * size, counts, strict=True):
+        if count > 1:
+            axis.annotate(f"×{count}", (x, y), xytext=(5, 3), textcoords="offset points", fontsize=6.5)
 
 
 def _dot(sheet: Sheet, malicious: bool, suspect: bool) -> dict[str, Any]:

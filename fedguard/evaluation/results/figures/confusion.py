@@ -61,7 +61,7 @@ def draw(sheet: Sheet, found: Sequence[tuple[str, str, pd.DataFrame]], seeds: in
             floor = floor + table[name]
         axis.set(ylim=(0, 100), xlim=(table.index.min() - 0.5, table.index.max() + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        title(axis, f"{attack} × {defense}", 16 * sheet.columns)
+        title(axis, f"{attack} × {defense}", 20 + 6 * sheet.columns)
     labels(figure, "round", "% of the round's clients")
     handles = {name: Patch(**fills[name]) for name, _, _ in KINDS}
     legend(figure, handles, over(seeds), 2 if sheet.columns == 1 else 4)

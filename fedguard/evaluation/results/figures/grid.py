@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ....core.errors import ParameterError
+from ..report.axes import power_text
 from ..report.pictures import short
 from .style import Sheet
 
@@ -34,13 +35,20 @@ def grid(sheet: Sheet, count: int, nothing: str, height: float = 1.5, wide: int 
     if count > MAX_PANELS:
         raise ParameterError(f"{count} panels are too many for a figure; choose with --where attack=…")
     most = 2 if sheet.columns == 1 else 4
-    columns = wide if 0 < wide <= most + 1 else min(most, math.ceil(math.sqrt(count)))
+    columns = min(most, count if count <= 3 else math.ceil(math.sqrt(count)))
+    columns = wide if 0 < wide <= most + 1 else columns
     rows = -(-count // columns)
     figure = sheet.figure(0.7 + height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_axis_off()
     return figure, axes[:count]
+
+
+def log_ticks(axis: Any, most: int) -> None:
+    """Name powers of ten on a logarithmic axis, at most so many of them."""
+    axis.set_major_formatter(lambda value, _: power_text(value))
+    axis.get_major_locator().set_params(numticks=most)
 
 
 def labels(figure: Any, x: str, y: str) -> None:
@@ -142,7 +150,7 @@ def place_names(axis: Any, points: Sequence[tuple[float, float, str, str]]) -> N
 
 #: Where a name may stand beside its point, best first: shift in points, and how it is aligned.
 _BESIDE = (
-    *((6, 0, "left"), (-6, 0, "right"), (5, 8, "left"), (5, -8, "left"), (-5, 8, "right")),
+    *((5, 8, "left"), (5, -8, "left"), (-5, 8, "right"), (6, 0, "left"), (-6, 0, "right")),
     *((-5, -8, "right"), (5, 16, "left"), (5, -16, "left"), (-5, 16, "right"), (-5, -16, "right")),
     *((5, 24, "left"), (5, -24, "left"), (-5, 24, "right"), (-5, -24, "right")),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ....core.errors import ParameterError
 from ..report.results import Section, costs, looks_of
 from ..store import Store
-from .grid import place_names
+from .grid import log_ticks, place_names
 from .style import MARKERS, Sheet
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _limits(axis: Any, points: Sequence[Point], down: bool) -> None:
         return
     if min(xs) > 0 and max(xs) > 20 * min(xs):
         axis.set_xscale("log")
+        log_ticks(axis.xaxis, 4)
         axis.set_xlim(min(xs) / 1.6, max(xs) * 2.5)
     else:
         axis.set_xlim(-0.05 * max(xs), 1.25 * max(xs) or 1.0)

@@ -64,6 +64,6 @@ def _scale(axis: Any, found: Ranking, k: int, ink: str) -> None:
     for x in (1, end):
         axis.plot([x, x], [-0.67, -0.83], color=ink, linewidth=1)
     axis.text((1 + end) / 2, -0.85, f"CD = {found.difference:.2f}", ha="center", va="bottom", fontsize=8)
-    p = "" if math.isnan(found.p) else f"; Friedman p = {found.p:.2g}"
+    p = "" if math.isnan(found.p) else f"\nFriedman p = {found.p:.2g}"
     title = f"{found.column.title.removesuffix(' %')}: average ranks over {found.blocks} {found.unit}s{p}"
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=8)

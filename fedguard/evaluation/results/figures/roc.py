@@ -20,7 +20,9 @@ def draw(sheet: Sheet, panels: Sequence[Panel], seeds: int) -> Any:
     from matplotlib.lines import Line2D
 
     panels = [panel for panel in panels if panel.lines]
-    figure, axes = grid(sheet, len(panels), "no roc to draw", sheet.width / (2.0 * sheet.columns))
+    figure, axes = grid(
+        sheet, len(panels), "no roc to draw", _height(sheet, len(panels)), _wide(sheet, len(panels))
+    )
     for axis, panel in zip(axes, panels, strict=True):
         axis.plot([0, 1], [0, 1], ":", color=sheet.colors.ink, alpha=0.5, linewidth=0.8, label="_")
         for line in panel.lines:
@@ -32,8 +34,18 @@ def draw(sheet: Sheet, panels: Sequence[Panel], seeds: int) -> Any:
     named = {line.name: line for panel in panels for line in panel.lines if line.rank >= 0}
     handles = {short(name): Line2D([], [], **sheet.line(line.rank)) for name, line in named.items()}
     dot = Line2D([], [], marker="o", color="none", markeredgecolor=sheet.colors.ink, markersize=4)
-    legend(figure, {**handles, "where it decided": dot}, f"mean over rounds; {over(seeds)}")
+    legend(
+        figure, {**handles, "where it decided": dot}, f"mean over rounds; {over(seeds)}", 3 * sheet.columns
+    )
     return figure
+
+
+def _wide(sheet: Sheet, count: int) -> int:
+    return min(count, 2 * sheet.columns)
+
+
+def _height(sheet: Sheet, count: int) -> float:
+    return min(2.4, 0.92 * sheet.width / _wide(sheet, max(1, count)) + 0.15)
 
 
 def _line(sheet: Sheet, axis: Any, line: Line) -> None:

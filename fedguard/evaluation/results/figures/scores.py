@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..report.scores import Distribution
-from .grid import grid, labels, legend, title
+from .grid import grid, labels, legend, log_ticks, title
 from .style import Sheet
 
 
@@ -24,10 +24,10 @@ def draw(sheet: Sheet, found: Sequence[tuple[str, str, Distribution]]) -> Any:
     figure, axes = grid(sheet, len(found), "no finite score to draw", wide=0 if rest else each)
     for axis, (attack, defense, spread) in zip(axes, found, strict=True):
         _mirrored(sheet, axis, spread)
-        title(axis, f"{attack} × {defense}", 16 * sheet.columns)
+        title(axis, f"{attack} × {defense}", 20 + 6 * sheet.columns)
     labels(figure, "score (higher is more suspicious)", "% of the scores of its kind")
     handles, texts = axes[0].get_legend_handles_labels()
-    legend(figure, dict(zip(texts, handles, strict=True)), columns=3)
+    legend(figure, dict(zip(texts, handles, strict=True)), columns=1 + sheet.columns)
     return figure
 
 
@@ -40,6 +40,10 @@ def _mirrored(sheet: Sheet, axis: Any, spread: Distribution) -> None:
         axis.set_xscale("log")
     elif spread.scale.kind == "symlog":
         axis.set_xscale("symlog", linthresh=spread.scale.unit)
+    if spread.scale.kind == "linear":
+        axis.locator_params(axis="x", nbins=4)
+    else:
+        log_ticks(axis.xaxis, 3)
     cut = spread.cut
     axis.axvspan(cut.low, cut.high, color="gray", alpha=0.2, linewidth=0)
     axis.axvline(

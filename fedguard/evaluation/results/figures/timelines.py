@@ -30,18 +30,20 @@ def draw(sheet: Sheet, found: Sequence[tuple[str, str, Timeline]]) -> Any:
     from matplotlib.patches import Patch
 
     most = max((len(timeline.rows) for _, _, timeline in found), default=0)
-    figure, axes = grid(sheet, len(found), "no verdict to draw", 0.5 + 0.1 * max(most, 8))
+    each, rest = divmod(len(found), len({attack for attack, _, _ in found}) or 1)
+    height = 0.5 + 0.1 * max(most, 8)
+    figure, axes = grid(sheet, len(found), "no verdict to draw", height, 0 if rest else each)
     colors = _DARK if sheet.dark else _LIGHT
     for axis, (attack, defense, timeline) in zip(axes, found, strict=True):
         _panel(sheet, axis, timeline, colors)
-        title(axis, f"{attack} × {defense}", 16 * sheet.columns)
+        title(axis, f"{attack} × {defense}", 20 + 6 * sheet.columns)
     labels(figure, "round", "client")
     handles: dict[str, Any] = {
         text: Patch(facecolor=color, edgecolor=sheet.colors.soft)
         for text, color in zip(_WORDS, colors, strict=True)
     }
     handles["attacked"] = Line2D([], [], linestyle="", marker="o", markersize=2.5, color=sheet.colors.ink)
-    legend(figure, handles, f"seed {found[0][2].seed}; malicious clients in bold", 5)
+    legend(figure, handles, f"seed {found[0][2].seed}; malicious clients in bold", 1 + 2 * sheet.columns)
     return figure
 
 

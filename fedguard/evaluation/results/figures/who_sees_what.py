@@ -46,7 +46,9 @@ def draw(sheet: Sheet, section: Section) -> Any:
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_xlabel("dot: AUROC above 0.5, the larger the better; ring: below 0.5", fontsize=7)
+    axis.set_xlabel(
+        "dot: AUROC above 0.5, the larger the better\nring: below 0.5, honest clients look worse", fontsize=7
+    )
     return figure
 
 
