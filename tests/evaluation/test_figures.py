@@ -86,7 +86,8 @@ def test_a_client_map_needs_no_truth_and_names_rounds_that_are_missing(tmp_path)
     (first, second) = maps(Recording(tmp_path / "rec"))
     assert (first.round, second.round, len(first.places), first.malicious) == (1, 2, 3, None)
     out = plot(tmp_path / "rec", "client_map", where={"round": 2})
-    assert out == tmp_path / "rec" / "client_map.svg"
+    assert out == tmp_path / "rec-client_map.svg"
+    assert Recording(tmp_path / "rec").check() == []
     with pytest.raises(ParameterError, match="has no round 3"):
         plot(tmp_path / "rec", "client_map", tmp_path / "f.svg", where={"round": 3})
     with pytest.raises(ParameterError, match="draw it with --kind client_map"):

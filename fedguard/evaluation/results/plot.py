@@ -42,7 +42,7 @@ def plot(
     Args:
         folder: what ``fedguard evaluate`` wrote; a recording for a client map.
         kind: one of :data:`KINDS`, see :func:`draw`.
-        out: the file, .svg, .pdf or .png; KIND.svg in the folder if absent.
+        out: the file, .svg, .pdf or .png; KIND.svg in the folder, or beside a recording, if absent.
         metric: the metric of the heat map, or the one that is ranked.
         where: keeps only runs with these values: setting → value or list of values. The rest must be at one
             point of the grid and in one mode. For a client map, ``round`` chooses rounds.
@@ -58,11 +58,13 @@ def plot(
         ConfigError: the file cannot be written.
     """
     _check(kind, metric)
-    out = out or folder / f"{kind}.svg"
+    recorded = is_file(folder / INDEX)
+    beside = folder.with_name(f"{folder.name}-{kind}.svg")  # a recording holds its own files only
+    out = out or (beside if recorded else folder / f"{kind}.svg")
     if out.suffix.lower() not in FORMATS:
         raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
     sheet = sheet or Sheet()
-    if is_file(folder / INDEX):
+    if recorded:
         figure = draw_recording(Recording(folder), kind, where, sheet)
     else:
         figure = draw(Store(folder), kind, metric, where, sheet)

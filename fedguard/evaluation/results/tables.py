@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -102,17 +104,18 @@ COLUMNS = {
     )
 }
 UNDEFINED = "–"
+#: A space at which no line breaks.
+_JOIN = "\u00a0"
 #: What a heading says about modes other than closed.
 _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 #: The columns shown by default.
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
-Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it); * best of its column;
-– undefined. DACC, FPR, FNR come from the labels at the end of the run where the policy bans, and are averages
-over rounds (ADACC, AFPR, AFNR) where marked ~. AAR: rounds in which a malicious client was aggregated.
-Det. time: the detector's share of the time of training, detection and aggregation.
-All metrics: `fedguard list metrics`, docs/glossary.md."""
+Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it;
+a narrow terminal shows none: `fedguard export`). * best of its column, – undefined,
+~ average over rounds (ADACC, AFPR, AFNR) where the policy does not ban.
+What the columns mean: `fedguard list metrics`, docs/glossary.md."""
 
 
 def columns_named(names: Sequence[str]) -> list[Column]:
@@ -180,14 +183,21 @@ def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
 
 
 def attack_tables(
-    frame: pd.DataFrame, names: Sequence[str] = SHOWN, own: Mapping[str, str] | None = None
+    frame: pd.DataFrame,
+    names: Sequence[str] = SHOWN,
+    own: Mapping[str, str] | None = None,
+    width: int = 0,
 ) -> list[tuple[str, Table]]:
     """A heading and a rich table for every attack, with one row per defense.
+
+    A table that is too wide leaves out intervals; if that is not enough, its columns go into several tables,
+    of which the first has the heading.
 
     Args:
         frame: of :func:`fedguard.evaluation.results.frame.read_results`.
         names: of the metrics.
         own: the suite's own names of attacks and defenses.
+        width: of the terminal in characters; 0 for any.
     """
     tables = []
     columns = columns_named(names)
@@ -203,19 +213,50 @@ def attack_tables(
             f"defenses are told {int(first['assumed_malicious'])})"
         )
         used = defined(group, columns)
-        table = Table()
-        table.add_column("defense")
-        for column in used:
-            table.add_column(column.title, justify="right")
         best = best_values(group, used)
-        for _, row in group.iterrows():
-            cells = [_cell(row, column, best) for column in used]
-            beside = mark(row)
-            table.add_row(
-                f"{called['defense'][str(row['defense'])]}{f'  ({beside})' if beside else ''}", *cells
-            )
-        tables.append((heading, table))
+        rows = [(_row_name(row, called["defense"]), row) for _, row in group.iterrows()]
+        parts = _fitting(rows, used, best, width)
+        tables += [(heading, parts[0]), *(("", part) for part in parts[1:])]
     return tables
+
+
+def _row_name(row: Any, called: Mapping[str, str]) -> str:
+    beside = mark(row)
+    return f"{called[str(row['defense'])]}{f'  ({beside})' if beside else ''}"
+
+
+def _fitting(
+    rows: Sequence[tuple[str, Any]], columns: Sequence[Column], best: dict[str, float], width: int
+) -> list[Table]:
+    """One table, or several if no other way fits the width."""
+    for intervals in (True, False):
+        table = _table(rows, columns, best, intervals)
+        if not width or _least_width(table) <= width:
+            return [table]
+    for count in range(len(columns) - 1, 0, -1):
+        parts = [columns[i : i + count] for i in range(0, len(columns), count)]
+        tables = [_table(rows, part, best, intervals=False) for part in parts]
+        if max(map(_least_width, tables)) <= width:
+            return tables
+    return [_table(rows, [column], best, intervals=False) for column in columns] or [table]
+
+
+def _table(
+    rows: Sequence[tuple[str, Any]], columns: Sequence[Column], best: dict[str, float], intervals: bool
+) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("defense")
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for name, row in rows:
+        table.add_row(Text(name), *(_cell(row, column, best, intervals) for column in columns))
+    return table
+
+
+def _least_width(table: Table) -> int:
+    """The width at which no number and no word breaks; only headings, and names at spaces, take more lines."""
+    console = Console(width=10_000)
+    return table.__rich_measure__(console, console.options).minimum
 
 
 def mark(row: Any) -> str:
@@ -226,8 +267,9 @@ def mark(row: Any) -> str:
     return ", ".join(marks)
 
 
-def _cell(row: Any, column: Column, best: dict[str, float]) -> Text:
-    text = shown(row, column).replace(" ± ", "±")
+def _cell(row: Any, column: Column, best: dict[str, float], intervals: bool) -> Text:
+    text = shown(row, column) if intervals else show(row[column.name], column)
+    text = text.replace(" ± ", "±").replace(" ", _JOIN)
     if column.name in ("dacc", "fpr", "fnr") and text != UNDEFINED and row["basis"] == "rounds":
         text = f"~{text}"
     if is_best(row[column.name], column, best):
