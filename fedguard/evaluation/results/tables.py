@@ -104,17 +104,15 @@ COLUMNS = {
     )
 }
 UNDEFINED = "–"
-#: A space at which no line breaks.
-_JOIN = "\u00a0"
 #: What a heading says about modes other than closed.
 _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 #: The columns shown by default.
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
-Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it;
-a narrow terminal shows none: `fedguard export`). * best of its column, – undefined,
-~ average over rounds (ADACC, AFPR, AFNR) where the policy does not ban.
+Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it; a \
+narrow terminal shows none: `fedguard export`). * best of its column, – undefined, ~ \
+average over rounds (ADACC, AFPR, AFNR) where the policy does not ban.
 What the columns mean: `fedguard list metrics`, docs/glossary.md."""
 
 
@@ -246,15 +244,17 @@ def _table(
 ) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("defense")
-    for column in columns:
-        table.add_column(column.title, justify="right")
-    for name, row in rows:
-        table.add_row(Text(name), *(_cell(row, column, best, intervals) for column in columns))
+    lines = [[_cell(row, column, best, intervals) for column in columns] for _, row in rows]
+    for column, cells in zip(columns, zip(*lines, strict=True), strict=True):
+        words = max(min(len(column.title), 7), *(len(word) for word in column.title.split()))
+        table.add_column(column.title, justify="right", width=max(words, *(len(cell) for cell in cells)))
+    for (name, _), line in zip(rows, lines, strict=True):
+        table.add_row(Text(name), *line)
     return table
 
 
 def _least_width(table: Table) -> int:
-    """The width at which no number and no word breaks; only headings, and names at spaces, take more lines."""
+    """The width at which no number and no word breaks; headings and names may break at spaces."""
     console = Console(width=10_000)
     return table.__rich_measure__(console, console.options).minimum
 
@@ -269,7 +269,7 @@ def mark(row: Any) -> str:
 
 def _cell(row: Any, column: Column, best: dict[str, float], intervals: bool) -> Text:
     text = shown(row, column) if intervals else show(row[column.name], column)
-    text = text.replace(" ± ", "±").replace(" ", _JOIN)
+    text = text.replace(" ± ", "±")
     if column.name in ("dacc", "fpr", "fnr") and text != UNDEFINED and row["basis"] == "rounds":
         text = f"~{text}"
     if is_best(row[column.name], column, best):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from ...core.threads import single_thread
 from ...simulation.federation import Federation
@@ -20,18 +21,22 @@ ROW_BYTES = 90
 def estimate(suite: Suite, workers: int) -> str:
     """The cells, minutes and megabytes of a suite, as text.
 
-    The minutes come from timing the first round of every attack × defense at the first point of the grid
-    (once, in this process). Later rounds may be faster or slower; FedREDefense's first is its slowest.
+    The minutes come from running the first two rounds of every attack × defense at the first point of the
+    grid in this process. A run costs what its setup and its first round take, and its second for each further one,
+    in processor time (on a GPU, in time): on a machine that is busy with other work it takes longer. What only the first run of a
+    process pays (imports, reading the data) is left out. Rounds after the second may be faster or slower.
     """
     cells = suite.cells()
     tasks = tasks_of(list(enumerate(cells)), Path(tempfile.gettempdir()), 0)
-    timed: dict[tuple[str, str], float] = {}
+    timed: dict[tuple[str, str], _Seconds] = {}
     for cell in cells:
         kind = (cell.attack_label, cell.defense_label)
+        if not timed:
+            _first_rounds(cell)  # imports, reads the data
         if kind not in timed:
-            timed[kind] = _first_round(cell)
+            timed[kind] = _first_rounds(cell)
     seconds = sum(
-        cell.rounds * timed[cell.attack_label, cell.defense_label] for task in tasks for cell in task.cells
+        timed[cell.attack_label, cell.defense_label].of(cell.rounds) for task in tasks for cell in task.cells
     )
     rows = sum(cell.rounds * cell.clients for cell in cells)
     points = len(suite.points())
@@ -43,12 +48,27 @@ def estimate(suite: Suite, workers: int) -> str:
     )
 
 
-def _first_round(cell: Cell) -> float:
-    first = cell.model_copy(update={"rounds": 1})
-    start = time.perf_counter()
+class _Seconds(NamedTuple):
+    """Processor time of a run's setup with its first round, and of its second round."""
+
+    first: float
+    second: float
+
+    def of(self, rounds: int) -> float:
+        return self.first + (rounds - 1) * self.second
+
+
+def _first_rounds(cell: Cell) -> _Seconds:
+    clock = time.process_time if cell.device == "cpu" else time.perf_counter
+    start = clock()
     with single_thread():  # as in the worker processes; with tiny work, many threads wait for each other
         if cell.recording is not None:
-            Shadow([first]).run()
-        else:
-            Federation(first).step(0)
-    return time.perf_counter() - start
+            Shadow([cell.model_copy(update={"rounds": 1})]).run()
+            each = clock() - start
+            return _Seconds(each, each)
+        federation = Federation(cell.model_copy(update={"rounds": min(2, cell.rounds)}))
+        federation.step(0)
+        middle = clock()
+        if cell.rounds > 1:
+            federation.step(1)
+    return _Seconds(middle - start, clock() - middle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -152,7 +153,9 @@ class Sheet:
     @contextmanager
     def style(self) -> Iterator[None]:
         """matplotlib's settings while a figure is drawn or saved."""
-        with extra_module("matplotlib", "plot", "a figure").rc_context(self._settings()):
+        settings = extra_module("matplotlib", "plot", "a figure").rc_context(self._settings())
+        with settings, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it draws a box for it
             yield
 
     def _settings(self) -> dict[str, Any]:

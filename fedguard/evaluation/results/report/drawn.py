@@ -83,9 +83,10 @@ def _figure(sheet: Sheet, figure: Any, title: str, alt: str, place: str) -> Figu
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
     text = _IDS.sub(f"{place}-", text)
+    small = " tall" if wide < 300 else ""
     opening = (
-        f'<svg role="img" class="drawn{" tall" if wide < 300 else ""}" viewBox="0 0 {wide:g} {high:g}" aria-label="{escape(alt)}" '
-        f'style="max-width:{1.5 * wide:.0f}px">'
+        f'<svg role="img" class="drawn{small}" viewBox="0 0 {wide:g} {high:g}" '
+        f'aria-label="{escape(alt)}" style="max-width:{1.5 * wide:.0f}px">'
     )
     return Figure(title, re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1), wide)
 
