@@ -227,29 +227,35 @@ def _fitting(
     rows: Sequence[tuple[str, Any]], columns: Sequence[Column], best: dict[str, float], width: int
 ) -> list[Table]:
     """One table, or several if no other way fits the width."""
-    for intervals in (True, False):
-        table = _table(rows, columns, best, intervals)
+    for intervals, lines in ((True, True), (True, False), (False, False)):
+        table = _table(rows, columns, best, intervals, lines)
         if not width or _least_width(table) <= width:
             return [table]
     for count in range(len(columns) - 1, 0, -1):
         parts = [columns[i : i + count] for i in range(0, len(columns), count)]
-        tables = [_table(rows, part, best, intervals=False) for part in parts]
+        tables = [_table(rows, part, best) for part in parts]
         if max(map(_least_width, tables)) <= width:
             return tables
-    return [_table(rows, [column], best, intervals=False) for column in columns] or [table]
+    return [_table(rows, [column], best) for column in columns] or [table]
 
 
 def _table(
-    rows: Sequence[tuple[str, Any]], columns: Sequence[Column], best: dict[str, float], intervals: bool
+    rows: Sequence[tuple[str, Any]],
+    columns: Sequence[Column],
+    best: dict[str, float],
+    intervals: bool = False,
+    lines: bool = False,
 ) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    """A table, with lines around its cells or, narrower, without; then headings take several lines too."""
+    table = Table() if lines else Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("defense")
-    lines = [[_cell(row, column, best, intervals) for column in columns] for _, row in rows]
-    for column, cells in zip(columns, zip(*lines, strict=True), strict=True):
-        words = max(min(len(column.title), 7), *(len(word) for word in column.title.split()))
-        table.add_column(column.title, justify="right", width=max(words, *(len(cell) for cell in cells)))
-    for (name, _), line in zip(rows, lines, strict=True):
-        table.add_row(Text(name), *line)
+    cells = [[_cell(row, column, best, intervals) for column in columns] for _, row in rows]
+    for column, values in zip(columns, zip(*cells, strict=True), strict=True):
+        words = [column.title if lines else column.title[:7], *column.title.split()]
+        longest = max(len(text) for text in (*words, *values))
+        table.add_column(column.title, justify="right", width=longest)
+    for (name, _), line in zip(rows, cells, strict=True):
+        table.add_row(name, *line)
     return table
 
 

@@ -22,9 +22,10 @@ def estimate(suite: Suite, workers: int) -> str:
     """The cells, minutes and megabytes of a suite, as text.
 
     The minutes come from running the first two rounds of every attack × defense at the first point of the
-    grid in this process. A run costs what its setup and its first round take, and its second for each further one,
-    in processor time (on a GPU, in time): on a machine that is busy with other work it takes longer. What only the first run of a
-    process pays (imports, reading the data) is left out. Rounds after the second may be faster or slower.
+    grid in this process. A run costs what its setup and its first round take, and its second for each further
+    one. This is processor time (on a GPU, time): on a machine that is busy with other work it takes longer.
+    What only the first run of a process pays (imports, reading the data) is left out. Rounds after the second
+    may be faster or slower.
     """
     cells = suite.cells()
     tasks = tasks_of(list(enumerate(cells)), Path(tempfile.gettempdir()), 0)
