@@ -8,9 +8,9 @@ style in every figure, whatever suite it is in. There are more methods than colo
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +104,11 @@ def looks(labels: Iterable[str]) -> dict[str, int]:
 def _own(label: str) -> int:
     if label in _BLACK:
         return NO_DEFENSE
-    place = _FIXED.index(label) if label in _FIXED else zlib.crc32(label.encode()) % len(_FIXED)
+    place = (
+        _FIXED.index(label)
+        if label in _FIXED
+        else int(hashlib.sha256(label.encode()).hexdigest()[:8], 16) % len(_FIXED)
+    )
     return 8 * (place // 7) + place % 7
 
 

@@ -75,7 +75,7 @@ def _harm(section: Section) -> Iterator[str]:
     column = COLUMNS["fpr"]
     worst = str(rates.idxmax())
     if rates.max() < HARMFUL:
-        yield f"No defense accuses many honest clients: at most {_amount(rates.max(), column)} ({worst})."
+        yield f"Few honest clients are accused: at most {_amount(rates.max(), column)} ({worst})."
         return
     others = int((rates >= HARMFUL).sum()) - 1
     also = f" {others} more accuse at least {100 * HARMFUL:.0f} %." if others else ""
