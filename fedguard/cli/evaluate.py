@@ -33,6 +33,7 @@ class Options:
     ray: list[str] | None
     slurm: list[str] | None
     dry_run: bool
+    estimate: bool
     retry_failed: bool
     allow_code: bool
     columns: str
@@ -76,6 +77,12 @@ def evaluate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how large it is and check everything; run nothing.")
     ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="As --dry-run, and say how long it takes by running two rounds of each kind."
+        ),
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
     allow_code: Annotated[
         bool,
@@ -111,7 +118,8 @@ def evaluate(
             address=address,
             ray=ray,
             slurm=slurm,
-            dry_run=dry_run,
+            dry_run=dry_run or estimate,
+            estimate=estimate,
             retry_failed=retry_failed,
             allow_code=allow_code,
             columns=columns,
@@ -138,14 +146,16 @@ def evaluate_suite(options: Options) -> None:
     shown = SHOWN if columns is None else tuple(column.name for column in columns)
     plan, source = _loaded(options)
     if options.dry_run:
-        from ..evaluation.running.estimate import estimate
+        from ..evaluation.running.estimate import duration, size
 
-        typer.echo(estimate(plan))  # first: it takes no time, and the checks may
+        typer.echo(size(plan))  # first: it takes no time, and the checks may
     _check(options, plan, source)
+    count = options.workers or cores()
     if options.dry_run:
         typer.echo("everything fits together; nothing has been run")
+        if options.estimate:
+            typer.echo(duration(plan, count))
         return
-    count = options.workers or cores()
     folder = options.out or folder_for(Path("results") / plan.name, plan)
     where = make_executor(
         options.executor,

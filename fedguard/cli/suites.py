@@ -158,10 +158,19 @@ def _ledger_report(ledger: Path, out: Path | None, events: Path | None, where: l
 
 
 def plot(
-    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .svg or .pdf.")],
+    folder: Annotated[Path, typer.Argument(help="A results folder that `evaluate` wrote, or a recording.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write: .svg, .pdf or .png; FOLDER/KIND.svg by default."),
+    ] = None,
     kind: Annotated[
-        str, typer.Option("--kind", "-k", help="heatmap, accuracy, roc, scores or critical_difference.")
+        str,
+        typer.Option(
+            "--kind",
+            "-k",
+            help="heatmap, accuracy, success, roc, scores, pareto, cost, timeline, confusion, who_sees_what, "
+            "critical_difference; client_map of a recording.",
+        ),
     ] = "heatmap",
     metric: Annotated[
         str,
@@ -170,12 +179,16 @@ def plot(
     where: Annotated[
         list[str] | None, typer.Option(help="Only these runs, e.g. --where attack=lie --where mode=closed.")
     ] = None,
+    columns: Annotated[int, typer.Option(help="Width: 1 or 2 columns of a paper (3.5 or 7.16 inches).")] = 2,
+    dark: Annotated[bool, typer.Option("--dark", help="Light lines on a dark ground.")] = False,
 ) -> None:
-    """Draw one figure of results with matplotlib (extra: plot)."""
+    """Draw one figure of results, or of a recording, with matplotlib (extra: plot)."""
+    from ..evaluation.results.figures.style import Sheet
     from ..evaluation.results.plot import plot as draw
     from ..evaluation.suites.source import assignments
 
-    typer.echo(f"wrote {draw(folder, kind, out, metric, assignments(where or []))}")
+    sheet = Sheet(columns, dark)
+    typer.echo(f"wrote {draw(folder, kind, out, metric, assignments(where or []), sheet)}")
 
 
 def replay(

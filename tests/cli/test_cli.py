@@ -30,7 +30,7 @@ def test_evaluate_then_export(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, out, _ = call(monkeypatch, capsys, "evaluate", *SMALL, "defenses=[none, krum]")
     assert status == 0
-    assert "attack: lie" in out
+    assert "attack: LIE" in out
     assert "DACC %" in out
     assert "defenses are told 3" in out
     settings = yaml.safe_load((tmp_path / "results/quickstart/suite.yaml").read_text())

@@ -106,9 +106,9 @@ def test_holms_correction_by_hand():
     ps = [0.04, 0.001, 0.02, float("nan"), 0.013, 1.0]
     changes = [Change(("", "", "", ""), COLUMNS["dacc"], 0, 1, 3, p) for p in ps]
     # sorted: 0.001 ≤ 0.05/5, 0.013 > 0.05/4: stop there
-    assert [c.significant for c in _corrected(changes, changes)] == [p == 0.001 for p in ps]
+    assert [c.significant for c in _corrected(changes)] == [p == 0.001 for p in ps]
     few = [Change(("", "", "", ""), COLUMNS["dacc"], 0, 1, 3, p) for p in (0.02, 0.03)]
-    assert [c.significant for c in _corrected(few, few)] == [True, True]
+    assert [c.significant for c in _corrected(few)] == [True, True]
 
 
 def test_settings_code_and_missing_runs_are_named(before, tmp_path):

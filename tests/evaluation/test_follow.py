@@ -97,7 +97,7 @@ def test_followers_are_closed_after_an_interruption(tmp_path):
 def test_the_terminal_shows_the_tables(tmp_path, capsys):
     run_followed(suite_of(tmp_path, "seeds=[0,1]"), tmp_path / "out", 1, [Terminal(1, ("dacc", "tpr_at_1"))])
     out = capsys.readouterr().out
-    assert "shadow mode: attack: byzantine" in out
+    assert "shadow mode: attack: Byzantine" in out
     assert "TPR at 1 % FPR" in out
     assert "TACC %" not in out
     assert "±" in out

@@ -151,7 +151,7 @@ def test_tables_keep_points_and_modes_apart(tmp_path):
     assert row["dacc"].item() == pytest.approx(expected["dacc"].mean())
     headings = [heading for heading, _ in attack_tables(frame)]
     assert len(headings) == len(set(headings)) == 8
-    assert any(h.startswith("malicious = 1; shadow mode: attack: byzantine") for h in headings)
+    assert any(h.startswith("malicious = 1; shadow mode: attack: Byzantine") for h in headings)
     assert "| point " in export(store, "markdown").decode()
     assert "malicious = 3" in export(store, "csv").decode()
     assert "shadow" in export(store, "latex").decode()

@@ -1,19 +1,21 @@
 """Numbers, names and marks of tables for papers."""
 
+import io
 import math
 import shutil
 import subprocess
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from fedguard.contracts.registry import REGISTRIES
 from fedguard.core.errors import ResultsError
 from fedguard.evaluation.results.export import export
 from fedguard.evaluation.results.layout import Layout, layout_of
 from fedguard.evaluation.results.marks import marks
-from fedguard.evaluation.results.names import DISPLAY, display, names_of, write_names
-from fedguard.evaluation.results.tables import COLUMNS, show
+from fedguard.evaluation.results.names import DISPLAY, display, display_all, names_of, write_names
+from fedguard.evaluation.results.tables import COLUMNS, attack_tables, show
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.load import load_suite
 
@@ -51,6 +53,47 @@ def test_what_is_marked_as_best():
     frame.loc[:, "dacc"] = [0.9, 0.7, 0.6]
     one = one.assign(dacc=[0.9, 0.7, 0.6])
     assert marks(frame, one, [COLUMNS["dacc"]]) == {(0, "dacc"): "best", (1, "dacc"): "second"}
+
+
+def test_no_second_is_marked_where_no_first_is():
+    """By hand: a beats b by 0.2 on average but loses in two seeds of four; b beats c by 0.3 in every seed."""
+    values = {"a": [1.0, 0.6, 1.0, 0.6], "b": [0.65, 0.66, 0.65, 0.66], "c": [0.35, 0.35, 0.36, 0.36]}
+    runs = pd.DataFrame(
+        [{"attack": "x", "defense": d, "seed": s, "dacc": v} for d in values for s, v in enumerate(values[d])]
+    )
+    frame = runs.groupby(["attack", "defense"], sort=False)[["dacc"]].mean().reset_index()
+    frame.attrs["keys"] = ["attack", "defense"]
+    assert marks(frame, runs, [COLUMNS["dacc"]]) == {}
+
+
+def test_a_table_fits_the_terminal():
+    values = {"dacc": 1.0, "fpr": 0.5, "tacc": 0.9, "dacc_ci": 0.1, "fpr_ci": 0.2, "tacc_ci": math.nan}
+    about = {"point": "", "mode": "closed", "attack": "lie", "clients": 8, "malicious": 2, "basis": "rounds"}
+    rest = {"assumed_malicious": 2, "failed": 0, "diverged": math.nan}
+    frame = pd.DataFrame([{"defense": d, **about, **values, **rest} for d in ("krum", "no_defense")])
+    seen = {}
+    for width in (0, 70, 40, 24):
+        parts = attack_tables(frame, ["dacc", "fpr", "tacc"], {"krum": "Ours"}, width)
+        console = Console(file=io.StringIO(), width=width or 200)
+        for _, table in parts:
+            console.print(table)
+        seen[width] = console.file.getvalue()
+        assert all(len(line) <= width for line in seen[width].splitlines()) or not width
+        assert [heading.split("   ")[0] for heading, _ in parts] == ["attack: LIE", *[""] * (len(parts) - 1)]
+        assert "Ours" in seen[width]
+        assert "…" not in seen[width]
+    assert "~100.0" in seen[40]
+    assert "[90.0" not in seen[40]
+    assert "~100.0 [90.0, 100.0]" in seen[70]
+    assert "~50.0±20.0" in seen[0]
+    assert seen[24].count("defense") > 1
+
+
+def test_labels_that_would_get_one_name_keep_their_own():
+    assert display("costs $1 or $2_x") == "costs $1 or $2_x"
+    assert display_all(["lie", "krum", "scaling", "scaling_backdoor"], {"krum": "LIE"}) == {
+        "lie": "lie", "krum": "krum", "scaling": "scaling", "scaling_backdoor": "scaling_backdoor",
+    }  # fmt: skip
 
 
 def test_a_suites_own_names_reach_the_table_and_may_change(tmp_path):

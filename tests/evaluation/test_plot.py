@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fedguard.core.errors import ConfigError, ParameterError
-from fedguard.evaluation.results import plot as module
-from fedguard.evaluation.results.plot import plot
+from fedguard.evaluation.results.figures import grid
+from fedguard.evaluation.results.figures.style import Sheet
+from fedguard.evaluation.results.plot import KINDS, plot
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
@@ -33,19 +34,36 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def figures(monkeypatch):
     """The figures that are drawn."""
-    made, original = [], module._figure
-    monkeypatch.setattr(module, "_figure", lambda *size: made.append(original(*size)) or made[-1])
+    made, original = [], Sheet.figure
+    monkeypatch.setattr(Sheet, "figure", lambda *size: made.append(original(*size)) or made[-1])
     return made
 
 
 HEADS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
 
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind not in ("success", "client_map", "critical_difference")]
+)
+def test_kinds(folder, tmp_path, kind):
+    out = plot(folder, kind, tmp_path / "f.svg", where={"mode": "closed"}, sheet=Sheet(1, dark=True))
+    text = out.read_text()
+    assert text.startswith("<?xml")
+    assert f'width="{3.5 * 72:.0f}pt"' in text or kind == "pareto"
+    assert "#14171b" in text
+
+
 @pytest.mark.parametrize("ending", HEADS)
-@pytest.mark.parametrize("kind", ["heatmap", "accuracy", "roc", "scores"])
-def test_files(folder, tmp_path, kind, ending):
-    out = plot(folder, kind, tmp_path / f"f{ending}", where={"mode": "closed"})
+def test_files(folder, tmp_path, ending):
+    out = plot(folder, "pareto", tmp_path / f"f{ending}", where={"mode": "closed"})
     assert out.read_bytes().startswith(HEADS[ending])
+
+
+def test_a_file_is_vector_by_default_and_the_same_every_time(folder):
+    first = plot(folder, "heatmap", where={"mode": "closed"})
+    assert first == folder / "heatmap.svg"
+    before = first.read_bytes()
+    assert plot(folder, "heatmap", where={"mode": "closed"}).read_bytes() == before
 
 
 def test_the_heat_map_holds_the_means_of_the_store(folder, tmp_path, figures):
@@ -63,7 +81,7 @@ def test_lines_are_named_and_go_through_the_means(folder, tmp_path, figures):
     axis = figures[0].axes[0]
     assert axis.get_title() == "none"
     assert figures[0].axes[1].get_title() == "costs $1 or $2_x"
-    line = next(line for line in axis.get_lines() if line.get_label() == "krum")
+    line = next(line for line in axis.get_lines() if line.get_label() == "Krum")
     with closing(sqlite3.connect(folder / "results.sqlite")) as db:
         rows = db.execute(
             "SELECT round + 1, 100 * avg(rounds.tacc) FROM rounds JOIN runs USING (run) "
@@ -92,7 +110,7 @@ def test_mistakes(folder, tmp_path, change, message):
 
 
 def test_too_many_panels(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_PANELS", 1)
+    monkeypatch.setattr(grid, "MAX_PANELS", 1)
     with pytest.raises(ParameterError, match="2 panels are too many"):
         plot(folder, "accuracy", tmp_path / "f.png", where={"mode": "closed"})
 

@@ -1,5 +1,7 @@
 """The report's HTML, parsed and held against what SQLite says; names are hostile on purpose."""
 
+import base64
+import hashlib
 import itertools
 import json
 import math
@@ -154,7 +156,8 @@ def figure(section, title):
 
 def test_nothing_of_a_hostile_name_becomes_markup(tree):
     tags = {node.tag for node in tree.all()}
-    assert not tags & {"script", "img", "b>", "iframe", "object", "embed", "base", "form"}
+    assert tree.one("script").text.lstrip().startswith("// Sort the rows")  # the report's own
+    assert not tags & {"img", "b>", "iframe", "object", "embed", "base", "form"}
     for node in tree.all():
         assert not [name for name in node.attrs if name.startswith("on")], node.attrs
     assert tree.one("h1").text == "<h1><script>"
@@ -183,7 +186,8 @@ def test_nothing_is_loaded_from_elsewhere(tree):
     assert "@import" not in style
     policy = next(n.attrs["content"] for n in tree.all("meta") if "http-equiv" in n.attrs)
     assert policy.startswith("default-src 'none'")
-    assert "script" not in policy
+    digest = base64.b64encode(hashlib.sha256(tree.one("script").text.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")  # no other script runs
 
 
 # ---------------------------------------------------------------- numbers
@@ -398,7 +402,8 @@ def test_every_picture_has_a_title_axes_and_words(tree):
         if svg.attrs.get("aria-hidden") != "true" and "scale" not in svg.attrs.get("class", ""):
             assert svg.attrs["role"] == "img"
             assert len(svg.attrs["aria-label"]) > 20
-            assert list(svg.all("text", "axis")), svg.attrs["aria-label"]
+            drawn = svg.attrs["class"].startswith("drawn") if "class" in svg.attrs else False
+            assert list(svg.all("text", None if drawn else "axis")), svg.attrs["aria-label"]
     for box in tree.all("div", "scroll"):
         assert box.attrs["aria-label"]
 

@@ -66,3 +66,32 @@ def test_on_paper_it_is_light_and_complete(browser, report, tmp_path):
     browser.pdf(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
     browser("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_table_sorts_and_filters(browser, report):
+    browser.open(report, 1280)
+    column = (
+        "[...document.querySelector('table.summary tbody').rows].slice(1).map(r => r.cells[1].textContent)"
+    )
+    click = "document.querySelectorAll('table.summary thead button')[1].click()"
+    values = []
+    for _ in range(2):
+        browser.evaluate(click)
+        values.append([float(v.strip("~").split()[0]) for v in browser.evaluate(column) if v])
+    assert values[0] == sorted(values[0], reverse=True)
+    assert values[1] == sorted(values[1])
+    assert browser.evaluate("document.querySelectorAll('[aria-sort=ascending]').length") == 1
+    browser.evaluate("box = document.querySelector('[data-filter] input'); box.value = 'DNC'")
+    browser.evaluate("box.dispatchEvent(new Event('input'))")
+    left = "[...document.querySelector('[data-filter]').querySelectorAll('tbody tr:not(.group)')]"
+    assert set(browser.evaluate(f"{left}.filter(r => !r.hidden).map(r => r.cells[0].textContent)")) == {"DnC"}
+    assert browser.complaints() == []
+
+
+def test_the_report_opens_with_the_answer_and_explains_terms(browser, report):
+    browser.open(report, 1280)
+    assert browser.evaluate("document.querySelector('main').firstElementChild.className") == "answer"
+    said = browser.evaluate("document.querySelector('#answer').textContent")
+    assert "labels most clients rightly under attack" in said
+    title = "[...document.querySelectorAll('th abbr')].find(e => e.textContent == 'FPR %').title"
+    assert browser.evaluate(title).startswith("False positive rate")

@@ -132,23 +132,34 @@ class Results:
         layout = Layout(_names(rows) or BY, _names(columns), _names(values) or SHOWN, kept or None, joined)
         return Table(self._store, layout)
 
-    def plot(self, kind: str = "heatmap", metric: str = "dacc", where: Where | None = None) -> Figure:
+    def plot(
+        self,
+        kind: str = "heatmap",
+        metric: str = "dacc",
+        where: Where | None = None,
+        columns: int = 2,
+        dark: bool = False,
+    ) -> Figure:
         """A matplotlib figure (extra: plot), which a notebook shows; ``savefig`` writes it.
 
         Args:
-            kind: "heatmap" (a metric by attack and defense), "accuracy" (by round, a panel per attack), "roc"
-                (a panel per attack), "scores" (a panel per attack and defense), or "critical_difference"
-                (average ranks of the defenses).
+            kind: "heatmap" (a metric by attack and defense), "accuracy" or "success" (of the attack, by
+                round, a panel per attack), "roc" (a panel per attack), "scores", "timeline" or "confusion"
+                (a panel per attack and defense), "pareto" (FPR against FNR), "cost" (accuracy against
+                seconds), "who_sees_what", or "critical_difference" (average ranks of the defenses).
             metric: of the heat map: dacc, fpr, fnr, auroc, tacc or asr; any metric for ranks.
             where: keeps only runs with these values. The rest must be at one point of the grid and in one
                 mode, but for ranks.
+            columns: width: 1 or 2 columns of a paper.
+            dark: light lines on a dark ground.
 
         Raises:
-            ParameterError: an unknown kind or metric; no run or too many are left; no matplotlib.
+            ParameterError: an unknown kind, metric or width; no run or too many are left; no matplotlib.
         """
+        from ..results.figures.style import Sheet
         from ..results.plot import draw
 
-        return draw(self._store, kind, metric, where)
+        return draw(self._store, kind, metric, where, Sheet(columns, dark))
 
     def report(self, path: str | Path | None = None, where: Where | None = None) -> Path:
         """Write one self-contained HTML file; ``report.html`` in the results folder if no path is given.

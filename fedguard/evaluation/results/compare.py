@@ -15,6 +15,8 @@ from ..suites.source import read
 from ..terminal import plain
 from .data import named, stored_data
 from .frame import BY, run_frame
+from .marks import LEVEL
+from .paired import holm
 from .store import Store
 from .tables import Column, columns_named, show
 
@@ -101,11 +103,9 @@ def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
         raise ResultsError(f"{before.folder} and {after.folder} have no attack, defense and seed in common")
     only = ([_name(key) for key in left.index.difference(common, sort=False)],
             [_name(key) for key in right.index.difference(common, sort=False)])  # fmt: skip
-    tested = list(_tested(left.loc[common], right.loc[common], columns))
+    tested = _corrected(list(_tested(left.loc[common], right.loc[common], columns)))
     changed = [c for c in tested if not _equal(c.before, c.after) or c.p == 0]
-    return Comparison(
-        list(_settings(before, after)), _code(before, after), only, len(tested), _corrected(changed, tested)
-    )
+    return Comparison(list(_settings(before, after)), _code(before, after), only, len(tested), changed)
 
 
 def _runs(store: Store) -> pd.DataFrame:
@@ -137,15 +137,10 @@ def _p(differences: pd.Series) -> float:
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 
-def _corrected(changed: list[Change], tested: list[Change]) -> list[Change]:
-    """Mark significant changes by Holm's step-down procedure over all tests."""
-    values = sorted(c.p for c in tested if not math.isnan(c.p))
-    limit = -1.0
-    for rank, p in enumerate(values):
-        if p > 0.05 / (len(values) - rank):
-            break
-        limit = p
-    return [c._replace(significant=not math.isnan(c.p) and c.p <= limit) for c in changed]
+def _corrected(tested: list[Change]) -> list[Change]:
+    """Mark significant changes by Holm's procedure over all tests."""
+    adjusted = holm([change.p for change in tested])
+    return [c._replace(significant=p <= LEVEL) for c, p in zip(tested, adjusted, strict=True)]
 
 
 def _equal(a: float, b: float) -> bool:

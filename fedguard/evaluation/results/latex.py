@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..terminal import plain
 from .frame import run_frame
 from .marks import Mark, Marks, marks
-from .names import display, names_of
+from .names import display, display_all, names_of
 from .tables import UNDEFINED, Column, columns_named, defined, shown
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _SIGNS = str.maketrans(
 )
 
 
+#: What a value of a key is called.
+Name = Callable[[str, object], str]
 #: One line of the body: its labels, and its cells by what stands above them.
 _Line = tuple[tuple[str, ...], dict[tuple[str, str], str]]
 
@@ -49,7 +51,8 @@ def latex_table(store: Store, frame: pd.DataFrame, layout: Layout) -> str:
     runs = run_frame(store, [key for key in keys if key in frame])
     found = marks(frame, runs, [column for column in used if column.name in runs])
     own = names_of(store.folder)
-    name: Callable[[object], str] = lambda label: escape(display(label, own))  # noqa: E731
+    apart = {key: display_all(frame[key].unique(), own) for key in keys}
+    name: Name = lambda key, label: escape(apart[key][str(label)])  # noqa: E731
     down = [key for key in keys if key not in layout.columns]
     down = [k for k in down if k in ("attack", "defense") or frame[k].nunique(dropna=False) > 1]
     lines = _lines(frame, layout, used, down, found, name)
@@ -60,7 +63,7 @@ def latex_table(store: Store, frame: pd.DataFrame, layout: Layout) -> str:
             *_opening(store, layout, used),
             rf"  \begin{{tabular}}{{@{{}}{'l' * len(down)}{'r' * len(heads)}@{{}}}}",
             r"    \toprule",
-            *_headings([name(key) for key in down], heads),
+            *_headings([escape(display(key, own)) for key in down], heads),
             r"    \midrule",
             *_body(lines, heads, len(down)),
             r"    \bottomrule",
@@ -90,12 +93,12 @@ def _lines(
     used: Sequence[Column],
     down: Sequence[str],
     found: Marks,
-    name: Callable[[object], str],
+    name: Name,
 ) -> list[_Line]:
     table: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for index, row in frame.iterrows():
-        cells = table.setdefault(tuple(name(row[key]) for key in down), {})
-        above = ", ".join(name(row[key]) for key in layout.columns)
+        cells = table.setdefault(tuple(name(key, row[key]) for key in down), {})
+        above = ", ".join(name(key, row[key]) for key in layout.columns)
         texts = {column: _number(row, column, found.get((index, column.name))) for column in used}
         if layout.joined:
             known = [text for text in texts.values() if text != "--"]

@@ -26,6 +26,7 @@ class _Step(NamedTuple):
     column: str
     mark: Mark
     p: float
+    group: int
 
 
 def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) -> Marks:
@@ -33,7 +34,8 @@ def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) ->
 
     A value is marked if it beats the next best one: by a paired t test over the seeds at 5 % with Holm's
     correction over all tests of the table, or where there is one seed by the digits shown. Nothing is marked
-    where the best is no better than chance, or where it is equal to the next.
+    where the best is no better than chance, or where it is equal to the next; a second only where there is a
+    best.
 
     Args:
         frame: means over seeds, one row per cell.
@@ -44,15 +46,24 @@ def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) ->
     by_seed = {tuple(key): part.set_index("seed") for key, part in runs.groupby(keys, dropna=False)}
     steps = []
     rivals = [key for key in keys if key != "defense"]
-    for _, group in frame.groupby(rivals, sort=False, dropna=False) if rivals else [((), frame)]:
+    parts = [part for _, part in frame.groupby(rivals, sort=False, dropna=False)] if rivals else [frame]
+    for number, group in enumerate(parts):
         for column in columns:
             if column.best:
-                steps += _steps(group, by_seed, keys, column)
+                steps += _steps(group, number, by_seed, keys, column)
     adjusted = holm([step.p for step in steps])
-    return {(s.row, s.column): s.mark for s, p in zip(steps, adjusted, strict=True) if p <= LEVEL}
+    found: Marks = {}
+    firsts: set[tuple[int, str]] = set()
+    for step, p in zip(steps, adjusted, strict=True):  # the best of its rivals comes before their second
+        if p <= LEVEL and (step.mark == "best" or (step.group, step.column) in firsts):
+            found[step.row, step.column] = step.mark
+            firsts.add((step.group, step.column))
+    return found
 
 
-def _steps(group: pd.DataFrame, by_seed: dict[Any, Any], keys: list[str], column: Column) -> list[_Step]:
+def _steps(
+    group: pd.DataFrame, number: int, by_seed: dict[Any, Any], keys: list[str], column: Column
+) -> list[_Step]:
     values = group[column.name].dropna()
     ranked = list(values.sort_values(ascending=column.best == "min", kind="stable").index)
     if len(ranked) < 2 or column.fails(values[ranked[0]]):
@@ -63,7 +74,7 @@ def _steps(group: pd.DataFrame, by_seed: dict[Any, Any], keys: list[str], column
         if show(values[row], column) == show(values[other], column):
             break
         one, two = (by_seed[tuple(group.loc[r, keys])][column.name] for r in (row, other))
-        found.append(_Step(row, column.name, mark, paired_p(one - two)))
+        found.append(_Step(row, column.name, mark, paired_p(one - two), number))
     return found
 
 

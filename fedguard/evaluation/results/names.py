@@ -1,13 +1,15 @@
 """What methods, data sets and settings are called in print: one list for tables, figures and the report.
 
 A label of a suite is looked up here; a suite's own ``names`` come first, and a label that nobody knows is
-shown with spaces for underscores. The order of methods is that of the suite, the order of metrics that of
+shown with spaces for underscores, unless it holds other signs than letters, digits and underscores. The order
+of methods is that of the suite, the order of metrics that of
 :data:`fedguard.evaluation.results.tables.COLUMNS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -138,7 +140,21 @@ def display(label: object, own: Mapping[str, str] | None = None) -> str:
         ('Min-Max', 'my scorer', 'Ours')
     """
     text = str(label)
-    return (own or {}).get(text) or DISPLAY.get(text) or text.replace("_", " ")
+    plain = text.replace("_", " ") if text.isidentifier() else text
+    return (own or {}).get(text) or DISPLAY.get(text) or plain
+
+
+def display_all(labels: Iterable[object], own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Label → name in print, in order; labels that would get one name ("scaling", "scaling_backdoor") stay.
+
+    Example:
+        >>> from fedguard.evaluation.results.names import display_all
+        >>> display_all(["lie", "scaling", "scaling_backdoor"])
+        {'lie': 'LIE', 'scaling': 'scaling', 'scaling_backdoor': 'scaling_backdoor'}
+    """
+    names = {str(label): display(label, own) for label in labels}
+    counts = Counter(names.values())
+    return {label: name if counts[name] == 1 else label for label, name in names.items()}
 
 
 def write_names(folder: Path, names: Mapping[str, str]) -> None:

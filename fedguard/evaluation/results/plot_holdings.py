@@ -12,7 +12,8 @@ from ...core.errors import ConfigError, ParameterError
 from ...core.extras import extra_module
 from ...core.files import why, write_atomically
 from ..suites.holdings import Holdings
-from .plot import COLORS, FORMATS
+from .figures.style import LIGHT as COLORS
+from .plot import FORMATS
 
 #: Ten colors that stay apart with any kind of color vision (Paul Tol's muted scheme).
 CLASSES = (

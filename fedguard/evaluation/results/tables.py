@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ...core.errors import ParameterError
 from ...core.params import nearest
+from .names import display_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,11 +110,10 @@ _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
-Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it); * best of its column;
-– undefined. DACC, FPR, FNR come from the labels at the end of the run where the policy bans, and are averages
-over rounds (ADACC, AFPR, AFNR) where marked ~. AAR: rounds in which a malicious client was aggregated.
-Det. time: the detector's share of the time of training, detection and aggregation.
-All metrics: `fedguard list metrics`, docs/glossary.md."""
+Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it; a \
+narrow terminal shows none: `fedguard export`). * best of its column, – undefined, ~ \
+average over rounds (ADACC, AFPR, AFNR) where the policy does not ban.
+What the columns mean: `fedguard list metrics`, docs/glossary.md."""
 
 
 def columns_named(names: Sequence[str]) -> list[Column]:
@@ -178,32 +180,89 @@ def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
     return target is not None and show(value, column) == show(target, column)
 
 
-def attack_tables(frame: pd.DataFrame, names: Sequence[str] = SHOWN) -> list[tuple[str, Table]]:
-    """A heading and a rich table for every attack, with one row per defense."""
+def attack_tables(
+    frame: pd.DataFrame,
+    names: Sequence[str] = SHOWN,
+    own: Mapping[str, str] | None = None,
+    width: int = 0,
+) -> list[tuple[str, Table]]:
+    """A heading and a rich table for every attack, with one row per defense.
+
+    A table that is too wide leaves out intervals; if that is not enough, its columns go into several tables,
+    of which the first has the heading.
+
+    Args:
+        frame: of :func:`fedguard.evaluation.results.frame.read_results`.
+        names: of the metrics.
+        own: the suite's own names of attacks and defenses.
+        width: of the terminal in characters; 0 for any.
+    """
     tables = []
     columns = columns_named(names)
+    called = {key: display_all(frame[key].unique(), own) for key in ("attack", "defense")}
     for (point, mode, attack), group in frame.groupby(["point", "mode", "attack"], sort=False):
         first = group.iloc[0]
         where = "; ".join(text for text in (str(point), _MODES.get(str(mode), "")) if text)
         unknown = first["malicious"] is None or math.isnan(first["malicious"])
         known = "an unknown number" if unknown else str(int(first["malicious"]))
         heading = (
-            f"{where}{': ' if where else ''}attack: {attack}   ({known} of "
+            f"{where}{': ' if where else ''}attack: {called['attack'][str(attack)]}   ({known} of "
             f"{int(first['clients'])} clients malicious, "
             f"defenses are told {int(first['assumed_malicious'])})"
         )
         used = defined(group, columns)
-        table = Table()
-        table.add_column("defense")
-        for column in used:
-            table.add_column(column.title, justify="right")
         best = best_values(group, used)
-        for _, row in group.iterrows():
-            cells = [_cell(row, column, best) for column in used]
-            beside = mark(row)
-            table.add_row(f"{row['defense']}{f'  ({beside})' if beside else ''}", *cells)
-        tables.append((heading, table))
+        rows = [(_row_name(row, called["defense"]), row) for _, row in group.iterrows()]
+        parts = _fitting(rows, used, best, width)
+        tables += [(heading, parts[0]), *(("", part) for part in parts[1:])]
     return tables
+
+
+def _row_name(row: Any, called: Mapping[str, str]) -> str:
+    beside = mark(row)
+    return f"{called[str(row['defense'])]}{f'  ({beside})' if beside else ''}"
+
+
+def _fitting(
+    rows: Sequence[tuple[str, Any]], columns: Sequence[Column], best: dict[str, float], width: int
+) -> list[Table]:
+    """One table, or several if no other way fits the width."""
+    for intervals, lines in ((True, True), (True, False), (False, False)):
+        table = _table(rows, columns, best, intervals, lines)
+        if not width or _least_width(table) <= width:
+            return [table]
+    for count in range(len(columns) - 1, 0, -1):
+        parts = [columns[i : i + count] for i in range(0, len(columns), count)]
+        tables = [_table(rows, part, best) for part in parts]
+        if max(map(_least_width, tables)) <= width:
+            return tables
+    return [_table(rows, [column], best) for column in columns] or [table]
+
+
+def _table(
+    rows: Sequence[tuple[str, Any]],
+    columns: Sequence[Column],
+    best: dict[str, float],
+    intervals: bool = False,
+    lines: bool = False,
+) -> Table:
+    """A table, with lines around its cells or, narrower, without; then headings take several lines too."""
+    table = Table() if lines else Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("defense")
+    cells = [[_cell(row, column, best, intervals) for column in columns] for _, row in rows]
+    for column, values in zip(columns, zip(*cells, strict=True), strict=True):
+        words = [column.title if lines else column.title[:7], *column.title.split()]
+        longest = max(len(text) for text in (*words, *values))
+        table.add_column(column.title, justify="right", width=longest)
+    for (name, _), line in zip(rows, cells, strict=True):
+        table.add_row(name, *line)
+    return table
+
+
+def _least_width(table: Table) -> int:
+    """The width at which no number and no word breaks; headings and names may break at spaces."""
+    console = Console(width=10_000)
+    return table.__rich_measure__(console, console.options).minimum
 
 
 def mark(row: Any) -> str:
@@ -214,8 +273,9 @@ def mark(row: Any) -> str:
     return ", ".join(marks)
 
 
-def _cell(row: Any, column: Column, best: dict[str, float]) -> Text:
-    text = shown(row, column).replace(" ± ", "±")
+def _cell(row: Any, column: Column, best: dict[str, float], intervals: bool) -> Text:
+    text = shown(row, column) if intervals else show(row[column.name], column)
+    text = text.replace(" ± ", "±")
     if column.name in ("dacc", "fpr", "fnr") and text != UNDEFINED and row["basis"] == "rounds":
         text = f"~{text}"
     if is_best(row[column.name], column, best):

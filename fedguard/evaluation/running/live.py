@@ -16,6 +16,7 @@ from rich.progress import (
 
 from ...simulation.settings import Cell
 from ..results.frame import metrics_frame
+from ..results.names import names_of
 from ..results.store import CellResult, Store
 from ..results.tables import FOOTNOTE, SHOWN, attack_tables
 from ..suites.suite import Suite
@@ -77,8 +78,10 @@ class Terminal(Follower):
         """Show the tables."""
         self.progress.stop()
         if self.tables:
-            for heading, table in attack_tables(metrics_frame(store), self.columns):
-                self.console.print(heading, style="bold")
+            own, width = names_of(store.folder), self.console.width
+            for heading, table in attack_tables(metrics_frame(store), self.columns, own, width):
+                if heading:
+                    self.console.print(heading, style="bold")
                 self.console.print(table)
             self.console.print(FOOTNOTE, style="dim")
         if self.recording and len(store.finished()) > self.ran:

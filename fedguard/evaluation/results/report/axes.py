@@ -86,7 +86,7 @@ class Axis:
         if len(powers) < 2:
             return [(value, f"{value:.6g}") for value in nice_ticks(self.low, self.high)]
         keep = max(1, -(-len(powers) // 5))
-        return [(value, _power_text(value)) for value in powers[::keep]]
+        return [(value, power_text(value)) for value in powers[::keep]]
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -110,7 +110,8 @@ def _powers(low: float, high: float, scale: Scale) -> list[float]:
     return [v for v in (*(-s for s in reversed(sizes)), 0.0, *sizes) if low <= v <= high]
 
 
-def _power_text(value: float) -> str:
+def power_text(value: float) -> str:
+    """A number, large and small ones as powers of ten."""
     if value == 0 or 1e-3 <= abs(value) <= 1e4:
         return f"{value:g}"
     digits = str(math.floor(math.log10(abs(value)) + 1e-9))

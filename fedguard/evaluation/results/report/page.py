@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +16,15 @@ from ....core.files import why, write_file
 from ...suites.load import load_suite
 from ...suites.suite import Suite
 from ..data import named, stored_data
+from ..figures.style import LOOKS, NO_DEFENSE
+from ..glossary import GLOSSARY
 from ..store import Store
 from ..tables import SHOWN, best_values, columns_named, defined, is_best, mark, shown
 from . import pictures
+from .answer import answers
 from .axes import pixel
-from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, ranks, sections
+from .drawn import drawn
+from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, looks_of, plural, sections
 from .scores import distribution, roc_panel, verdicts
 from .timeline import timeline
 
@@ -71,22 +78,35 @@ def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(px=pixel, short=pictures.short, plural=plural)
-    environment.globals.update(isnan=math.isnan)
+    script = f"\n{_script()}"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(
+        glossary=GLOSSARY,
+        terms=columns_named(SHOWN),
+        script=script,
+        script_hash=f"sha256-{digest}",  # the only script a browser runs, whatever a name holds
+    )
+    environment.globals.update(isnan=math.isnan, looks=LOOKS)
     return environment.get_template("report.html").render(**_contents(store, where))
+
+
+def _script() -> str:
+    """The script that sorts and filters tables."""
+    return resources.files(__package__).joinpath("templates/tables.js").read_text(encoding="utf-8")
 
 
 def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
     parts = sections(store, where)
-    drawn = parts[:MAX_SECTIONS]
+    shown_parts = parts[:MAX_SECTIONS]
     failures = [failure for part in parts for failure in _failures(part)]
     left_out = [
         f"the pictures of {plural(len(parts) - MAX_SECTIONS, 'further section')}; choose with --where"
     ] * (len(parts) > MAX_SECTIONS)
-    allowed = max(1, MAX_DETAILS // len(drawn))
+    allowed = max(1, MAX_DETAILS // len(shown_parts))
     return {
         "about": _about(store),
         "where": where or {},
-        "sections": [_section(store, part, allowed) for part in drawn],
+        "sections": [_section(store, part, allowed, f"s{i}") for i, part in enumerate(shown_parts, start=1)],
         "further": [_plain(part) for part in parts[MAX_SECTIONS:]],
         "left_out": left_out,
         "failures": failures[:MAX_FAILURES],
@@ -173,7 +193,7 @@ def _failures(part: Section) -> list[dict[str, str]]:
 # ---------------------------------------------------------------- sections
 
 
-def _section(store: Store, part: Section, allowed: int) -> dict[str, Any]:
+def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str, Any]:
     accuracy, success = (curves(store, part, metric) for metric in ("tacc", "asr"))
     chosen = _chosen(part, allowed)
     panels, details = [], []
@@ -186,13 +206,15 @@ def _section(store: Store, part: Section, allowed: int) -> dict[str, Any]:
     scoring = {line.name for panel in panels for line in panel.lines}
     return {
         **_plain(part),
+        "answers": answers(part),
+        "figures": drawn(store, part, place),
         "heats": [pictures.heat_plan(chart) for chart in heat_maps(part, HEATS)],
         "accuracy": pictures.line_plans(accuracy[:MAX_PANELS], "Test accuracy"),
         "success": pictures.line_plans(success[:MAX_PANELS], "Attack success"),
         "roc": pictures.roc_plans(panels[:MAX_PANELS]),
         "panels_left_out": max(0, len(part.attacks) - MAX_PANELS),
-        "line_legend": {"undefended": 0} if part.mode == "shadow" else ranks(part),
-        "roc_legend": {name: rank for name, rank in ranks(part).items() if name in scoring},
+        "line_legend": {"undefended": NO_DEFENSE} if part.mode == "shadow" else looks_of(part),
+        "roc_legend": {name: rank for name, rank in looks_of(part).items() if name in scoring},
         "costs": pictures.cost_plan(costs(store, part)),
         "details": details,
         "open": next((i for i, detail in enumerate(details) if detail["roc"]), 0),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .axes import Axis, path, pixel
-from .results import PARTS, Cost, HeatMap, Panel
+from .results import PARTS, Cost, HeatMap, Line, Panel
 from .scores import Distribution
 from .timeline import Timeline
 
@@ -42,7 +42,7 @@ class HeatPlan:
 def heat_plan(chart: HeatMap) -> HeatPlan:
     """Lay out a heat map: attack labels on the left, slanted defense labels above."""
     left, slanted = width_of([*chart.attacks, HeatPlan.corner]) + 14, width_of(chart.defenses) * 0.72
-    top = slanted + 12
+    top = slanted + 16
     step, line = HeatPlan.cell
     width = left + step * len(chart.defenses) + max(slanted - step / 2, 0) + 8
     return HeatPlan(chart, left, top, width, top + line * len(chart.attacks) + 6)
@@ -56,6 +56,7 @@ class Drawn:
     rank: int
     path: str
     mark: tuple[float, float] | None
+    band: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def line_plans(panels: Sequence[Panel], metric: str) -> list[PanelPlan]:
     """Lay out panels of percentages by round, with common axes."""
     points = [point for panel in panels for line in panel.lines for point in line.points]
     last = max((x for x, _ in points), default=1.0)
-    low = math.floor(min((y for _, y in points), default=0.0) / 10) * 10.0
+    lows = [y for _, y in points]
+    lows += [low for panel in panels for line in panel.lines for _, low, _ in line.band]
+    low = math.floor(min(lows, default=0.0) / 10) * 10.0
     x, y = Axis(1.0, max(last, 2.0), 40, 268), Axis(min(low, 90.0), 100.0, 158, 12)
 
     def alt(panel: Panel) -> str:
@@ -109,10 +112,17 @@ def _panel_plan(panel: Panel, x: Axis, y: Axis, alt: str) -> PanelPlan:
             line.rank,
             path(line.points, x, y),
             (x.at(line.mark[0]), y.at(line.mark[1])) if line.mark else None,
+            _band(line, x, y) if line.rank >= 0 else "",
         )
         for line in panel.lines
     ]
     return PanelPlan(panel.title, x, y, sorted(lines, key=lambda line: line.rank >= 0), alt)
+
+
+def _band(line: Line, x: Axis, y: Axis) -> str:
+    """From the lowest to the highest seed, as a closed path."""
+    lows, highs = [(a, low) for a, low, _ in line.band], [(a, high) for a, _, high in line.band]
+    return f"{path([*lows, *reversed(highs)], x, y)}Z" if line.band else ""
 
 
 def area(points: Sequence[tuple[float, float]]) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ....core.errors import ParameterError
+from ..figures.style import NO_DEFENSE, looks
 from ..frame import BY, metrics_frame, run_frame
+from ..names import display_all, names_of
 from ..store import Store
 from ..tables import COLUMNS, Column, show, shown
 
@@ -27,6 +29,9 @@ LINE_POINTS = 80
 PARTS = ("training", "detectors", "policy", "aggregator")
 
 
+Corner = TypeVar("Corner")
+
+
 @dataclass(frozen=True)
 class Section:
     """One point of the grid in one mode.
@@ -34,9 +39,11 @@ class Section:
     Attributes:
         point: the point of the grid, as text; empty without a grid.
         mode: "closed" or "shadow".
-        frame: a row per attack and defense, see :func:`fedguard.evaluation.results.frame.read_results`.
+        frame: a row per attack and defense, under their names in print, see
+            :func:`fedguard.evaluation.results.frame.read_results`.
         runs: a row per run.
         modes: how many modes all sections have.
+        labels: the name in print of every defense → its label in the suite.
     """
 
     point: str
@@ -44,6 +51,7 @@ class Section:
     frame: pd.DataFrame
     runs: pd.DataFrame
     modes: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -100,9 +108,20 @@ def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Secti
     if frame.duplicated(list(BY)).any():
         raise ParameterError("several seeds are averaged; choose one of them, or leave `seed` out")
     modes = int(frame["mode"].nunique())
+    names = names_of(store.folder)
+    known = {key: display_all(frame[key].unique(), names) for key in ("attack", "defense")}
+    labels = {name: label for label, name in known["defense"].items()}
+    frame, runs = (table.assign(**{k: table[k].map(v) for k, v in known.items()}) for table in (frame, runs))
     groups = frame.groupby(["point", "mode"], sort=False)
     return [
-        Section(str(point), str(mode), part, runs[(runs["point"] == point) & (runs["mode"] == mode)], modes)
+        Section(
+            str(point),
+            str(mode),
+            part,
+            runs[(runs["point"] == point) & (runs["mode"] == mode)],
+            modes,
+            labels,
+        )
         for (point, mode), part in groups
     ]
 
@@ -184,15 +203,17 @@ class Line:
 
     Attributes:
         name: the defense.
-        rank: the index of its color; -1 for gray.
+        rank: the number of its look (:mod:`fedguard.evaluation.results.figures.style`); -1 for gray.
         points: x and y.
         mark: one point to mark, if any.
+        band: x, and the lowest and the highest y over seeds; empty with one seed.
     """
 
     name: str
     rank: int
     points: list[tuple[float, float]]
     mark: tuple[float, float] | None = None
+    band: list[tuple[float, float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -203,9 +224,11 @@ class Panel:
     lines: list[Line] = field(default_factory=list)
 
 
-def ranks(section: Section) -> dict[str, int]:
-    """The color index of every defense; the first in the suite's order have their own colors."""
-    return {name: i if i < NAMED else -1 for i, name in enumerate(section.defenses)}
+def looks_of(section: Section) -> dict[str, int]:
+    """The look of every defense, the same in all figures; -1 (gray) beyond the first in the suite's order."""
+    names = section.defenses
+    known = looks([section.labels.get(name, name) for name in names[:NAMED]])
+    return {name: known[section.labels.get(name, name)] if i < NAMED else -1 for i, name in enumerate(names)}
 
 
 def curves(store: Store, section: Section, metric: str) -> list[Panel]:
@@ -218,17 +241,21 @@ def curves(store: Store, section: Section, metric: str) -> list[Panel]:
     table = table[table[metric].notna()]
     if section.mode == "shadow":
         table = table.assign(defense="undefended")
-    means = table.groupby(["attack", "defense", "round"], sort=False)[metric].mean() * 100
+    rounds = table.groupby(["attack", "defense", "round"], sort=False)[metric]
+    spread = rounds.agg(["mean", "min", "max"]) * 100
     lines: dict[str, list[Line]] = {}
-    colors = ranks(section)
-    for (attack, defense), part in means.groupby(["attack", "defense"], sort=False):
-        points = [(float(r) + 1, float(v)) for (_, _, r), v in part.sort_index().items()]
-        line = Line(defense, 0 if section.mode == "shadow" else colors[defense], thinned(points))
+    known = {"undefended": NO_DEFENSE} if section.mode == "shadow" else looks_of(section)
+    for (attack, defense), part in spread.groupby(["attack", "defense"], sort=False):
+        part = part.sort_index()
+        x = [float(number) + 1 for _, _, number in part.index]
+        points = thinned(list(zip(x, part["mean"].tolist(), strict=True)))
+        band = list(zip(x, part["min"].tolist(), part["max"].tolist(), strict=True))
+        line = Line(defense, known[defense], points, band=thinned(band) if section.seeds > 1 else [])
         lines.setdefault(attack, []).append(line)
     return [Panel(attack, lines[attack]) for attack in section.attacks if attack in lines]
 
 
-def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def thinned(points: list[Corner]) -> list[Corner]:
     """At most :data:`LINE_POINTS` points, including the first and the last."""
     step = -(-len(points) // LINE_POINTS)
     return points if step <= 1 else [*points[:-1:step], points[-1]]

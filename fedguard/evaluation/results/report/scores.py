@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..store import Store
 from .axes import Scale, scale_for
-from .results import Line, Panel, Section, ranks
+from .results import Line, Panel, Section, looks_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -225,12 +225,12 @@ def roc_of(table: pd.DataFrame) -> Curve:
 def roc_panel(section: Section, attack: str, parts: Iterable[tuple[str, Any]]) -> Panel:
     """A ROC curve per defense, each with the point at which it decided (mean FPR and TPR over rounds)."""
     lines = []
-    colors = ranks(section)
+    known = looks_of(section)
     for defense, table in parts:
         curve = roc_of(table)
         row = section.row(attack, defense)
         if curve and row is not None:
             mark = (float(row["afpr"]), 1 - float(row["afnr"]))
-            known = not math.isnan(sum(mark))
-            lines.append(Line(defense, colors[defense], curve, mark if known else None))
+            decided = not math.isnan(sum(mark))
+            lines.append(Line(defense, known[defense], curve, mark if decided else None))
     return Panel(attack, sorted(lines, key=lambda line: section.defenses.index(line.name)))

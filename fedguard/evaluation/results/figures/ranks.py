@@ -5,35 +5,30 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .names import display, names_of
-from .ranks import Ranking, ranking
-from .store import Store
-from .tables import columns_named
+from ..names import display_all, names_of
+from ..ranks import Ranking, ranking
+from ..store import Store
+from ..tables import columns_named
+from .style import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LINE = "#22262b"
 
-
-def rank_figure(store: Store, runs: pd.DataFrame, metric: str, figure: Any) -> Any:
-    """Draw the ranks of a metric on an empty matplotlib figure, which is returned.
+def draw(sheet: Sheet, store: Store, runs: pd.DataFrame, metric: str) -> Any:
+    """The ranks of a metric.
 
     Raises:
         ParameterError: an unknown metric, or nothing to rank.
     """
     (column,) = columns_named([metric])
     found = ranking(runs, column)
-    own = names_of(store.folder)
-    return draw_ranks(found, [display(name, own) for name in found.names], figure)
+    names = display_all(found.names, names_of(store.folder))
+    figure = sheet.figure(1.3 + 0.24 * math.ceil(len(names) / 2))
+    return draw_ranks(found, list(names.values()), figure, sheet.colors.ink)
 
 
-def size_of(defenses: int) -> tuple[float, float]:
-    """Width and height in inches for so many defenses."""
-    return 7.0, 1.3 + 0.24 * math.ceil(defenses / 2)
-
-
-def draw_ranks(found: Ranking, names: list[str], figure: Any) -> Any:
+def draw_ranks(found: Ranking, names: list[str], figure: Any, ink: str) -> Any:
     """An axis of average ranks, best on the left; a bar joins what Nemenyi's test cannot tell apart."""
     k = len(names)
     half = math.ceil(k / 2)
@@ -43,32 +38,32 @@ def draw_ranks(found: Ranking, names: list[str], figure: Any) -> Any:
     margin = 0.55 * (k - 1)
     axis.set(xlim=(1 - margin, k + margin), ylim=(depth + 0.5 * half + 0.1, -1.3))
     axis.set_axis_off()
-    axis.plot([1, k], [0, 0], color=LINE, linewidth=1)
+    axis.plot([1, k], [0, 0], color=ink, linewidth=1)
     for tick in range(1, k + 1):
-        axis.plot([tick, tick], [0, -0.12], color=LINE, linewidth=1)
+        axis.plot([tick, tick], [0, -0.12], color=ink, linewidth=1)
         axis.text(tick, -0.2, str(tick), ha="center", va="bottom", fontsize=8)
     for place, (name, rank) in enumerate(zip(names, found.ranks, strict=True)):
         left = place < half
         y = depth + 0.5 * ((place if left else k - 1 - place) + 0.5)
         edge = 1 - 0.05 * (k - 1) if left else k + 0.05 * (k - 1)
-        axis.plot([rank, rank, edge], [0, y, y], color=LINE, linewidth=0.8)
+        axis.plot([rank, rank, edge], [0, y, y], color=ink, linewidth=0.8)
         text = f"{name}  {rank:.2f} " if left else f" {rank:.2f}  {name}"
         axis.text(edge, y, text, ha="right" if left else "left", va="center", fontsize=8, parse_math=False)
     for level, (first, last) in enumerate(bars):
         y = 0.2 + 0.22 * level
         ends = [found.ranks[first] - 0.03, found.ranks[last] + 0.03]
-        axis.plot(ends, [y, y], color=LINE, linewidth=3.5, solid_capstyle="butt")
-    _scale(axis, found, k)
+        axis.plot(ends, [y, y], color=ink, linewidth=3.5, solid_capstyle="butt")
+    _scale(axis, found, k, ink)
     return figure
 
 
-def _scale(axis: Any, found: Ranking, k: int) -> None:
+def _scale(axis: Any, found: Ranking, k: int, ink: str) -> None:
     """The critical difference as a length, and what was ranked."""
     end = 1 + min(found.difference, k - 1 + 0.5 * (k - 1))
-    axis.plot([1, end], [-0.75, -0.75], color=LINE, linewidth=1)
+    axis.plot([1, end], [-0.75, -0.75], color=ink, linewidth=1)
     for x in (1, end):
-        axis.plot([x, x], [-0.67, -0.83], color=LINE, linewidth=1)
+        axis.plot([x, x], [-0.67, -0.83], color=ink, linewidth=1)
     axis.text((1 + end) / 2, -0.85, f"CD = {found.difference:.2f}", ha="center", va="bottom", fontsize=8)
-    p = "" if math.isnan(found.p) else f"; Friedman p = {found.p:.2g}"
+    p = "" if math.isnan(found.p) else f"\nFriedman p = {found.p:.2g}"
     title = f"{found.column.title.removesuffix(' %')}: average ranks over {found.blocks} {found.unit}s{p}"
-    axis.set_title(title, fontsize=9)
+    axis.set_title(title, fontsize=8)

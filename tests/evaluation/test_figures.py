@@ -1,0 +1,94 @@
+"""The numbers and looks of figures, by hand or against scikit-learn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+
+from fedguard import Guard, Round
+from fedguard.core.errors import ParameterError
+from fedguard.evaluation.results.figures.client_map import maps, principal
+from fedguard.evaluation.results.figures.confusion import shares
+from fedguard.evaluation.results.figures.grid import spread
+from fedguard.evaluation.results.figures.pareto import Point, front
+from fedguard.evaluation.results.figures.style import _FIXED, DARK, LIGHT, NO_DEFENSE, PAGE, Sheet, looks
+from fedguard.evaluation.results.names import DISPLAY
+from fedguard.evaluation.results.plot import plot
+from fedguard.recording import Recorder, Recording
+
+
+def luminance(color):
+    """WCAG 2: the relative luminance of an sRGB color."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_line_has_a_contrast_of_3_to_1(dark):
+    paper = luminance(PAGE[dark].paper)
+    for color in DARK if dark else LIGHT:
+        low, high = sorted([paper, luminance(color)])
+        assert (high + 0.05) / (low + 0.05) >= 3, color
+
+
+def test_a_method_has_one_look_in_every_figure():
+    assert set(_FIXED) <= DISPLAY.keys()
+    assert len(set(looks(_FIXED).values())) == len(_FIXED)
+    assert looks(["mine", "krum"])["krum"] == looks(["krum"])["krum"] == looks(_FIXED)["krum"]
+    assert looks(["undefended"]) == {"undefended": NO_DEFENSE}
+    many = [f"method{i}" for i in range(32)]
+    assert len(set(looks(many).values())) == 32
+
+
+def test_a_sheet_has_one_or_two_columns():
+    with pytest.raises(ParameterError, match="columns must be 1 or 2, got 3"):
+        Sheet(3)
+
+
+def test_names_at_the_ends_of_lines_do_not_meet_and_stay_inside():
+    placed = spread([99.0, 100.0, 98.0, 3.0], 5.0, 0.0, 100.0)
+    assert placed == [95.0, 100.0, 90.0, 3.0]
+
+
+def test_the_front_by_hand():
+    points = [Point(name, 0, x, y) for name, x, y in [("a", 1, 9), ("b", 1, 5), ("c", 4, 5), ("d", 6, 1)]]
+    assert [p.name for p in front(points, down=True)] == ["b", "d"]
+    assert [p.name for p in front(points, down=False)] == ["a"]
+
+
+def test_principal_components_are_those_of_scikit_learn():
+    x = np.random.default_rng(0).normal(size=(9, 30)) * np.linspace(5, 0.1, 30)
+    centered = x - x.mean(0)
+    places, explained = principal(centered @ centered.T)
+    pca = PCA(2).fit(x)
+    assert np.abs(places) == pytest.approx(np.abs(pca.transform(x)), abs=1e-9)
+    assert explained == pytest.approx(pca.explained_variance_ratio_)
+
+
+def test_shares_by_hand():
+    """Run 0: one of two attackers caught, one of two honest clients accused; run 1: all right; 4 was away."""
+    rows = [
+        (0, 0, 1, 1, 1), (0, 0, 1, 0, 1), (0, 0, 0, 1, 1), (0, 0, 0, 0, 1), (0, 0, 1, 1, 0),
+        (1, 0, 1, 1, 1), (1, 0, 0, 0, 1),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["run", "round", "malicious", "suspect", "participated"])
+    found = shares(table)
+    assert found.loc[1].tolist() == [37.5, 12.5, 12.5, 37.5]
+
+
+def test_a_client_map_needs_no_truth_and_names_rounds_that_are_missing(tmp_path):
+    pytest.importorskip("matplotlib")
+    with Recorder(tmp_path / "rec") as recorder:
+        guard = Guard("norm_bound", observers=[recorder])
+        for index in range(2):
+            guard.process(Round([[1.0, 2.0], [1.5, 2.0], [1.0, float("nan")], [9.0, 9.0]], index=index))
+    (first, second) = maps(Recording(tmp_path / "rec"))
+    assert (first.round, second.round, len(first.places), first.malicious) == (1, 2, 3, None)
+    out = plot(tmp_path / "rec", "client_map", where={"round": 2})
+    assert out == tmp_path / "rec-client_map.svg"
+    assert Recording(tmp_path / "rec").check() == []
+    with pytest.raises(ParameterError, match="has no round 3"):
+        plot(tmp_path / "rec", "client_map", tmp_path / "f.svg", where={"round": 3})
+    with pytest.raises(ParameterError, match="draw it with --kind client_map"):
+        plot(tmp_path / "rec", "heatmap", tmp_path / "f.svg")
