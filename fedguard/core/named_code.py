@@ -5,8 +5,8 @@ refuses names from files of other people (a recording, a results folder), unless
 
 ``library:NAME`` is no code: a fixed list of libraries, of which only models, data sets and partitions that
 the library itself lists can be named. What would be downloaded from where anybody may publish
-(``huggingface:``, ``openml:``, ``hf:``) is refused as code is. ``given:NAME@FINGERPRINT`` is an object that the
-caller of :func:`fedguard.evaluate` gave.
+(``huggingface:``, ``openml:``, ``hf:``) is refused as code is. ``given:NAME@FINGERPRINT`` is an object that
+the caller of :func:`fedguard.evaluate` gave.
 """
 
 from __future__ import annotations

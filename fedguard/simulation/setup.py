@@ -70,9 +70,7 @@ class Setup:
             )
             train = self.dataset.train
             two = self.dataset.labeled(train.take(torch.arange(2) % len(train.labels))).inputs
-            check_fit(
-                cell.model.name, self.model, two, self.dataset.num_classes, self._alone(), self.task
-            )
+            check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone(), self.task)
         self.initial = flat_parameters(self.model)
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set

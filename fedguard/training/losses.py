@@ -64,7 +64,12 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "next_token": next_token,
 }
 #: The loss of each task: what is trained by default, and what the test loss always is.
-BY_TASK = {"classification": "cross_entropy", "multilabel": "bce", "regression": "mse", "causal": "next_token"}
+BY_TASK = {
+    "classification": "cross_entropy",
+    "multilabel": "bce",
+    "regression": "mse",
+    "causal": "next_token",
+}
 #: Losses that need one class per sample.
 OF_CLASSES = frozenset({"cross_entropy", "nll"})
 

@@ -29,8 +29,9 @@ class Dataset:
     Attributes:
         name: the name in the catalogue.
         train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64 for
-            classification, else (N, K) float32 (multilabel: 0 and 1). Texts are token numbers (N, L), float32,
-            −1 for padding; causal labels are the next tokens, (N, L) int64, −1 where none is to be predicted.
+            classification, else (N, K) float32 (multilabel: 0 and 1). Texts are token numbers (N, L),
+            float32, −1 for padding; causal labels are the next tokens, (N, L) int64, −1 where none is to be
+            predicted.
         test: the same for testing.
         num_classes: labels are 0 … num_classes − 1; for other tasks K, the number of the model's outputs; for
             causal texts the size of the vocabulary.

@@ -86,7 +86,8 @@ def labeled_texts(name: str, train: Texts, test: Texts, how: Tokenized) -> Datas
     numbers = {text: k for k, text in enumerate(names)}
     room = how.max_length - len(own.start) - len(own.end)
     rows = [
-        [[*own.start, *tokens[:room], *own.end] for tokens in own.encode(part.texts)] for part in (train, test)
+        [[*own.start, *tokens[:room], *own.end] for tokens in own.encode(part.texts)]
+        for part in (train, test)
     ]
     width = max(len(row) for part in rows for row in part)
     parts = [

@@ -15,6 +15,7 @@ from torch import nn
 
 from ...core.errors import ParameterError
 from ...core.extras import extra_module
+from ...core.params import nearest
 from ..base import Model
 from ..parts import Maker
 from .base import Shape
@@ -135,6 +136,8 @@ def located(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]
     Raises:
         ParameterError: it looks like a path, and nothing is there.
     """
+    if name.startswith("tiny-") and "/" not in name:
+        raise ParameterError(f"unknown model 'hf:{name}'{nearest(name, TINY)} (tiny ones: {', '.join(TINY)})")
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), {"gguf_file": path.name}
