@@ -99,7 +99,7 @@ def finite(case: Case) -> None:
 
 
 def labels_fit(case: Case) -> None:
-    """Labels fit the task: int64 from 0 to num_classes − 1, float32 (N, num_classes), or causal tokens. Number them so."""
+    """Labels fit the task: int64 below num_classes, float32 (N, num_classes), or next tokens."""
     outputs, task = case.data.num_classes, case.data.task
     for part, inputs, labels in _parts(case.data):
         if task == "classification":

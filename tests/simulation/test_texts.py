@@ -114,6 +114,7 @@ def test_bad_lines_are_named(tmp_path, line, message):
         load_dataset("instructions", path=str(tmp_path / "bad.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["label", "answer"])
 def test_the_made_up_sentences_keep_the_contract(form):
     check_dataset("topics", {"samples": 200, "form": form}).raise_for_failures()

@@ -15,9 +15,9 @@ from .tokens import Texts, Tokenized, answered_texts, labeled_texts
 #: Topic → its own words.
 TOPICS = {
     "cooking": "oven flour butter recipe garlic simmer dough kitchen salt taste spoon bake soup onion sauce",
-    "music": "melody guitar chord rhythm singer concert piano drum album tune lyrics stage violin tempo choir",
-    "sports": "goal match referee stadium coach league score sprint tennis champion medal team penalty ball race",
-    "weather": "rain cloud storm wind forecast snow sunny thunder fog breeze humid frost hail drizzle degrees",
+    "music": "melody guitar chord rhythm singer concert piano drum album tune lyric stage violin tempo choir",
+    "sports": "goal match referee stadium coach league score run tennis champ medal team penalty ball race",
+    "weather": "rain cloud storm wind forecast snow sunny thunder fog breeze wet frost hail drizzle degrees",
 }
 #: Words that belong to no topic.
 COMMON = (

@@ -89,7 +89,8 @@ def build_model(
     Args:
         name: a name in :data:`models`, ``module:Class`` or ``module:function`` (any that makes an
             ``nn.Module``; it gets ``input_shape`` and ``num_classes`` if it asks for them),
-            ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` (language models), or ``given:NAME`` for a class, a function or a module.
+            ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` (language models), or
+            ``given:NAME`` for a class, a function or a module.
         input_shape: the shape of one input.
         num_classes: the number of labels.
         generator: the only source of randomness; torch's global generator does not change.

@@ -1,6 +1,6 @@
 """Language models, ``hf:NAME``: of the Hugging Face Hub, of a local folder, or tiny random ones.
 
-Needs the extra ``llm``. Weights are read from safetensors (or GGUF) files, so that no code of a stranger runs.
+Needs the extra ``llm``. Weights are read from safetensors or GGUF files, so that no stranger's code runs.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _base(name: str, task: LanguageTask, num_classes: int, revision: str | None)
 
 
 def _padded(config: Any) -> Any:
-    """A configuration that names a token for padding, which some classifiers look up; it is never attended."""
+    """A configuration that names a token for padding, which some classifiers look up; it is masked."""
     if getattr(config, "pad_token_id", None) is None:
         end = getattr(config, "eos_token_id", None)
         config.pad_token_id = end[0] if isinstance(end, list) else end or 0
