@@ -28,7 +28,7 @@ def test_the_page_runs(tmp_path, monkeypatch):
     texts, sums, count, phrase = written.getvalue().splitlines()
     assert texts.startswith("classification (6,) [1, ")
     assert sums.startswith("causal 258 [-1, -1, ")
-    assert count == "2,308 of 171,204 parameters are trained and sent"
+    assert count == "2,308 of 171,972 parameters are trained and sent"
     assert phrase == "[99, 102]"
     Path("suite.yaml").write_text(blocks("yaml")[0])
     check_suite(load_suite(Path("suite.yaml"), [])[0])
