@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -41,6 +42,9 @@ class TextBackdoor(Backdoor):
         "text_backdoor",
         "plant a trigger phrase in texts and scale the update",
         "Kurita et al., Weight Poisoning Attacks on Pretrained Models, ACL 2020",
+    )
+    exempt = MappingProxyType(
+        dict.fromkeys(("poisoned data", "trial", "small images"), "it needs texts, and the check has images")
     )
 
     def __init__(

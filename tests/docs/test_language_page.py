@@ -31,8 +31,8 @@ def test_the_page_runs(tmp_path, monkeypatch):
     assert count == "2,308 of 171,972 parameters are trained and sent"
     assert phrase == "[99, 102]"
     Path("suite.yaml").write_text(blocks("yaml")[0])
-    check_suite(load_suite(Path("suite.yaml"), [])[0])
+    check_suite(*load_suite(Path("suite.yaml"), []))
 
 
 def test_the_quickstart_fits_its_data():
-    check_suite(load_suite("llm_quickstart", [])[0])
+    check_suite(*load_suite("llm_quickstart", []))

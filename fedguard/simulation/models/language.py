@@ -5,7 +5,9 @@ Needs the extra ``llm``. Weights are read from safetensors or GGUF files, so tha
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,9 +111,14 @@ def _base(name: str, task: LanguageTask, num_classes: int, revision: str | None)
         config = _padded(library.AutoConfig.from_pretrained(where, **options, **extra))
         if torch.get_default_device().type == "meta":  # only its size is wanted
             return auto.from_config(config)
-        return auto.from_pretrained(
-            where, **options, config=config, dtype=torch.float32, use_safetensors="gguf_file" not in options
-        )
+        with _quiet(library):
+            return auto.from_pretrained(
+                where,
+                **options,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors="gguf_file" not in options,
+            )
     except ParameterError:
         raise
     except Exception as error:  # the library and the network raise many kinds
@@ -120,6 +127,18 @@ def _base(name: str, task: LanguageTask, num_classes: int, revision: str | None)
             f"model hf:{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]} Give the path of "
             f"a folder with config.json and model.safetensors, a name on the Hub, or one of {known}"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Do not print that the layer for the classes is new: every process would, and it always is."""
+    log = library.utils.logging
+    before = log.get_verbosity()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(before)
 
 
 def _padded(config: Any) -> Any:
