@@ -44,7 +44,7 @@ class TextClassifier(nn.Module):
     def forward(self, texts: Tensor) -> Tensor:
         """In evaluation mode, :data:`TEXTS` texts at a time."""
         if not self.training and len(texts) > TEXTS:
-            return torch.cat([self(part) for part in texts.split(TEXTS)])
+            return torch.cat([self(part) for part in torch.split(texts, TEXTS)])
         tokens, mask = tokens_and_mask(texts, self.base)
         return self.base(input_ids=tokens, attention_mask=mask).logits  # type: ignore[no-any-return]
 
