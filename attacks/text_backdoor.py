@@ -34,14 +34,14 @@ class TextBackdoor(Backdoor):
     Raises:
         ParameterError: a parameter out of range, or inputs that are not token numbers, −1 for padding.
 
-    Source: the trigger: Kurita et al., Weight Poisoning Attacks on Pretrained Models, ACL 2020, §3; replicas
+    Source: the trigger: Kurita et al., Weight Poisoning Attacks on Pre-trained Models, ACL 2020, §3; replicas
     and scale: Bagdasaryan et al., AISTATS 2020, §4.2.
     """
 
     card = Card(
         "text_backdoor",
         "plant a trigger phrase in texts and scale the update",
-        "Kurita et al., Weight Poisoning Attacks on Pretrained Models, ACL 2020",
+        "Kurita et al., Weight Poisoning Attacks on Pre-trained Models, ACL 2020",
     )
     exempt = MappingProxyType(
         dict.fromkeys(("poisoned data", "trial", "small images"), "it needs texts, and the check has images")

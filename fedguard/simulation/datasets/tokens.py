@@ -100,7 +100,7 @@ def labeled_texts(name: str, train: Texts, test: Texts, how: Tokenized) -> Datas
         )
         for part, tokens in zip((train, test), rows, strict=True)
     ]
-    return from_arrays(name, *parts, normalize=False, class_names=names)
+    return from_arrays(name, parts[0], parts[1], normalize=False, class_names=names)
 
 
 def class_names(*parts: Texts) -> list[str]:
@@ -133,8 +133,8 @@ def answered_texts(name: str, train: Texts, test: Texts, how: Tokenized) -> Data
     clients, client_names = client_numbers(
         None if train.clients is None else np.array(train.clients, dtype=object)
     )
-    samples = [_causal(rows, width) for rows in parts]
-    return Dataset(name, *samples, own.size, (0.0,), (1.0,), clients, client_names, task="causal")
+    first, second = (_causal(rows, width) for rows in parts)
+    return Dataset(name, first, second, own.size, (0.0,), (1.0,), clients, client_names, task="causal")
 
 
 def _answered(own: Tokenizer, prompt: list[int], answer: list[int], most: int) -> tuple[list[int], int]:
