@@ -21,7 +21,7 @@ STAMP = VENV / "fedguard-setup"
 DOCS_STAMP = VENV / "fedguard-setup-docs"
 ALL_STAMP = VENV / "fedguard-setup-all"
 #: What `test-all` installs on top of the usual set-up.
-EXTRAS = "dev,flower,parquet,plot,prometheus,pyod,ray,serve,slurm,tensorboard"
+EXTRAS = "dev,flower,llm,parquet,plot,prometheus,pyod,ray,serve,slurm,tensorboard"
 PIP = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 PIP += ["-c", "constraints.txt"]
 

@@ -26,6 +26,7 @@ CATALOGUE = {
     "back_gradient": "fedguard.attacks.back_gradient:BackGradient",
     "mpaf": "fedguard.attacks.mpaf:MPAF",
     "scaling_backdoor": "fedguard.attacks.scaling_backdoor:ScalingBackdoor",
+    "text_backdoor": "fedguard.attacks.text_backdoor:TextBackdoor",
     "adaptive": "fedguard.attacks.adaptive:Adaptive",
     "inflated_counts": "fedguard.attacks.inflated_counts:InflatedCounts",
     "adaptive_label_flip": "fedguard.attacks.adaptive_label_flip:AdaptiveLabelFlip",

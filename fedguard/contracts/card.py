@@ -25,8 +25,8 @@ class Card:
     paper: str
 
 
-#: What labels are: one class per sample, several yes-or-no labels, or numbers.
-TASKS = ("classification", "multilabel", "regression")
+#: What labels are: one class per sample, several yes-or-no labels, numbers, or each next token of a text.
+TASKS = ("classification", "multilabel", "regression", "causal")
 
 
 class Method:

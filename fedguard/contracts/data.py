@@ -11,6 +11,7 @@ class LabeledData(NamedTuple):
     """Inputs as the model takes them (already normalized), and their labels.
 
     Labels are classes, (N,) int64, or for several labels per sample and for regression (N, K) float32.
+    For causal texts they are the next tokens, (N, L) int64, −1 where none is to be predicted.
     """
 
     inputs: Tensor

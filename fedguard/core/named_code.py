@@ -5,8 +5,8 @@ refuses names from files of other people (a recording, a results folder), unless
 
 ``library:NAME`` is no code: a fixed list of libraries, of which only models, data sets and partitions that
 the library itself lists can be named. What would be downloaded from where anybody may publish
-(``huggingface:``, ``openml:``) is refused as code is. ``given:NAME@FINGERPRINT`` is an object that the
-caller of :func:`fedguard.evaluate` gave.
+(``huggingface:``, ``openml:``, ``hf:``) is refused as code is. ``given:NAME@FINGERPRINT`` is an object that
+the caller of :func:`fedguard.evaluate` gave.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ Place: TypeAlias = tuple[str | int, ...]
 CODE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 #: Prefixes that name something of a library, which is looked up and not imported by name.
 LIBRARIES = frozenset({"torchvision", "timm", "huggingface", "openml", "flwr", "hf"})
-#: Data sets on servers where anybody may publish: strangers' files must not choose what is downloaded.
-REMOTE = re.compile(r"(?:huggingface|openml):\S+")
+#: Data sets, models and tokenizers on servers where anybody may publish: strangers' files must not choose
+#: what is downloaded. The tiny language models are made on the spot.
+REMOTE = re.compile(r"(?:huggingface|openml):\S+|hf:(?!tiny-(?:bert|gpt)$)\S+")
 #: The prefix of objects that were given from Python.
 GIVEN_PREFIX = "given"
 #: Objects given from Python: NAME@FINGERPRINT → object; a suite refers to them by ``given:NAME@FINGERPRINT``.
@@ -116,7 +117,7 @@ def refusal(name: str) -> str:
     if not is_code(name):
         return (
             f"{name} would be downloaded from a server where anybody may publish; give --allow-code if you "
-            "trust this file and that data set"
+            "trust this file and what it names"
         )
     return (
         f"{name} is code, which would be imported and run; give --allow-code if you trust this file and that "

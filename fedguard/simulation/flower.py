@@ -24,7 +24,7 @@ from ..flower.progress import Judged, Open
 from ..flower.replies import Reply
 from ..flower.strategy import GuardedStrategy
 from ..guard import Guard
-from ..training.parameters import learned
+from ..training.parameters import learned, statistics_of
 from .attackers import prepares, trains
 from .build import build_attack
 from .federation import Federation, Map
@@ -230,7 +230,7 @@ def _flat(array: Array) -> Tensor:
 
 
 def _floating(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, buffer) for name, buffer in model.named_buffers() if buffer.is_floating_point()]
+    return list(statistics_of(model).items())
 
 
 def _split(

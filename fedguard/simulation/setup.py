@@ -50,7 +50,7 @@ class Setup:
         seed = cell.seed
         with _blame("data"):
             self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
-        #: What labels are: "classification", "multilabel" or "regression".
+        #: What labels are: "classification", "multilabel", "regression" or "causal".
         self.task: str = self.dataset.task
         dealt = deal(cell, self.dataset)
         self.validation = self._held_out(dealt.validation)
@@ -76,7 +76,7 @@ class Setup:
             )
             train = self.dataset.train
             two = self.dataset.labeled(train.take(torch.arange(2) % len(train.labels))).inputs
-            check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone())
+            check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone(), self.task)
         self.initial = flat_parameters(self.model)
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set

@@ -99,15 +99,20 @@ def finite(case: Case) -> None:
 
 
 def labels_fit(case: Case) -> None:
-    """Labels fit the task: int64 from 0 to num_classes − 1, or float32 (N, num_classes). Number them so."""
+    """Labels fit the task: int64 below num_classes, float32 (N, num_classes), or next tokens."""
     outputs, task = case.data.num_classes, case.data.task
-    for part, _, labels in _parts(case.data):
+    for part, inputs, labels in _parts(case.data):
         if task == "classification":
             require(
                 labels.ndim == 1 and labels.dtype == torch.int64, f"{part}: {labels.dtype}, {labels.ndim}-d"
             )
             low, high = int(labels.min()), int(labels.max())
             require(low >= 0 and high < outputs, f"{part}: labels from {low} to {high} of {outputs} classes")
+        elif task == "causal":
+            require(labels.dtype == torch.int64, f"{part}: labels are {labels.dtype}")
+            require(labels.shape == inputs.shape, f"{part}: labels have shape {tuple(labels.shape)}")
+            require((labels >= 0).any(1).all(), f"{part}: a text has no token to predict")
+            require(labels.max() < outputs, f"{part}: a label is beyond the {outputs} tokens")
         else:
             require(labels.dtype == torch.float32, f"{part}: labels are {labels.dtype}")
             require(labels.shape[1:] == (outputs,), f"{part}: labels have shape {tuple(labels.shape)}")

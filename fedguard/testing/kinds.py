@@ -43,8 +43,9 @@ KINDS = (*REGISTRIES, *PARTS)
 #: The only kind that a library offers; torchvision has models and data sets.
 _OF_LIBRARY = {
     "timm": "models",
+    "hf": "models",
     "flwr": "partitions",
-    **dict.fromkeys(("huggingface", "hf", "openml"), "datasets"),
+    **dict.fromkeys(("huggingface", "openml"), "datasets"),
 }
 
 

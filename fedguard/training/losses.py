@@ -15,6 +15,7 @@ from ..contracts.local_training import named
 from ..core.errors import ConfigError, ParameterError
 from ..core.named_code import load_code
 from ..core.params import check_params, nearest
+from .tokens import next_token
 
 #: (outputs, labels) → the scalar that training minimizes.
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -60,9 +61,15 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "mse": mse,
     "l1": l1,
     "huber": huber,
+    "next_token": next_token,
 }
 #: The loss of each task: what is trained by default, and what the test loss always is.
-BY_TASK = {"classification": "cross_entropy", "multilabel": "bce", "regression": "mse"}
+BY_TASK = {
+    "classification": "cross_entropy",
+    "multilabel": "bce",
+    "regression": "mse",
+    "causal": "next_token",
+}
 #: Losses that need one class per sample.
 OF_CLASSES = frozenset({"cross_entropy", "nll"})
 
@@ -116,7 +123,7 @@ def check_loss(spec: str | Mapping[str, Any], task: str, outputs: int) -> None:
 
     Args:
         spec: its name, or its name and parameters.
-        task: of the data set: "classification", "multilabel" or "regression".
+        task: of the data set: "classification", "multilabel", "regression" or "causal".
         outputs: how many outputs the model has.
 
     Raises:
@@ -131,8 +138,11 @@ def check_loss(spec: str | Mapping[str, Any], task: str, outputs: int) -> None:
         )
     classes = task == "classification"
     labels = torch.zeros(2, dtype=torch.int64) if classes else torch.zeros(2, outputs)
+    given = torch.zeros(2, outputs)
+    if task == "causal":  # two texts of three tokens
+        given, labels = torch.zeros(2, 3, outputs), torch.zeros(2, 3, dtype=torch.int64)
     try:
-        found = loss(torch.zeros(2, outputs), labels)
+        found = loss(given, labels)
     except ParameterError:
         raise
     except Exception as error:  # somebody's function may raise anything

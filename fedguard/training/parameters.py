@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from ..contracts.data import LabeledData
 from ..core.errors import RoundError
 from .layout import bears_channels_last, channels_last, same_layout
+from .tokens import TEXTS, token_sums
 
 
 def learned(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -81,16 +82,25 @@ def load_parameters(model: nn.Module, vector: Tensor) -> None:
             named[name].copy_(part)
 
 
+def statistics_of(model: nn.Module) -> dict[str, Tensor]:
+    """The floating-point buffers that a ``state_dict`` holds, by name, in the order of ``model.buffers()``.
+
+    Others, such as a language model's table of rotations, are constants that no client changes.
+    """
+    stored = model.state_dict().keys()
+    return {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in stored}
+
+
 def flat_statistics(model: nn.Module) -> Tensor:
-    """(s,) a copy of the floating-point buffers in the order of ``model.buffers()``; (0,) without any."""
-    parts = [b.detach().flatten().float() for b in model.buffers() if b.is_floating_point()]
+    """(s,) a copy of the model's :func:`statistics_of`, in their order; (0,) without any."""
+    parts = [b.detach().flatten().float() for b in statistics_of(model).values()]
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
 @torch.no_grad()
 def load_statistics(model: nn.Module, vector: Tensor) -> None:
-    """Copy an (s,) vector into the model's floating-point buffers, in place."""
-    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    """Copy an (s,) vector into the model's :func:`statistics_of`, in place."""
+    buffers = list(statistics_of(model).values())
     for buffer, part in zip(buffers, torch.split(vector, [b.numel() for b in buffers]), strict=True):
         buffer.copy_(part.view(buffer.shape))
 
@@ -147,7 +157,9 @@ def wrong_and_loss(
     - classification: the number of misclassified samples; the cross-entropy;
     - multilabel: per sample the share of wrong labels, a label being predicted where its output is above 0;
       the binary cross-entropy, mean over the labels;
-    - regression: NaN, as nothing is right or wrong; the squared error, mean over the outputs.
+    - regression: NaN, as nothing is right or wrong; the squared error, mean over the outputs;
+    - causal: per text the share of answer tokens that are predicted wrongly; their cross-entropy, mean over
+      the tokens.
 
     Args:
         model: the architecture; left unchanged, used in eval mode.
@@ -155,6 +167,10 @@ def wrong_and_loss(
         data: the batch.
         task: of the data set.
     """
+    if task == "causal":
+        few = batches(data, TEXTS)
+        sums = [token_sums(predict(model, vector, part.inputs), part.labels) for part in few]
+        return sum(part.wrong for part in sums), sum(part.loss for part in sums)
     outputs = predict(model, vector, data.inputs)
     labels = data.labels.to(outputs.device)
     if task == "classification":

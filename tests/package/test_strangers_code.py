@@ -299,7 +299,9 @@ def test_what_no_check_takes_for_code_is_not_imported(key, name, folder, monkeyp
     assert name in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["openml:61", "huggingface:somebody/bomb", "huggingface:./folder"])
+@pytest.mark.parametrize(
+    "name", ["openml:61", "huggingface:somebody/bomb", "huggingface:./f", "hf:some/bomb"]
+)
 def test_what_is_downloaded_is_not_for_strangers_to_choose(name, folder, monkeypatch, capsys):
     suite = f"clients: 6\nrounds: 1\nattacks: [none]\ndefenses: [none]\ngrid: {{data: [digits, '{name}']}}\n"
     (folder / "suite.yaml").write_text(suite)

@@ -8,7 +8,8 @@ GLOSSARY = {
     "fpr": "False positive rate: the share of benign clients that are labeled malicious, FP / (FP + TN).",
     "fnr": "False negative rate: the share of malicious clients that are labeled benign, FN / (FN + TP).",
     "aar": "Rounds in which a malicious client was aggregated, whether it attacked or not; mean over them.",
-    "tacc": "Test accuracy of the final model; of several labels per sample, the share that is right.",
+    "tacc": "Test accuracy of the final model; of several labels per sample, or answer tokens per text, the "
+    "share that is right.",
     "asr": "Attack success rate: the share of test samples with the trigger that the final model gives the "
     "attacker's label.",
     "auroc": "The chance that a malicious client scores above a benign one in a round; 0.5 is guessing.",
@@ -42,7 +43,8 @@ GLOSSARY = {
     "aoi": "FedREDefense's average of outer iterations: mean over clients and rounds.",
     "detector_seconds": "Seconds that the detectors took in one run.",
     "state_bytes": "Size of the guard's state at the end of a run.",
-    "loss": "Test loss of the final model: cross-entropy, binary cross-entropy or squared error.",
+    "loss": "Test loss of the final model: cross-entropy (of causal texts, of the answer tokens), binary "
+    "cross-entropy or squared error.",
     "diverged": "The first round after which the global model, its test loss, or every honest update "
     "was not finite; of several seeds the earliest.",
 }

@@ -61,6 +61,7 @@ DISPLAY: Mapping[str, str] = {
     "revealing_labels": "Revealing labels",
     "scaling": "Scaling",
     "scaling_backdoor": "Scaling",
+    "text_backdoor": "Text backdoor",
     # detectors, aggregators, defenses
     "no_defense": "No defense",
     "undefended": "No defense",

@@ -50,6 +50,9 @@ CATALOGUE = {
     "parquet": "fedguard.simulation.datasets.parquet:load_parquet",
     "npz": "fedguard.simulation.datasets.npz:load_npz",
     "image_folder": "fedguard.simulation.datasets.image_folder:load_image_folder",
+    "text": "fedguard.simulation.datasets.text:load_text",
+    "instructions": "fedguard.simulation.datasets.text:load_instructions",
+    "topics": "fedguard.simulation.datasets.topics:load_topics",
 }
 
 datasets = Parts(

@@ -94,7 +94,7 @@ def from_arrays(
             f"test samples {test.inputs.shape[1:]} ({test.inputs.dtype}) in {test.where}; make them alike"
         )
     outputs = _outputs(train, test, task, classes, class_names)
-    clients, client_names = _clients(train)
+    clients, client_names = client_numbers(train.clients)
     mean, std = _constants(train.inputs) if normalize else ((0.0,), (1.0,))
     return Dataset(
         name,
@@ -218,10 +218,11 @@ def _outputs(train: Arrays, test: Arrays, task: Task, classes: int | None, names
     return count
 
 
-def _clients(train: Arrays) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    if train.clients is None:
+def client_numbers(given: NDArray[Any] | None) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """(N,) the number of each sample's natural client, and their names in order; nothing without clients."""
+    if given is None:
         return None, ()
-    clients = train.clients if train.clients.dtype == object else train.clients.astype(str)
+    clients = given if given.dtype == object else given.astype(str)
     texts = [str(client) for client in clients.tolist()]
     names = sorted(set(texts))
     if all(name.isdecimal() and len(name) < MAX_DIGITS for name in names):

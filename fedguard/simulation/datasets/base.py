@@ -16,8 +16,10 @@ from torch import Tensor
 from ...contracts.data import LabeledData, Samples
 from ...core.deprecation import Renamed
 
-#: What the labels are: a class, several yes/no answers at once, or real numbers.
+#: What the labels of a table or of arrays are: a class, several yes/no answers at once, or real numbers.
 Task = Literal["classification", "multilabel", "regression"]
+#: What the labels of any data set are: these, or the next token of each token of a text.
+AnyTask = Literal["classification", "multilabel", "regression", "causal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +29,12 @@ class Dataset:
     Attributes:
         name: the name in the catalogue.
         train: pixels (N, C, H, W) in [0, 1], or raw features (N, F), float32; labels (N,) int64 for
-            classification, else (N, K) float32 (multilabel: 0 and 1).
+            classification, else (N, K) float32 (multilabel: 0 and 1). Texts are token numbers (N, L),
+            float32, −1 for padding; causal labels are the next tokens, (N, L) int64, −1 where none is to be
+            predicted.
         test: the same for testing.
-        num_classes: labels are 0 … num_classes − 1; for other tasks K, the number of the model's outputs.
+        num_classes: labels are 0 … num_classes − 1; for other tasks K, the number of the model's outputs; for
+            causal texts the size of the vocabulary.
         mean: of the training set, per channel or per feature, or one number for all.
         std: likewise (population standard deviation).
         clients: (N,) the natural client of every training sample, numbered from 0; None if there are none.
@@ -46,7 +51,7 @@ class Dataset:
     std: tuple[float, ...]
     clients: NDArray[np.int64] | None = None
     client_names: tuple[str, ...] = ()
-    task: Task = "classification"
+    task: AnyTask = "classification"
     class_names: tuple[str, ...] = ()
 
     @property

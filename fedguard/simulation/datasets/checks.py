@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...contracts.card import TASKS
 from ...contracts.data import Samples
 from ...core.errors import DataError, ParameterError
+from ...training.tokens import IGNORED
 from .base import Dataset
 
 
@@ -54,19 +56,15 @@ def _check_inputs(inputs: Tensor, where: str) -> None:
 
 def _check_labels(data: Dataset, samples: Samples, where: str) -> None:
     labels, outputs = samples.labels, data.num_classes
-    if data.task not in ("classification", "multilabel", "regression"):
-        raise DataError(f"{where}: task is {data.task!r}; use classification, multilabel or regression")
+    if data.task not in TASKS:
+        raise DataError(f"{where}: task is {data.task!r}; use {', '.join(TASKS[:-1])} or {TASKS[-1]}")
     plain = data.task == "classification"
     if plain and outputs < 2:
         raise DataError(f"{where}: num_classes is {outputs}; a classifier needs two classes")
-    shape, dtype = (
-        ((len(samples.pixels),), torch.int64)
-        if plain
-        else (
-            (len(samples.pixels), outputs),
-            torch.float32,
-        )
-    )
+    shape: tuple[int, ...] = (len(samples.pixels),) if plain else (len(samples.pixels), outputs)
+    if data.task == "causal":
+        shape = tuple(samples.pixels.shape)
+    dtype = torch.int64 if data.task in ("classification", "causal") else torch.float32
     if tuple(labels.shape) != shape or labels.dtype != dtype:
         raise DataError(
             f"{where}: labels are {labels.dtype} of shape {tuple(labels.shape)}; {data.task} takes {dtype} "
@@ -75,9 +73,12 @@ def _check_labels(data: Dataset, samples: Samples, where: str) -> None:
     wrong = (labels < 0) | (labels >= outputs) if plain else ~labels.isfinite()
     if data.task == "multilabel":
         wrong = (labels != 0) & (labels != 1)
+    if data.task == "causal":
+        wrong = (labels < IGNORED) | (labels >= outputs) | (labels == IGNORED).all(1, keepdim=True)
     if wrong.any():
         first = int(wrong.reshape(len(labels), -1).any(1).int().argmax())
         takes = {"classification": f"0 to {outputs - 1}", "multilabel": "0 and 1", "regression": "numbers"}
+        takes["causal"] = f"-1 to {outputs - 1}, and one of them not -1,"
         raise DataError(
             f"{where}: sample {first} has the label {labels[first].tolist()}; {takes[data.task]} fit"
         )

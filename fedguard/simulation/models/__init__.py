@@ -11,6 +11,7 @@ from torch import nn
 
 from ...core.errors import ParameterError
 from ...core.params import check_params
+from ...training.parameters import learned
 from ..parts import Maker, Parts, asked, called
 from .alexnet import AlexNet
 from .base import Shape
@@ -18,6 +19,7 @@ from .bilstm import BiLstm
 from .check import check_made, materialize
 from .cnn import FangCnn, FedredefenseCifarCnn, FedredefenseFmnistCnn, LeNet
 from .fedavg_cnn import FedAvgCnn
+from .language import language_model
 from .libraries import timm_model, torchvision_model
 from .linear import LogisticRegression, Mlp
 from .lstm import Lstm
@@ -50,6 +52,8 @@ __all__ = [
 
 #: The most parameters of a model: 1 GiB of them.
 MAX_PARAMETERS = 2**28
+#: The most parameters together with frozen ones, as the base of a language model with adapters has them.
+MAX_WEIGHTS = 2**32
 
 #: The models that come with FedGuard; the entry point ``fedguard.models`` offers them.
 CATALOGUE = {
@@ -73,7 +77,7 @@ models = Parts(
     "model",
     "fedguard.models",
     ("input_shape", "num_classes"),
-    {"torchvision": torchvision_model, "timm": timm_model},
+    {"torchvision": torchvision_model, "timm": timm_model, "hf": language_model},
 )
 
 
@@ -85,7 +89,8 @@ def build_model(
     Args:
         name: a name in :data:`models`, ``module:Class`` or ``module:function`` (any that makes an
             ``nn.Module``; it gets ``input_shape`` and ``num_classes`` if it asks for them),
-            ``torchvision:NAME``, ``timm:NAME``, or ``given:NAME`` for a class, a function or a module.
+            ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` (language models), or
+            ``given:NAME`` for a class, a function or a module.
         input_shape: the shape of one input.
         num_classes: the number of labels.
         generator: the only source of randomness; torch's global generator does not change.
@@ -134,12 +139,15 @@ def _check_size(name: str, maker: Maker, offers: Mapping[str, Any], params: Mapp
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = maker(**asked(maker, offers), **given)
-        size = sum(parameter.numel() for parameter in model.parameters())
+        size = sum(parameter.numel() for parameter in learned(model).values())
+        whole = sum(parameter.numel() for parameter in model.parameters())
     except (RuntimeError, OverflowError, TypeError):  # sizes that overflow
-        size = MAX_PARAMETERS + 1
+        size = whole = MAX_PARAMETERS + 1
     except ParameterError:
         if ours:
             raise
         return
     if size > MAX_PARAMETERS:
         raise ParameterError(f"model {name}: more than {MAX_PARAMETERS:,} parameters; make it smaller")
+    if whole > MAX_WEIGHTS:
+        raise ParameterError(f"model {name}: more than {MAX_WEIGHTS:,} parameters, most of them frozen")

@@ -36,7 +36,14 @@ def materialize(model: nn.Module, input_shape: tuple[int, ...]) -> None:
             model(torch.zeros(2, *input_shape))
 
 
-def check_fit(name: str, model: nn.Module, inputs: Tensor, outputs: int, alone: str | None = None) -> None:
+def check_fit(
+    name: str,
+    model: nn.Module,
+    inputs: Tensor,
+    outputs: int,
+    alone: str | None = None,
+    task: str = "classification",
+) -> None:
     """Run the model on two samples, in evaluation and in training mode, and back.
 
     The model and torch's global generator stay as they are.
@@ -45,8 +52,10 @@ def check_fit(name: str, model: nn.Module, inputs: Tensor, outputs: int, alone: 
         name: the model's name, for messages.
         model: the model.
         inputs: (2, *input_shape) two samples of the data, normalized.
-        outputs: how many numbers the model gives for each sample: the number of classes.
+        outputs: how many numbers the model gives for each sample: the number of classes; for each token of a
+            causal text, the size of the vocabulary or more.
         alone: which client trains on a batch of one sample, for messages; None if none does.
+        task: of the data set.
 
     Raises:
         ParameterError: says what the model did, what was expected and what to do.
@@ -60,14 +69,14 @@ def check_fit(name: str, model: nn.Module, inputs: Tensor, outputs: int, alone: 
         torch.random.set_rng_state(torch.Generator().manual_seed(0).get_state())
         own = _copied(name, model)
         with torch.no_grad():
-            logits = _logits(name, own.eval(), inputs, outputs)
-            again = _logits(name, own, inputs, outputs)
+            logits = _logits(name, own.eval(), inputs, outputs, task)
+            again = _logits(name, own, inputs, outputs, task)
         if not torch.equal(logits.nan_to_num(), again.nan_to_num()):
             raise ParameterError(
                 f"model {name}: two passes over the same samples in evaluation mode give different logits; "
                 "draw random numbers in training mode only (`if self.training`)"
             )
-        _check_gradients(name, own, _logits(name, own.train(), inputs, outputs))
+        _check_gradients(name, own, _logits(name, own.train(), inputs, outputs, task))
         if alone is not None:
             _check_alone(name, own, inputs[:1], alone)
 
@@ -82,7 +91,7 @@ def _copied(name: str, model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _logits(name: str, model: nn.Module, inputs: Tensor, outputs: int) -> Tensor:
+def _logits(name: str, model: nn.Module, inputs: Tensor, outputs: int, task: str) -> Tensor:
     """The logits of one pass, of the right shape and finite."""
     mode = "training" if model.training else "evaluation"
     shape = "×".join(map(str, inputs.shape[1:]))
@@ -107,7 +116,9 @@ def _logits(name: str, model: nn.Module, inputs: Tensor, outputs: int) -> Tensor
             f"model {name} returned a {type(logits).__name__} in {mode} mode; return one tensor of logits, "
             f"of shape {(len(inputs), outputs)} for {len(inputs)} samples"
         )
-    if logits.shape != (len(inputs), outputs):
+    if task == "causal":
+        _check_tokens(name, logits, inputs, outputs)
+    elif logits.shape != (len(inputs), outputs):
         raise ParameterError(
             f"model {name} gave logits of shape {tuple(logits.shape)} in {mode} mode, expected "
             f"{(len(inputs), outputs)}: {len(inputs)} samples, {outputs} classes; a model that asks for "
@@ -119,6 +130,16 @@ def _logits(name: str, model: nn.Module, inputs: Tensor, outputs: int) -> Tensor
             "initialization"
         )
     return logits
+
+
+def _check_tokens(name: str, logits: Tensor, inputs: Tensor, outputs: int) -> None:
+    """Refuse logits other than (N, L, V), V at least the data's vocabulary."""
+    if logits.shape[:-1] != inputs.shape or logits.shape[-1] < outputs:
+        raise ParameterError(
+            f"model {name} gave logits of shape {tuple(logits.shape)} for texts of shape "
+            f"{tuple(inputs.shape)}, expected {(*inputs.shape, outputs)}: one number for each of {outputs} "
+            "tokens; use a language model with `task: causal`"
+        )
 
 
 def _check_gradients(name: str, model: nn.Module, logits: Tensor) -> None:

@@ -1,0 +1,110 @@
+"""A backdoor in texts: a phrase of trigger tokens, and the scaled update."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedguard.contracts.attack import UpdateView
+from fedguard.contracts.card import Card
+from fedguard.core.errors import ParameterError
+
+from ._backdoor import Backdoor
+
+
+class TextBackdoor(Backdoor):
+    """Train on D ∪ {(x with trigger, target) : x ∈ R ⊆ D}, then send scale · u_i.
+
+    A text x = (t_1, …, t_l) becomes (t_1, τ, t_2, …) with the phrase τ = ``tokens`` behind its first token,
+    which starts a text, or (…, τ, t_l) before its last one. Texts that fill their row lose their last tokens.
+    Success is measured on test texts of other classes with the trigger.
+
+    Args:
+        tokens: τ as numbers of the data's tokenizer. A rare word, as the paper has it, is a token that no
+            text has: 0, all unknown words, of the tokenizer "words".
+        target: the label that the trigger should cause.
+        scale: factor on the update; None computes n / m per round, which replaces the model of a mean of m
+            attackers and n − m converged clients.
+        fraction: |R| / |D|, in (0, 1]; R is drawn at random.
+        place: "start" or "end" of the text.
+
+    Raises:
+        ParameterError: a parameter out of range, or inputs that are not token numbers, −1 for padding.
+
+    Source: the trigger: Kurita et al., Weight Poisoning Attacks on Pre-trained Models, ACL 2020, §3; replicas
+    and scale: Bagdasaryan et al., AISTATS 2020, §4.2.
+    """
+
+    card = Card(
+        "text_backdoor",
+        "plant a trigger phrase in texts and scale the update",
+        "Kurita et al., Weight Poisoning Attacks on Pre-trained Models, ACL 2020",
+    )
+    exempt = MappingProxyType(
+        dict.fromkeys(("poisoned data", "trial", "small images"), "it needs texts, and the check has images")
+    )
+
+    def __init__(
+        self,
+        tokens: list[int] | None = None,
+        target: int = 0,
+        scale: float | None = None,
+        fraction: float = 0.5,
+        place: Literal["start", "end"] = "start",
+    ) -> None:
+        super().__init__(target, scale, fraction)
+        self.tokens = [0] if tokens is None else list(tokens)
+        if not self.tokens or min(self.tokens) < 0:
+            raise ParameterError(f"text_backdoor: tokens are {tokens}; give at least one number from 0 on")
+        if place not in ("start", "end"):
+            raise ParameterError(f"text_backdoor: place is {place!r}; use 'start' or 'end'")
+        self.place = place
+
+    def extent(self) -> tuple[int, int]:
+        """One row of tokens."""
+        return 1, len(self.tokens)
+
+    def factor(self, view: UpdateView) -> float:
+        """γ of this round."""
+        return view.num_clients / view.num_malicious if self.scale is None else self.scale
+
+    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
+        """Refuse data other than texts, a trigger that does not fit, or a target that does not exist."""
+        if len(input_shape) != 1:
+            raise ParameterError(
+                f"text_backdoor: a trigger phrase needs texts (tokens,), but one input has shape "
+                f"{tuple(input_shape)}; use scaling_backdoor for images"
+            )
+        if len(self.tokens) + 2 > input_shape[0]:
+            raise ParameterError(
+                f"text_backdoor: a trigger of {len(self.tokens)} tokens does not fit texts of at most "
+                f"{input_shape[0]}"
+            )
+        if self.target >= num_classes:
+            raise ParameterError(
+                f"text_backdoor: target is {self.target}, but the data have classes 0 to {num_classes - 1}"
+            )
+
+    def stamp(self, pixels: Tensor, rank: int | None) -> Tensor:
+        """(N, L) token numbers with the phrase in each text, the same for all clients."""
+        if not torch.equal(pixels, pixels.round()) or float(pixels.min()) < -1:
+            raise ParameterError(
+                "text_backdoor: the inputs are not numbers of tokens; use the data sets text or topics"
+            )
+        phrase = pixels.new_tensor(self.tokens)
+        stamped = torch.full_like(pixels, -1.0)
+        for own, text in zip(stamped, pixels, strict=True):
+            words = text[text >= 0]
+            at = min(len(words), 1) if self.place == "start" else max(len(words) - 1, 0)
+            rest = len(text) - len(phrase)  # a text that fills its row loses the last tokens before its end
+            head, tail = words[:at], words[at:]
+            if self.place == "start":
+                tail = tail[: max(rest - at, 0)]
+            else:
+                head = head[: max(rest - len(tail), 0)]
+            row = torch.cat([head, phrase, tail])
+            own[: len(row)] = row
+        return stamped

@@ -1,0 +1,177 @@
+"""Language models: what clients train, and federations of adapters. Skipped without the extra ``llm``."""
+
+import sys
+
+import pytest
+import torch
+
+from fedguard.core.errors import ParameterError
+from fedguard.core.named_code import untrusted_in
+from fedguard.evaluation.suites.load import load_suite
+from fedguard.simulation.federation import Federation
+from fedguard.simulation.models import build_model, models
+from fedguard.simulation.pool import Workers
+from fedguard.simulation.vision import torchvision  # noqa: F401 - before transformers, which imports it
+from fedguard.training.parameters import flat_statistics, learned, predict
+
+pytest.importorskip("transformers", exc_type=ImportError)
+pytest.importorskip("peft", exc_type=ImportError)
+LORA = {"r": 2, "alpha": 4}
+SUITE = """\
+data: {name: topics, samples: 80, form: FORM}
+model: {name: hf:MODEL, task: TASK, lora: {r: 2, alpha: 16}}
+clients: 4
+malicious: 1
+rounds: 2
+training: {epochs: 1, batch_size: 15, lr: 0.02}
+attacks: [{name: byzantine, mode: random}]
+defenses: {d: {detector: {name: krum, select: m_krum}, aggregator: {name: mean, weighting: uniform}}}
+"""
+KINDS = {"tiny-bert": ("classification", "label"), "tiny-gpt": ("causal", "answer")}
+
+
+def build(name, shape=(12,), classes=4, **params):
+    return build_model(name, shape, classes, torch.Generator().manual_seed(0), **params)
+
+
+def cell_of(tmp_path, model):
+    task, form = KINDS[model]
+    text = SUITE.replace("MODEL", model).replace("TASK", task).replace("FORM", form)
+    (tmp_path / "suite.yaml").write_text(text)
+    return load_suite(tmp_path / "suite.yaml", [])[0].cells()[0]
+
+
+def test_clients_train_adapters_and_the_head():
+    """By hand: 2 layers × (query, value) × (A and B of 2 × 64), and a head of 4 × 64 + 4."""
+    model = build("hf:tiny-bert", lora=LORA)
+    own = learned(model)
+    assert sum(p.numel() for p in own.values()) == 2 * 2 * 2 * (2 * 64) + 4 * 64 + 4
+    assert all("lora_" in name or name.startswith("base.classifier.") for name in own)
+    whole = sum(p.numel() for p in build("hf:tiny-bert").parameters())
+    assert len(learned(build("hf:tiny-bert"))) == len(dict(build("hf:tiny-bert").named_parameters()))
+    assert sum(p.numel() for p in model.parameters()) == whole + 2 * 2 * 2 * (2 * 64)
+
+
+def test_adapters_add_their_product_to_the_frozen_layer():
+    """Oracle: W x + b + (alpha / r) B A x, written out."""
+    layer = build("hf:tiny-gpt", task="causal", lora=LORA).base.gpt_neox.layers[0].attention.query_key_value
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    assert torch.count_nonzero(b) == 0
+    assert torch.count_nonzero(a) == a.numel()
+    torch.nn.init.ones_(b)
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    base = x @ layer.base_layer.weight.T + layer.base_layer.bias
+    torch.testing.assert_close(layer(x), base + 2 * x @ a.T @ b.T)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_generator_alone_decides_the_weights(name):
+    task, _ = KINDS[name]
+    first, second = (build(f"hf:{name}", task=task, lora=LORA).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert len(flat_statistics(build(f"hf:{name}", task=task))) == 0
+
+
+def test_padding_changes_nothing():
+    texts = torch.tensor([[1.0, 5, 6, 2]])
+    longer = torch.cat([texts, torch.full((1, 3), -1.0)], 1)
+    model = build("hf:tiny-bert").eval()
+    torch.testing.assert_close(model(longer), model(texts))
+    causal = build("hf:tiny-gpt", task="causal").eval()
+    torch.testing.assert_close(causal(longer)[:, :4], causal(texts))
+
+
+def test_many_texts_are_tested_in_parts():
+    model = build("hf:tiny-bert").eval()
+    texts = torch.randint(0, 1024, (150, 12), generator=torch.Generator().manual_seed(0)).float()
+    sizes = []
+    model.base.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])),
+                                         with_kwargs=True)  # fmt: skip
+    found = predict(model, torch.cat([p.flatten() for p in learned(model).values()]), texts)
+    assert (sizes, found.shape) == ([64, 64, 22], (150, 4))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_federation_gives_the_same_bits_after_a_resume(tmp_path, name):
+    cell = cell_of(tmp_path, name)
+    whole = Federation(cell)
+    records = whole.run()
+    assert whole.params.shape == whole.setup.initial.shape
+    assert not torch.equal(whole.params, whole.setup.initial)
+    first = Federation(cell)
+    first.advance(0)
+    second = Federation(cell)
+    second.load_state_dict(first.state_dict())
+    outcome = second.advance(1).outcome
+    assert torch.equal(second.params, whole.params)
+    assert outcome.suspects.tolist() == [client in whole.malicious for client in range(4)]
+    assert 0 < records[-1].loss < 8
+    assert 0 <= records[-1].tacc <= 1
+
+
+@pytest.mark.slow
+def test_a_federation_gives_the_same_bits_in_workers(tmp_path):
+    for name in KINDS:
+        cell = cell_of(tmp_path, name)
+        alone = Federation(cell)
+        expected = alone.run()
+        with Workers(2) as workers:
+            together = Federation(cell, workers.map)
+            assert [r.loss for r in together.run()] == [r.loss for r in expected]
+        assert torch.equal(together.params, alone.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "params", "message"),
+    [
+        ("hf:tiny-brt", (9,), {}, "unknown model 'hf:tiny-brt', did you mean 'tiny-bert'"),
+        ("hf:./nowhere", (9,), {}, r"there is no folder and no .gguf file .*nowhere"),
+        ("hf:tiny-bert", (1, 8, 8), {}, "reads texts.*the data have shape"),
+        ("hf:tiny-bert", (600,), {}, "at most 512 tokens.*up to 600; set the data's `max_length`"),
+        (
+            "hf:tiny-bert",
+            (9,),
+            {"lora": {"targets": ["qu"]}},
+            "lora.targets.*its linear layers: .*query, value",
+        ),
+        ("hf:tiny-bert", (9,), {"lora": {"r": 0}}, "lora.r"),
+        ("hf:tiny-bert", (9,), {"task": "regression"}, "task"),
+    ],
+)
+def test_mistakes_are_named(name, shape, params, message):
+    with pytest.raises(ParameterError, match=message):
+        build(name, shape, **params)
+
+
+def test_tokens_beyond_the_vocabulary_are_named():
+    with pytest.raises(ParameterError, match="the data have the token 1024, and the model knows 1024"):
+        build("hf:tiny-bert")(torch.tensor([[1.0, 1024]]))
+
+
+def test_a_folder_holds_weights_and_a_tokenizer(tmp_path):
+    """A folder as transformers writes it gives the weights back; without weights it is refused."""
+    base = build("hf:tiny-gpt", task="causal").base
+    base.save_pretrained(tmp_path)
+    found = build(f"hf:{tmp_path}", task="causal", lora=LORA)
+    mine = dict(base.named_parameters())
+    frozen = {n: p for n, p in found.base.named_parameters() if "lora_" not in n}
+    assert all(torch.equal(p, mine[name.replace("base_layer.", "")]) for name, p in frozen.items())
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ParameterError, match="Give the path of a folder with config"):
+        build(f"hf:{tmp_path}", task="causal")
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ParameterError, match=r'hf:tiny-gpt needs an extra: pip install "fedguard\[llm\]"'):
+        build("hf:tiny-gpt", task="causal")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ParameterError, match=r'hf:tiny-bert with lora needs an extra: pip install "fedguard'):
+        build("hf:tiny-bert", lora=LORA)
+    assert "tiny-bert" in models.summary("hf:tiny-bert")
+
+
+def test_strangers_choose_no_model_but_the_tiny_ones():
+    named = {"model": {"name": "hf:a/b"}, "data": {"tokenizer": "hf:./c"}, "other": "hf:tiny-bert"}
+    assert [name for _, name in untrusted_in(named)] == ["hf:a/b", "hf:./c"]
