@@ -148,5 +148,6 @@ def generated(pixels: Tensor, network: Mapping[str, Tensor]) -> Tensor:
 
 
 def _stamped(pixels: Tensor, network: Mapping[str, Tensor], epsilon: float) -> Tensor:
-    parts = [generated(part, network) for part in torch.split(pixels, 1000)]  # a test set at once takes a gigabyte
+    # A test set at once takes a gigabyte.
+    parts = [generated(part, network) for part in torch.split(pixels, 1000)]
     return (pixels + epsilon * torch.cat(parts)).clamp(0, 1)

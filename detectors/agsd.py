@@ -205,7 +205,7 @@ class AGSD(Detector):
         which = torch.randperm(len(held.labels), generator=draw)[: self.samples]
         data = LabeledData(held.inputs[which].float(), held.labels[which])
         spread = data.inputs.max() - data.inputs.min()
-        noise = (0.1 * torch.rand(data.inputs.shape, generator=draw) - 0.05) * spread
+        noise = (0.1 * torch.rand(data.inputs.shape, generator=draw) - 0.05).to(spread.device) * spread
         start = noise if self.start == "noise" else data.inputs
         rows = [round.updates.row(int(i)).cpu() for i in order]
         with single_thread():

@@ -92,7 +92,10 @@ class Tally:
 
 @cache
 def combinations() -> tuple[tuple[str, str, str], ...]:
-    """Return all compatible detectors × policies × aggregators, in a fixed, shuffled order."""
+    """Return all compatible detectors × policies × aggregators, in a fixed, shuffled order.
+
+    Those that bring in a method come first, so that a short run tries every method.
+    """
     every = [
         (detector, policy, aggregator)
         for detector, policy, aggregator in itertools.product(
@@ -102,7 +105,11 @@ def combinations() -> tuple[tuple[str, str, str], ...]:
         and not (policy == "reweight" and (detector == "none" or not _weights(detector)))
     ]
     order = np.random.default_rng(0).permutation(len(every))
-    return tuple(every[i] for i in order)
+    first, others, seen = [], [], set[str]()
+    for names in (every[i] for i in order):
+        (others if seen.issuperset(names) else first).append(names)
+        seen.update(names)
+    return (*first, *others)
 
 
 def _weights(detector: str) -> bool:

@@ -262,7 +262,7 @@ def test_everybodys_data_are_shown_to_attacks_that_declare_them_only(monkeypatch
     cell = load_suite("quickstart", [attack, "rounds=1"])[0].cells()[0]
     setup, seen = client_data.setup_of(CellKey.of(cell)), []
     monkeypatch.setattr(BackGradient, "poison_data", lambda self, own, view: seen.append(view) or own)
-    client_data._poison(CellKey.of(cell).attack, setup.malicious[0])
+    client_data.poison(CellKey.of(cell).attack, setup.malicious[0])
     everybody = seen[0].everybody
     if knowledge == "partial":
         assert everybody is None

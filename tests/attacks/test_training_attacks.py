@@ -39,7 +39,7 @@ def local_view(model, count=12, side=8, batch=32, seed=0):
 
 
 def network(hidden=0, side=8, seed=0):
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = [nn.Linear(side * side, hidden), nn.ReLU()] if hidden else []
         return nn.Sequential(nn.Flatten(), *layers, nn.Linear(hidden or side * side, CLASSES))

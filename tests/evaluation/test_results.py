@@ -188,7 +188,7 @@ def test_published_layouts(store):
 
 def test_latex_escapes_what_users_call_things(store):
     text = export(store, "latex").decode()
-    assert "banned 100\\%" in text
+    assert "banned\\_100\\%" in text
     assert "$\\pm$" in text
     assert "±" not in text
     assert text.count("{") == text.count("}")

@@ -56,6 +56,6 @@ def test_it_is_listed_checked_and_used_by_name_and_passes_its_own_test(installed
     _, listed, checked, ran, tested = re.split(r"^\$ fedguard \w+\n", said, flags=re.MULTILINE)
     assert "sign_balance" in listed
     assert "planted attack on top" in checked
-    assert "sign_balance" in ran
+    assert "sign balance" in ran
     assert "2 runs" not in ran
     assert "1 passed" in tested

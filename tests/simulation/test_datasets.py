@@ -93,7 +93,7 @@ def test_every_data_set_has_a_one_line_summary():
         "fashion_mnist",
         "cifar10",
         "tiny_shakespeare",
-    } | {"csv", "parquet", "npz", "image_folder"} == set(CATALOGUE)
+    } | {"csv", "parquet", "npz", "image_folder", "text", "instructions", "topics"} == set(CATALOGUE)
     assert all(datasets.summary(name) for name in CATALOGUE)
 
 

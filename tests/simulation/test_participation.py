@@ -181,7 +181,7 @@ def test_a_run_that_diverges_says_so(tmp_path):
     assert not np.isfinite(rounds["loss"].astype(float)[0])
     assert frame["diverged"].tolist() == [0, 0]
     ((_, table),) = attack_tables(frame)
-    assert list(table.columns[0].cells) == ["plain  (diverged in round 0)", "krum  (diverged in round 0)"]
+    assert list(table.columns[0].cells) == ["plain  (diverged in round 0)", "Krum  (diverged in round 0)"]
     assert numbers(frame, Layout())["diverged"].tolist() == [0, 0]
     assert "diverged in round 0" in render(Store(tmp_path / "out"))
 

@@ -261,7 +261,7 @@ def _table(
 
 def _least_width(table: Table) -> int:
     """The width at which no number and no word breaks; headings and names may break at spaces."""
-    console = Console(width=10_000)
+    console = Console(width=10_000, markup=False, emoji=False)
     return table.__rich_measure__(console, console.options).minimum
 
 
