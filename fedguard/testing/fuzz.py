@@ -105,7 +105,9 @@ def combinations() -> tuple[tuple[str, str, str], ...]:
         and not (policy == "reweight" and (detector == "none" or not _weights(detector)))
     ]
     order = np.random.default_rng(0).permutation(len(every))
-    first, others, seen = [], [], set[str]()
+    first: list[tuple[str, str, str]] = []
+    others: list[tuple[str, str, str]] = []
+    seen: set[str] = set()
     for names in (every[i] for i in order):
         (others if seen.issuperset(names) else first).append(names)
         seen.update(names)
