@@ -104,14 +104,9 @@ def combinations() -> tuple[tuple[str, str, str], ...]:
         if not (policy == "gate" and detector == "none")
         and not (policy == "reweight" and (detector == "none" or not _weights(detector)))
     ]
-    order = np.random.default_rng(0).permutation(len(every))
-    first: list[tuple[str, str, str]] = []
-    others: list[tuple[str, str, str]] = []
-    seen: set[str] = set()
-    for names in (every[i] for i in order):
-        (others if seen.issuperset(names) else first).append(names)
-        seen.update(names)
-    return (*first, *others)
+    shuffled = [every[i] for i in np.random.default_rng(0).permutation(len(every))]
+    earliest = {name: names for names in reversed(shuffled) for name in names}
+    return tuple(dict.fromkeys([*earliest.values(), *shuffled]))
 
 
 def _weights(detector: str) -> bool:
