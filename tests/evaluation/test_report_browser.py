@@ -92,6 +92,6 @@ def test_the_report_opens_with_the_answer_and_explains_terms(browser, report):
     browser.open(report, 1280)
     assert browser.evaluate("document.querySelector('main').firstElementChild.className") == "answer"
     said = browser.evaluate("document.querySelector('#answer').textContent")
-    assert "labels most clients rightly under attack" in said
+    assert "labels the most clients correctly under attack" in said
     title = "[...document.querySelectorAll('th abbr')].find(e => e.textContent == 'FPR %').title"
     assert browser.evaluate(title).startswith("False positive rate")

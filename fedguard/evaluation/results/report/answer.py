@@ -18,7 +18,7 @@ SEES, BLIND = 0.9, 0.6
 HARMFUL = 0.1
 #: What a defense can win on, and in which words.
 _WINS = {
-    "dacc": "labels most clients rightly under attack",
+    "dacc": "labels the most clients correctly under attack",
     "tacc": "keeps the highest test accuracy under attack",
     "asr": "lets attacks succeed least",
 }
