@@ -34,8 +34,8 @@ def test_the_winner_harm_and_what_nobody_sees():
         )
     )  # fmt: skip
     assert found == [
-        "DnC labels the most clients correctly under attack: 70.0 % on average, then Krum with 50.0 %; 3 seeds "
-        "tell them apart (paired t test, p = 0.00083).",
+        "DnC labels the most clients correctly under attack: 70.0 % on average, then Krum with 50.0 %; "
+        "3 seeds tell them apart (paired t test, p = 0.00083).",
         "Krum harms honest clients most: it accuses 30.0 % of them on average, attacks or not.",
         "No detector sees LIE (best AUROC 0.55, DnC).",
     ]
@@ -44,8 +44,8 @@ def test_the_winner_harm_and_what_nobody_sees():
 def test_ties_single_seeds_and_harmless_defenses_are_not_dressed_up():
     one = section([("LIE", "Krum", (0.5,), 0.0, 0.95), ("LIE", "DnC", (0.6,), 0.05, 0.8)], seeds=(0,))
     assert answers(one) == [
-        "DnC labels the most clients correctly under attack: 60.0 % on average, then Krum with 50.0 %; one seed, "
-        "so chance is not ruled out.",
+        "DnC labels the most clients correctly under attack: 60.0 % on average, then Krum with 50.0 %; "
+        "one seed, so chance is not ruled out.",
         "Few honest clients are accused: at most 5.0 % (DnC).",
         "At least one detector sees each attack (AUROC of 0.9 or more).",
     ]
