@@ -24,7 +24,7 @@ from fedguard.testing.soak import keeping, soak, table
 #: Federations of six rounds each; the parts run side by side.
 PARTS, FEDERATIONS = 30, 15
 #: The parts that run by default; the others are slow.
-QUICK = 7
+QUICK = 5
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,13 @@ def there():
     return registered_device()
 
 
-@pytest.mark.parametrize("name", sorted(CATALOGUE))
+#: Deep or long; resnet20 and lstm are made of the same parts.
+LONG = {"bilstm", "resnet56"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in sorted(CATALOGUE)]
+)
 def test_a_model_trains_and_predicts_there(name, there):
     shapes = [shape for shape in SHAPES if build(name, shape) is not None]
     assert shapes, "no shape fits this model; add one"
