@@ -1,5 +1,6 @@
 """Language models: what clients train, and federations of adapters. Skipped without the extra ``llm``."""
 
+import json
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from fedguard.core.errors import ParameterError
 from fedguard.core.named_code import untrusted_in
 from fedguard.evaluation.suites.load import load_suite
+from fedguard.simulation.datasets.tokenizers import OfModel
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.models import build_model, models
 from fedguard.simulation.pool import Workers
@@ -159,6 +161,26 @@ def test_a_folder_holds_weights_and_a_tokenizer(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ParameterError, match="Give the path of a folder with config"):
         build(f"hf:{tmp_path}", task="causal")
+
+
+def test_code_beside_the_weights_never_runs(tmp_path, monkeypatch):
+    """Not even after a yes at a terminal, which transformers asks for by itself."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    ran = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    parts = {
+        "AutoConfig": "evil.Config",
+        "AutoModelForCausalLM": "evil.Net",
+        "AutoTokenizer": ["evil.T", None],
+    }
+    about = {"model_type": "evil", "auto_map": parts, "tokenizer_class": "T"}
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps(about))
+    with pytest.raises(ParameterError, match="contains custom code"):
+        build(f"hf:{tmp_path}", task="causal")
+    with pytest.raises(ParameterError):
+        OfModel(str(tmp_path))
+    assert not ran.exists()
 
 
 def test_without_the_extra_it_is_named(monkeypatch):

@@ -152,6 +152,8 @@ def _padded(config: Any) -> Any:
 def located(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]]:
     """Where transformers finds a model or tokenizer, and how: a folder, a GGUF file, or the Hub.
 
+    Never with code that lies beside the weights: left unsaid, transformers asks at a terminal.
+
     Raises:
         ParameterError: it looks like a path, and nothing is there.
     """
@@ -159,15 +161,15 @@ def located(name: str, revision: str | None = None) -> tuple[str, dict[str, Any]
         raise ParameterError(f"unknown model 'hf:{name}'{nearest(name, TINY)} (tiny ones: {', '.join(TINY)})")
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return str(path.parent), {"gguf_file": path.name}
+        return str(path.parent), {"gguf_file": path.name, "trust_remote_code": False}
     if path.is_dir():
-        return str(path), {"local_files_only": True}
+        return str(path), {"local_files_only": True, "trust_remote_code": False}
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ParameterError(
             f"hf:{name}: there is no folder and no .gguf file {path.absolute()}; a relative path counts from "
             "the folder where FedGuard runs"
         )
-    return name, {"revision": revision}
+    return name, {"revision": revision, "trust_remote_code": False}
 
 
 def _adapt(name: str, base: Any, lora: Lora) -> None:
