@@ -14,7 +14,8 @@ from ..core.errors import ParameterError, ResultsError
 from ..recording import Recording
 from ..training.parameters import mean_of
 from ..training.server_optimizer import ServerOptimizer
-from .build import build_guard
+from .attackers import prepares
+from .build import build_attack, build_guard
 from .client_data import evaluation_batches
 from .federation import Federation, Map
 from .jobs import evaluate_batch
@@ -117,11 +118,15 @@ def optimizer_of(cell: Cell) -> ServerOptimizer:
 
 
 def measured(cell: Cell, params: Tensor) -> tuple[float, float]:
-    """Accuracy and attack success of a (d,) global model on the simulation's test data; NaN if undefined."""
+    """Accuracy and attack success of a (d,) global model on the simulation's test data; NaN if undefined.
+
+    Success is undefined for an attack that prepares every round, too: its last trigger is not recorded.
+    """
     key, none = CellKey.of(cell), np.zeros(0, dtype=np.float32)
     rates = []
     for targeted in (False, True):
-        parts = evaluation_batches(key, targeted)
+        unknown = targeted and prepares(build_attack(cell))
+        parts = [] if unknown else evaluation_batches(key, targeted)
         done = [evaluate_batch((key, targeted, k, params.numpy(), none)) for k in range(len(parts))]
         rates.append(1 - mean_of(done, sum(len(part.labels) for part in parts))[0])
     return rates[0], rates[1]

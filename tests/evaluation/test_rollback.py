@@ -54,6 +54,15 @@ def exact(simulated):
     return fedguard.rollback(folder, without=federation.malicious)
 
 
+def test_a_trigger_that_changed_over_the_rounds_is_not_recorded_so_success_is_unknown(tmp_path):
+    trigger = {"name": "a3fl", "patch": 3, "offset": 1, "epochs": 1, "unlearn": 1}
+    federation = made(tmp_path / "r", Cell.model_validate(CELL.model_dump() | {"attack": trigger}))
+    found = fedguard.rollback(tmp_path / "r", without=federation.malicious)
+    assert np.isfinite(found.accuracy).all()
+    assert np.isnan(found.success).all()
+    assert "attack success" not in str(found)
+
+
 def test_the_exact_model_is_that_of_a_federation_of_the_others(simulated, exact):
     _, federation = simulated
     others = [client for client in range(6) if client not in federation.malicious]
