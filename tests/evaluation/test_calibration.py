@@ -141,6 +141,9 @@ def test_the_best_rule_detects_most_among_those_that_agree_with_the_rate():
 
     loud, good, weak = rule(20, 10), rule(2, 8), rule(0, 3)
     assert best([loud, good, weak], 0.01) is good
+    harsh = rule(2, 10)
+    harsh.bans = Rate(1, 12)
+    assert best([harsh, good], 0.01) is good, "it bans an honest client"
     assert best([weak, loud], 0.01) is weak
     with pytest.raises(ConfigError, match=r"no rule agrees with a rate of 0\.01"):
         best([loud], 0.01)

@@ -177,7 +177,9 @@ def _guard(learned: Sequence[Detector], policy: Any) -> Guard:
 
 
 def best(found: Sequence[Found], rate: float) -> Found:
-    """The rule that detects most, on average over the attacks, of those that agree with the wanted rate.
+    """Of the rules that agree with the wanted rate and ban fewest clients, the one that detects most.
+
+    Detection is the mean over the attacks.
 
     Raises:
         ConfigError: none does.
@@ -188,7 +190,7 @@ def best(found: Sequence[Found], rate: float) -> Found:
             f"no rule agrees with a rate of {rate:g} false suspicions per client and round; record more "
             "rounds, choose other detectors, or a higher --rate"
         )
-    return max(fitting, key=lambda each: (_mean(each.detection), -each.suspicions.value))
+    return max(fitting, key=lambda each: (-each.bans.k, _mean(each.detection), -each.suspicions.value))
 
 
 def _with_threshold(
