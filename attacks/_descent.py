@@ -18,12 +18,13 @@ def descend(
 ) -> None:
     """v ← μ v + ∇ℓ + λ w,  w ← w − η v  with ℓ = loss(batch), for each batch, in place."""
     moved = list(parameters)
-    velocity = [torch.zeros_like(p) for p in moved]
+    optimizer = torch.optim.SGD(moved, lr=lr, momentum=momentum, weight_decay=weight_decay)
     for batch in batches:
         gradients = torch.autograd.grad(loss(batch), moved, allow_unused=True, materialize_grads=True)
-        with torch.no_grad():
-            for p, v, g in zip(moved, velocity, gradients, strict=True):
-                p.sub_(v.mul_(momentum).add_(g).add_(p, alpha=weight_decay), alpha=lr)
+        for parameter, gradient in zip(moved, gradients, strict=True):  # no other parameter gets a gradient
+            parameter.grad = gradient
+        optimizer.step()
+    optimizer.zero_grad()
 
 
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DataRoot, set_data_root
+from .common import AllowRecordedCode, DataRoot, RecordedModel, RootData, ValidationData, set_data_root
 
 
 def calibrate(
@@ -35,16 +35,10 @@ def calibrate(
     last: Annotated[int, typer.Option(min=2, help="Rounds to take, the latest ones.")] = 100,
     learn: Annotated[float, typer.Option(help="Share of them to learn thresholds from.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Seed of who attacks and how.")] = 0,
-    model: Annotated[
-        str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
-    ] = None,
-    validation: Annotated[
-        Path | None, typer.Option(help="Validation data: .npz or .safetensors with inputs and labels.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Root data, likewise.")] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import classes (module:Class) named by the recording.")
-    ] = False,
+    model: RecordedModel = None,
+    validation: ValidationData = None,
+    root: RootData = None,
+    allow_code: AllowRecordedCode = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the best rule as a guard's file (YAML).")
     ] = None,

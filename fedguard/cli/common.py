@@ -13,12 +13,33 @@ from ..core.cores import cores
 from ..core.errors import ConfigError
 from ..core.files import why, write_file
 
-__all__ = ["DataRoot", "cores", "print_table", "set_data_root", "write"]
+__all__ = [
+    "AllowRecordedCode",
+    "DataRoot",
+    "RecordedModel",
+    "RootData",
+    "ValidationData",
+    "cores",
+    "print_table",
+    "set_data_root",
+    "write",
+]
 
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with the data sets; by default, the environment variable FEDGUARD_DATA."),
 ]
+#: Options of the commands that read a recording.
+AllowRecordedCode = Annotated[
+    bool, typer.Option("--allow-code", help="Import classes (module:Class) named by the recording.")
+]
+RecordedModel = Annotated[
+    str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
+]
+ValidationData = Annotated[
+    Path | None, typer.Option(help="Validation data: .npz or .safetensors with inputs and labels.")
+]
+RootData = Annotated[Path | None, typer.Option(help="Root data, likewise.")]
 
 
 def write(content: bytes, out: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import DataRoot, set_data_root
+from .common import AllowRecordedCode, DataRoot, RecordedModel, set_data_root
 
 
 def rollback(
@@ -24,18 +24,14 @@ def rollback(
     aggregator: Annotated[
         str | None, typer.Option(help="The server's rule, for the approximation; mean by default.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
-    ] = None,
+    model: RecordedModel = None,
     test: Annotated[
         Path | None, typer.Option(help="Test data: .npz or .safetensors with inputs and labels.")
     ] = None,
     triggered: Annotated[
         Path | None, typer.Option(help="Inputs with the attacker's trigger and labels, likewise.")
     ] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import classes (module:Class) named by the recording.")
-    ] = False,
+    allow_code: AllowRecordedCode = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the model: .safetensors.")] = None,
     data_root: DataRoot = None,
 ) -> None:

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from .common import DataRoot, print_table, set_data_root, write
+from .common import (
+    AllowRecordedCode,
+    DataRoot,
+    RecordedModel,
+    RootData,
+    ValidationData,
+    print_table,
+    set_data_root,
+    write,
+)
 
 
 def export(
@@ -205,19 +214,13 @@ def replay(
     assumed: Annotated[
         int | None, typer.Option(min=0, help="Number of malicious clients that defenses assume.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="For a live recording: a suite's model, or module:function.")
-    ] = None,
-    validation: Annotated[
-        Path | None, typer.Option(help="Validation data: .npz or .safetensors with inputs and labels.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Root data, likewise.")] = None,
+    model: RecordedModel = None,
+    validation: ValidationData = None,
+    root: RootData = None,
     with_banned: Annotated[
         bool, typer.Option("--with-banned", help="Include clients that were banned when recorded.")
     ] = False,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Import classes (module:Class) named by the recording.")
-    ] = False,
+    allow_code: AllowRecordedCode = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write every verdict to this .csv or .json.")
     ] = None,

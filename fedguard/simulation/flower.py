@@ -258,11 +258,12 @@ def _checked(reply: Message | None, client: int) -> Message:
 
 def _refuse_what_flower_lacks(cell: Cell) -> None:
     """Refuse settings whose state or timing Flower's messages do not carry (ParameterError)."""
+    attack = build_attack(cell)
     beyond = {
         "training.algorithm: scaffold": cell.training.algorithm == "scaffold",
         "training.patience": bool(cell.training.patience),
         "late": bool(cell.late),
-        f"attack: {cell.attack.name}": prepares(build_attack(cell)) or trains(build_attack(cell)),
+        f"attack: {cell.attack.name}": prepares(attack) or trains(attack),
     }
     for name, given in beyond.items():
         if given:
