@@ -48,7 +48,14 @@ def unexplained(
 
 
 def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) the length of the projection of unit vectors onto a cone.
+    """(n,) the lengths of the projections of unit vectors onto a cone, see :func:`nearest_in_cone`."""
+    return nearest_in_cone(gram, along)[0]
+
+
+def nearest_in_cone(
+    gram: NDArray[np.float64], along: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Project unit vectors onto a cone: (n,) the lengths of the projections, (n, C) their weights a ≥ 0.
 
     Args:
         gram: (C, C) ⟨g_b, g_c⟩ of the cone's directions.
@@ -59,8 +66,8 @@ def cone_cosines(gram: NDArray[np.float64], along: NDArray[np.float64]) -> NDArr
     roots = np.sqrt(values[kept])
     factor = roots[:, None] * vectors[:, kept].T  # gram = factorᵀ factor
     targets = along @ vectors[:, kept] / roots
-    nearest = [nnls(factor, target, maxiter=100 * len(gram))[0] for target in targets]
-    return np.array([min(float(np.linalg.norm(factor @ mix)), 1.0) for mix in nearest])
+    nearest = np.array([nnls(factor, target, maxiter=100 * len(gram))[0] for target in targets])
+    return np.minimum(np.linalg.norm(nearest @ factor.T, axis=1), 1.0), nearest
 
 
 def _class_gradients(model: torch.nn.Module, start: Tensor, data: LabeledData) -> Tensor | None:

@@ -24,21 +24,27 @@ WORST = 1e30
 TINY = float(np.finfo(np.float32).tiny)
 
 
-def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
-    """(n,) (v − c) / max(s, floor): c the mean and s the scaled half-width of the shortest half (shorth).
+def shortest_half(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and width of the shortest ⌊n/2⌋ + 1 of the sorted values; of equally short ones the first counts.
 
-    The shortest half of the sorted values holds ⌊n/2⌋ + 1 of them; of equally short ones the first counts.
-    Outliers move it little as long as they are fewer than half. Fewer than four values give 0.
+    Outliers move it little as long as they are fewer than half.
     """
     n, half = len(values), len(values) // 2 + 1
-    if n < 4:
-        return np.zeros(n)
     order = np.sort(values)
     widths = order[half - 1 :] - order[: n - half + 1]
     start = lowest(widths, tolerance(n), scale=float(np.median(np.abs(values))))
-    scale = max(PER_HALF_WIDTH * widths[start] / 2, floor)
-    z: NDArray[np.float64] = (values - order[start : start + half].mean()) / scale
-    return z
+    return float(order[start : start + half].mean()), float(widths[start])
+
+
+def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+    """(n,) (v − c) / max(s, floor): c the mean and s the scaled half-width of the shortest half (shorth).
+
+    Fewer than four values give 0.
+    """
+    if len(values) < 4:
+        return np.zeros(len(values))
+    center, width = shortest_half(values)
+    return (values - center) / max(PER_HALF_WIDTH * width / 2, floor)
 
 
 def copies(updates: Updates) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from fedguard.core.restored import numbers, pairs
 from fedguard.core.state import State
 from fedguard.core.ties import above, tolerance
 
+from ._beside_pseudo_clients import beside_pseudo_clients
+from ._calibration import Calibration, Measured
 from ._class_cone import unexplained
 from ._signals import copies, direction, gain, lengths, size, standard
 
@@ -31,6 +34,25 @@ LEAST = 3
 #: Signal → its limit, and what a value above it means. docs/explanation/recommended-guard.md explains how
 #: the limits were set.
 LIMITS = {
+    "right labels": (8.0, "deviations less explained by right labels than pseudo-clients of its mix"),
+    "right labels over rounds": (
+        5.0,
+        "deviations less explained by right labels than pseudo-clients of its mix, over its last rounds",
+    ),
+    "any labels": (8.0, "deviations less explained by any labels than pseudo-clients of its mix"),
+    "any labels over rounds": (
+        5.0,
+        "deviations less explained by any labels than pseudo-clients of its mix, over its last rounds",
+    ),
+    "wrong labels": (8.0, "deviations better explained by wrong labels than pseudo-clients of its mix"),
+    "wrong labels over rounds": (
+        5.0,
+        "deviations better explained by wrong labels than pseudo-clients of its mix, over its last rounds",
+    ),
+    "length over rounds": (
+        0.5,
+        "in ln of the length beyond pseudo-clients and samples, over its last rounds",
+    ),
     "copies": (4.0, "times closer to another client than usual"),
     "size": (6.0, "deviations longer than its samples explain"),
     "size over rounds": (5.0, "deviations longer than its samples explain, over its last rounds"),
@@ -47,6 +69,13 @@ LIMITS = {
         "deviations less explained by any mix of the validation data's classes, over its last rounds",
     ),
 }
+
+
+class Memory(NamedTuple):
+    """What a round leaves: the signals averaged over rounds, or what pseudo-clients told."""
+
+    today: dict[str, NDArray[np.float64]]
+    measured: Measured | None
 
 
 class Recommended(Detector):
@@ -90,7 +119,9 @@ class Recommended(Detector):
     card = Card("recommended", "copies, size, direction, use and history, each against a limit", "FedGuard")
     tasks = frozenset({"classification"})
 
-    def __init__(self, validation: int = 100, samples: int = 100, window: int = 8) -> None:
+    def __init__(
+        self, validation: int = 100, samples: int = 100, window: int = 8, pseudo_clients: bool = True
+    ) -> None:
         if validation < 1 or samples < validation:
             raise ParameterError(
                 f"recommended: validation is {validation}, samples {samples}; "
@@ -99,12 +130,13 @@ class Recommended(Detector):
         if window < LEAST:
             raise ParameterError(f"recommended: window is {window} rounds; use {LEAST} or more")
         self.validation, self.samples, self.window = validation, samples, window
+        self.pseudo_clients = pseudo_clients
         self._past: History[dict[str, list[float]]] = History()
+        self._calibration = Calibration(window)
 
     def score(self, round: Round) -> Scores:
         """Compare every signal with its limit."""
-        today = self._today(round)
-        signals = {"copies": copies(round.updates), **self._signals(round, today)}
+        signals, memory = self.measure(round)
         slack = tolerance(round.n, round.updates.d)
         shares = {name: values / LIMITS[name][0] for name, values in signals.items()}
         values = np.max(list(shares.values()), axis=0)
@@ -115,9 +147,27 @@ class Recommended(Detector):
             info={
                 f"{name} suspects": float(above(share, 1.0, slack).sum()) for name, share in shares.items()
             },
-            memory=today,
+            memory=memory,
             reasons=tuple(_reason(signals, i) for i in range(round.n)),
         )
+
+    def measure(self, round: Round) -> tuple[dict[str, NDArray[np.float64]], Memory]:
+        """Every signal of every client by name, and what ``commit`` stores."""
+        copied = copies(round.updates)
+        original = ~above(copied, LIMITS["copies"][0], tolerance(round.n, round.updates.d))
+        trusted = original if 2 * original.sum() > round.n else np.ones(round.n, dtype=bool)
+        measured = self._beside(round, trusted)
+        if measured:
+            return {"copies": copied, **measured.signals}, Memory({}, measured)
+        today = self._today(round)
+        return {"copies": copied, **self._signals(round, today)}, Memory(today, None)
+
+    def _beside(self, round: Round, trusted: NDArray[np.bool_]) -> Measured | None:
+        """The signals of the clients beside pseudo-clients; None if the server cannot train any."""
+        data = round.server.validation if round.server else None
+        if not self.pseudo_clients or data is None or len(data.labels) < self.validation:
+            return None
+        return beside_pseudo_clients(round, self._calibration, self.samples, trusted)
 
     def _today(self, round: Round) -> dict[str, NDArray[np.float64]]:
         """The signals that are averaged over rounds, each minus its median."""
@@ -152,24 +202,28 @@ class Recommended(Detector):
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """Store the signals of all clients, whatever was decided."""
+        today, measured = scores.memory
+        if measured is not None:
+            self._calibration.commit(measured)
+            return
         self._past.remember(
             {
-                client: {name: self._extended(client, name, float(v[i])) for name, v in scores.memory.items()}
+                client: {name: self._extended(client, name, float(v[i])) for name, v in today.items()}
                 for i, client in enumerate(round.client_ids)
             }
         )
 
     def state_dict(self) -> State:
         """The last signals by client id."""
-        return {
-            "past": [[client, {k: list(v) for k, v in past.items()}] for client, past in self._past.items()]
-        }
+        past = [[client, {k: list(v) for k, v in past.items()}] for client, past in self._past.items()]
+        return {"past": past, "calibration": self._calibration.state()}
 
     def load_state_dict(self, state: State) -> None:
         """Restore a snapshot of ``state_dict``."""
         self._past = History(
             (client, {k: numbers(v) for k, v in past.items()}) for client, past in pairs(state["past"])
         )
+        self._calibration.load(state.get("calibration", [[], []]))
 
 
 def _reason(signals: Mapping[str, NDArray[np.float64]], i: int) -> str:

@@ -259,7 +259,7 @@ def test_one_class_is_explained_and_a_wrong_label_is_not():
     matrix = torch.tensor(np.stack([learnt([i % CLASSES], i) for i in range(12)]), dtype=torch.float32)
     honest = make_detector("recommended")(a_round(matrix))
     assert honest.info["reconstruction suspects"] == 0
-    assert honest.memory["reconstruction"] == pytest.approx(np.zeros(12), abs=0.05)
+    assert honest.memory.today["reconstruction"] == pytest.approx(np.zeros(12), abs=0.05)
     weight = matrix[0, : FEATURES * CLASSES].view(CLASSES, FEATURES)
     weight[[0, 1]] = weight[[1, 0]]
     scores = make_detector("recommended")(a_round(matrix))
@@ -275,7 +275,7 @@ def test_an_update_turned_round_is_not_explained():
     scores = make_detector("recommended")(a_round(matrix))
     assert scores.info["reconstruction suspects"] == 1
     assert "reconstruction: " in scores.reasons[3]
-    assert scores.memory["reconstruction"][3] > 0.9
+    assert scores.memory.today["reconstruction"][3] > 0.9
 
 
 @pytest.mark.parametrize("kind", ["uneven", "twice the same", "nearly the same"])
@@ -302,7 +302,7 @@ def test_a_class_that_cannot_be_learnt_better_explains_nothing():
     cosines = [-cosine_to_cone_by_hand(v, directions[1:]) for v in matrix.double().numpy()]
     assert norm(directions[0]) < 1e-80
     expected = [c - statistics.median(cosines) for c in cosines]
-    assert make_detector("recommended")(round).memory["reconstruction"] == pytest.approx(expected, abs=1e-5)
+    assert make_detector("recommended")(round).memory.today["reconstruction"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_model_without_gradient_accuses_nobody_of_it():
@@ -314,7 +314,7 @@ def test_a_model_without_gradient_accuses_nobody_of_it():
     scores = make_detector("recommended")(
         dataclasses.replace(a_round(updates(), data=data), global_params=start)
     )
-    assert scores.memory["reconstruction"].tolist() == [0.0] * 9
+    assert scores.memory.today["reconstruction"].tolist() == [0.0] * 9
     assert scores.info["reconstruction suspects"] == 0
 
 
@@ -342,7 +342,7 @@ def test_a_model_with_batch_norm_and_a_label_with_one_sample():
     plain = make_detector("recommended")(a_round(matrix, data=data))
     server = Server(model=network, validation=data)
     scores = make_detector("recommended")(dataclasses.replace(a_round(matrix), server=server))
-    assert scores.memory["reconstruction"] == pytest.approx(plain.memory["reconstruction"], abs=1e-4)
+    assert scores.memory.today["reconstruction"] == pytest.approx(plain.memory.today["reconstruction"], abs=1e-4)
     assert network.training
     assert norm_layer.num_batches_tracked == 0
 
@@ -362,7 +362,7 @@ def test_reconstruction_of_zero_and_of_no_direction_is_defined():
     scores = make_detector("recommended")(a_round(matrix))
     start, others = np.linspace(-0.1, 0.1, D), [v for v in matrix.double().tolist() if any(v)]
     middle = statistics.median([*reconstruction_by_hand(others, start, validation()), 0.0])
-    assert scores.memory["reconstruction"][4] == pytest.approx(-middle, rel=1e-3)
+    assert scores.memory.today["reconstruction"][4] == pytest.approx(-middle, rel=1e-3)
     flat = LabeledData(torch.zeros(120, FEATURES), torch.arange(120) % CLASSES)
     assert np.isfinite(make_detector("recommended")(a_round(matrix, data=flat)).values).all()
 
@@ -385,12 +385,12 @@ def test_only_the_first_samples_count():
         )
         expected = [g - statistics.median(gains) for g in gains]
         scores = make_detector("recommended", samples=100)(round)
-        assert scores.memory["gain"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert scores.memory.today["gain"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
         cosines = reconstruction_by_hand(
             round.updates.matrix.double().tolist(), round.global_params.double().numpy(), first
         )
         expected = [c - statistics.median(cosines) for c in cosines]
-        assert scores.memory["reconstruction"] == pytest.approx(expected, abs=1e-5)
+        assert scores.memory.today["reconstruction"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_rounds_of_others_do_not_move_a_mean():
