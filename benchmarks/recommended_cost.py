@@ -20,7 +20,7 @@ from fedguard.simulation.federation import Federation
 from fedguard.simulation.models import FedredefenseFmnistCnn
 from fedguard.simulation.settings import Cell
 
-CLIENTS, BATCH = 20, 32
+CLIENTS, BATCH = 40, 32
 FEDERATION: dict[str, Any] = {
     "data": "fashion_mnist",
     "partition": {"name": "dirichlet", "beta": 0.5},

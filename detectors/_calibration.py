@@ -23,7 +23,7 @@ KINDS = ("right labels", "any labels", "wrong labels")
 #: The smallest scale of a deviation.
 LEAST_SCALE = 0.005
 #: Rounds for which the pseudo-client matched to a client is used.
-REUSED = 4
+REUSED = 8
 
 
 class Pseudo(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +22,10 @@ from fedguard.training.local import train_clients
 
 #: Dirichlet parameters β of the generic pseudo-clients' mixes, one client of each per round.
 BETAS = (0.1, 0.5, 1.0, 100.0)
-#: A pseudo-client sees each of its samples at most so often: the server has few, and more would overfit.
-PASSES = 2
+#: Pseudo-clients pass their samples as often as clients do, within these bounds.
+LEAST_PASSES, MOST_PASSES = 1, 2
+#: A pseudo-client gets at most so many times the number of the server's samples.
+DRAWS = 2
 #: No claimed number of samples counts for more, or less, than this factor times the median.
 CLAIMS = 4.0
 
@@ -37,11 +40,14 @@ def generic_mixes(round: Round, classes: int) -> NDArray[np.float64]:
 def sample_counts(round: Round, root: LabeledData) -> NDArray[np.int64]:
     """(n,) how many samples pseudo-clients get: as many as the clients claim, at most twice the root data.
 
-    Claims are cut at a quarter and four times their median.
+    Claims are cut at a quarter and four times their median. If it is 1, nothing is known: as many as root
+    data.
     """
-    middle = np.median(round.num_examples)
+    middle = float(np.median(round.num_examples))
+    if middle <= 1:
+        return np.full(round.n, len(root.labels))
     claimed = np.clip(round.num_examples, middle / CLAIMS, middle * CLAIMS)
-    return np.clip(claimed.round(), 1, PASSES * len(root.labels)).astype(np.int64)
+    return np.clip(claimed.round(), 1, DRAWS * len(root.labels)).astype(np.int64)
 
 
 def train_pseudo_clients(
@@ -53,7 +59,7 @@ def train_pseudo_clients(
 ) -> Tensor:
     """(k, d) the updates of k honest clients whose data are root samples, drawn with replacement.
 
-    They train as clients do, but at most ``PASSES`` times through their samples.
+    They train as clients do, but pass their samples twice at most: more would overfit the server's few.
 
     Args:
         round: the server has a model and training settings.
@@ -76,16 +82,18 @@ def train_pseudo_clients(
         Share(root, _rows(labels, mix, int(count), draw))
         for mix, count, draw in zip(mixes, counts, draws, strict=True)
     ]
-    settings = _shortened(server.training, int(np.median(counts)))
+    settings = _shortened(server.training, int(np.median(counts)), float(np.median(round.num_examples)))
     with single_thread():
         return torch.stack(train_clients(copy.deepcopy(server.model), start, shares, settings, draws))
 
 
-def _shortened(settings: LocalTraining, count: int) -> LocalTraining:
+def _shortened(settings: LocalTraining, count: int, claimed: float) -> LocalTraining:
+    """The clients' training, for ``count`` samples instead of ``claimed`` ones."""
     if settings.epochs is not None:
-        return dataclasses.replace(settings, epochs=min(settings.epochs, PASSES), patience=0)
-    passes = -(-PASSES * count // settings.batch_size)
-    return dataclasses.replace(settings, steps=min(settings.steps or passes, passes))
+        return dataclasses.replace(settings, epochs=min(settings.epochs, MOST_PASSES), patience=0)
+    steps = settings.steps or 1
+    passes = min(max(steps * settings.batch_size / claimed, LEAST_PASSES), MOST_PASSES)
+    return dataclasses.replace(settings, steps=min(steps, math.ceil(passes * count / settings.batch_size)))
 
 
 def _rows(labels: Tensor, mix: NDArray[np.float64], count: int, draw: torch.Generator) -> Tensor:

@@ -302,7 +302,9 @@ def test_a_class_that_cannot_be_learnt_better_explains_nothing():
     cosines = [-cosine_to_cone_by_hand(v, directions[1:]) for v in matrix.double().numpy()]
     assert norm(directions[0]) < 1e-80
     expected = [c - statistics.median(cosines) for c in cosines]
-    assert make_detector("recommended")(round).memory.today["reconstruction"] == pytest.approx(expected, abs=1e-5)
+    assert make_detector("recommended")(round).memory.today["reconstruction"] == pytest.approx(
+        expected, abs=1e-5
+    )
 
 
 def test_a_model_without_gradient_accuses_nobody_of_it():
@@ -342,7 +344,9 @@ def test_a_model_with_batch_norm_and_a_label_with_one_sample():
     plain = make_detector("recommended")(a_round(matrix, data=data))
     server = Server(model=network, validation=data)
     scores = make_detector("recommended")(dataclasses.replace(a_round(matrix), server=server))
-    assert scores.memory.today["reconstruction"] == pytest.approx(plain.memory.today["reconstruction"], abs=1e-4)
+    assert scores.memory.today["reconstruction"] == pytest.approx(
+        plain.memory.today["reconstruction"], abs=1e-4
+    )
     assert network.training
     assert norm_layer.num_batches_tracked == 0
 
