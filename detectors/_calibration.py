@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from fedguard.core.errors import ParameterError
 from fedguard.core.history import History
 from fedguard.core.ids import ClientId
-from fedguard.core.restored import numbers, pairs
+from fedguard.core.restored import count, numbers, pairs
 
 from ._explained import Explained, entropies
 from ._signals import shortest_half, size
 
 Table = NDArray[np.float64]
 #: The signals of ``Explained.values``, in its order.
-KINDS = ("right labels", "any labels", "wrong labels")
-#: The smallest scale of a deviation.
-LEAST_SCALE = 0.005
+KINDS = ("right labels", "any labels", "wrong labels", "length")
+LENGTH = 3
+#: The smallest scale of a deviation of each kind.
+LEAST_SCALES = np.array([0.005, 0.005, 0.005, 0.08])
 #: Rounds for which the pseudo-client matched to a client is used.
 REUSED = 8
 
@@ -39,25 +40,21 @@ class Past:
 
     Attributes:
         mixes: its estimated mixes in its last rounds.
-        deviations: its deviations then, (3,) each.
-        offsets: the values of its matched pseudo-client beyond the fit then, (3,) each; reused in rounds in
+        deviations: its deviations then, (4,) each.
+        offsets: the values of its matched pseudo-client beyond the fit then, (4,) each; reused in rounds in
             which none was trained.
-        sizes: ln of its length, beyond the matched pseudo-client's, in its last rounds.
-        length: ln of the matched pseudo-client's length, minus the median of the clients'.
         age: rounds since that was trained.
     """
 
     mixes: list[Table] = field(default_factory=list)
     deviations: list[Table] = field(default_factory=list)
     offsets: list[Table] = field(default_factory=list)
-    sizes: list[float] = field(default_factory=list)
-    length: float = 0.0
     age: int = 0
 
     def state(self) -> list[Any]:
         """As lists of numbers."""
         tables = [[row.tolist() for row in part] for part in (self.mixes, self.deviations, self.offsets)]
-        return [*tables, list(self.sizes), self.length, self.age]
+        return [*tables, self.age]
 
     @classmethod
     def of(cls, state: Any) -> Past:
@@ -66,11 +63,10 @@ class Past:
         Raises:
             ParameterError: it is something else.
         """
-        if not isinstance(state, list | tuple) or len(state) != 6:
+        if not isinstance(state, list | tuple) or len(state) != 4:
             raise ParameterError("a state holds another value where a client's past belongs")
         mixes, deviations, offsets = ([np.array(numbers(row)) for row in part] for part in state[:3])
-        length, age = numbers(state[4:])
-        return cls(mixes, deviations, offsets, numbers(state[3]), float(length), int(age))
+        return cls(mixes, deviations, offsets, count(state[3]))
 
 
 class Measured(NamedTuple):
@@ -144,21 +140,21 @@ class Calibration:
         known = [self._past(client) for client in clients]
         pasts = [self._with(past, mix) for past, mix in zip(known, found.mixes, strict=True)]
         fit = _Fit(pool)
-        self._renew(pasts, self.due(clients), matched, fit, float(np.median(found.lengths)))
+        self._renew(pasts, self.due(clients), matched, fit)
         beyond = found.values - fit(mixes) - np.array([past.offsets[-1] for past in pasts]) / 2
+        beyond[:, LENGTH] = size(beyond[:, LENGTH], counts)
         beyond -= np.median(beyond[trusted], axis=0)
         for past, row in zip(pasts, beyond, strict=True):
             past.deviations = [*past.deviations, row][-self.window :]
         signals = self._deviations(pasts, fit, len(generic.mixes), trusted)
-        return Measured(signals | self._sizes(pasts, found, counts, trusted), clients, pasts, pool)
+        return Measured(signals, clients, pasts, pool)
 
-    def _renew(self, pasts: list[Past], due: list[int], matched: Pseudo, fit: _Fit, middle: float) -> None:
+    def _renew(self, pasts: list[Past], due: list[int], matched: Pseudo, fit: _Fit) -> None:
         """Take over the new matched pseudo-clients, and use the old ones once more for the others."""
         new = dict(zip(due, range(len(due)), strict=True))
         offsets = matched.found.values - fit(matched.mixes)
         for i, past in enumerate(pasts):
             if i in new:
-                past.length = float(matched.found.lengths[new[i]]) - middle
                 past.age = 1 if past.offsets else 1 + i % REUSED  # newcomers are renewed in different rounds
             offset = offsets[new[i]] if i in new else past.offsets[-1]
             past.offsets = [*past.offsets, offset][-self.window :]
@@ -179,23 +175,12 @@ class Calibration:
         return result
 
     def _scale(self, pasts: list[Past], fit: _Fit, generics: int, rounds: int) -> Table:
-        """(3,) √(half the variance of generic, half that of matched pseudo-clients) of means over rounds."""
+        """(4,) √(half the variance of generic, half that of matched pseudo-clients) of means over rounds."""
         generic = np.mean([part[:generics] for part in fit.residuals[-rounds:]], axis=0)
         matched = [np.mean(past.offsets[-rounds:], axis=0) for past in pasts if len(past.offsets) >= rounds]
         variance = (generic.var(axis=0) + np.var(matched, axis=0)) / 2
-        scale: Table = np.maximum(np.sqrt(variance), LEAST_SCALE)
+        scale: Table = np.maximum(np.sqrt(variance), LEAST_SCALES)
         return scale
-
-    def _sizes(
-        self, pasts: list[Past], found: Explained, counts: Table, trusted: NDArray[np.bool_]
-    ) -> dict[str, Table]:
-        """ln of the length beyond the matched pseudo-client's and the claimed samples', over rounds."""
-        lengths = found.lengths - np.median(found.lengths)
-        beyond = size(lengths - np.array([past.length for past in pasts]), counts)
-        beyond -= np.median(beyond[trusted])
-        for past, value in zip(pasts, beyond, strict=True):
-            past.sizes = [*past.sizes, float(value)][-self.window :]
-        return {"length over rounds": np.array([np.mean(past.sizes) for past in pasts])}
 
     def _past(self, client: ClientId) -> Past:
         return self._pasts.get(client, Past())

@@ -27,14 +27,12 @@ class Explained(NamedTuple):
 
     Attributes:
         mixes: (k, C) the estimated shares of the classes in the client's data.
-        values: (k, 3) −ln(c + ε), −ln(w + ε) and ln(w + ε) − ln(c + ε): c is the cosine to the cone of the
-            gradients of right labels, w that to the cone of all labels, ε is ``LEAST_COSINE``.
-        lengths: (k,) ln ‖u‖.
+        values: (k, 4) −ln(c + ε), −ln(w + ε), ln(w + ε) − ln(c + ε) and ln ‖u‖: c is the cosine to the cone
+            of the gradients of right labels, w that to the cone of all labels, ε is ``LEAST_COSINE``.
     """
 
     mixes: Table
     values: Table
-    lengths: Table
 
 
 class Cones:
@@ -66,8 +64,8 @@ class Cones:
         total = shares.sum(1, keepdims=True)
         mixes = np.divide(shares, total, out=np.full_like(shares, 1 / self.classes), where=total > 0)
         by_right, by_any = -np.log(c + LEAST_COSINE), -np.log(w + LEAST_COSINE)
-        values = np.stack([by_right, by_any, by_right - by_any], 1)
-        return Explained(mixes, values, np.log(np.maximum(norms, TINY)))
+        lengths = np.log(np.maximum(norms, TINY))
+        return Explained(mixes, np.stack([by_right, by_any, by_right - by_any, lengths], 1))
 
     def _along(self, updates: Updates) -> Table:
         """(k, C²) inner products with all gradients, summed in float64."""

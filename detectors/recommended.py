@@ -51,10 +51,8 @@ LIMITS = {
         8.0,
         f"deviations more explained by wrong labels than {LIKE_IT}, over its last rounds",
     ),
-    "length over rounds": (
-        0.4,
-        f"in ln of its length beyond {LIKE_IT} and its samples, over its last rounds",
-    ),
+    "length": (9.0, f"deviations longer than {LIKE_IT}"),
+    "length over rounds": (6.0, f"deviations longer than {LIKE_IT}, over its last rounds"),
     "copies": (4.0, "times closer to another client than usual"),
     "size": (6.0, "deviations longer than its samples explain"),
     "size over rounds": (5.0, "deviations longer than its samples explain, over its last rounds"),
