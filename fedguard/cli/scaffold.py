@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import keyword
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         "year": str(datetime.date.today().year),
     }
     paths = [folder / f"{name}.py", folder / f"test_{name}.py"]
-    there = [path for path in paths if path.exists() or path.is_symlink()]
+    there = [path for path in paths if os.path.lexists(path)]
     if there:
         raise ConfigError(f"{there[0]} already exists; choose another name or remove it")
     for path, template in zip(paths, (f"{kind}.py.txt", f"test_{kind}.py.txt"), strict=True):

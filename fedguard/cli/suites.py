@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.files import is_file
 from .common import (
     AllowRecordedCode,
     DataRoot,
@@ -140,7 +141,7 @@ def report(
     ] = None,
 ) -> None:
     """Write results, or a ledger, as one self-contained HTML file."""
-    if folder.is_file():
+    if is_file(folder):
         path = _ledger_report(folder, out, events, where)
     else:
         path = _results_report(folder, out, events, where)
