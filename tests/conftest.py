@@ -55,13 +55,19 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish():
-    """What was collected stays until the end, so that no garbage collection looks at it again.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is collected stays until the end, so no garbage collection looks at it, now or later.
 
     Some of Flower's strategies collect garbage for every reply.
     """
-    gc.collect()
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
