@@ -4,6 +4,7 @@
 ones.
 """
 
+import functools
 import gc
 import importlib.util
 import multiprocessing
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("explore", deadline=None, max_examples=500)
@@ -74,6 +76,14 @@ def pytest_collection():
 def one_thread():
     """The arrays are tiny, and several test processes share the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_command_line():
+    """Typer builds all commands from their signatures at every call; here, once per process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture
