@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from .timeline import timeline
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Template
 
 #: Limits of a report, so that browsers can open the report of a large suite.
 MAX_SECTIONS = 12
@@ -68,6 +70,11 @@ def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any]
 
 def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
     """The report as HTML, see :func:`write_report`."""
+    return _template().render(**_contents(store, where))
+
+
+@functools.cache
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -87,7 +94,7 @@ def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
         script_hash=f"sha256-{digest}",  # the only script a browser runs, whatever a name holds
     )
     environment.globals.update(isnan=math.isnan, looks=LOOKS)
-    return environment.get_template("report.html").render(**_contents(store, where))
+    return environment.get_template("report.html")
 
 
 def _script() -> str:
