@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import DataError, FedGuardError
+from ..core.errors import ConfigError, DataError, FedGuardError
 from ..evaluation.terminal import terminal
 from ..testing.aggregators import check_aggregator
 from ..testing.attacks import check_attack
@@ -36,8 +36,15 @@ def checker(plural: str) -> Callable[..., Report]:
 
 
 def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> bool:
-    """Check a method and print a table; returns whether everything passed."""
+    """Check a method and print a table; returns whether everything passed.
+
+    Raises:
+        ConfigError: a part needs a parameter that is not given.
+    """
     plural = find_kind(method, kind)
+    needed = _needed(plural, method, params or {}) if plural in PARTS else ""
+    if needed:
+        raise ConfigError(f"{singular(plural)} {method}: {needed}")
     more = {"cost": True} if plural == "detectors" else {}
     report = checker(plural)(method, params or None, **more)
     table = Table(title=f"{singular(plural)} {report.method}", show_lines=False)
@@ -76,23 +83,28 @@ def check_all() -> bool:
 
 def _left_out(plural: str, name: str) -> str:
     """Why a registered part cannot be checked here; empty if it can."""
-    parts = parts_of(plural)
     try:
         part_checker(plural)
-        signature = inspect.signature(parts.get(name)).parameters.values()
+        needed = _needed(plural, name, {})
     except FedGuardError as error:
         return str(error)
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [
-        p.name
-        for p in signature
-        if p.default is p.empty and p.kind not in optional and p.name not in parts.offers
-    ]
     if needed:
-        return f"it needs {', '.join(needed)}: fedguard check {name} {needed[0]}=…"
+        return needed
     try:
         if plural == "datasets":
-            parts.make(name, {"data_root": None}, {})
+            parts_of(plural).make(name, {"data_root": None}, {})
     except DataError as error:
         return str(error)
     return ""
+
+
+def _needed(plural: str, name: str, params: dict[str, Any]) -> str:
+    """Which parameters of a part are missing, and how to give them; empty if none is."""
+    parts = parts_of(plural)
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        p.name
+        for p in inspect.signature(parts.get(name)).parameters.values()
+        if p.default is p.empty and p.kind not in optional and p.name not in (*parts.offers, *params)
+    ]
+    return f"it needs {', '.join(needed)}: fedguard check {name} {needed[0]}=…" if needed else ""

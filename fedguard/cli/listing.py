@@ -24,13 +24,23 @@ if TYPE_CHECKING:
 Rows: TypeAlias = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 
 
+#: What a suite can name besides what is listed.
+ALSO = {
+    "models": "also torchvision:NAME, timm:NAME, hf:NAME, and your own module:NAME",
+    "datasets": "also torchvision:NAME, huggingface:OWNER/NAME, openml:NUMBER, and your own module:NAME",
+    "partitions": "also flwr:NAME, and your own module:NAME",
+}
+
+
 def listing(kind: str) -> Table:
     """Return the table of one kind.
 
     Raises:
         ConfigError: the kind is unknown.
     """
-    return _table(*listed(kind))
+    table = _table(*listed(kind))
+    table.caption = ALSO.get(kind)
+    return table
 
 
 def as_records(kind: str) -> list[dict[str, str]]:

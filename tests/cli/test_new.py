@@ -109,6 +109,7 @@ def test_other_names_are_not_warned_of(monkeypatch, capsys, tmp_path):
     [
         (["new", "modle", "mine"], "cannot write a new 'modle', did you mean 'model'"),
         (["new", "model", "My Net"], "use lower_case_with_underscores"),
+        (["check", "csv", "label=y"], "dataset csv: it needs path: fedguard check csv path=…"),
         (["check", "irichlet"], "did you mean 'dirichlet'"),
         (["check", "iid", "--kind", "partiton"], "did you mean 'partition'"),
         (["check", "dirichlet", "bta=1"], ""),
