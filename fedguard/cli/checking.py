@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import ConfigError, DataError, FedGuardError
+from ..core.named_code import is_code
 from ..evaluation.terminal import terminal
 from ..testing.aggregators import check_aggregator
 from ..testing.attacks import check_attack
@@ -19,6 +21,7 @@ from ..testing.kinds import KINDS, PARTS, find_kind, names_of, part_checker, sin
 from ..testing.policies import check_policy
 from ..testing.stages import check_stage
 from .listing import parts_of
+from .scaffold import shadowed
 
 CHECKERS: dict[str, Callable[..., Report]] = {
     "detectors": check_detector,
@@ -56,6 +59,9 @@ def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> b
             text = f"{result.message}\n{result.advice}"
         table.add_row(result.check, Text(result.status, style=STYLES[result.status]), text)
     terminal().print(table)
+    taken = {report.method, method.rpartition(":")[2]} & {*names_of(plural)} if is_code(method) else set()
+    for name in sorted(taken):
+        print(f"warning: {shadowed(singular(plural), name, method)}", file=sys.stderr)
     return report.ok
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
 from ..core.docstrings import readable, sections
-from ..core.errors import ConfigError, RegistryError
+from ..core.errors import ConfigError, FedGuardError, RegistryError
 from ..core.params import nearest
 from ..evaluation.suites.source import read, shipped_suites
 from .completion import KINDS
@@ -59,7 +59,7 @@ def listed(kind: str) -> Rows:
         return _methods(kind)
     if kind in ("models", "datasets", "partitions"):
         parts = parts_of(kind)
-        return ("name", "what it is"), [(name, readable(parts.summary(name))) for name in parts.names()]
+        return ("name", "what it is"), [(name, _summary(parts, name)) for name in parts.names()]
     if kind == "aliases":
         return _alias_rows(tuple(ALIASES))
     if kind == "rules":
@@ -105,6 +105,13 @@ def parts_of(kind: str) -> Parts:
     module = importlib.import_module(f"fedguard.simulation.{kind}")
     found: Parts = getattr(module, kind)
     return found
+
+
+def _summary(parts: Parts, name: str) -> str:
+    try:
+        return readable(parts.summary(name))
+    except FedGuardError as error:  # one broken plug-in must not hide the others
+        return f"cannot be used: {error}"
 
 
 def _methods(kind: str) -> Rows:

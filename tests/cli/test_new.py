@@ -124,6 +124,16 @@ def test_mistakes(monkeypatch, capsys, tmp_path, args, message):
         assert "unknown parameter" in out
 
 
+def test_a_check_says_that_the_name_is_taken(monkeypatch, capsys):
+    status, _, err = call(monkeypatch, capsys, "check", "fedguard.simulation.partitions.iid:iid")
+    assert status == 0
+    assert err == (
+        "warning: there is a partition 'iid' already, and `iid` alone still means that one: yours is "
+        "fedguard.simulation.partitions.iid:iid\n"
+    )
+    assert call(monkeypatch, capsys, "check", "iid")[2] == ""
+
+
 def test_check_all_includes_partitions(monkeypatch, capsys):
     """Of every kind the first names, as all of them take minutes."""
     everything, some = checking.names_of, {"policies": 2, "datasets": 1, "partitions": 2}
