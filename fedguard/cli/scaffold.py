@@ -59,15 +59,17 @@ def target(kind: str, name: str) -> str:
     return f"{name}:{name if kind in FUNCTIONS else class_name(name)}"
 
 
+def shadowed(kind: str, name: str, yours: str) -> str:
+    """The warning that a registered name is taken."""
+    return f"there is a {kind} {name!r} already, and `{name}` alone still means that one: yours is {yours}"
+
+
 def shadows(kind: str, name: str) -> str:
     """A warning if something else has this name already; else empty."""
     from ..testing.kinds import names_of, plural_of
 
     if name in names_of(plural_of(kind)):
-        return (
-            f"there is a {kind} {name!r} already, and `{name}` alone still means that one: yours is "
-            f"{target(kind, name)}"
-        )
+        return shadowed(kind, name, target(kind, name))
     if importlib.util.find_spec(name) is not None:
         return (
             f"there is a Python module {name!r} already, which `import {name}` may find instead of your "
