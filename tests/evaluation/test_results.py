@@ -164,10 +164,6 @@ def test_a_pivot_puts_two_settings_across(store):
         "attack",
         "nothing",
     ]
-    for line in text.splitlines()[2:]:
-        means = [float(cell.strip(" *").split(" ")[0]) for cell in line.split("|")[3:-1]]
-        bold = ["**" in cell for cell in line.split("|")[3:-1]]
-        assert bold == [mean == max(means) for mean in means], "the best defense of each row"
 
 
 def test_published_layouts(store):
