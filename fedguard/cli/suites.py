@@ -179,7 +179,7 @@ def plot(
             "--kind",
             "-k",
             help="heatmap, accuracy, success, roc, scores, pareto, cost, timeline, confusion, who_sees_what, "
-            "critical_difference; client_map of a recording.",
+            "skew_share, critical_difference; client_map of a recording.",
         ),
     ] = "heatmap",
     metric: Annotated[

@@ -52,7 +52,7 @@ class ResultsFolders:
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
         """Change it."""
-        from ...evaluation.results.store import SCHEMA_VERSION
+        from ...evaluation.results.store_tables import SCHEMA_VERSION
 
         victim, home, words = Victim(folder), folder / "home", list[str]()
         shutil.copytree(self.original, home)

@@ -20,7 +20,7 @@ from ..data import named, stored_data
 from ..figures.style import LOOKS, NO_DEFENSE
 from ..glossary import GLOSSARY
 from ..store import Store
-from ..tables import SHOWN, best_values, columns_named, defined, is_best, mark, shown
+from ..tables import SHOWN, Marks, columns_named, defined, mark, shown
 from . import pictures
 from .answer import answers
 from .axes import pixel
@@ -233,6 +233,7 @@ def _plain(part: Section) -> dict[str, Any]:
     frame = part.frame.head(MAX_ROWS)
     first = frame.iloc[0]
     columns = defined(frame, columns_named(SHOWN))
+    by_attack = frame.groupby("attack", sort=False)
     return {
         "title": part.title,
         "shadow": part.mode == "shadow",
@@ -240,25 +241,22 @@ def _plain(part: Section) -> dict[str, Any]:
         "clients": int(first["clients"]),
         "told": int(first["assumed_malicious"]),
         "columns": columns,
-        "groups": [
-            _group(rows, str(attack), columns) for attack, rows in frame.groupby("attack", sort=False)
-        ],
+        "groups": [_group(rows, str(attack), columns, part.marks) for attack, rows in by_attack],
         "rows": len(frame),
         "rows_left_out": len(part.frame) - len(frame),
     }
 
 
-def _group(rows: pd.DataFrame, attack: str, columns: list[Any]) -> dict[str, Any]:
-    """The summary of one attack: a line per defense, a (text, is best) per metric."""
-    best = best_values(rows, columns)
+def _group(rows: pd.DataFrame, attack: str, columns: list[Any], found: Marks) -> dict[str, Any]:
+    """The summary of one attack: a line per defense, a (text, mark) per metric."""
     lines = []
-    for _, row in rows.iterrows():
+    for index, row in rows.iterrows():
         cells = []
         for column in columns:
             known = not math.isnan(row[column.name])
             rounds = column.name in ("dacc", "fpr", "fnr") and row["basis"] == "rounds"
             text = f"{'~' if rounds else ''}{shown(row, column)}" if known else ""
-            cells.append((text, is_best(row[column.name], column, best)))
+            cells.append((text, found.get((index, column.name))))
         lines.append((row["defense"], mark(row), cells))
     return {"attack": attack, "malicious": int(rows.iloc[0]["malicious"]), "lines": lines}
 
