@@ -75,6 +75,8 @@ def _json(rng: Rng, path: Path) -> str:
     with databases.Writable(path) as db:
         column = pick(rng, JSON)
         rows = db.execute(f"SELECT run, {column} FROM runs ORDER BY run").fetchall()  # noqa: S608 - our own
+        if not rows:  # an earlier change deleted them
+            return "no run is left"
         rows = rows if rng.random() < 0.5 else [pick(rng, rows)]
         tree, words = changed(rng, json.loads(rows[0][1]) or {"x": 1})
         text = json.dumps(tree)
