@@ -116,7 +116,7 @@ def test_results_of_every_older_version_are_rewritten_on_opening(today, aged, ve
     before = store.path.read_bytes()
     Store(folder)
     assert store.path.read_bytes() == before, "once"
-    assert sorted(p.name for p in folder.iterdir()) == ["lock", "results.sqlite", "suite.yaml"]
+    assert {p.name for p in folder.iterdir()} - {"lock"} == {"results.sqlite", "suite.yaml"}
 
 
 def test_a_full_disk_leaves_the_old_file(aged, monkeypatch):
@@ -137,7 +137,7 @@ def test_a_full_disk_leaves_the_old_file(aged, monkeypatch):
     assert len(Store(folder).finished()) == 4
 
 
-def test_results_in_a_folder_that_cannot_be_written_are_read_all_the_same(aged, monkeypatch):
+def test_results_in_a_folder_that_cannot_be_written_are_read_all_the_same(today, aged, monkeypatch):
     folder = aged(4)
     before = (folder / "results.sqlite").read_bytes()
 
@@ -149,15 +149,20 @@ def test_results_in_a_folder_that_cannot_be_written_are_read_all_the_same(aged, 
     assert len(store.table("clients")) == 4 * 2 * 6
     assert store.folder == folder
     assert store.path.parent != folder
+    with pytest.raises(ResultsError, match="older version of FedGuard, and is read-only"):
+        Store.create(folder, today[1])
     assert (folder / "results.sqlite").read_bytes() == before
 
 
-def test_results_that_are_being_written_are_left_alone(aged, monkeypatch):
+def test_results_that_are_being_written_are_left_alone_and_read_all_the_same(today, aged, monkeypatch):
     folder = aged(3)
+    before = (folder / "results.sqlite").read_bytes()
     monkeypatch.setattr(store_migration, "_PATIENCE", 0)
-    with FileLock(folder / "lock"), pytest.raises(ResultsError, match="another process is writing"):
-        Store(folder)
-    assert schema(folder / "results.sqlite")[0] == 3
+    with FileLock(folder / "lock"):
+        assert read_results(folder)["tacc"].tolist() == read_results(today[0].folder)["tacc"].tolist()
+        with pytest.raises(ResultsError, match="another process is writing to it; wait for it, or use --out"):
+            run_suite(today[1], folder, workers=1)
+    assert (folder / "results.sqlite").read_bytes() == before
 
 
 def test_an_interrupted_transaction_is_rolled_back_first(aged):

@@ -553,8 +553,12 @@ def test_where_it_goes(copy, tmp_path, monkeypatch):
     assert (copy / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     monkeypatch.setattr(page, "render", lambda store, where: "the same")
     assert write_report(copy, tmp_path / "else.html").exists()
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(ConfigError, match=r"cannot write .*nowhere.*directory$"):
         write_report(copy, tmp_path / "nowhere" / "r.html")
+    (copy / "report.html").unlink()
+    (copy / "report.html").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot write .*; give another file with --out"):
+        write_report(copy)
 
 
 def test_the_same_results_give_the_same_bytes(store, html):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ...core.version import __version__
+from ..terminal import plain
 
 #: Folders of FedGuard whose code changes no result.
 _IRRELEVANT = (
@@ -36,8 +37,24 @@ def code_version() -> str:
     return f"{__version__}+{digest.hexdigest()[:12]} torch {torch.__version__}"
 
 
-def release(version: str) -> tuple[str, str]:
-    """FedGuard's and torch's versions in a :func:`code_version`."""
+def other_code(version: str, sources: str) -> str:
+    """How this code differs from that of some results, as the end of a sentence about them; empty if equal.
+
+    Args:
+        version: their :func:`code_version`.
+        sources: their :func:`functional_code`; empty if it was not kept.
+    """
+    if version == code_version():
+        return ""
+    words = f"of another version of the code ({plain(version, 100)}, this is {code_version()})"
+    if _release(version) != _release(code_version()):
+        return words
+    changed = _changed(sources)
+    return f"{words}: {changed}" if changed else ""
+
+
+def _release(version: str) -> tuple[str, str]:
+    """FedGuard's and torch's versions."""
     return version.partition("+")[0], version.partition(" torch ")[2]
 
 
@@ -63,12 +80,8 @@ def functional_code() -> str:
             gc.enable()
 
 
-def changed_code(before: str) -> str:
-    """How the functional code differs from an earlier one, in words; empty if it does not.
-
-    Args:
-        before: what :func:`functional_code` returned; empty if it was not kept.
-    """
+def _changed(before: str) -> str:
+    """How the functional code differs from an earlier one, in words; empty if it does not."""
     now = json.loads(functional_code())
     try:
         then = json.loads(before)
@@ -77,9 +90,9 @@ def changed_code(before: str) -> str:
     if not isinstance(then, dict):
         return "it is not known which files have changed since"
     if then.get("python") != now["python"]:
-        return f"it ran with Python {str(then.get('python'))[:9]}, this is {now['python']}"
+        return f"it ran with Python {plain(then.get('python'), 9)}, this is {now['python']}"
     files = [name for name in now if now[name] != then.get(name)]
-    files += [str(name) for name in then if name not in now]
+    files += [plain(name, 100) for name in then if name not in now]
     if not files:
         return ""
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""

@@ -31,7 +31,7 @@ from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ..suites.load import load_suite
 from ..suites.suite import Suite, spelled_out
-from .code import changed_code, code_version, functional_code, release
+from .code import code_version, functional_code, other_code
 from .data import sign_data
 from .names import write_names
 from .store_checks import LONGEST, is_empty, other_suite, wrong_column, wrong_file, wrong_text
@@ -68,6 +68,9 @@ class CellResult:
 
 class Store:
     """The SQLite store of a results folder. One of an older version of the tables is rewritten on opening.
+
+    If it cannot be, since the folder is read-only or in use, a rewritten copy of it is read; ``path`` is the
+    copy's.
 
     Args:
         folder: the results folder.
@@ -127,6 +130,11 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
         store = cls(folder)
+        if store.path != path:
+            raise ResultsError(
+                f"cannot write results to {folder}: it is of an older version of FedGuard, and is read-only "
+                "or another process is writing to it; wait for it, or use --out (out= in Python)"
+            )
         if store.fact("code") is None:
             store._sign(code_version())
         other_suite = store.other_suite(suite)
@@ -169,14 +177,7 @@ class Store:
 
     def other_code(self) -> str:
         """How these results differ from results of this code; empty if they do not."""
-        last = self.code.rpartition(", then ")[2]
-        if last == code_version():
-            return ""
-        versions = f"of another version of the code ({last}, this is {code_version()})"
-        if release(last) != release(code_version()):
-            return versions
-        changed = changed_code(self.fact("sources") or "")
-        return f"{versions}: {changed}" if changed else ""
+        return other_code(self.code.rpartition(", then ")[2], self.fact("sources") or "")
 
     def finished(self) -> dict[int, str]:
         """The stored runs with their status: "done" or "failed"."""

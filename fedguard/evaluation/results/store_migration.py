@@ -13,14 +13,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ...core.errors import ResultsError
 from ...core.files import refuse_link, write_atomically
 from ...core.sqlite_file import connect
 from .store_tables import SCHEMA_VERSION, tables
 
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-#: How many seconds another process that opens the same old results may take to rewrite them.
-_PATIENCE = 30.0
+#: How many seconds another process that has opened the same old results may take to rewrite them.
+_PATIENCE = 2.0
 #: What is put in columns that a table of an older version lacks: SQL on the columns that it has. Before
 #: version 2, attackers attacked whenever they were asked, and kept their ids; before version 4, a suite was
 #: one point and closed. Metrics that no version before computed stay NULL.
@@ -43,10 +42,10 @@ def migrate(path: Path, longest: int) -> TemporaryDirectory[str] | None:
         longest: the most bytes of a value.
 
     Returns:
-        If the folder cannot be written, a temporary folder with the new file; it lives as long as the object.
+        If the folder cannot be written, or a process of an older version is writing to it, a temporary folder
+        with the new file; it lives as long as the object.
 
     Raises:
-        ResultsError: another process is writing to the folder.
         OSError: there is no room for the new file.
         sqlite3.Error: the old file cannot be read.
     """
@@ -56,15 +55,15 @@ def migrate(path: Path, longest: int) -> TemporaryDirectory[str] | None:
         with FileLock(lock, timeout=_PATIENCE):
             if version_of(path, longest) != SCHEMA_VERSION:  # nobody was faster
                 write_atomically(path, lambda fresh: _copy(path, fresh, longest))
+        return None
     except Timeout:
-        raise ResultsError(f"another process is writing to {path.parent}; wait for it") from None
+        pass
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise
-        beside = TemporaryDirectory(prefix="fedguard-migrated-")
-        _copy(path, Path(beside.name) / path.name, longest)
-        return beside
-    return None
+    beside = TemporaryDirectory(prefix="fedguard-migrated-")
+    _copy(path, Path(beside.name) / path.name, longest)
+    return beside
 
 
 def version_of(path: Path, longest: int) -> int:

@@ -64,7 +64,8 @@ def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any]
     try:
         write_file(path, text)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {why(error)}") from None
+        advice = "" if out else "; give another file with --out (out= in Python)"
+        raise ConfigError(f"cannot write {path}: {why(error)}{advice}") from None
     return path
 
 
