@@ -1,5 +1,7 @@
 """The numbers and looks of figures, by hand or against scikit-learn."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from fedguard.evaluation.results.figures.skew_share import by_skew_and_share
 from fedguard.evaluation.results.figures.style import _FIXED, DARK, LIGHT, NO_DEFENSE, PAGE, Sheet, looks
 from fedguard.evaluation.results.names import DISPLAY
 from fedguard.evaluation.results.plot import plot
+from fedguard.evaluation.results.store_checks import wrong_text
 from fedguard.recording import Recorder, Recording
 
 
@@ -119,3 +122,11 @@ def test_auroc_by_skew_and_share_by_hand():
     np.testing.assert_allclose(found["krum"].to_numpy(), [[0.6, 0.2], [0.8, np.nan]])
     with pytest.raises(ParameterError, match="auroc is undefined"):
         by_skew_and_share(runs[runs["malicious"] == 0])
+
+
+@pytest.mark.parametrize("partition", [None, [], {}, {"name": 1}])
+def test_settings_whose_partition_is_none_are_refused(partition):
+    defense = {"detector": [], "stages": [], "aggregator": {"name": "mean"}, "policy": None, "flcert": None}
+    settings = {"attack": {"name": "none"}, "defense": defense}
+    assert wrong_text("{}", json.dumps({**settings, "partition": {"name": "iid"}})) == ""
+    assert wrong_text("{}", json.dumps({**settings, "partition": partition})).startswith("settings.partition")

@@ -150,7 +150,7 @@ class Results:
                 or "critical_difference" (average ranks of the defenses).
             metric: of the heat map: dacc, fpr, fnr, auroc, tacc or asr; any metric for ranks.
             where: keeps only runs with these values. The rest must be at one point of the grid and in one
-                mode, but for ranks and "skew_share".
+                mode, but for ranks; for "skew_share", partitions and numbers of clients may differ.
             columns: width: 1 or 2 columns of a paper.
             dark: light lines on a dark ground.
 

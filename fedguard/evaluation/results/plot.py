@@ -57,7 +57,7 @@ def plot(
         out: the file, .svg, .pdf or .png; KIND.svg in the folder, or beside a recording, if absent.
         metric: the metric of the heat map, or the one that is ranked.
         where: keeps only runs with these values: setting → value or list of values. The rest must be at one
-            point of the grid and in one mode. For a client map, ``round`` chooses rounds.
+            point of the grid and in one mode, see :func:`draw`. For a client map, ``round`` chooses rounds.
         sheet: size and colors; two columns on white if absent.
 
     Returns:
@@ -112,7 +112,7 @@ def draw(
     panel per attack), "roc" (a panel per attack), "scores", "timeline" and "confusion" (a panel per attack
     and defense), "pareto" (FPR against FNR), "cost" (accuracy against seconds), "who_sees_what", and
     "critical_difference" (average ranks of the defenses by a metric, with Nemenyi's test) and "skew_share"
-    (AUROC by partition and share of malicious clients), of all points of the grid together.
+    (AUROC by partition and share of malicious clients), of several points of the grid together.
     See :func:`plot` for the arguments.
 
     Raises:

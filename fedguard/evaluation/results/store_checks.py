@@ -122,6 +122,8 @@ class _Defense(_Model):
 class _Settings(_Model):
     """The settings that readers of ``runs.settings`` rely on; others may come from another version."""
 
+    partition: _Named
+    point: dict[str, Any] = {}
     attack: _Named
     defense: _Defense
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ....core.errors import ParameterError
+from ...terminal import plain
 from ..names import display_all
 from ..tables import UNDEFINED
 from .grid import grid, labels, over, title
@@ -15,6 +16,11 @@ from .style import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: The settings of a grid that rows and columns show.
+SHOWN = ("partition", "clients", "malicious", "assumed_malicious")
+#: The most partitions or shares, and the most characters of a partition.
+MOST, MAX_NAME = 48, 40
 
 
 def by_skew_and_share(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -28,14 +34,13 @@ def by_skew_and_share(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Raises:
         ParameterError: no run has an AUROC.
     """
-    known = runs[runs["auroc"].notna()]
+    share = 100 * runs["malicious"] / runs["clients"]
+    known = runs.assign(share=share)[runs["auroc"].notna() & share.notna()]
     if known.empty:
         raise ParameterError("auroc is undefined in all of these runs: no detector, or no attack")
-    specs = [json.loads(text)["partition"] for text in known["settings"]]
-    order = dict.fromkeys(sorted((_key(spec) for spec in specs), key=_numbers))
-    known = known.assign(
-        partition=[_key(spec) for spec in specs], share=100 * known["malicious"] / known["clients"]
-    )
+    keys = [_key(json.loads(text)["partition"]) for text in known["settings"]]
+    order = dict.fromkeys(sorted(keys, key=_numbers))
+    known = known.assign(partition=keys)
     found = {}
     for defense in dict.fromkeys(known["defense"]):
         one = known[known["defense"] == defense]
@@ -44,10 +49,25 @@ def by_skew_and_share(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
+def _check_rest(runs: pd.DataFrame) -> None:
+    """Refuse to average over modes, or over settings that are neither rows nor columns."""
+    rests = set()
+    for mode, text in zip(runs["mode"], runs["settings"], strict=True):
+        point = json.loads(text).get("point", {})
+        varied = [f"{k} = {v}" for k, v in point.items() if k.partition(".")[0] not in SHOWN]
+        rests.add(", ".join([str(mode), *varied]))
+    if len(rests) > 1:
+        names = "; ".join(plain(rest, 80) for rest in sorted(rests)[:6])
+        raise ParameterError(
+            "one figure shows one mode, and one value of every setting but the partition and the numbers of "
+            f"clients; choose with --where (there are {names})"
+        )
+
+
 def _key(spec: Mapping[str, Any]) -> str:
     """A partition in words."""
     params = ", ".join(f"{k} = {_symbol(v)}" for k, v in spec.items() if k != "name" and v is not None)
-    return f"{spec['name']}, {params}" if params else str(spec["name"])
+    return plain(f"{spec['name']}, {params}" if params else spec["name"], MAX_NAME)
 
 
 def _symbol(value: Any) -> str:
@@ -78,13 +98,19 @@ def draw(sheet: Sheet, runs: pd.DataFrame, own: Mapping[str, str] | None = None)
         own: the suite's own names.
 
     Raises:
-        ParameterError: no run has an AUROC, or there are too many defenses.
+        ParameterError: no run has an AUROC, the runs also differ in something that is not shown, or there are
+            too many defenses, partitions or shares.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
+    _check_rest(runs)
     found = by_skew_and_share(runs)
     called = display_all(list(found), own)
     rows = max(len(table) for table in found.values())
+    if max(rows, *(table.shape[1] for table in found.values())) > MOST:
+        raise ParameterError(
+            f"a figure has at most {MOST} partitions and shares; choose with --where malicious=…"
+        )
     figure, axes = grid(sheet, len(found), "no AUROC to draw", 0.55 + 0.2 * rows)
     shades = LinearSegmentedColormap.from_list("worse to better", sheet.colors.steps)
     top = list(next(iter(found.values())).index)
