@@ -192,9 +192,9 @@ class Rows:
         changes = roles if isinstance(roles, Mapping) else {}
         if roles is not None and not isinstance(roles, Mapping):
             plan = by_choice(roles, self.start)
-            return (
-                by_model(model, self.names, self.start, True).having(plan.roles) if model and whole else plan
-            )
+            if model is None or not whole:
+                return plan
+            return by_model(model, self.names, self.start, whole).having(plan.roles)
         if model is not None:
             plan = by_model(model, self.names, self.start, whole)
         elif self.names is None:
