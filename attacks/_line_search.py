@@ -11,7 +11,7 @@ def line_maximize(
     """The best x ≥ 0 among ``evals`` values seen.
 
     First steps of doubling length lead away from the best point, until one is no better. Then steps of
-    shrinking length (times ``ratio``) go from the last point towards the best one, to both of its sides;
+    shrinking length (times ``ratio``) go from the last point toward the best one, to both of its sides;
     where a step would lead below 0, it is halved until it does not.
 
     Args:

@@ -15,7 +15,7 @@ from fedguard.contracts.detector import Detector
 from fedguard.contracts.round import Round
 from fedguard.contracts.scores import Scores
 from fedguard.core.errors import NeedError, ParameterError
-from fedguard.core.ties import tolerance
+from fedguard.core.ties import snapped, tolerance
 
 from ._ranking import ranks
 from .flame import model_cosine_distances
@@ -79,8 +79,21 @@ class MultiMetric(Detector):
 def _to_global(round: Round) -> NDArray[np.float64]:
     """(n, 3) Σ_j |x_i − x_j| of Manhattan, Euclidean and cosine distance to the global model."""
     manhattan = round.updates.sum_blocks(lambda block: abs(block).sum(1))
-    x = torch.stack([manhattan, round.updates.norms, angle_to_global(round)], 1)
-    return np.stack([np.abs(column[:, None] - column).sum(1) for column in x.T.cpu().numpy()], 1)
+    angles, size = angle_to_global(round), float(_largest_angles(round).max())
+    columns = _apart(round, manhattan), _apart(round, round.updates.norms), _apart(round, angles, size)
+    return np.stack([column.sum(1) for column in columns], 1)
+
+
+def _apart(round: Round, values: Tensor, scale: float = 0.0) -> NDArray[np.float64]:
+    """(n, n) |x_i − x_j|, 0 for what is equal up to rounding: whitening would blow up the rounding.
+
+    Args:
+        round: gives the size of the sums behind the values.
+        values: (n,) x.
+        scale: the magnitude of the terms that the values are differences of.
+    """
+    equal = snapped(values.cpu().numpy(), tolerance(round.n, round.updates.d), scale)
+    return np.abs(equal[:, None] - equal)
 
 
 def angle_to_global(round: Round) -> Tensor:
@@ -94,6 +107,13 @@ def angle_to_global(round: Round) -> Tensor:
     return torch.where(scale > 0, rest / scale, 1.0)
 
 
+def _largest_angles(round: Round) -> Tensor:
+    """(n,) ‖u‖² / (2 ‖w‖ ‖w + u‖): 1 − cos of a client whose update does not change the length."""
+    start, lengths, _ = _lengths(round)
+    scale = 2 * start * lengths
+    return torch.where(scale > 0, round.updates.norms.square() / scale, 1.0)
+
+
 def _pairwise(round: Round) -> NDArray[np.float64]:
     """(n, 3) sums over j of Manhattan distance, difference in length, and squared cosine distance."""
     n = round.n
@@ -101,7 +121,7 @@ def _pairwise(round: Round) -> NDArray[np.float64]:
     for block in round.updates.blocks():
         manhattan += torch.cdist(block, block, p=1)
     _, _, longer = _lengths(round)
-    apart = (longer[:, None] - longer).abs().cpu().numpy()
+    apart = _apart(round, longer, float(round.updates.norms.max()))
     angles = model_cosine_distances(round) ** 2
     return np.stack([manhattan.cpu().numpy().sum(1), apart.sum(1), angles.sum(1)], 1)
 

@@ -102,9 +102,13 @@ class RFLBAT(Detector):
 
 
 def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
-    """(n, count) the coordinates along the principal components, from the Gram matrix of centered rows."""
+    """(n, count) the coordinates along the principal components, from the Gram matrix of centered rows.
+
+    A component whose variance is rounding is 0: its direction is arbitrary.
+    """
     values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny))
-    top = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :count]
+    values = torch.where(values > tolerance(len(gram)), values, 0)
+    top = (vectors * values.sqrt()).flip(1)[:, :count]
     rounded: NDArray[np.float64] = top.cpu().numpy().round(DIGITS)  # identical updates stay identical
     return rounded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,8 @@ class Sklearn(Detector):
         "any scikit-learn or PyOD outlier detector, on features of the updates",
         "Pedregosa et al., scikit-learn, JMLR 2011",
     )
+    check_with = MappingProxyType({"estimator_params": {"n_estimators": 20}})
+    check_plant_with = MappingProxyType({"estimator_params": None})
 
     def __init__(
         self,

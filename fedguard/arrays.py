@@ -191,7 +191,10 @@ class Rows:
     ) -> Plan:
         changes = roles if isinstance(roles, Mapping) else {}
         if roles is not None and not isinstance(roles, Mapping):
-            return by_choice(roles, self.start)
+            plan = by_choice(roles, self.start)
+            if model is None or not whole:
+                return plan
+            return by_model(model, self.names, self.start, whole).having(plan.roles)
         if model is not None:
             plan = by_model(model, self.names, self.start, whole)
         elif self.names is None:
@@ -271,7 +274,7 @@ def process(
             at least two, share a fault, so that no client is to blame. The guard's state is unchanged.
     """
     replies = mapping_of(arrays)
-    model = server.model if server is not None and roles is None else None
+    model = server.model if server is not None else None
     rows = Rows(global_arrays, len(replies), deltas, max_examples, roles, None, model, evaluates_model(guard))
     return judged(guard, rows, replies, num_examples, index, server, repeat)
 

@@ -2,10 +2,12 @@
 
 import base64
 import fcntl
+import importlib.util
 import json
 import os
 import subprocess
 import tempfile
+from pathlib import Path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -79,6 +81,13 @@ class Browser:
         done = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
+
+    def violations(self):
+        """What axe-core finds wrong with the page for people who cannot see it, or use no mouse."""
+        axe = Path(importlib.util.find_spec("axe_core_python").origin).with_name("axe.min.js")
+        self.evaluate(f"{axe.read_text(encoding='utf-8')};1")
+        found = "r.violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 200)}`))"
+        return self.evaluate(f"axe.run(document, {{resultTypes: ['violations']}}).then(r => {found})")
 
     def complaints(self):
         kinds = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")

@@ -4,6 +4,7 @@
 ones.
 """
 
+import functools
 import gc
 import importlib.util
 import multiprocessing
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("explore", deadline=None, max_examples=500)
@@ -55,19 +57,33 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.slow)
 
 
-def pytest_collection_finish():
-    """What was collected stays until the end, so that no garbage collection looks at it again.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is collected stays until the end, so no garbage collection looks at it, now or later.
 
     Some of Flower's strategies collect garbage for every reply.
     """
-    gc.collect()
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """The arrays are tiny, and several test processes share the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_command_line():
+    """Typer builds all commands from their signatures at every call; here, once per process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

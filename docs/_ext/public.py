@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import re
@@ -135,6 +136,7 @@ def _contents(title: str, pages: list[str]) -> str:
     )
 
 
+@functools.cache
 def command() -> click.Command:
     """The command line as click sees it, found the way pip installs it."""
     (script,) = entry_points(group="console_scripts", name="fedguard")

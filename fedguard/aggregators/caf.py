@@ -11,6 +11,7 @@ from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import ParameterError
+from ..core.ties import above, tolerance
 from ..geometry.eigen import top_eigenvector
 
 
@@ -25,7 +26,7 @@ def caf_weights(gram: NDArray[np.float64], num_malicious: int) -> NDArray[np.flo
         gram: (n, n) inner products of the updates about a point among those that lie close together.
         num_malicious: f.
     """
-    n = len(gram)
+    n, slack = len(gram), tolerance(len(gram))
     c, best, found = np.ones(n), np.inf, np.full(n, 1 / n)
     while c.sum() > n - 2 * num_malicious:
         share = c / c.sum()
@@ -35,13 +36,14 @@ def caf_weights(gram: NDArray[np.float64], num_malicious: int) -> NDArray[np.flo
         inner = root[:, None] * centered * root[None, :]
         vector = top_eigenvector(torch.from_numpy(inner)).numpy()
         value = float(vector @ inner @ vector) / c.sum()
-        if value < best:
+        size = float(gram.diagonal()[c > 0].max())
+        if above(best, value, slack, size):
             best, found = value, share
+        if not above(value, 0.0, slack, size):  # everybody who still has weight sent the same
+            break
         projected = (centered @ (root * vector)) ** 2
         highest = projected[c > 0].max()
-        if not highest > 0:  # everybody who still has weight sent the same
-            break
-        c = c * np.clip(1 - projected / highest, 0, 1)
+        c = c * np.where(above(highest, projected, slack), np.clip(1 - projected / highest, 0, 1), 0.0)
     return found
 
 

@@ -13,14 +13,16 @@ from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import NeedError, ParameterError
+from ..core.ties import above, tolerance
 from ..training.parameters import fitting
 
 
-def unusual(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) |x − median| / standard deviation; 0 where all are equal."""
-    spread = values.std()
-    apart = np.abs(values - np.median(values))
-    return apart / spread if spread > 1e-12 * np.abs(values).max() else np.zeros_like(values)
+def usual(values: NDArray[np.float64], radius: float, slack: float) -> NDArray[np.bool_]:
+    """(n,) |x − median| < radius · standard deviation by more than rounding; all if all are equal."""
+    spread, size = values.std(), float(np.abs(values).max())
+    if not above(spread, 0.0, slack, size):
+        return np.ones(len(values), dtype=bool)
+    return above(radius * spread, np.abs(values - np.median(values)), slack, size)
 
 
 class LASA(Aggregator):
@@ -72,9 +74,10 @@ class LASA(Aggregator):
         middle = torch.quantile(norms, 0.5, interpolation="lower")
         factors = (middle / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
         matrix = round.updates.matrix.double() * factors.double()[:, None]
+        slack = tolerance(round.n, round.updates.d)
         matrix = self._sparse(matrix, torch.cat([torch.full((p.numel(),), p.ndim >= 2) for p in tensors]))
         return torch.cat(
-            [self._layer(part) for part in torch.split(matrix, [p.numel() for p in tensors], 1)]
+            [self._layer(part, slack) for part in torch.split(matrix, [p.numel() for p in tensors], 1)]
         ).float()
 
     def _sparse(self, matrix: Tensor, prunable: Tensor) -> Tensor:
@@ -89,11 +92,11 @@ class LASA(Aggregator):
         result[:, where] = torch.where(sizes > least, matrix[:, where], 0.0)  # as there: the least goes, too
         return result
 
-    def _layer(self, part: Tensor) -> Tensor:
+    def _layer(self, part: Tensor, slack: float) -> Tensor:
         """(size,) the mean of one layer over the clients that pass both checks."""
         signs = part.sign()
         share = signs.sum(1) / signs.abs().sum(1).clamp(min=1)
         positive = 0.5 * (1 + (1 - self.sparsity) * share)
         checks = ((part.norm(dim=1), self.norm_radius), (positive, self.sign_radius))
-        usual = np.all([unusual(values.cpu().numpy()) < radius for values, radius in checks], axis=0)
-        return part[torch.from_numpy(usual).to(part.device)].mean(0) if usual.any() else part.mean(0)
+        passed = np.all([usual(values.cpu().numpy(), radius, slack) for values, radius in checks], axis=0)
+        return part[torch.from_numpy(passed).to(part.device)].mean(0) if passed.any() else part.mean(0)

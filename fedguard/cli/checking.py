@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import DataError, FedGuardError
+from ..core.errors import ConfigError, DataError, FedGuardError
+from ..core.named_code import is_code
 from ..evaluation.terminal import terminal
 from ..testing.aggregators import check_aggregator
 from ..testing.attacks import check_attack
@@ -19,6 +21,7 @@ from ..testing.kinds import KINDS, PARTS, find_kind, names_of, part_checker, sin
 from ..testing.policies import check_policy
 from ..testing.stages import check_stage
 from .listing import parts_of
+from .scaffold import shadowed
 
 CHECKERS: dict[str, Callable[..., Report]] = {
     "detectors": check_detector,
@@ -36,8 +39,15 @@ def checker(plural: str) -> Callable[..., Report]:
 
 
 def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> bool:
-    """Check a method and print a table; returns whether everything passed."""
+    """Check a method and print a table; returns whether everything passed.
+
+    Raises:
+        ConfigError: a part needs a parameter that is not given.
+    """
     plural = find_kind(method, kind)
+    needed = _needed(plural, method, params or {}) if plural in PARTS else ""
+    if needed:
+        raise ConfigError(f"{singular(plural)} {method}: {needed}")
     more = {"cost": True} if plural == "detectors" else {}
     report = checker(plural)(method, params or None, **more)
     table = Table(title=f"{singular(plural)} {report.method}", show_lines=False)
@@ -49,6 +59,9 @@ def check_one(method: str, kind: str | None, params: dict[str, Any] | None) -> b
             text = f"{result.message}\n{result.advice}"
         table.add_row(result.check, Text(result.status, style=STYLES[result.status]), text)
     terminal().print(table)
+    taken = {report.method, method.rpartition(":")[2]} & {*names_of(plural)} if is_code(method) else set()
+    for name in sorted(taken):
+        print(f"warning: {shadowed(singular(plural), name, method)}", file=sys.stderr)
     return report.ok
 
 
@@ -76,23 +89,28 @@ def check_all() -> bool:
 
 def _left_out(plural: str, name: str) -> str:
     """Why a registered part cannot be checked here; empty if it can."""
-    parts = parts_of(plural)
     try:
         part_checker(plural)
-        signature = inspect.signature(parts.get(name)).parameters.values()
+        needed = _needed(plural, name, {})
     except FedGuardError as error:
         return str(error)
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [
-        p.name
-        for p in signature
-        if p.default is p.empty and p.kind not in optional and p.name not in parts.offers
-    ]
     if needed:
-        return f"it needs {', '.join(needed)}: fedguard check {name} {needed[0]}=…"
+        return needed
     try:
         if plural == "datasets":
-            parts.make(name, {"data_root": None}, {})
+            parts_of(plural).make(name, {"data_root": None}, {})
     except DataError as error:
         return str(error)
     return ""
+
+
+def _needed(plural: str, name: str, params: dict[str, Any]) -> str:
+    """Which parameters of a part are missing, and how to give them; empty if none is."""
+    parts = parts_of(plural)
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        p.name
+        for p in inspect.signature(parts.get(name)).parameters.values()
+        if p.default is p.empty and p.kind not in optional and p.name not in (*parts.offers, *params)
+    ]
+    return f"it needs {', '.join(needed)}: fedguard check {name} {needed[0]}=…" if needed else ""

@@ -35,6 +35,7 @@ class Options:
     dry_run: bool
     estimate: bool
     retry_failed: bool
+    force: bool
     allow_code: bool
     columns: str
     record: Path | None
@@ -84,6 +85,9 @@ def evaluate(
         ),
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume although FedGuard's code has changed since.")
+    ] = False,
     allow_code: Annotated[
         bool,
         typer.Option("--allow-code", help="Import classes (module:Class) named by a results folder's suite."),
@@ -121,6 +125,7 @@ def evaluate(
             dry_run=dry_run or estimate,
             estimate=estimate,
             retry_failed=retry_failed,
+            force=force,
             allow_code=allow_code,
             columns=columns,
             record=record,
@@ -156,7 +161,7 @@ def evaluate_suite(options: Options) -> None:
         if options.estimate:
             typer.echo(duration(plan, count))
         return
-    folder = options.out or folder_for(Path("results") / plan.name, plan)
+    folder = options.out or folder_for(Path("results") / plan.name, plan, options.force)
     where = make_executor(
         options.executor,
         count,
@@ -169,7 +174,9 @@ def evaluate_suite(options: Options) -> None:
     followers = _followers(options, count, shown)
     try:
         with terminating():
-            store = run_followed(plan, folder, count, followers, options.retry_failed, where, options.record)
+            store = run_followed(
+                plan, folder, count, followers, options.retry_failed, where, options.record, options.force
+            )
     except KeyboardInterrupt as end:
         typer.echo(f"interrupted; give the same command again to resume (results in {folder})", err=True)
         raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None

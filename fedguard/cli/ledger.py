@@ -103,10 +103,11 @@ def export(
 
 def _open(path: Path, write: bool = False) -> SQLiteLedger:
     from ..core.errors import LedgerError
+    from ..core.files import is_file
     from ..ledger.operate import writable
     from ..ledger.sqlite import SQLiteLedger
 
-    if write and not path.is_file():
+    if write and not is_file(path):
         raise LedgerError(f"ledger {path}: there is no such file; a guard with this ledger creates it")
     return writable(path) if write else SQLiteLedger(path, read_only=True)
 

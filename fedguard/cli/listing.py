@@ -11,7 +11,7 @@ from rich.table import Table
 from ..contracts.aliases import ALIASES, spelled
 from ..contracts.registry import REGISTRIES
 from ..core.docstrings import readable, sections
-from ..core.errors import ConfigError, RegistryError
+from ..core.errors import ConfigError, FedGuardError, RegistryError
 from ..core.params import nearest
 from ..evaluation.suites.source import read, shipped_suites
 from .completion import KINDS
@@ -24,13 +24,23 @@ if TYPE_CHECKING:
 Rows: TypeAlias = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 
 
+#: What a suite can name besides what is listed.
+ALSO = {
+    "models": "also torchvision:NAME, timm:NAME, hf:NAME, and your own module:NAME",
+    "datasets": "also torchvision:NAME, huggingface:OWNER/NAME, openml:NUMBER, and your own module:NAME",
+    "partitions": "also flwr:NAME, and your own module:NAME",
+}
+
+
 def listing(kind: str) -> Table:
     """Return the table of one kind.
 
     Raises:
         ConfigError: the kind is unknown.
     """
-    return _table(*listed(kind))
+    table = _table(*listed(kind))
+    table.caption = ALSO.get(kind)
+    return table
 
 
 def as_records(kind: str) -> list[dict[str, str]]:
@@ -49,7 +59,7 @@ def listed(kind: str) -> Rows:
         return _methods(kind)
     if kind in ("models", "datasets", "partitions"):
         parts = parts_of(kind)
-        return ("name", "what it is"), [(name, readable(parts.summary(name))) for name in parts.names()]
+        return ("name", "what it is"), [(name, _summary(parts, name)) for name in parts.names()]
     if kind == "aliases":
         return _alias_rows(tuple(ALIASES))
     if kind == "rules":
@@ -95,6 +105,13 @@ def parts_of(kind: str) -> Parts:
     module = importlib.import_module(f"fedguard.simulation.{kind}")
     found: Parts = getattr(module, kind)
     return found
+
+
+def _summary(parts: Parts, name: str) -> str:
+    try:
+        return readable(parts.summary(name))
+    except FedGuardError as error:  # one broken plug-in must not hide the others
+        return f"cannot be used: {error}"
 
 
 def _methods(kind: str) -> Rows:

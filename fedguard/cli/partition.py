@@ -31,6 +31,10 @@ def partition(
     show_malicious: Annotated[
         bool, typer.Option("--show-malicious", help="Mark the malicious clients.")
     ] = False,
+    columns: Annotated[
+        int, typer.Option(help="Width of the figure: 1 or 2 columns of a paper (3.5 or 7.16 inches).")
+    ] = 2,
+    dark: Annotated[bool, typer.Option("--dark", help="Light lines on a dark ground.")] = False,
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Import code that a results folder's suite names.")
     ] = False,
@@ -56,9 +60,10 @@ def partition(
             f"'only=[{{{choice}}}]'"
         )
     if out is not None:
+        from ..evaluation.results.figures.style import Sheet
         from ..evaluation.results.plot_holdings import plot_holdings
 
-        typer.echo(f"wrote {plot_holdings(found, out, show_malicious)}")
+        typer.echo(f"wrote {plot_holdings(found, out, show_malicious, Sheet(columns, dark))}")
 
 
 def show(found: Holdings, show_malicious: bool) -> None:

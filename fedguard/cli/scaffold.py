@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import keyword
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         "year": str(datetime.date.today().year),
     }
     paths = [folder / f"{name}.py", folder / f"test_{name}.py"]
-    there = [path for path in paths if path.exists() or path.is_symlink()]
+    there = [path for path in paths if os.path.lexists(path)]
     if there:
         raise ConfigError(f"{there[0]} already exists; choose another name or remove it")
     for path, template in zip(paths, (f"{kind}.py.txt", f"test_{kind}.py.txt"), strict=True):
@@ -58,15 +59,17 @@ def target(kind: str, name: str) -> str:
     return f"{name}:{name if kind in FUNCTIONS else class_name(name)}"
 
 
+def shadowed(kind: str, name: str, yours: str) -> str:
+    """The warning that a registered name is taken."""
+    return f"there is a {kind} {name!r} already, and `{name}` alone still means that one: yours is {yours}"
+
+
 def shadows(kind: str, name: str) -> str:
     """A warning if something else has this name already; else empty."""
     from ..testing.kinds import names_of, plural_of
 
     if name in names_of(plural_of(kind)):
-        return (
-            f"there is a {kind} {name!r} already, and `{name}` alone still means that one: yours is "
-            f"{target(kind, name)}"
-        )
+        return shadowed(kind, name, target(kind, name))
     if importlib.util.find_spec(name) is not None:
         return (
             f"there is a Python module {name!r} already, which `import {name}` may find instead of your "

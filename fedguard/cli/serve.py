@@ -22,11 +22,14 @@ def serve(
         typer.Option(help="File with the login token, created if absent; by default one is printed."),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Show only: no bans, no unbans.")] = False,
+    user_header: Annotated[
+        str, typer.Option(help="Header in which a proxy that logs users in names them (with --token-file).")
+    ] = "",
 ) -> None:
     """Serve a page for the operator of a live guard: rounds, clients, bans (extra: serve)."""
     from ..serve.run import serve as run
 
     try:
-        run(ledger, events, host, port, token_file, read_only, typer.echo)
+        run(ledger, events, host, port, token_file, read_only, user_header, typer.echo)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None

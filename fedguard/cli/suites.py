@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.files import is_file
 from .common import (
     AllowRecordedCode,
     DataRoot,
@@ -140,7 +141,7 @@ def report(
     ] = None,
 ) -> None:
     """Write results, or a ledger, as one self-contained HTML file."""
-    if folder.is_file():
+    if is_file(folder):
         path = _ledger_report(folder, out, events, where)
     else:
         path = _results_report(folder, out, events, where)
@@ -178,7 +179,7 @@ def plot(
             "--kind",
             "-k",
             help="heatmap, accuracy, success, roc, scores, pareto, cost, timeline, confusion, who_sees_what, "
-            "critical_difference; client_map of a recording.",
+            "skew_share, critical_difference; client_map of a recording.",
         ),
     ] = "heatmap",
     metric: Annotated[

@@ -147,7 +147,7 @@ class Registry(Generic[M]):
             return "its card needs a one-line summary and a paper"
         for parameter in inspect.signature(cls).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                return f"its parameter *{parameter.name} would swallow misspelt names; spell parameters out"
+                return f"its parameter *{parameter.name} would swallow misspelled names; spell parameters out"
             if parameter.annotation is parameter.empty:
                 return f"its parameter {parameter.name!r} has no type annotation"
         try:

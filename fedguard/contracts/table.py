@@ -56,7 +56,9 @@ def table_of(outcome: Judged) -> str:
     rows = [("client", "score", "weight", "verdict", "reason")]
     rows += [_row(outcome, i) for i in order[:MOST]]
     widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = [f"{n} clients, {int(outcome.suspects.sum())} suspects, {int(outcome.banned.sum())} banned"]
+    lines = [
+        f"{_count(n, 'client')}, {_count(outcome.suspects.sum(), 'suspect')}, {outcome.banned.sum()} banned"
+    ]
     if outcome.note:
         lines[0] += f"; {plain(outcome.note, REASON)}"
     lines += [_line(row, widths) for row in rows]
@@ -91,3 +93,7 @@ def plain(text: str, most: int) -> str:
     """Printable text of at most ``most`` characters."""
     text = "".join(c if c.isprintable() else "�" for c in text)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -44,9 +44,28 @@ def refuse_link(path: Path) -> None:
         raise OSError(errno.ELOOP, problem, str(path))
 
 
-def _refuse_odd(path: Path) -> None:
-    """As :func:`refuse_link`, and also refuse folders, devices and pipes."""
-    refuse_link(path)
+def refuse_name(path: Path) -> None:
+    """Refuse a name that no file can have: too long, a NUL, half a character.
+
+    Raises:
+        OSError: there can be no such file.
+    """
+    try:
+        path.lstat()
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+
+
+def refuse_odd(path: Path) -> None:
+    """Refuse what is there but no regular file: a folder, a device, a pipe.
+
+    Raises:
+        OSError: it is no file, or there can be no such file.
+    """
+    refuse_name(path)
     if path.exists() and not path.is_file():
         what = "is a folder" if path.is_dir() else "is not a regular file"
         raise OSError(errno.EINVAL, f"{path.name} {what}; use another name", str(path))
@@ -69,7 +88,8 @@ def open_to_append(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is not a regular file.
     """
-    _refuse_odd(path)
+    refuse_link(path)
+    refuse_odd(path)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
     return os.fdopen(os.open(path, flags, 0o666), "a+b", buffering=0)
 
@@ -82,7 +102,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: it cannot be written, or ``path`` is a link or not a regular file.
     """
-    _refuse_odd(path)
+    refuse_link(path)
+    refuse_odd(path)
     fresh = path.with_name(f"{path.name}.new")
     try:
         with open_fresh(fresh) as file:

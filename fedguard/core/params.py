@@ -15,10 +15,10 @@ from .deprecation import current
 from .errors import ParameterError
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """``", did you mean 'x'?"`` for a misspelled word, or an empty string."""
+def nearest(word: str, words: Iterable[str], prefix: str = "") -> str:
+    """``", did you mean 'x'?"`` for a misspelled word, or an empty string; ``prefix`` goes before x."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f", did you mean {prefix + close[0]!r}?" if close else ""
 
 
 @functools.lru_cache(maxsize=512)

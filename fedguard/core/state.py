@@ -17,7 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from .errors import ParameterError, ResultsError
-from .files import open_fresh, why
+from .files import open_fresh, refuse_name, refuse_odd, why
 
 #: Nested dicts (string keys) and lists of tensors and JSON values.
 State: TypeAlias = dict[str, Any]
@@ -95,8 +95,9 @@ def save(path: Path | str, state: State) -> None:
         ResultsError: it cannot be written.
     """
     path, data = Path(path), pack(state)
-    fresh = path.with_suffix(".new")
     try:
+        refuse_odd(path)
+        fresh = path.with_suffix(".new")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_fresh(fresh) as file:
             file.write(hashlib.sha256(data).digest() + data)
@@ -116,6 +117,10 @@ def load(path: Path | str) -> State | None:
         ResultsError: every file is truncated, modified, or of another version.
     """
     path = Path(path)
+    try:
+        refuse_name(path)
+    except OSError as error:
+        raise ResultsError(f"cannot read the state {path}: {why(error)}") from None
     there = [candidate for candidate in (path, path.with_suffix(".old")) if candidate.exists()]
     for candidate in there:
         try:

@@ -56,7 +56,7 @@ class Plan:
         roles: tuple[Role, ...] = tuple(
             "frozen" if role == "learned" and not chosen(k) else role for k, role in enumerate(self.roles)
         )
-        return self._with(roles)
+        return self.having(roles)
 
     def changed(
         self, changes: Mapping[str, str], names: Sequence[str], arrays: Sequence[NDArray[Any]]
@@ -70,9 +70,10 @@ class Plan:
         if unknown:
             raise ParameterError(f"roles: the global model has no array {unknown[0]!r}")
         pairs = zip(names, self.roles, strict=True)
-        return self._with(by_choice([changes.get(name, role) for name, role in pairs], arrays).roles)
+        return self.having(by_choice([changes.get(name, role) for name, role in pairs], arrays).roles)
 
-    def _with(self, roles: tuple[Role, ...]) -> Plan:
+    def having(self, roles: tuple[Role, ...]) -> Plan:
+        """The same plan with these roles."""
         order = self.order if self.whole else _learned(roles, self.twins)
         return dataclasses.replace(self, roles=roles, order=order)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import FedGuardError, ParameterError
+from ..core.restored import count
 from ..core.state import load, save
 from ..guard import Guard
 from ..ledger.memory import Ledger
@@ -35,19 +36,26 @@ class Keeper:
 
         Raises:
             ResultsError: the state cannot be read.
-            ParameterError: it belongs to another guard, or to another ``identity``.
+            ParameterError: it is not a strategy's state, or belongs to another guard or ``identity``.
         """
-        state = load(self.folder / STATE_FILE) if self.folder is not None else None
+        path = None if self.folder is None else self.folder / STATE_FILE
+        state = None if path is None else load(path)
         if state is None:
             return 0
+        missing = {"identity", "index", "guard"} - set(state)
+        if missing:
+            raise ParameterError(
+                f"{path} is not a strategy's state: it has no {min(missing)!r}; use another folder"
+            )
         if state["identity"] != self.identity:
             raise ParameterError(
                 f"identity is {self.identity!r}, but the bans in {self.folder} are by "
                 f"{state['identity']!r}; use the same, or start with another folder"
             )
+        index = count(state["index"])
         # Other ledgers (SQLite) persist on their own, and an operator may have changed them since.
         self.guard.load_state_dict(state["guard"], keep_ledger=type(self.guard.ledger) is not Ledger)
-        return int(state["index"])
+        return index
 
     def keep(self, index: int, rows: Sequence[Verdict]) -> None:
         """Write the guard's state after round ``index``. A failed write is logged and stops nothing."""

@@ -70,17 +70,22 @@ def gap_statistic(points: NDArray[np.float64], max_k: int, references: int, draw
     table *= (high - low) / (high - low).max()
     width = (high - low) / (high - low).max()
     boxes = torch.rand((references, *table.shape), generator=draw, dtype=torch.float64).numpy() * width
-    largest = min(max_k + 1, int(same(table, tolerance(len(table), digits=9)).max()) + 1)
-    gaps, errors = [], []
-    for k in range(1, largest + 1):
-        logs = np.array([np.log(_inertia(box, k)) for box in boxes])
-        own = _inertia(table, k)
-        gaps.append(np.inf if own <= 1e-24 else float(logs.mean() - np.log(own)))
-        errors.append(float(logs.std() * np.sqrt(1 + 1 / references)))
-    for k in range(1, min(max_k, largest)):
-        if not above(gaps[k] - errors[k], gaps[k - 1], slack, scale=1.0):
+    distinct = int(same(table, tolerance(len(table), digits=9)).max()) + 1
+    gap, limit = _gap(table, boxes, 1)[0], min(max_k, distinct)
+    for k in range(1, limit):
+        following, error = _gap(table, boxes, k + 1)
+        if not above(following - error, gap, slack, scale=1.0):
             return k
-    return min(max_k, largest)
+        gap = following
+    return limit
+
+
+def _gap(table: NDArray[np.float64], boxes: NDArray[np.float64], k: int) -> tuple[float, float]:
+    """Gap(k) and s_k."""
+    logs = np.array([np.log(_inertia(box, k)) for box in boxes])
+    own = _inertia(table, k)
+    gap = np.inf if own <= 1e-24 else float(logs.mean() - np.log(own))
+    return gap, float(logs.std() * np.sqrt(1 + 1 / len(boxes)))
 
 
 def _inertia(points: NDArray[np.float64], k: int) -> float:

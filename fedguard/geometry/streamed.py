@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import RoundError, StreamedError
+from ..core.files import write_atomically
 from .blocks import Block, in_order, ranges
 from .updates import Index, Updates, positions
 
@@ -195,18 +196,25 @@ class StreamedUpdates(Updates):
         """Compute a (d,) vector block by block into a safetensors file, without holding it in memory.
 
         Args:
-            path: the file to write.
+            path: the file to write; it is whole or absent.
             work: maps a float32 block (n, w) to (w,) numbers, for example ``lambda b: np.median(b, 0)``.
             name: the tensor's name in the file.
+
+        Raises:
+            OSError: it cannot be written, or ``path`` is a link.
         """
         header = {name: {"dtype": "F32", "shape": [self.d], "data_offsets": [0, 4 * self.d]}}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        with Path(path).open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            spans = ranges(self.n, self.d)
-            for values in in_order(lambda span: work(self.block(*span)), spans):
-                file.write(np.asarray(values, dtype="<f4").tobytes())
+
+        def fill(fresh: Path) -> None:
+            with fresh.open("wb") as file:
+                file.write(struct.pack("<Q", len(text)) + text)
+                spans = ranges(self.n, self.d)
+                for values in in_order(lambda span: work(self.block(*span)), spans):
+                    file.write(np.asarray(values, dtype="<f4").tobytes())
+
+        write_atomically(Path(path), fill)
 
 
 def _header(path: Path) -> dict[str, _Part]:

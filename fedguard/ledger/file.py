@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..core.errors import LedgerError
+from ..core.files import refuse_name, why
 from ..core.sqlite_file import connect, cut_short, damage, foreign_part
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,10 @@ class LedgerFile:
 
     def __init__(self, path: Path, timeout: float, read_only: bool = False) -> None:
         self.path = path
+        try:
+            refuse_name(path)
+        except OSError as error:
+            raise LedgerError(f"ledger {path}: {why(error)}; use another path") from None
         self._real = Path(os.path.realpath(path))  # SQLite puts its log beside the target of a link
         self.timeout = timeout
         self.read_only = read_only

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import ParameterError
-from ..core.files import open_to_append
+from ..core.files import open_to_append, refuse_name, why
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class EventLog:
             started. Disk usage is at most twice this size plus two rounds.
 
     Raises:
-        ParameterError: max_bytes is below 1.
+        ParameterError: max_bytes is below 1, or there can be no file of that name.
 
     Example:
         >>> import tempfile
@@ -81,6 +81,10 @@ class EventLog:
         if max_bytes < 1:
             raise ParameterError(f"event log: max_bytes is {max_bytes}; use 1 or more")
         self.path = Path(path)
+        try:
+            refuse_name(self.path)
+        except OSError as error:
+            raise ParameterError(f"event log {path}: {why(error)}; use another path") from None
         self.max_bytes = max_bytes
         self._drift = Drift()
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ..contracts.outcome import Outcome
 from ..contracts.round import Round
 from ..core.errors import ParameterError, ResultsError
-from ..core.files import refuse_link, sha256_of, sync_folder, why, write_atomically
+from ..core.files import refuse_link, refuse_name, sha256_of, sync_folder, why, write_atomically
 from .content import kept_columns, save_round
 from .index import INDEX, Entry, Index, Precision, read_index, round_file, write_index
 
@@ -77,6 +77,7 @@ class Recorder:
         self.rewind = rewind
         wanted = Index(dtype=dtype, keep=keep, about=dict(about or {}))
         try:
+            refuse_name(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             refuse_link(self.folder / "lock")
             self._lock = FileLock(self.folder / "lock", timeout=0)

@@ -22,6 +22,8 @@ from .page import login, policy, room
 from .sessions import Sessions
 
 COOKIE = "fedguard_session"
+#: The header in which a proxy that logs users in sends the token.
+PROXY_TOKEN = "x-fedguard-token"  # noqa: S105 - a name
 #: The most bytes of a request's body, and the most browsers that listen at a time.
 MAX_BODY, MAX_STREAMS = 16 * 1024, 32
 _HEADERS = {
@@ -50,10 +52,11 @@ class Room:
         live: what to show.
         sessions: who may see it.
         pause: seconds between two looks at the files.
+        user_header: the header in which a proxy that knows the token names its user; empty for none.
     """
 
-    def __init__(self, live: Live, sessions: Sessions, pause: float = 0.5) -> None:
-        self.live, self.sessions, self.pause = live, sessions, pause
+    def __init__(self, live: Live, sessions: Sessions, pause: float = 0.5, user_header: str = "") -> None:
+        self.live, self.sessions, self.pause, self.user_header = live, sessions, pause, user_header
         self._streams = 0
 
     def app(self) -> Starlette:
@@ -77,7 +80,12 @@ class Room:
         csrf = self._csrf(request)
         if csrf is None:
             return HTMLResponse(login())
-        data = {"title": printable(self.live.path.name), "csrf": csrf, "writable": not self.live.read_only}
+        data = {
+            "title": printable(self.live.path.name),
+            "csrf": csrf,
+            "writable": not self.live.read_only,
+            "user": self._user(request),
+        }
         return HTMLResponse(room(data, live=True))
 
     async def login(self, request: Request) -> Response:
@@ -155,7 +163,18 @@ class Room:
 
     # --- who may
 
+    def _user(self, request: Request) -> str | None:
+        """The user whom the proxy has logged in; None if it was not the proxy that asked."""
+        named = request.headers.getlist(self.user_header) if self.user_header else []
+        # Two names: the proxy has added its own to one that came from outside.
+        if len(named) != 1 or not self.sessions.is_token(request.headers.get(PROXY_TOKEN, "")):
+            return None
+        return printable(named[0].encode("latin-1").decode("utf-8", "replace").strip(), 100) or None
+
     def _csrf(self, request: Request) -> str | None:
+        user = self._user(request)
+        if user is not None:
+            return self.sessions.csrf_of(user)
         return self.sessions.csrf(request.cookies.get(COOKIE, ""))
 
     def _knows(self, request: Request) -> bool:
@@ -180,7 +199,8 @@ class Room:
                 raise RefusedError(403, "the request is not from the page; reload it")
         if self.live.read_only:
             raise RefusedError(403, "the control room is read-only")
-        return _decided(await _body(request))
+        client, by, why, rounds = _decided(await _body(request))
+        return client, self._user(request) or by, why, rounds
 
 
 def _decided(body: bytes) -> tuple[str | int, str, str, int | None]:

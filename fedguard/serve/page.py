@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, DataError
-from ..core.files import why, write_file
+from ..core.files import is_file, why, write_file
 from ..ledger.pages import MAX_PAGE, story
 from ..ledger.sqlite import SQLiteLedger
 from ..observers.tail import Tail
@@ -118,7 +118,7 @@ def rounds_of(events: Path | None) -> list[dict[str, Any]]:
     if events is None:
         return []
     tail = Tail(events, round_values)
-    if not events.exists():
+    if not is_file(events):
         raise DataError(f"{events}: there is no such file; a guard with an EventLog writes it")
     tail.read()
     return list(tail.rounds)

@@ -96,13 +96,16 @@ def cell_of(recording: Recording) -> Cell | None:
     if _values_in(settings) > MAX_SETTINGS:
         raise ResultsError(f"{recording.folder}: about.cell has more than {MAX_SETTINGS:,} values")
     try:
-        return Cell.model_validate(settings)
+        cell = Cell.model_validate(settings)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise ResultsError(
             f"{recording.folder} was recorded with other settings: {where} {problem['msg']}"
         ) from None
+    if cell.defense.flcert is not None:
+        raise ResultsError(f"{recording.folder} says that several guards judged (flcert); it can hold one")
+    return cell
 
 
 def _values_in(value: Any) -> int:

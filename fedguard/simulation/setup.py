@@ -21,7 +21,7 @@ from ..contracts.server import Server, map_in_order
 from ..core.errors import FedGuardError, ParameterError
 from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
-from ..training.check import check_training
+from ..training.check import check_takes, check_training
 from ..training.losses import BY_TASK
 from ..training.parameters import flat_parameters, flat_statistics
 from .datasets import Dataset, load_dataset
@@ -77,6 +77,8 @@ class Setup:
             train = self.dataset.train
             two = self.dataset.labeled(train.take(torch.arange(2) % len(train.labels))).inputs
             check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone(), self.task)
+        with _blame("training"):
+            check_takes(self.training, self.model)
         self.initial = flat_parameters(self.model)
         self.initial_statistics = flat_statistics(self.model)
         self.test = self.dataset.test_set

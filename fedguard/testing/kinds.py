@@ -40,7 +40,8 @@ CONTRACTS = {
 #: package: modules are looked up by name, :mod:`fedguard.testing.partitions` and so on.
 PARTS = {"models": "model", "datasets": "dataset", "partitions": "partition"}
 KINDS = (*REGISTRIES, *PARTS)
-#: The only kind that a library offers; torchvision has models and data sets.
+#: The only kind that a library offers. torchvision has models, which are functions, and data sets, which are
+#: classes: their names begin with a capital.
 _OF_LIBRARY = {
     "timm": "models",
     "hf": "models",
@@ -89,12 +90,8 @@ def find_kind(method: Any, kind: str | None = None) -> str:
         return plural_of(kind)
     if isinstance(method, str) and method.partition(":")[0] in LIBRARIES and ":" in method:
         library = method.partition(":")[0]
-        if library not in _OF_LIBRARY:
-            raise ConfigError(
-                f"{library} has models and data sets; say which with --kind model or --kind dataset "
-                "(in Python, kind=)"
-            )
-        return _OF_LIBRARY[library]
+        is_class = method.partition(":")[2][:1].isupper()
+        return _OF_LIBRARY.get(library) or ("datasets" if is_class else "models")
     if not isinstance(method, str) or ":" in method:
         return _kind_of_part(method) or _kind_of_class(method)
     found = [plural for plural in KINDS if method in names_of(plural)]

@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..core.params import check_params
 from ..core.seeds import generator
 from ..simulation.models import build_from, models
 from ..simulation.models.check import check_fit
@@ -73,12 +75,12 @@ def check_model(
     Args:
         method: a name as suites have it ("resnet18", "torchvision:resnet18", "my_module:Net"), a class or a
             function that makes a module, or a module.
-        params: its parameters.
+        params: its parameters; also ``input_shape`` and ``num_classes``, which FedGuard fills in.
         input_shape: of one sample; if absent, images and series of some usual sizes are tried.
         num_classes: the number of classes.
 
     Raises:
-        ParameterError: the name is unknown.
+        ParameterError: the name is unknown, or a shape or a number of classes is none.
     """
     found = checks(method, params, input_shape, num_classes)
     results = tuple(check.result() for check in found)
@@ -94,17 +96,31 @@ def checks(
     """Every check of a model; see :func:`check_model`."""
     maker = models.get(method) if isinstance(method, str) else method
     name = method if isinstance(method, str) else getattr(method, "__name__", type(method).__name__)
-    shapes = SHAPES if input_shape is None else (tuple(input_shape),)
-    cases = [Case(maker, name, dict(params or {}), shape, num_classes) for shape in shapes]
+    own = dict(params or {})
+    sizes = {
+        "input_shape": own.pop("input_shape", input_shape),
+        "num_classes": own.pop("num_classes", num_classes),
+    }
+    given = check_params(_sizes, sizes, f"check of model {name}")
+    shapes = SHAPES if given["input_shape"] is None else (tuple(given["input_shape"]),)
+    cases = [Case(maker, name, own, shape, given["num_classes"]) for shape in shapes]
     case = cases[0] if len(cases) == 1 else next((c for c in cases if c.accepts()), cases[0])
     named: Any = SimpleNamespace(card=SimpleNamespace(name=name), exempt=getattr(maker, "exempt", {}))
     return [MethodCheck(named, check, function, case) for check, function in CHECKS.items()]
 
 
+def _sizes(
+    input_shape: list[Annotated[int, Field(gt=0)]] | None = None,
+    num_classes: Annotated[int, Field(gt=1)] = CLASSES,
+) -> None:
+    """What a model is checked for."""
+
+
 def shapes(case: Case) -> None:
     """It gives one finite number per sample and class, with gradients.
 
-    Take inputs of shape (N, *input_shape), and return one tensor of logits (N, num_classes).
+    Take inputs of shape (N, *input_shape), and return one tensor of logits (N, num_classes). If it is
+    made for one shape only, say so: fedguard check NAME input_shape=[1,28,28] num_classes=10.
     """
     model = case.make()
     check_fit(case.name, model, case.inputs(2), case.num_classes)

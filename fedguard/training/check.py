@@ -13,6 +13,7 @@ from ..core.errors import FedGuardError
 from .augmentation import check_augmentation
 from .losses import check_loss
 from .optimizers import build_optimizer, build_scheduler, check_optimizer, check_scheduler
+from .parameters import learned
 
 
 def check_training(
@@ -49,6 +50,17 @@ def check_training(
         check_optimizer(settings)
     with _blame("scheduler"):
         check_scheduler(settings, counts)
+
+
+def check_takes(settings: LocalTraining, model: nn.Module) -> None:
+    """Give the optimizer the parameters of the model: some refuse some shapes, as Muon does with vectors.
+
+    Raises:
+        ParameterError: it refuses them.
+    """
+    if not settings.own_sgd:
+        with _blame("optimizer"):
+            build_optimizer(list(learned(model).values()), settings)
 
 
 @contextlib.contextmanager

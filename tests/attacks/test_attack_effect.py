@@ -60,13 +60,23 @@ def local_update(start, samples):
     return w - start
 
 
-def federate(attack, aggregate, seed):
-    """Train; returns the final parameters."""
-    attack = copy.deepcopy(attack)  # what it remembers belongs to one run
+@functools.cache
+def poisoned(name, params):
+    """The attack and everybody's data; the same for every rule."""
+    attack = make_attack(name, **json.loads(params))
+    attack.check((1, 8, 8), CLASSES, CLIENTS, MALICIOUS)
     clients = partition(digits()[0])
     for rank in range(MALICIOUS):
         view = DataView(rank, MALICIOUS, CLASSES, torch.Generator().manual_seed(rank))
         clients[rank] = attack.poison_data(clients[rank], view)
+    return attack, clients
+
+
+@functools.cache
+def trained(name, params="{}", rule="mean", seed=0):
+    """The final parameters."""
+    attack, clients = copy.deepcopy(poisoned(name, params))  # what it remembers belongs to one run
+    aggregate = ALL_RULES[rule]
     draw = torch.Generator().manual_seed(seed)
     start = 0.01 * torch.randn(FEATURES * CLASSES + CLASSES, generator=draw)
     before = w = start.clone()
@@ -92,11 +102,9 @@ def federate(attack, aggregate, seed):
 @functools.cache
 def outcome(name, params="{}", rule="mean"):
     """Test accuracy, test loss and ASR; with two initial models, nothing here decides otherwise."""
-    attack = make_attack(name, **json.loads(params))
-    attack.check((1, 8, 8), CLASSES, CLIENTS, MALICIOUS)
     test = digits()[1]
-    trial = attack.trial(test, CLASSES)
-    out = logits(w := federate(attack, ALL_RULES[rule], seed=0), test.pixels)
+    trial = make_attack(name, **json.loads(params)).trial(test, CLASSES)
+    out = logits(w := trained(name, params, rule), test.pixels)
     accuracy = float((out.argmax(1) == test.labels).float().mean())
     loss = float(F.cross_entropy(out, test.labels))
     if trial is None:
@@ -228,7 +236,7 @@ def test_the_backdoor_opens_and_hides():
 
 def test_the_trigger_alone_does_not_fool_a_clean_model():
     trial = make_attack("scaling_backdoor").trial(digits()[1], CLASSES)
-    w = federate(make_attack("none"), RULES["mean"], 0)
+    w = trained("none")
     assert (logits(w, trial.samples.pixels).argmax(1) == trial.target).float().mean() < 0.1
 
 
@@ -239,6 +247,6 @@ def test_scaling_strengthens_the_backdoor():
 
 def test_flipped_pairs_are_confused_more_often_than_without_the_attack():
     trial = make_attack("label_flip", mode="pairs", pairs={3: 9, 2: 1}).trial(digits()[1], CLASSES)
-    w = federate(make_attack("none"), RULES["mean"], 0)
+    w = trained("none")
     clean = (logits(w, trial.samples.pixels).argmax(1) == trial.target).float().mean()
     assert outcome("label_flip", '{"mode": "pairs", "pairs": {"3": 9, "2": 1}}')[2] > clean + 0.1

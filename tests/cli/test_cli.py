@@ -86,6 +86,8 @@ def test_list(monkeypatch, capsys, kind):
         "aliases": "krum with select: multi_krum",
     }
     assert known[kind] in out
+    also = {"models": "timm:NAME", "datasets": "openml:NUMBER", "partitions": "flwr:NAME"}
+    assert also.get(kind, "") in out
 
 
 def test_list_aliases_of_one_kind(monkeypatch, capsys):

@@ -109,6 +109,7 @@ def test_other_names_are_not_warned_of(monkeypatch, capsys, tmp_path):
     [
         (["new", "modle", "mine"], "cannot write a new 'modle', did you mean 'model'"),
         (["new", "model", "My Net"], "use lower_case_with_underscores"),
+        (["check", "csv", "label=y"], "dataset csv: it needs path: fedguard check csv path=…"),
         (["check", "irichlet"], "did you mean 'dirichlet'"),
         (["check", "iid", "--kind", "partiton"], "did you mean 'partition'"),
         (["check", "dirichlet", "bta=1"], ""),
@@ -121,6 +122,16 @@ def test_mistakes(monkeypatch, capsys, tmp_path, args, message):
     assert message in err
     if not message:
         assert "unknown parameter" in out
+
+
+def test_a_check_says_that_the_name_is_taken(monkeypatch, capsys):
+    status, _, err = call(monkeypatch, capsys, "check", "fedguard.simulation.partitions.iid:iid")
+    assert status == 0
+    assert err == (
+        "warning: there is a partition 'iid' already, and `iid` alone still means that one: yours is "
+        "fedguard.simulation.partitions.iid:iid\n"
+    )
+    assert call(monkeypatch, capsys, "check", "iid")[2] == ""
 
 
 def test_check_all_includes_partitions(monkeypatch, capsys):

@@ -11,7 +11,9 @@ from fedguard.cli.listing import as_records
 from fedguard.cli.show import KINDS, _names, description
 from fedguard.contracts.aliases import ALIASES
 from fedguard.core.docstrings import readable
+from fedguard.core.errors import RegistryError
 from fedguard.evaluation.suites.schema import suite_schema
+from fedguard.simulation.partitions.iid import iid
 from fedguard.testing.kinds import PARTS
 
 
@@ -178,3 +180,18 @@ def test_no_marks_of_restructuredtext_are_shown():
             told = json.dumps([description(name, kind) for name in _names(kind)] + as_records(kind))
             assert "``" not in told
             assert ":`" not in told
+
+
+def test_a_broken_part_hides_no_other(monkeypatch):
+    from fedguard.simulation.partitions import partitions
+
+    def lost():
+        raise RegistryError("cannot load what a package registers")
+
+    monkeypatch.setattr(partitions, "_sources", {"lost": lost, "iid": lambda: iid})
+    records = as_records("partitions")
+    assert records[0] == {
+        "name": "lost",
+        "what it is": "cannot be used: cannot load what a package registers",
+    }
+    assert records[1]["name"] == "iid"

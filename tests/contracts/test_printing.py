@@ -70,7 +70,7 @@ def test_a_round_prints_its_shape():
 def test_an_outcome_prints_a_table():
     outcome = Guard(make_detector("krum", num_malicious=1, select="m_krum")).process(rounds(5))
     head, columns, *lines = repr(outcome).splitlines()
-    assert head == "5 clients, 1 suspects, 0 banned"
+    assert head == "5 clients, 1 suspect, 0 banned"
     assert columns.split() == ["client", "score", "weight", "verdict", "reason"]
     assert [line.split()[0] for line in lines] == ["c0", "c1", "c2", "c3", "c4"]
     assert lines[-1].split()[2:4] == ["0", "suspect"]

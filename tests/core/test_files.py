@@ -3,16 +3,21 @@
 import errno
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import safetensors
 import torch
 
+from fedguard import SQLiteLedger
+from fedguard.cli.common import write
+from fedguard.cli.entry import main
 from fedguard.cli.scaffold import scaffold
-from fedguard.core.errors import ConfigError, ResultsError
+from fedguard.core.errors import ConfigError, LedgerError, ParameterError, ResultsError
 from fedguard.core.files import open_to_append, save_tensors, why, write_atomically, write_file
 from fedguard.core.state import load, save
 from fedguard.observers.events import EventLog
+from fedguard.recording import Recorder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs links and limits")
 
@@ -88,6 +93,62 @@ def test_new_methods_and_events_follow_no_link(tmp_path, precious):
     outcome = Guard().process(round)
     with pytest.raises(OSError, match="events is a link"):
         EventLog(tmp_path / "events").observe(round, outcome)
+
+
+IMPOSSIBLE = {"300 characters": "n" * 300, "a NUL": "a\0b", "half a character": "\ud800"}
+OPENERS = {
+    "ledger": (LedgerError, SQLiteLedger),
+    "ledger to read": (LedgerError, lambda name: SQLiteLedger(name, read_only=True)),
+    "state to read": (ResultsError, load),
+    "state to write": (ResultsError, lambda name: save(name, {})),
+    "recorder": (ResultsError, Recorder),
+    "events": (ParameterError, EventLog),
+    "output": (ConfigError, lambda name: write(b"x", Path(name))),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize("what", OPENERS)
+def test_a_name_that_no_file_can_have_is_a_typed_error(what, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error, opened = OPENERS[what]
+    with pytest.raises(error, match=r"(?i)file name too long|no file can have this name"):
+        opened(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report NAME",
+        "report ledger.db --events NAME",
+        "ledger show NAME",
+        "ledger ban NAME a --why x",
+        "ledger export NAME",
+        "ledger export ledger.db --out NAME",
+        "new detector NAME",
+        "serve NAME",
+        "watch NAME",
+        "replay NAME",
+        "export NAME",
+    ],
+)
+def test_no_command_ends_in_a_traceback_for_a_long_name(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    SQLiteLedger("ledger.db")
+    arguments = command.replace("NAME", "n" * 300).split()
+    monkeypatch.setattr(sys, "argv", ["fedguard", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("fedguard: error: ")
+
+
+def test_a_folder_is_not_moved_out_of_the_way_of_a_state(tmp_path):
+    (tmp_path / "state").mkdir()
+    with pytest.raises(ResultsError, match="state is a folder; use another name"):
+        save(tmp_path / "state", {})
+    assert (tmp_path / "state").is_dir()
 
 
 def test_a_full_disk_says_what_to_do():

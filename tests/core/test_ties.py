@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedguard import Round, make_aggregator, make_detector
+from fedguard import Round, Server, make_aggregator, make_detector
 from fedguard.aggregators.krum import multi_krum
+from fedguard.aggregators.lasa import usual
 from fedguard.contracts.rules import Rule
 from fedguard.contracts.scores import Scores
 from fedguard.core.seeds import generator
@@ -103,6 +104,19 @@ def of_corners(seed):
     return rng.permutation(x).astype(np.float32)
 
 
+def of_one_length(seed):
+    """Everybody has the same lengths, in every norm."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=D)
+    return np.stack([rng.permutation(x) for _ in range(N)]).astype(np.float32)
+
+
+def of_one_line(seed):
+    """Multiples of one update: there is one direction, and everything else is rounding."""
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.outer(np.repeat([1, 2, 3, -1], N // 4), rng.normal(size=D))).astype(np.float32)
+
+
 DETECTORS = [
     ("krum", {}),
     ("krum", {"select": "m_krum"}),
@@ -127,6 +141,9 @@ DETECTORS = [
 SPECTRAL = [("dnc", {}), ("rflbat", {"eps1": 1.0}), ("sklearn", {"features": "pca"})]
 CASES = [(make, *d) for make in (of_copies, of_corners) for d in DETECTORS]
 CASES += [(of_copies, *d) for d in SPECTRAL]
+LENGTHS = [("multi_metric", {}), ("multi_metric", {"distances": "pairwise"}), ("norm_bound", {})]
+CASES += [(of_one_length, *d) for d in LENGTHS]
+CASES += [(of_one_line, *d) for d in (*LENGTHS, ("rflbat", {}), ("krum", {}), ("recommended", {}))]
 
 
 def verdict(x, name, params):
@@ -153,8 +170,8 @@ def test_a_verdict_does_not_depend_on_the_last_bits(make, name, params, seed, mo
         np.testing.assert_allclose(others, values, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [of_copies, of_corners])
-@pytest.mark.parametrize("name", ["krum", "bulyan", "median", "trimmed_mean"])
+@pytest.mark.parametrize("make", [of_copies, of_corners, of_one_line])
+@pytest.mark.parametrize("name", ["krum", "bulyan", "median", "trimmed_mean", "caf"])
 def test_an_aggregate_does_not_depend_on_the_last_bits(name, make, monkeypatch):
     params = {"num_malicious": 2} if name != "median" else {}
     expected = make_aggregator(name, **params)(Round(make(0)))
@@ -162,6 +179,33 @@ def test_an_aggregate_does_not_depend_on_the_last_bits(name, make, monkeypatch):
         with monkeypatch.context() as patch:
             shake(patch, trial)
             torch.testing.assert_close(make_aggregator(name, **params)(Round(make(0))), expected)
+
+
+def test_a_layer_where_the_clients_are_two_halves_does_not_depend_on_the_last_bits(monkeypatch):
+    """Then everybody is exactly one standard deviation from the median, which is LASA's radius."""
+    server = Server(model=torch.nn.Linear(D // 2 - 1, 2))
+    x = np.repeat(np.random.default_rng(0).normal(size=(2, D)), N // 2, axis=0).astype(np.float32)
+    expected = make_aggregator("lasa")(Round(x, server=server))
+    for trial in range(5):
+        with monkeypatch.context() as patch:
+            shake(patch, trial)
+            torch.testing.assert_close(make_aggregator("lasa")(Round(x, server=server)), expected)
+
+
+def test_a_hundred_tolerances_decide_what_is_usual():
+    slack = tolerance(4, D)
+    halves = np.array([1.0, 1.0, 2.0, 2.0])
+    assert not usual(halves * (1 + EPSILON * np.array([1, -1, 0, 2])), 1.0, slack).any()
+    assert usual(halves, 1 + 200 * slack, slack).all()
+    assert usual(np.full(4, 0.1) * (1 + EPSILON * np.array([1, -1, 0, 2])), 0.5, slack).all()
+    assert not usual(np.array([1.0, 1.0, 1.0, 1 + 100 * slack]), 1.0, slack)[3]
+
+
+def test_lengths_that_differ_by_more_than_rounding_are_whitened():
+    x = of_one_length(0)
+    x[6] *= 1 + 1e-6  # float32 has no smaller difference
+    before = verdict(of_one_length(0), "multi_metric", {})[0]
+    assert verdict(x, "multi_metric", {})[0][6] > before[6] + 1
 
 
 RULES = ["mad", "three_sigma", "two_means", {"name": "top", "count": 4}, {"name": "keep", "count": 5}]

@@ -426,6 +426,19 @@ def test_fldetector_finds_the_client_that_does_not_follow():
     assert scores[-1].values[2] > 3 * np.delete(scores[-1].values, 2).max()
 
 
+@pytest.mark.parametrize("size", [1e3, 3e38])
+def test_a_poisoned_history_blinds_fldetector_no_longer_than_its_window(size):
+    rounds = quadratic_federation(14, n=12, liar=2)
+    poison = rounds[6].updates.matrix.numpy().copy()
+    poison[5] = size
+    rounds[6] = rounds[6].with_updates(poison)
+    scores = run(make_detector("fldetector", start=5, window=4), rounds)
+    assert scores[6].suspects[5]
+    assert all(not np.delete(found.suspects, [2, 5]).any() for found in scores), "no honest client is framed"
+    for found in scores[12:]:  # the poison is out of the predictions and of the window
+        assert found.suspects.tolist() == [i == 2 for i in range(12)]
+
+
 def test_fldetector_is_silent_when_nobody_attacks():
     rng = np.random.default_rng(4)
     rounds = [

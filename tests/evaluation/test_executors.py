@@ -1,13 +1,15 @@
 """The same results on the pool, on Ray and through submitit."""
 
+import logging
 import os
 import sqlite3
 from contextlib import closing
+from queue import SimpleQueue
 
 import pytest
 
 from fedguard.core.errors import ParameterError
-from fedguard.evaluation.running.executors import Pool, Ray, Slurm, make_executor
+from fedguard.evaluation.running.executors import Pool, Ray, Slurm, make_executor, pool
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.load import load_suite
 
@@ -51,6 +53,28 @@ def expected(tmp_path_factory):
 @pytest.mark.usefixtures("forked_workers")
 def test_the_pool(expected, tmp_path):
     assert run(suite_of(tmp_path), tmp_path / "out", Pool(2)) == expected
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_what_workers_log_is_logged_here(tmp_path, caplog):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE.replace("num_malicious: 1", "num_malicious: 2"), encoding="utf-8")
+    run(load_suite(path)[0], tmp_path / "out", Pool(2))
+    (remark,) = [record for record in caplog.records if record.name == "fedguard.aggregators.krum"]
+    assert (remark.levelname, remark.process) == ("WARNING", os.getpid())
+    assert remark.getMessage().startswith("krum: the round has 6 clients")
+
+
+def test_a_remark_of_several_workers_is_logged_once(caplog):
+    queue, rounds = SimpleQueue(), []
+    said = [(1, "once"), (2, "once"), (2, "other: 5 %s"), (1, "once")]
+    for process, text in said:
+        queue.put(pool._Remark(process, "fedguard.x", logging.WARNING, text))
+    queue.put((0, 3))
+    queue.put(None)
+    pool._listen(queue, lambda position, index: rounds.append((position, index)))
+    assert caplog.messages == ["once", "other: 5 %s", "once"], "but what one worker says twice, twice"
+    assert rounds == [(0, 3)]
 
 
 def test_ray(expected, tmp_path, monkeypatch):

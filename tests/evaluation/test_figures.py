@@ -1,5 +1,7 @@
 """The numbers and looks of figures, by hand or against scikit-learn."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +13,11 @@ from fedguard.evaluation.results.figures.client_map import maps, principal
 from fedguard.evaluation.results.figures.confusion import shares
 from fedguard.evaluation.results.figures.grid import spread
 from fedguard.evaluation.results.figures.pareto import Point, front
+from fedguard.evaluation.results.figures.skew_share import by_skew_and_share
 from fedguard.evaluation.results.figures.style import _FIXED, DARK, LIGHT, NO_DEFENSE, PAGE, Sheet, looks
 from fedguard.evaluation.results.names import DISPLAY
 from fedguard.evaluation.results.plot import plot
+from fedguard.evaluation.results.store_checks import wrong_text
 from fedguard.recording import Recorder, Recording
 
 
@@ -92,3 +96,37 @@ def test_a_client_map_needs_no_truth_and_names_rounds_that_are_missing(tmp_path)
         plot(tmp_path / "rec", "client_map", tmp_path / "f.svg", where={"round": 3})
     with pytest.raises(ParameterError, match="draw it with --kind client_map"):
         plot(tmp_path / "rec", "heatmap", tmp_path / "f.svg")
+
+
+def test_auroc_by_skew_and_share_by_hand():
+    """Partitions by their numbers, not their letters; seeds and attacks are averaged; no AUROC, no cell."""
+    spec = '{{"partition": {{"name": "dirichlet", "beta": {}}}}}'
+    rows = [
+        ("krum", 10.0, 2, 0.9),
+        ("krum", 10.0, 2, 0.7),
+        ("krum", 0.5, 2, 0.6),
+        ("krum", 0.5, 4, 0.2),
+        ("krum", 10.0, 0, np.nan),
+        ("dnc", 0.5, 4, 1.0),
+    ]
+    runs = pd.DataFrame(
+        [
+            {"defense": d, "settings": spec.format(beta), "malicious": m, "clients": 8, "auroc": value}
+            for d, beta, m, value in rows
+        ]
+    )
+    found = by_skew_and_share(runs)
+    assert list(found) == ["krum", "dnc"]
+    assert list(found["krum"].index) == ["dirichlet, beta = 0.5", "dirichlet, beta = 10"]
+    assert list(found["krum"].columns) == [25.0, 50.0]
+    np.testing.assert_allclose(found["krum"].to_numpy(), [[0.6, 0.2], [0.8, np.nan]])
+    with pytest.raises(ParameterError, match="auroc is undefined"):
+        by_skew_and_share(runs[runs["malicious"] == 0])
+
+
+@pytest.mark.parametrize("partition", [None, [], {}, {"name": 1}])
+def test_settings_whose_partition_is_none_are_refused(partition):
+    defense = {"detector": [], "stages": [], "aggregator": {"name": "mean"}, "policy": None, "flcert": None}
+    settings = {"attack": {"name": "none"}, "defense": defense}
+    assert wrong_text("{}", json.dumps({**settings, "partition": {"name": "iid"}})) == ""
+    assert wrong_text("{}", json.dumps({**settings, "partition": partition})).startswith("settings.partition")

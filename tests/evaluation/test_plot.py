@@ -99,6 +99,7 @@ def test_lines_are_named_and_go_through_the_means(folder, tmp_path, figures):
         ({"metric": "asr"}, "asr is undefined in all of these runs"),
         ({"out": "f.jpeg"}, r"ends in \.png, \.svg, \.pdf"),
         ({"where": {}}, "choose with --where .*closed; shadow"),
+        ({"kind": "skew_share", "where": {}}, "choose with --where .*closed; shadow"),
         ({"kind": "roc", "where": {"mode": "closed", "attack": "none"}}, "no roc to draw"),
         ({"kind": "scores", "where": {"mode": "closed", "defense": "none"}}, "no finite score"),
     ],

@@ -108,8 +108,13 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tree(store):
-    return Tree(render(store)).root
+def html(store):
+    return render(store)
+
+
+@pytest.fixture(scope="module")
+def tree(html):
+    return Tree(html).root
 
 
 @pytest.fixture
@@ -430,10 +435,11 @@ def test_sections_are_bounded_and_what_is_left_out_is_said(store, monkeypatch):
 
 def test_long_tables_are_collapsed(store, monkeypatch):
     monkeypatch.setattr(page, "LONG_TABLE", 5)
-    section = part(Tree(render(store)).root, "malicious = 2")
+    section = part(Tree(render(store, {"malicious": 2})).root, "malicious = 2")
     assert len(list(section.all("table", "summary"))) == 3
     monkeypatch.setattr(page, "MAX_ROWS", 4)
-    assert "5 further rows are left out" in part(Tree(render(store)).root, "malicious = 2").text
+    section = part(Tree(render(store, {"malicious": 2})).root, "malicious = 2")
+    assert "5 further rows are left out" in section.text
 
 
 def test_where(store):
@@ -494,7 +500,7 @@ def test_failed_runs_are_shown(copy):
         copy,
         "UPDATE runs SET status = 'failed', error = 'Trace\nOh: no', dacc = NULL, tacc = NULL WHERE run = 2",
     )
-    root = Tree(render(Store(copy))).root
+    root = Tree(render(Store(copy), {"malicious": 2})).root
     cells = [td.text for td in root.one("table", "failures").all("td")]
     assert cells == [QUOTED, "0", "malicious = 2; closed loop", "Oh: no"]
     assert "1 failed" in root.one("p", "status").text
@@ -522,7 +528,7 @@ def test_without_a_readable_suite(copy, content):
     (copy / "suite.yaml").unlink()
     if content is not None:
         (copy / "suite.yaml").write_bytes(content.encode("latin-1"))
-    root = Tree(render(Store(copy))).root
+    root = Tree(render(Store(copy), {"malicious": 2, "mode": "closed"})).root
     assert "how many runs there should be is unknown" in root.one("p", "status").text
     assert list(root.all("svg", "heat"))
 
@@ -547,12 +553,16 @@ def test_where_it_goes(copy, tmp_path, monkeypatch):
     assert (copy / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     monkeypatch.setattr(page, "render", lambda store, where: "the same")
     assert write_report(copy, tmp_path / "else.html").exists()
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(ConfigError, match=r"cannot write .*nowhere.*directory$"):
         write_report(copy, tmp_path / "nowhere" / "r.html")
+    (copy / "report.html").unlink()
+    (copy / "report.html").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot write .*; give another file with --out"):
+        write_report(copy)
 
 
-def test_the_same_results_give_the_same_bytes(store):
-    assert render(store) == render(Store(Path(store.folder)))
+def test_the_same_results_give_the_same_bytes(store, html):
+    assert html == render(Store(Path(store.folder)))
 
 
 # ---------------------------------------------------------------- colors

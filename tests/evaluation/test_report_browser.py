@@ -54,6 +54,15 @@ def test_pictures_lie_within_their_frames(browser, report):
     assert browser.evaluate(cut) == []
 
 
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_axe_finds_no_barrier(browser, report, width, dark):
+    pytest.importorskip("axe_core_python")
+    browser.open(report, width, dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.violations() == []
+
+
 def test_on_paper_it_is_light_and_complete(browser, report, tmp_path):
     browser.open(report, 1280, dark=True)
     browser(

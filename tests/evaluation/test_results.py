@@ -13,7 +13,6 @@ from fedguard.core.errors import ParameterError, ResultsError
 from fedguard.evaluation.results.export import export
 from fedguard.evaluation.results.frame import MEANS, metrics_frame, read_results, run_frame
 from fedguard.evaluation.results.layout import Float, Layout, layout_of
-from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
@@ -165,10 +164,6 @@ def test_a_pivot_puts_two_settings_across(store):
         "attack",
         "nothing",
     ]
-    for line in text.splitlines()[2:]:
-        means = [float(cell.strip(" *").split(" ")[0]) for cell in line.split("|")[3:-1]]
-        bold = ["**" in cell for cell in line.split("|")[3:-1]]
-        assert bold == [mean == max(means) for mean in means], "the best defense of each row"
 
 
 def test_published_layouts(store):
@@ -239,17 +234,6 @@ def test_mistakes_are_named(store, tmp_path):
         export(store, "xls")
     with pytest.raises(ResultsError, match=r"holds no results\.sqlite"):
         read_results(tmp_path)
-
-
-def test_a_folder_of_another_version_is_refused(store, tmp_path):
-    import shutil
-    import sqlite3
-
-    shutil.copy(store.path, tmp_path / "results.sqlite")
-    with sqlite3.connect(tmp_path / "results.sqlite") as db:
-        db.execute("PRAGMA user_version = 1")
-    with pytest.raises(ResultsError, match="has version 1 of the tables"):
-        Store(tmp_path)
 
 
 @pytest.mark.parametrize("attack", ["label_flip", "scaling_backdoor"])

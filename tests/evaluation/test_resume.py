@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from fedguard.cli.entry import main
 from fedguard.core.errors import ResultsError
+from fedguard.evaluation.results import code
 from fedguard.evaluation.results.store import Store, folder_for
 from fedguard.evaluation.running.checkpoint import Checkpoint
 from fedguard.evaluation.running.runner import run_suite
@@ -161,6 +162,55 @@ def test_an_unfinished_folder_is_gone_on_with_and_a_finished_one_is_not(whole, t
     assert folder_for(base, suite) == tmp_path / "tiny-2"
     with pytest.raises(ResultsError, match=r"of another version of the code .elsewhere"):
         run_suite(suite, base, 1)
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """Replaces FedGuard's code, as far as its version is concerned, by one file."""
+
+    def replace(text):
+        monkeypatch.setattr(code, "_all_sources", lambda: {"fedguard.detectors/krum.py": text})
+        for kept in (code.code_version, code.functional_code):
+            kept.cache_clear()
+
+    yield replace
+    for kept in (code.code_version, code.functional_code):
+        kept.cache_clear()
+
+
+def test_a_comment_does_not_block_a_resume_and_a_change_is_named(whole, tmp_path, sources):
+    suite, _ = whole
+
+    def create(text, force=False):
+        sources(text)
+        return Store.create(tmp_path, suite, force).code
+
+    before = create(b"Y = 2\n")
+    assert create(b"# A comment.\n\n\nY = 2\n") == before
+    with pytest.raises(
+        ResultsError, match=r"code .*: fedguard\.detectors/krum\.py has changed since.*--force"
+    ):
+        create(b"Y = 3\n")
+    forced = create(b"Y = 3\n", force=True)
+    assert forced == f"{before}, then {code.code_version()}"
+    assert create(b"Y = 3  # three\n") == forced
+    with pytest.raises(ResultsError, match=r"krum\.py has changed since"):
+        create(b"Y = 2\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (b'"""Other words."""\ndef f(x):\n    # why\n    return x + 1\n', True),
+        (b'def f(x):\n    """What it does."""\n    return (x\n            + 1)\n', True),
+        (b"def f(x):\n    return x + 2\n", False),
+        (b"def f(x):\n    return x + 1\n\n\nf(1)\n", False),
+        (b"def f(x):\n    '#'\n    return x + 1\n", True),
+        (b"def f(x, y='#'):\n    return x + 1\n", False),
+    ],
+)
+def test_only_functional_code_counts(text, same):
+    assert (code._functional(text) == code._functional(b"def f(x):\n    return x + 1\n")) == same
 
 
 @pytest.mark.parametrize("wreck", ["", "PRAGMA user_version = 0"])

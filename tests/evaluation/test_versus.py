@@ -132,7 +132,8 @@ def test_the_command(results, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "160")
     code, out, _ = call(monkeypatch, capsys, results.folder, "--mine", "mine", "--columns", "tacc")
     assert code == 0
-    assert "krum" in out
+    assert "Krum" in out
+    assert "krum" not in out, "names in print, as in every other table"
     assert "average ranks over 2 attacks" in out
     call(monkeypatch, capsys, results.folder, "--mine", "mine", "--per-seed", "-o", tmp_path / "pairs.csv",
          "--columns", "tacc")  # fmt: skip

@@ -220,6 +220,20 @@ def test_a_method_that_needs_the_model_gets_all_parameters_and_the_current_stati
     assert (outcome.weights > 0).any()
 
 
+def test_roles_and_a_method_that_needs_the_model_go_together():
+    model = network()
+    data = LabeledData(torch.randn(8, 4), torch.arange(8) % 2)
+    server = Server(model=model, validation=data, num_classes=2, input_shape=(4,))
+    start = arrays_of(model.state_dict())
+    replies = {c: arrays_of(sent(model.state_dict(), c)) for c in range(5)}
+    roles = ["frozen", "frozen", *ROLES[2:]]
+    guard = Guard(make_detector("lfr", num_malicious=1))
+    outcome, new = guard.process_arrays(replies, start, server=server, roles=roles)
+    assert (outcome.weights > 0).any()
+    assert (new[0] == start[0]).all()
+    assert (new[7] != start[7]).any()
+
+
 def test_weighted_medians():
     values = np.array([[1.0, 5.0], [2.0, -1e300], [3.0, 6.0], [100.0, 7.0]])
     np.testing.assert_allclose(weighted_median(values, np.ones(4)), np.median(values, axis=0))

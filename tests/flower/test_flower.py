@@ -1,5 +1,6 @@
 """GuardedStrategy on a federation in memory: who is asked, who is let through, what is told and kept."""
 
+import gc
 import json
 import logging
 import math
@@ -29,6 +30,7 @@ from fedguard import (
     make_stage,
 )
 from fedguard.core.errors import NeedError, ParameterError, ResultsError, SecureAggregationError
+from fedguard.core.state import save
 from fedguard.flower import GuardedStrategy
 from fedguard.testing.flower import MemoryGrid, arrays_record, reply
 
@@ -171,6 +173,14 @@ STRATEGIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def frozen_heap():
+    """QFedAvg and Bulyan collect garbage for every reply: not among all that other tests have left behind."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_any_strategy_goes_on_for_rounds_with_bans_and_nonsense(name):
     inner = getattr(flower, name)(fraction_evaluate=0.0, **STRATEGIES[name])
@@ -370,6 +380,17 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     (tmp_path / "guard.state").write_bytes(b"rubbish")
     with pytest.raises(ResultsError, match="no whole state"):
         GuardedStrategy(fedavg(), banning(), state=tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"index": "x"}, {"index": None}, {"index": -5}, {"index": 1.5}, None])
+def test_a_state_of_something_else_is_refused(change, tmp_path):
+    own = banning().state_dict()
+    whole = {"identity": "auto", "index": 1, "guard": own}
+    save(tmp_path / "guard.state", own if change is None else {**whole, **change})
+    guard = banning()
+    with pytest.raises(ParameterError, match=r"state: it has no 'guard'|where a count belongs"):
+        GuardedStrategy(fedavg(), guard, state=tmp_path)
+    assert guard.next_index == 0
 
 
 def test_a_ledger_that_keeps_itself_is_not_put_back(tmp_path):

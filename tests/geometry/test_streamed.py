@@ -181,6 +181,17 @@ def test_order_statistics_are_written_block_by_block(pair, tmp_path):
     assert max(width for _, width in widths) == 700
 
 
+def test_nothing_is_written_through_a_link_or_in_part(pair, tmp_path):
+    files, _ = pair
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    with pytest.raises(OSError, match="link is a link"):
+        StreamedUpdates(files).write(tmp_path / "link", lambda block: block[0])
+    with pytest.raises(ZeroDivisionError):
+        StreamedUpdates(files).write(tmp_path / "kept", lambda block: 1 / 0)
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
 def test_no_read_is_larger_than_a_block(pair, monkeypatch):
     files, _ = pair
     reads, read = [], _File.read

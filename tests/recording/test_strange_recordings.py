@@ -263,6 +263,7 @@ CELLS = {
     "settings of another kind": {"rounds": "many"},
     "settings beyond": {"nothing": 1},
     "no seed": {"seed": None},
+    "several guards": {"defense": {"detector": [{"name": "krum"}], "flcert": {"groups": 2}}},
 }
 
 

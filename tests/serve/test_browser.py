@@ -1,5 +1,6 @@
 """The control room in a browser, with a live guard; and the command that serves it."""
 
+import importlib.util
 import json
 import os
 import re
@@ -202,6 +203,8 @@ def test_the_file_works_alone(browser, federation):
     wait(browser, "document.querySelectorAll('#rows tr').length === 50")
     click(browser, "hospital-5")
     wait(browser, "document.querySelectorAll('#verdicts tr').length > 0")
+    if importlib.util.find_spec("axe_core_python"):
+        assert browser.violations() == []
     assert browser.evaluate("document.querySelectorAll('#chart .strike').length") == 2
     assert browser.evaluate("document.getElementById('act').hidden")
     fill(browser, search="img")

@@ -48,9 +48,9 @@ def federation(folder, ids=("ann", "bob", "eve", "dan", "fay", "gus")):
     return ledger, step
 
 
-def client_of(folder, read_only=False, origin="http://testserver"):
+def client_of(folder, read_only=False, origin="http://testserver", user_header=""):
     live = Live(folder / "ledger.db", folder / "events.jsonl", read_only)
-    app = Room(live, Sessions(TOKEN)).app()
+    app = Room(live, Sessions(TOKEN), user_header=user_header).app()
     return TestClient(app, headers={"origin": origin} if origin else {}, follow_redirects=True)
 
 
@@ -226,6 +226,43 @@ def test_a_program_uses_the_token_itself(room):
     client = client_of(room, origin=None)
     assert client.post("/api/ban", json=BAN, headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert SQLiteLedger(room / "ledger.db").is_banned("bob", 3)
+
+
+BY_PROXY = {"x-forwarded-user": "olga@example.org", "x-fedguard-token": TOKEN}
+
+
+def test_a_proxys_user_is_logged_in_and_decides_under_that_name(room):
+    client = client_of(room, user_header="X-Forwarded-User")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', client.get("/", headers=BY_PROXY).text)[1])
+    assert data["user"] == "olga@example.org"
+    assert client.get("/api/clients", headers=BY_PROXY).json()["clients"] == 6
+    signed = {**BY_PROXY, "x-csrf-token": data["csrf"]}
+    assert client.post("/api/ban", json={**BAN, "by": "somebody else"}, headers=signed).status_code == 200
+    assert SQLiteLedger(room / "ledger.db").actions("bob")[-1].by == "olga@example.org"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"x-forwarded-user": "olga"},
+        {"x-forwarded-user": "olga", "x-fedguard-token": "x" * 43},
+        {"x-forwarded-user": "", "x-fedguard-token": TOKEN},
+        {"x-fedguard-token": TOKEN},
+        [("x-forwarded-user", "eve"), ("x-forwarded-user", "olga"), ("x-fedguard-token", TOKEN)],
+    ],
+)
+def test_only_the_proxy_names_users(room, forged):
+    client = client_of(room, user_header="X-Forwarded-User")
+    assert client.get("/api/clients", headers=forged).status_code == 401
+    assert client_of(room).get("/api/clients", headers=BY_PROXY).status_code == 401, "unless it is asked for"
+
+
+def test_another_site_cannot_ban_through_the_proxy(room):
+    client = client_of(room, user_header="X-Forwarded-User")
+    other = Sessions(TOKEN).csrf_of("ann")
+    for headers in ({}, {"x-csrf-token": other}, {"origin": "https://evil.example"}):
+        assert client.post("/api/ban", json=BAN, headers={**BY_PROXY, **headers}).status_code == 403
+    assert not SQLiteLedger(room / "ledger.db").is_banned("bob", 3)
 
 
 def test_read_only_is_read_only(room):

@@ -316,7 +316,7 @@ def test_tables_of_a_regression_show_the_test_loss(tmp_path):
     frame = metrics_frame(run_suite(suite, tmp_path, workers=1))
     ((_, table),) = attack_tables(frame)
     assert [str(column.header) for column in table.columns] == ["defense", "Loss"]
-    assert "Loss" in words(frame, Layout(), str).columns
+    assert "Loss" in words(frame, Layout(), str, {}).columns
     assert frame["tacc"].isna().all()
 
 

@@ -47,7 +47,7 @@ def test_kin_of_all_kinds_fit_small_color_images(name, recwarn):
 @pytest.mark.parametrize(
     ("name", "shape", "params", "message"),
     [
-        ("torchvision:resnet81", COLOR, {}, "unknown model 'torchvision:resnet81', did you mean 'resnet18'"),
+        ("torchvision:resnet81", COLOR, {}, "'torchvision:resnet81', did you mean 'torchvision:resnet18'"),
         ("torchvision:fasterrcnn_resnet50_fpn", COLOR, {}, "unknown model"),
         (
             "torchvision:resnet18",

@@ -338,6 +338,31 @@ def test_what_cannot_be_data(value, message):
         as_dataset(value, "mine")
 
 
+class Cropped(torch.utils.data.Dataset):
+    """What a random transform makes of a data set: each reading gives another sample."""
+
+    def __init__(self, of_labels):
+        self.of_labels = of_labels
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, index):
+        noise = float(rng.random())
+        return np.full(2, 0.0 if self.of_labels else noise), index % 3 + (noise if self.of_labels else 0)
+
+
+@pytest.mark.parametrize("of_labels", [False, True])
+def test_a_data_set_that_draws_its_samples_is_refused(of_labels):
+    with pytest.raises(DataError, match=r"mine: sample 0 of Cropped is another one when it is read again"):
+        as_dataset(Cropped(of_labels), "mine")
+    if not of_labels:
+        with pytest.raises(DataError, match=r"mine \(test\): sample 0 of Cropped"):
+            as_dataset(
+                (torch.utils.data.TensorDataset(torch.rand(9, 2), torch.arange(9)), Cropped(False)), "mine"
+            )
+
+
 # --- libraries --------------------------------------------------------------------------------------
 
 
@@ -369,8 +394,19 @@ def test_emnist_as_torchvision_reads_it(tmp_path):
     assert np.array_equal((data.train.pixels[:, 0] * 255).round().numpy(), theirs.data.numpy())
     assert data.train.labels.tolist() == (theirs.targets - 1).tolist()
     assert (data.num_classes, data.input_shape) == (26, (1, 28, 28))
+    assert data.class_names == tuple(theirs.classes[1:]), "the first is for a label that does not occur"
     with pytest.raises(DataError, match=r"emnist-balanced-train-images-idx3-ubyte.*is missing"):
         load_dataset("torchvision:EMNIST", tmp_path)
+
+
+def test_classes_are_named_as_torchvision_names_them():
+    from fedguard.simulation.datasets import mnist, torchvision_sets
+    from fedguard.simulation.vision import datasets as torchvision_datasets
+
+    for split in ("balanced", "byclass", "bymerge", "digits", "mnist"):
+        theirs = torchvision_datasets.EMNIST.classes_split_dict[split]
+        assert torchvision_sets._characters(split) == tuple(theirs)
+    assert list(mnist.CLOTHES) == torchvision_datasets.FashionMNIST.classes
 
 
 def test_letters_are_numbered_from_1_in_their_files(tmp_path):
@@ -403,6 +439,11 @@ def test_cifar100_is_read_without_unpickling(tmp_path):
     assert np.array_equal((data.test.pixels * 255).round().flatten(1).numpy(), arrays["test"][0])
     coarse = load_dataset("torchvision:CIFAR100", tmp_path, labels="coarse")
     assert (data.num_classes, coarse.num_classes) == (100, 20)
+    assert data.class_names == (), "the file of names is not needed"
+    meta = {"fine_label_names": [f"f{k}" for k in range(100)], "coarse_label_names": ["one"]}
+    (tmp_path / "cifar-100-python" / "meta").write_bytes(pickle.dumps(meta, 2))
+    assert load_dataset("torchvision:CIFAR100", tmp_path).class_names[99] == "f99"
+    assert load_dataset("torchvision:CIFAR100", tmp_path, labels="coarse").class_names == ()
     assert coarse.train.labels.tolist() == [k // 5 for k in arrays["train"][1]]
 
     class Bomb:
@@ -414,6 +455,12 @@ def test_cifar100_is_read_without_unpickling(tmp_path):
         load_dataset("torchvision:CIFAR100", tmp_path)
 
 
+class Pictures(list):
+    """Pictures and labels as torchvision has them."""
+
+    classes = (("tench", "Tinca tinca"), "radio", "church")
+
+
 def test_other_data_sets_of_torchvision_are_read_by_torchvision(tmp_path, monkeypatch):
     from PIL import Image
 
@@ -423,11 +470,13 @@ def test_other_data_sets_of_torchvision_are_read_by_torchvision(tmp_path, monkey
 
     def svhn(root, split, download):
         asked.append((root, split, download))
-        return [(Image.fromarray(rng.integers(0, 256, (9, 8, 3), np.uint8)), k % 3) for k in range(12)]
+        picture = lambda: Image.fromarray(rng.integers(0, 256, (9, 8, 3), np.uint8))  # noqa: E731
+        return Pictures([(picture(), k % 3) for k in range(12)])
 
     monkeypatch.setattr(torchvision_datasets, "SVHN", svhn)
     data = load_dataset("torchvision:SVHN", tmp_path, resize=6)
     assert (data.input_shape, data.num_classes) == ((3, 6, 6), 3)
+    assert data.class_names == ("tench, Tinca tinca", "radio", "church")
     assert asked == [(str(tmp_path), "train", False), (str(tmp_path), "test", False)], "nothing is downloaded"
     monkeypatch.delenv("FEDGUARD_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

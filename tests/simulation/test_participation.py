@@ -1,7 +1,6 @@
 """Attackers per round, clients that drop out or come late, and runs that diverge."""
 
 import math
-import sqlite3
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from fedguard.core.state import pack, unpack
 from fedguard.evaluation.results.frame import read_results
 from fedguard.evaluation.results.layout import Layout, numbers
 from fedguard.evaluation.results.report.page import render
-from fedguard.evaluation.results.store import ADDED, OLD_VERSIONS, Store, tables
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.results.tables import attack_tables
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
@@ -192,24 +191,3 @@ def test_training_that_gives_no_finite_update_has_diverged_too():
     assert not records[0].finite
     assert np.isfinite(records[0].loss), "the global model stays as it was"
     assert all(record.finite for record in Federation(cell(rounds=2)).run())
-
-
-@pytest.mark.parametrize("version", OLD_VERSIONS)
-def test_older_results_are_still_read(version, tmp_path):
-    path = tmp_path / "suite.yaml"
-    path.write_text("clients: 3\nrounds: 1\n")
-    plan, _ = load_suite(path)
-    run_suite(plan, tmp_path / "new", workers=1)
-    new = Store(tmp_path / "new")
-    folder = tmp_path / "old"
-    folder.mkdir()
-    with sqlite3.connect(folder / "results.sqlite") as db:
-        db.executescript(tables(version))
-        db.execute("ATTACH ? AS new", (str(new.path),))
-        for table in ("meta", "runs", "clients", "rounds", "timings"):
-            names = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
-            db.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM new.{table}")  # noqa: S608
-    runs = Store(folder).table("runs")
-    later = [name for since, names in ADDED.items() if since > version for name in names]
-    assert runs[later].isna().all(axis=None)
-    assert read_results(folder)["tacc"].tolist() == read_results(tmp_path / "new")["tacc"].tolist()

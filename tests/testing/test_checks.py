@@ -68,7 +68,7 @@ def test_detectors(check):
     check()
 
 
-@parametrize_checks([*built_in("attacks"), *MORE])
+@parametrize_checks([*built_in("attacks"), *MORE], kind="attack")
 def test_attacks(check):
     check()
 

@@ -19,6 +19,16 @@ def test_built_in_models_pass(name):
     assert [result.check for result in report.results] == list(CHECKS)
 
 
+def test_a_model_for_one_shape_is_checked_with_it():
+    model = nn.Linear(7, 3)
+    assert not check_model(model).ok
+    check_model(model, {"input_shape": [7], "num_classes": 3}).raise_for_failures()
+    with pytest.raises(ParameterError, match=r"input_shape\.0.*greater than 0"):
+        check_model(model, {"input_shape": [0]})
+    with pytest.raises(ParameterError, match=r"num_classes.*greater than 1"):
+        check_model(model, num_classes=1)
+
+
 def test_models_of_libraries_pass():
     check_model("torchvision:squeezenet1_1", {"dropout": 0.1}).raise_for_failures()
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import lr_scheduler
 
@@ -10,7 +11,7 @@ from fedguard.contracts.local_training import LocalTraining
 from fedguard.core.errors import ParameterError
 from fedguard.core.threads import single_thread
 from fedguard.simulation.models import build_model
-from fedguard.training.check import check_training
+from fedguard.training.check import check_takes, check_training
 from fedguard.training.local import clipped, train_client, train_clients
 from fedguard.training.parameters import flat_parameters
 
@@ -167,6 +168,15 @@ def test_the_decay_over_rounds():
 def test_mistakes_are_found_before_training(settings, message):
     with pytest.raises(ParameterError, match=message):
         check_training(LocalTraining(**settings), "classification", (6,), 3)
+
+
+def test_an_optimizer_that_refuses_the_parameters_of_the_model_is_found_before_training():
+    settings = LocalTraining(optimizer="muon")
+    check_takes(settings, nn.Linear(3, 2, bias=False))
+    with pytest.raises(ParameterError, match="optimizer muon: Muon only supports 2D parameters") as refused:
+        check_takes(settings, nn.Linear(3, 2))
+    assert refused.value.key == "optimizer"
+    check_takes(LocalTraining(), nn.Linear(3, 2))
 
 
 @pytest.mark.parametrize(

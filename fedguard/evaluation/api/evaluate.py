@@ -45,6 +45,7 @@ def evaluate(
     progress: bool | Literal["auto"] = "auto",
     record: str | Path | None = None,
     retry_failed: bool = False,
+    force: bool = False,
     allow_code: bool = False,
     address: str | None = None,
     slurm: Mapping[str, Any] | None = None,
@@ -80,6 +81,7 @@ def evaluate(
         progress: "auto" shows it in notebooks and on terminals.
         record: a folder; every federation that runs is recorded to a subfolder of it.
         retry_failed: run the failed runs of ``out`` again.
+        force: resume ``out`` although FedGuard's code has changed since.
         allow_code: import classes (``module:Class``) that a suite inside a results folder names.
         address: of a Ray cluster.
         slurm: submitit's parameters.
@@ -124,7 +126,7 @@ def evaluate(
         recorded = None if record is None else Path(record)
         try:
             with terminating():
-                run_followed(plan, folder, count, followers, retry_failed, where, recorded)
+                run_followed(plan, folder, count, followers, retry_failed, where, recorded, force)
         except KeyboardInterrupt as end:
             if out is not None:
                 end.add_note(f"the same call resumes; finished runs are in {folder}")

@@ -146,10 +146,11 @@ class Results:
             kind: "heatmap" (a metric by attack and defense), "accuracy" or "success" (of the attack, by
                 round, a panel per attack), "roc" (a panel per attack), "scores", "timeline" or "confusion"
                 (a panel per attack and defense), "pareto" (FPR against FNR), "cost" (accuracy against
-                seconds), "who_sees_what", or "critical_difference" (average ranks of the defenses).
+                seconds), "who_sees_what", "skew_share" (AUROC by partition and share of malicious clients),
+                or "critical_difference" (average ranks of the defenses).
             metric: of the heat map: dacc, fpr, fnr, auroc, tacc or asr; any metric for ranks.
             where: keeps only runs with these values. The rest must be at one point of the grid and in one
-                mode, but for ranks.
+                mode, but for ranks; for "skew_share", partitions and numbers of clients may differ.
             columns: width: 1 or 2 columns of a paper.
             dark: light lines on a dark ground.
 

@@ -10,6 +10,7 @@ from ...core.errors import ConfigError
 from ...core.files import why, write_file
 from ..results.export import rendered
 from ..results.layout import Layout, numbers, selected, words
+from ..results.marks import marked
 from ..results.store import Store
 from ..results.tables import columns_named, defined
 
@@ -21,7 +22,7 @@ _STYLE = "text-align: {}; padding: 0.2em 0.6em"
 
 
 class Table:
-    """A table of results, with the best defense of every attack in bold.
+    """A table of results, with the best defense in bold where it differs from the next one.
 
     A notebook shows it, and ``str`` gives it as text (* marks the best).
 
@@ -39,6 +40,7 @@ class Table:
         self._store = store
         self._layout = layout
         self._selected = selected(store, layout)
+        self._marks = marked(store, self._selected, layout.values)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -55,14 +57,14 @@ class Table:
         return f"{'/'.join(column.title for column in used)}; {over}" if joined else over
 
     def __str__(self) -> str:
-        table = words(self._selected, self._layout, "{}*".format)
+        table = words(self._selected, self._layout, "{}*".format, self._marks)
         return f"{table.to_markdown(index=False, tablefmt='simple', disable_numparse=True)}\n{self.caption}"
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        table = words(self._selected, self._layout, f"{_BEST}{{}}{_END}".format)
+        table = words(self._selected, self._layout, f"{_BEST}{{}}{_END}".format, self._marks)
         labels = {*self._selected.attrs["keys"], "basis"}
         sides = [_STYLE.format("left" if name in labels else "right") for name in table]
         head = "".join(

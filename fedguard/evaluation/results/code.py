@@ -2,24 +2,126 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import gc
 import hashlib
+import json
+import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import torch
 
 from ...core.version import __version__
+from ..terminal import plain
+
+#: Folders of FedGuard whose code changes no result.
+_IRRELEVANT = (
+    "cli/",
+    "serve/",
+    "testing/",
+    "observers/",
+    "evaluation/results/figures/",
+    "evaluation/results/report/",
+)
 
 
 @functools.cache
 def code_version() -> str:
     """FedGuard's and torch's versions and a hash of FedGuard's sources; equal strings mean equal results."""
     digest = hashlib.sha256()
-    for package in ("fedguard", "fedguard.detectors", "fedguard.attacks"):
-        for name, text in sorted(_sources(files(package), "")):
-            digest.update(f"{package}/{name}\n".encode() + text)
+    for name, text in sorted(_all_sources().items()):
+        digest.update(f"{name}\n".encode() + text)
     return f"{__version__}+{digest.hexdigest()[:12]} torch {torch.__version__}"
+
+
+def other_code(version: str, sources: str) -> str:
+    """How this code differs from that of some results, as the end of a sentence about them; empty if equal.
+
+    Args:
+        version: their :func:`code_version`.
+        sources: their :func:`functional_code`; empty if it was not kept.
+    """
+    if version == code_version():
+        return ""
+    words = f"of another version of the code ({plain(version, 100)}, this is {code_version()})"
+    if _release(version) != _release(code_version()):
+        return words
+    changed = _changed(sources)
+    return f"{words}: {changed}" if changed else ""
+
+
+def _release(version: str) -> tuple[str, str]:
+    """FedGuard's and torch's versions."""
+    return version.partition("+")[0], version.partition(" torch ")[2]
+
+
+@functools.cache
+def functional_code() -> str:
+    """What of FedGuard's code may change results: a digest per file, as JSON.
+
+    Comments, docstrings and layout do not count, nor do files that only show results. Digests of two
+    versions of Python cannot be compared.
+    """
+    python = "{}.{}".format(*sys.version_info)
+    kept = {
+        name: text
+        for name, text in sorted(_all_sources().items())
+        if not name.removeprefix("fedguard/").startswith(_IRRELEVANT)
+    }
+    collecting = gc.isenabled()
+    gc.disable()  # a syntax tree has many objects and no cycles: a fifth of the time
+    try:
+        return json.dumps({"python": python, **{name: _functional(text) for name, text in kept.items()}})
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _changed(before: str) -> str:
+    """How the functional code differs from an earlier one, in words; empty if it does not."""
+    now = json.loads(functional_code())
+    try:
+        then = json.loads(before)
+    except (ValueError, RecursionError):
+        then = None
+    if not isinstance(then, dict):
+        return "it is not known which files have changed since"
+    if then.get("python") != now["python"]:
+        return f"it ran with Python {plain(then.get('python'), 9)}, this is {now['python']}"
+    files = [name for name in now if now[name] != then.get(name)]
+    files += [plain(name, 100) for name in then if name not in now]
+    if not files:
+        return ""
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return f"{', '.join(files[:3])}{more} {'has' if len(files) == 1 else 'have'} changed since"
+
+
+def _functional(text: bytes) -> str:
+    tree = ast.parse(text)
+    _drop_docstrings(tree)
+    return hashlib.sha256(ast.dump(tree).encode(errors="backslashreplace")).hexdigest()[:12]
+
+
+def _drop_docstrings(node: Any) -> None:
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        statements = getattr(node, name, None)
+        if isinstance(statements, list):
+            first = statements[0] if statements else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                del statements[0]
+            for statement in statements:
+                _drop_docstrings(statement)
+
+
+def _all_sources() -> dict[str, bytes]:
+    return {
+        f"{package}/{name}": text
+        for package in ("fedguard", "fedguard.detectors", "fedguard.attacks")
+        for name, text in _sources(files(package), "")
+    }
 
 
 def _sources(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ from ...core.extras import extra_module
 from ..cells import csv_text, markdown_cell
 from .latex import latex_table
 from .layout import Layout, numbers, selected, words
+from .marks import marked
 from .store import Store
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def export(store: Store, format: str, layout: Layout | None = None) -> bytes:
 
     CSV, JSON and Parquet hold numbers at full precision: rates as fractions, with counts and intervals in
     other columns, empty or null if undefined. Markdown and LaTeX (booktabs) are rounded, in percent, with
-    95 % intervals over seeds. Markdown has the best value of every attack in bold; for LaTeX see
-    :func:`.latex.latex_table`.
+    95 % intervals over seeds, with the best defense in bold where it differs from the next one, see
+    :func:`.marks.marks`.
 
     Raises:
         ParameterError: unknown format, nothing to show, or Parquet without its extra.
@@ -43,7 +44,8 @@ def rendered(store: Store, frame: pd.DataFrame, format: str, layout: Layout) -> 
     if format == "parquet":
         return _parquet(numbers(frame, layout))
     if format == "markdown":
-        return _text(_markdown(words(frame, layout, "**{}**".format), frame))
+        found = marked(store, frame, layout.values)
+        return _text(_markdown(words(frame, layout, "**{}**".format, found), frame))
     if format == "latex":
         return _text(latex_table(store, frame, layout))
     raise ParameterError(f"unknown format {format!r}; use {', '.join(FORMATS)}")

@@ -8,10 +8,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import plain
-from .frame import run_frame
-from .marks import Mark, Marks, marks
+from .marks import marked
 from .names import display, display_all, names_of
-from .tables import UNDEFINED, Column, columns_named, defined, shown
+from .tables import UNDEFINED, Column, Mark, Marks, columns_named, defined, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +47,7 @@ def latex_table(store: Store, frame: pd.DataFrame, layout: Layout) -> str:
     """
     used = defined(frame, columns_named(layout.values))
     keys = list(frame.attrs["keys"])
-    runs = run_frame(store, [key for key in keys if key in frame])
-    found = marks(frame, runs, [column for column in used if column.name in runs])
+    found = marked(store, frame, layout.values)
     own = names_of(store.folder)
     apart = {key: display_all(frame[key].unique(), own) for key in keys}
     name: Name = lambda key, label: escape(apart[key][str(label)])  # noqa: E731

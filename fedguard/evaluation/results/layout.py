@@ -11,7 +11,7 @@ from ...core.params import nearest
 from ..terminal import plain
 from .frame import BY, metrics_frame
 from .store import Store
-from .tables import SHOWN, UNDEFINED, best_values, columns_named, defined, is_best, shown
+from .tables import SHOWN, UNDEFINED, Marks, columns_named, defined, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,18 +124,14 @@ def selected(store: Store, layout: Layout) -> pd.DataFrame:
     return frame
 
 
-def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str]) -> pd.DataFrame:
-    """The table as text, with the best defense in bold among cells that differ only in the defense."""
+def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str], found: Marks) -> pd.DataFrame:
+    """The table as text, with the numbers that are marked as best in bold."""
     used = defined(frame, columns_named(layout.values))
-    rivals = [key for key in frame.attrs["keys"] if key != "defense"]
-    best: dict[Any, dict[str, float]] = {}
-    for _, group in frame.groupby(rivals, sort=False, dropna=False) if rivals else [((), frame)]:
-        best.update(dict.fromkeys(group.index, best_values(group, used)))
 
     def cells(row: pd.Series) -> dict[str, str]:
         texts = {c.title: shown(row, c) for c in used}
         for c in used:
-            if is_best(row[c.name], c, best[row.name]):
+            if found.get((row.name, c.name)) == "best":
                 texts[c.title] = bold(texts[c.title])
         if layout.joined:
             return {"/".join(texts): "/".join(t for t in texts.values() if t != UNDEFINED) or UNDEFINED}

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .frame import run_frame
 from .paired import holm
-from .tables import Column, show
+from .store import Store
+from .tables import Column, Mark, Marks, columns_named, defined, show
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Mark = Literal["best", "second"]
-#: By row of the frame and name of the column.
-Marks = dict[tuple[Any, str], Mark]
 LEVEL = 0.05
 
 
@@ -27,6 +26,18 @@ class _Step(NamedTuple):
     mark: Mark
     p: float
     group: int
+
+
+def marked(store: Store, frame: pd.DataFrame, names: Sequence[str]) -> Marks:
+    """The marks of a table of a store: the same ones on the terminal, in a report, in Markdown and in LaTeX.
+
+    Args:
+        store: of a results folder.
+        frame: the rows that are shown, see :func:`.frame.metrics_frame`.
+        names: the metrics that are shown.
+    """
+    runs = run_frame(store, [key for key in frame.attrs["keys"] if key in frame])
+    return marks(frame, runs, defined(frame, columns_named(names)))
 
 
 def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) -> Marks:
@@ -49,10 +60,10 @@ def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) ->
     parts = [part for _, part in frame.groupby(rivals, sort=False, dropna=False)] if rivals else [frame]
     for number, group in enumerate(parts):
         for column in columns:
-            if column.best:
+            if column.best and column.name in runs:
                 steps += _steps(group, number, by_seed, keys, column)
     adjusted = holm([step.p for step in steps])
-    found: Marks = {}
+    found: dict[tuple[Any, str], Mark] = {}
     firsts: set[tuple[int, str]] = set()
     for step, p in zip(steps, adjusted, strict=True):  # the best of its rivals comes before their second
         if p <= LEVEL and (step.mark == "best" or (step.group, step.column) in firsts):

@@ -12,9 +12,21 @@ from ...core.files import is_file, why, write_atomically
 from ...core.params import nearest
 from ...recording.index import INDEX
 from ...recording.recording import Recording
-from .figures import client_map, confusion, heatmap, pareto, ranks, roc, scores, timelines, who_sees_what
+from .figures import (
+    client_map,
+    confusion,
+    heatmap,
+    pareto,
+    ranks,
+    roc,
+    scores,
+    skew_share,
+    timelines,
+    who_sees_what,
+)
 from .figures import curves as lines
 from .figures.style import Sheet
+from .names import names_of
 from .report.results import HEATS, HeatMap, Section, curves, heat_maps, sections
 from .report.scores import distribution, roc_panel, verdicts
 from .report.timeline import timeline
@@ -45,7 +57,7 @@ def plot(
         out: the file, .svg, .pdf or .png; KIND.svg in the folder, or beside a recording, if absent.
         metric: the metric of the heat map, or the one that is ranked.
         where: keeps only runs with these values: setting → value or list of values. The rest must be at one
-            point of the grid and in one mode. For a client map, ``round`` chooses rounds.
+            point of the grid and in one mode, see :func:`draw`. For a client map, ``round`` chooses rounds.
         sheet: size and colors; two columns on white if absent.
 
     Returns:
@@ -99,8 +111,9 @@ def draw(
     Kinds: "heatmap" (a metric by attack and defense), "accuracy" and "success" (of the attack, by round, a
     panel per attack), "roc" (a panel per attack), "scores", "timeline" and "confusion" (a panel per attack
     and defense), "pareto" (FPR against FNR), "cost" (accuracy against seconds), "who_sees_what", and
-    "critical_difference" (average ranks of the defenses by a metric, with Nemenyi's test; all points of the
-    grid together). See :func:`plot` for the arguments.
+    "critical_difference" (average ranks of the defenses by a metric, with Nemenyi's test) and "skew_share"
+    (AUROC by partition and share of malicious clients), of several points of the grid together.
+    See :func:`plot` for the arguments.
 
     Raises:
         ParameterError: an unknown kind or metric; no run or too many are left to draw; or matplotlib is not
@@ -116,6 +129,9 @@ def draw(
         if kind == "critical_difference":
             ranked: Figure = ranks.draw(sheet, store, chosen_runs(store, where), metric)
             return ranked
+        if kind == "skew_share":
+            shared: Figure = skew_share.draw(sheet, chosen_runs(store, where), names_of(store.folder))
+            return shared
         part = _only(sections(store, where))
         if kind == "heatmap":
             figure: Figure = heatmap.draw(sheet, _heat_map(part, metric))
@@ -218,4 +234,4 @@ _DRAWN: Mapping[str, Callable[[Sheet, Store, Section], Any]] = {
     "confusion": _confusion,
     "who_sees_what": lambda sheet, _, part: who_sees_what.draw(sheet, part),
 }
-KINDS = ("heatmap", *_DRAWN, "client_map", "critical_difference")
+KINDS = ("heatmap", *_DRAWN, "skew_share", "client_map", "critical_difference")

@@ -8,32 +8,39 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import ConfigError, ParameterError
-from ...core.extras import extra_module
-from ...core.files import why, write_atomically
+from ...core.errors import ParameterError
 from ..suites.holdings import Holdings
-from .figures.style import LIGHT as COLORS
-from .plot import FORMATS
+from .figures.style import Sheet
+from .plot import FORMATS, save
 
-#: Ten colors that stay apart with any kind of color vision (Paul Tol's muted scheme).
-CLASSES = (
-    *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
-    *("#ddcc77", "#cc6677", "#882255", "#aa4499", "#bbbbbb"),
-)
+#: Ten colors that stay apart with any kind of color vision: Paul Tol's muted scheme; on a dark ground his
+#: light scheme and a violet.
+CLASSES = {
+    False: (
+        *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
+        *("#ddcc77", "#cc6677", "#882255", "#aa4499", "#bbbbbb"),
+    ),
+    True: (
+        *("#77aadd", "#99ddff", "#44bb99", "#bbcc33", "#aaaa00"),
+        *("#eedd88", "#ee8866", "#ffaabb", "#a48ad0", "#dddddd"),
+    ),
+}
 #: From one sample to the most.
-BLUES = ("#a9cfe8", "#2f8fce", "#06213d")
-MALICIOUS = COLORS[1]
+BLUES = {False: ("#a9cfe8", "#2f8fce", "#06213d"), True: ("#263f55", "#2b73a9", "#cfe8ff")}
 #: More clients than this do not get a number each, nor more classes a name each.
 MOST_NUMBERED = 40
 
 
-def plot_holdings(found: Holdings, out: Path, show_malicious: bool = False) -> Path:
+def plot_holdings(
+    found: Holdings, out: Path, show_malicious: bool = False, sheet: Sheet | None = None
+) -> Path:
     """Draw one bar per client, in the colors of its classes; with more than ten classes a heat map.
 
     Args:
         found: who has what.
         out: the file, .png, .svg or .pdf.
         show_malicious: mark the malicious clients.
+        sheet: size and colors; two columns on white if absent.
 
     Raises:
         ParameterError: an unknown format, or matplotlib is not installed.
@@ -41,53 +48,49 @@ def plot_holdings(found: Holdings, out: Path, show_malicious: bool = False) -> P
     """
     if out.suffix.lower() not in FORMATS:
         raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
-    extra_module("matplotlib", "plot", "a figure of a partition")
-    figure = draw(found, show_malicious)
-    try:
-        write_atomically(out, lambda fresh: figure.savefig(fresh, dpi=150, format=out.suffix[1:].lower()))
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {why(error)}") from None
+    sheet = sheet or Sheet()
+    save(draw(found, show_malicious, sheet), out, sheet)
     return out
 
 
-def draw(found: Holdings, show_malicious: bool = False) -> Any:
+def draw(found: Holdings, show_malicious: bool = False, sheet: Sheet | None = None) -> Any:
     """The matplotlib figure."""
-    from matplotlib.figure import Figure
+    sheet = sheet or Sheet()
+    with sheet.style():
+        return _draw(sheet, found, show_malicious)
 
+
+def _draw(sheet: Sheet, found: Holdings, show_malicious: bool) -> Any:
     n = len(found.sizes)
-    many = found.counts is not None and found.counts.shape[1] > len(CLASSES)
-    width = float(np.clip(3.5 + 0.14 * n, 6.4, 13))
-    figure = Figure(figsize=(width, 4.6 if many else 3.8), layout="constrained")
+    many = found.counts is not None and found.counts.shape[1] > len(CLASSES[sheet.dark])
+    figure = sheet.figure(3.6 if many else 2.6)
     marked = sorted(found.malicious) if show_malicious else []
     if many:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.2))
-        _sizes(top, found)
-        _heat(figure, bottom, found)
+        _sizes(sheet, top, found)
+        _heat(sheet, figure, bottom, found)
     else:
         top = bottom = figure.subplots()
-        _stacked(top, found)
-    _mark(top, found, marked)
+        _stacked(sheet, top, found)
+    _mark(sheet, top, found, marked)
     if marked or (found.counts is not None and not many):
         where, corner = ("lower right", (1.0, 0.95)) if many else ("upper left", (1.0, 1.0))
-        look = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "reverse": True}
-        legend = top.legend(title=None if many else "class", loc=where, bbox_to_anchor=corner, **look)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-    _number(bottom, n)
+        top.legend(title=None if many else "class", loc=where, bbox_to_anchor=corner, reverse=True)
+    _number(sheet, bottom, n)
     if found.clients and n <= MOST_NUMBERED:
-        bottom.set_xticks(np.arange(n), found.clients, rotation=90, parse_math=False)
+        bottom.set_xticks(np.arange(n), found.clients, rotation=90)
     if many and found.classes and len(found.classes) <= MOST_NUMBERED:
-        bottom.set_yticks(np.arange(len(found.classes)), found.classes, parse_math=False)
+        bottom.set_yticks(np.arange(len(found.classes)), found.classes)
     bottom.set_xlabel("client")
-    words = "\n".join([found.title, *textwrap.wrap(found.summary, int(13 * width))])
-    figure.suptitle(words, fontsize=9, x=0.01, ha="left", parse_math=False)
+    words = "\n".join([found.title, *textwrap.wrap(found.summary, int(16 * sheet.width))])
+    figure.suptitle(words, fontsize=8, x=0.01, ha="left")
     return figure
 
 
-def _stacked(axis: Any, found: Holdings) -> None:
+def _stacked(sheet: Sheet, axis: Any, found: Holdings) -> None:
     """One bar per client, a piece of it for each class."""
     if found.counts is None:
-        _sizes(axis, found)
+        _sizes(sheet, axis, found)
         return
     n = len(found.sizes)
     place, floor = np.arange(n), np.zeros(n)
@@ -98,17 +101,17 @@ def _stacked(axis: Any, found: Holdings) -> None:
             column,
             bottom=floor,
             width=0.86,
-            color=CLASSES[label],
+            color=CLASSES[sheet.dark][label],
             label=found.classes[label] if found.classes else str(label),
-            edgecolor="white",
+            edgecolor=sheet.colors.paper,
             linewidth=edge,
         )
         floor = floor + column
     _frame(axis, n, found.sizes.max())
 
 
-def _sizes(axis: Any, found: Holdings) -> None:
-    axis.bar(np.arange(len(found.sizes)), found.sizes, width=0.86, color=COLORS[0])
+def _sizes(sheet: Sheet, axis: Any, found: Holdings) -> None:
+    axis.bar(np.arange(len(found.sizes)), found.sizes, width=0.86, color=sheet.colors.benign)
     _frame(axis, len(found.sizes), found.sizes.max())
 
 
@@ -116,11 +119,10 @@ def _frame(axis: Any, n: int, top: int) -> None:
     axis.set_ylabel("samples")
     axis.set_xlim(-0.8, n - 0.2)
     axis.set_ylim(0, 1.1 * top)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
-def _heat(figure: Any, axis: Any, found: Holdings) -> None:
-    """Classes by clients; the darker, the more samples, and white for none."""
+def _heat(sheet: Sheet, figure: Any, axis: Any, found: Holdings) -> None:
+    """Classes by clients; the darker, the more samples, and the ground for none."""
     from matplotlib.colors import LinearSegmentedColormap
 
     assert found.counts is not None  # noqa: S101 - the caller has looked
@@ -128,7 +130,7 @@ def _heat(figure: Any, axis: Any, found: Holdings) -> None:
     image = axis.imshow(
         values,
         aspect="auto",
-        cmap=LinearSegmentedColormap.from_list("blues", BLUES),
+        cmap=LinearSegmentedColormap.from_list("blues", BLUES[sheet.dark]),
         interpolation="nearest",
         origin="lower",
     )
@@ -137,15 +139,17 @@ def _heat(figure: Any, axis: Any, found: Holdings) -> None:
     figure.colorbar(image, ax=axis, label="samples", fraction=0.05, pad=0.01)
 
 
-def _mark(axis: Any, found: Holdings, marked: list[int]) -> None:
+def _mark(sheet: Sheet, axis: Any, found: Holdings, marked: list[int]) -> None:
     """A triangle above the bar of each malicious client."""
     if marked:
         above = found.sizes[marked] + 0.035 * found.sizes.max()
-        axis.plot(marked, above, "v", color=MALICIOUS, markersize=5, label="malicious", clip_on=False)
+        axis.plot(
+            marked, above, "v", color=sheet.colors.malicious, markersize=5, label="malicious", clip_on=False
+        )
 
 
-def _number(axis: Any, n: int) -> None:
-    step = 1 if n <= MOST_NUMBERED else int(np.ceil(n / 20 / 5) * 5)
+def _number(sheet: Sheet, axis: Any, n: int) -> None:
+    room = 0.7 * 72 * sheet.width / n  # points per client
+    step = next(step for step in (1, 2, *range(5, n + 10, 5)) if step * room >= 9)
     axis.set_xticks(np.arange(0, n, step))
-    axis.tick_params(axis="x", length=2, labelsize=7)
-    axis.tick_params(axis="y", labelsize=8)
+    axis.tick_params(axis="x", length=2, labelsize=6 if n > 24 else 7)

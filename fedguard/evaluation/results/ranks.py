@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -134,11 +134,13 @@ def critical_difference(k: int, n: int, level: float = 0.05) -> float:
     return q * math.sqrt(k * (k + 1) / (6 * n))
 
 
-def ranking_lines(found: Sequence[Ranking]) -> list[str]:
+def ranking_lines(found: Sequence[Ranking], called: Mapping[str, str]) -> list[str]:
     """A line per metric, for a terminal."""
     lines = []
     for one in found:
-        order = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(one.names, one.ranks, strict=True))
+        order = ", ".join(
+            f"{called[name]} {rank:.2f}" for name, rank in zip(one.names, one.ranks, strict=True)
+        )
         p = "" if math.isnan(one.p) else f", Friedman p = {one.p:.3g}"
         lines.append(
             f"{one.column.title.removesuffix(' %')}, average ranks over {one.blocks} {one.unit}s: {order}; "

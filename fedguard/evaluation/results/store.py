@@ -23,20 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import ResultsError
+from ...core.errors import FedGuardError, ResultsError
 from ...core.files import is_file, refuse_link, why, write_file
 from ...core.sqlite_file import connect
 from ...recording.index import INDEX, OLD_INDEX
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
+from ..suites.load import load_suite
 from ..suites.suite import Suite, spelled_out
-from .code import code_version
+from .code import code_version, functional_code, other_code
 from .data import sign_data
 from .names import write_names
 from .store_checks import LONGEST, is_empty, other_suite, wrong_column, wrong_file, wrong_text
-
-#: The version of the tables, and those before, which are read and no longer written.
-SCHEMA_VERSION, OLD_VERSIONS = 7, (5, 6)
+from .store_migration import migrate
+from .store_tables import SCHEMA_VERSION, tables
 
 #: Marks the folder of a search (``fedguard tune``), which holds several results folders.
 TUNING = "tuning.json"
@@ -45,47 +45,6 @@ OURS = (
     *("suite.yaml", "names.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
     *("tensorboard", "mlflow.db", "mlartifacts", "wandb", "slurm"),
 )
-#: The metrics that each version added; in results of the versions before they are undefined.
-ADDED = {
-    6: ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best"),
-    7: ("loss", "diverged"),
-}
-NEW_METRICS = tuple(name for names in ADDED.values() for name in names)
-
-
-def tables(version: int) -> str:
-    """The script that makes the tables of a version."""
-    known = [name for since, names in ADDED.items() if since <= version for name in names]
-    new = "".join(f"{name} REAL, " for name in known)
-    return f"""
-BEGIN;
-PRAGMA user_version = {version};
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE runs (
-    run INTEGER PRIMARY KEY, key TEXT, point TEXT, mode TEXT, attack TEXT, defense TEXT, seed INTEGER,
-    status TEXT, error TEXT,
-    clients INTEGER, malicious INTEGER, assumed_malicious INTEGER, rounds INTEGER, basis TEXT,
-    dacc REAL, fpr REAL, fnr REAL, tp REAL, fp REAL, tn REAL, fn REAL, adacc REAL, afpr REAL, afnr REAL,
-    aar REAL, benign_excluded REAL, fpr_low_skew REAL, fpr_mid_skew REAL, fpr_high_skew REAL,
-    auroc REAL, ap REAL, tpr_at_1 REAL,
-    rounds_to_detection REAL, caught REAL, aoi REAL, state_bytes REAL, tacc REAL, asr REAL, {new}settings TEXT
-);
-CREATE TABLE clients (
-    run INTEGER REFERENCES runs, round INTEGER, client INTEGER, id TEXT, malicious INTEGER,
-    attacking INTEGER, participated INTEGER,
-    score REAL, suspect INTEGER, weight REAL, banned INTEGER, reason TEXT,
-    PRIMARY KEY (run, round, client)
-) WITHOUT ROWID;
-CREATE TABLE rounds (
-    run INTEGER REFERENCES runs, round INTEGER, tacc REAL, loss REAL, asr REAL, note TEXT, info TEXT,
-    PRIMARY KEY (run, round)
-) WITHOUT ROWID;
-CREATE TABLE timings (
-    run INTEGER REFERENCES runs, part TEXT, seconds REAL,
-    PRIMARY KEY (run, part)
-) WITHOUT ROWID;
-COMMIT;
-"""
 
 
 @dataclass(frozen=True)
@@ -108,13 +67,16 @@ class CellResult:
 
 
 class Store:
-    """The SQLite store of a results folder.
+    """The SQLite store of a results folder. One of an older version of the tables is rewritten on opening.
+
+    If it cannot be, since the folder is read-only or in use, a rewritten copy of it is read; ``path`` is the
+    copy's.
 
     Args:
         folder: the results folder.
 
     Raises:
-        ResultsError: it holds no store, or one of another version.
+        ResultsError: it holds no store, or one of a newer version.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,14 +90,29 @@ class Store:
             raise ResultsError(f"{self.path} is a link; results folders hold their own files")
         with self._connect() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            version = version if version in OLD_VERSIONS else SCHEMA_VERSION
-            problem = wrong_file(self.path, db, tables(version), version)
+            problem = wrong_file(self.path, db)
         if problem:
             raise ResultsError(f"{self.path} {problem}")
+        if version < SCHEMA_VERSION:
+            self._migrate()
+
+    def _migrate(self) -> None:
+        try:
+            self._beside = migrate(self.path, LONGEST)
+        except (OSError, sqlite3.Error, OverflowError, UnicodeError) as error:
+            problem = "is of an older version of FedGuard and could not be rewritten"
+            raise ResultsError(f"{self.path} {problem}: {why(error)}") from None
+        if self._beside is not None:
+            self.path = Path(self._beside.name) / self.path.name
 
     @classmethod
-    def create(cls, folder: Path, suite: Suite) -> Store:
+    def create(cls, folder: Path, suite: Suite, force: bool = False) -> Store:
         """Start a results folder, or continue one with results of the same suite and code.
+
+        Args:
+            folder: the folder.
+            suite: the suite.
+            force: continue although the code has changed since; ``code`` then names both versions.
 
         Raises:
             ResultsError: it holds other results, or cannot be written.
@@ -153,14 +130,28 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
         store = cls(folder)
+        if store.path != path:
+            raise ResultsError(
+                f"cannot write results to {folder}: it is of an older version of FedGuard, and is read-only "
+                "or another process is writing to it; wait for it, or use --out (out= in Python)"
+            )
         if store.fact("code") is None:
-            store.note("code", code_version())
-        difference = store.difference(suite)
-        if difference:
-            other = "give another folder with --out (out= in Python)"
-            raise ResultsError(f"{folder} already holds results {difference}; {other}")
+            store._sign(code_version())
+        other_suite = store.other_suite(suite)
+        other_code = "" if other_suite or force else store.other_code()
+        if other_suite or other_code:
+            advice = "give another folder with --out (out= in Python)"
+            if other_code:
+                advice += ", or continue all the same with --force (force=True)"
+            raise ResultsError(f"{folder} already holds results {other_suite or other_code}; {advice}")
+        if force and store.other_code():
+            store._sign(f"{store.code}, then {code_version()}")
         write_names(folder, suite.names)
         return store
+
+    def _sign(self, code: str) -> None:
+        self.note("code", code)
+        self.note("sources", functional_code())
 
     def note(self, name: str, value: str) -> None:
         """Write a fact about the whole folder into ``meta``."""
@@ -173,17 +164,20 @@ class Store:
             row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def difference(self, suite: Suite) -> str:
-        """How these results differ from results of this suite and code; empty if they do not."""
+    def other_suite(self, suite: Suite) -> str:
+        """How these results differ from results of a suite; empty if they do not."""
         try:
             text = (self.folder / "suite.yaml").read_text(encoding="utf-8")
         except OSError:
             text = ""
         fresh = spelled_out(suite)
         if text != fresh:
-            return other_suite(text, fresh)
-        code = self.code
-        return "" if code == code_version() else f"of another version of the code ({code})"
+            text = _with_defaults(self.folder / "suite.yaml") or text
+        return "" if text == fresh else other_suite(text, fresh)
+
+    def other_code(self) -> str:
+        """How these results differ from results of this code; empty if they do not."""
+        return other_code(self.code.rpartition(", then ")[2], self.fact("sources") or "")
 
     def finished(self) -> dict[int, str]:
         """The stored runs with their status: "done" or "failed"."""
@@ -262,7 +256,6 @@ class Store:
             except pd.errors.DatabaseError as error:  # a damaged file
                 raise ResultsError(f"{self.path}: {error.__cause__ or error}") from None
         if name == "runs":
-            frame = frame.reindex(columns=[*frame.columns, *(m for m in NEW_METRICS if m not in frame)])
             for run, point, settings in frame[["run", "point", "settings"]].itertuples(index=False):
                 problem = wrong_text(str(point), str(settings))
                 if problem:
@@ -317,11 +310,19 @@ def _round_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]
         }
 
 
-def folder_for(base: Path, suite: Suite) -> Path:
+def _with_defaults(path: Path) -> str:
+    """A stored suite with the defaults of settings that came later; empty if it cannot be read."""
+    try:
+        return spelled_out(load_suite(path, allow_code=False)[0])
+    except FedGuardError:
+        return ""
+
+
+def folder_for(base: Path, suite: Suite, force: bool = False) -> Path:
     """The folder to run a suite in: ``base``, ``base-2``, ``base-3`` …
 
-    Returns the last existing one if it holds an unfinished run of the same suite, code and data, otherwise
-    the first without results.
+    Returns the last existing one if it holds an unfinished run of the same suite, code (unless ``force``)
+    and data, otherwise the first without results.
     """
     candidate, last, number = base, None, 1
     while (candidate / "results.sqlite").exists():
@@ -330,7 +331,7 @@ def folder_for(base: Path, suite: Suite) -> Path:
     if last is None:
         return candidate
     try:
-        store = Store.create(last, suite)
+        store = Store.create(last, suite, force)
         sign_data(store, suite)
     except ResultsError:
         return candidate

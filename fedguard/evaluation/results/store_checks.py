@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from ...core.errors import ConfigError
 from ...core.sqlite_file import connect, cut_short, damage, foreign_part
+from ...core.yaml_values import parse
+from .store_tables import SCHEMA_VERSION, tables
 
 #: The most bytes of a value: settings, reasons, errors with tracebacks.
 LONGEST = 64 * 2**20
@@ -45,24 +48,24 @@ def is_empty(path: Path) -> bool:
         return not db.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
-def wrong_file(path: Path, db: sqlite3.Connection, tables: str, version: int) -> str:
-    """Why a file is not a store of FedGuard; empty if it is one.
+def wrong_file(path: Path, db: sqlite3.Connection) -> str:
+    """Why a file is not a store of this FedGuard or an older one; empty if it is one.
 
     Args:
         path: the file.
         db: the open file.
-        tables: the script that makes a store.
-        version: the version of the tables.
 
     Raises:
         sqlite3.Error: it cannot be read.
     """
     if cut_short(path):
         return "is cut short; run the suite again, or use a copy"
-    (found,) = db.execute("PRAGMA user_version").fetchone()
-    if found != version:
-        return f"has version {found} of the tables, this FedGuard reads {version}; run the suite again"
-    foreign = foreign_part(db, tables)
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        return (
+            f"has version {version} of the tables, this FedGuard reads {SCHEMA_VERSION}; use a newer FedGuard"
+        )
+    foreign = foreign_part(db, tables(version)) if version > 0 else "no version of its tables"
     if foreign:
         return f"is not a results file of `fedguard evaluate`: it has {foreign}; use another copy of it"
     damaged = damage(db)
@@ -119,6 +122,8 @@ class _Defense(_Model):
 class _Settings(_Model):
     """The settings that readers of ``runs.settings`` rely on; others may come from another version."""
 
+    partition: _Named
+    point: dict[str, Any] = {}
     attack: _Named
     defense: _Defense
 
@@ -146,4 +151,15 @@ def other_suite(there: str, fresh: str) -> str:
     changed = dict.fromkeys(new.partition("@")[0] for old, new in pairs if old != new)
     if changed and _GIVEN.sub("", there) == _GIVEN.sub("", fresh):
         return f"of another version of {', '.join(changed)} (its code or state has changed)"
-    return "of another suite"
+    return f"of another suite{_other_settings(there, fresh)}"
+
+
+def _other_settings(there: str, fresh: str) -> str:
+    try:
+        (old, _), (new, _) = parse(there, "suite.yaml"), parse(fresh, "suite")
+    except ConfigError:
+        return ""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return ""
+    keys = [str(key) for key in new if old.get(key) != new[key]]
+    return f" (other {', '.join(keys[:5])})" if keys else ""

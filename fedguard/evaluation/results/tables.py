@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +18,11 @@ from .names import display_all
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Mark = Literal["best", "second"]
+#: By row of the frame and name of the column, see :func:`.marks.marks`.
+Marks = Mapping[tuple[Any, str], Mark]
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,10 @@ SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
 
 FOOTNOTE = """\
 Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it; a \
-narrow terminal shows none: `fedguard export`). * best of its column, – undefined, ~ \
-average over rounds (ADACC, AFPR, AFNR) where the policy does not ban.
+narrow terminal shows none: `fedguard export`). * the best defense, if it differs from the \
+next one (paired t test over seeds, 5 % in all by Holm; one seed: by the digits shown) and \
+is better than chance. – undefined, ~ average over rounds (ADACC, AFPR, AFNR) where the \
+policy does not ban.
 What the columns mean: `fedguard list metrics`, docs/glossary.md."""
 
 
@@ -136,16 +143,6 @@ def defined(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
     if named == SHOWN and frame["tacc"].isna().all():  # regression
         columns = [*columns, COLUMNS["loss"]]
     return [c for c in columns if frame[c.name].notna().any()]
-
-
-def best_values(group: pd.DataFrame, columns: Sequence[Column]) -> dict[str, float]:
-    """The best value of every column in one attack's rows, without columns that have no best value."""
-    best = {}
-    for column in columns:
-        values = group[column.name].dropna()
-        if column.best and len(values) > 1:
-            best[column.name] = float(values.max() if column.best == "max" else values.min())
-    return best
 
 
 def show(value: Any, column: Column, interval: Any = math.nan) -> str:
@@ -174,17 +171,12 @@ def shown(row: Any, column: Column) -> str:
     return show(row[column.name], column, row.get(column.interval, math.nan))
 
 
-def is_best(value: Any, column: Column, best: dict[str, float]) -> bool:
-    """Whether a value is the best of its column at the digits shown."""
-    target = best.get(column.name)
-    return target is not None and show(value, column) == show(target, column)
-
-
 def attack_tables(
     frame: pd.DataFrame,
     names: Sequence[str] = SHOWN,
     own: Mapping[str, str] | None = None,
     width: int = 0,
+    found: Marks | None = None,
 ) -> list[tuple[str, Table]]:
     """A heading and a rich table for every attack, with one row per defense.
 
@@ -196,6 +188,7 @@ def attack_tables(
         names: of the metrics.
         own: the suite's own names of attacks and defenses.
         width: of the terminal in characters; 0 for any.
+        found: which numbers are marked.
     """
     tables = []
     columns = columns_named(names)
@@ -211,9 +204,8 @@ def attack_tables(
             f"defenses are told {int(first['assumed_malicious'])})"
         )
         used = defined(group, columns)
-        best = best_values(group, used)
         rows = [(_row_name(row, called["defense"]), row) for _, row in group.iterrows()]
-        parts = _fitting(rows, used, best, width)
+        parts = _fitting(rows, used, found or {}, width)
         tables += [(heading, parts[0]), *(("", part) for part in parts[1:])]
     return tables
 
@@ -224,32 +216,32 @@ def _row_name(row: Any, called: Mapping[str, str]) -> str:
 
 
 def _fitting(
-    rows: Sequence[tuple[str, Any]], columns: Sequence[Column], best: dict[str, float], width: int
+    rows: Sequence[tuple[str, Any]], columns: Sequence[Column], found: Marks, width: int
 ) -> list[Table]:
     """One table, or several if no other way fits the width."""
     for intervals, lines in ((True, True), (True, False), (False, False)):
-        table = _table(rows, columns, best, intervals, lines)
+        table = _table(rows, columns, found, intervals, lines)
         if not width or _least_width(table) <= width:
             return [table]
     for count in range(len(columns) - 1, 0, -1):
         parts = [columns[i : i + count] for i in range(0, len(columns), count)]
-        tables = [_table(rows, part, best) for part in parts]
+        tables = [_table(rows, part, found) for part in parts]
         if max(map(_least_width, tables)) <= width:
             return tables
-    return [_table(rows, [column], best) for column in columns] or [table]
+    return [_table(rows, [column], found) for column in columns] or [table]
 
 
 def _table(
     rows: Sequence[tuple[str, Any]],
     columns: Sequence[Column],
-    best: dict[str, float],
+    found: Marks,
     intervals: bool = False,
     lines: bool = False,
 ) -> Table:
     """A table, with lines around its cells or, narrower, without; then headings take several lines too."""
     table = Table() if lines else Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("defense")
-    cells = [[_cell(row, column, best, intervals) for column in columns] for _, row in rows]
+    cells = [[_cell(row, column, found, intervals) for column in columns] for _, row in rows]
     for column, values in zip(columns, zip(*cells, strict=True), strict=True):
         words = [column.title if lines else column.title[:7], *column.title.split()]
         longest = max(len(text) for text in (*words, *values))
@@ -273,11 +265,11 @@ def mark(row: Any) -> str:
     return ", ".join(marks)
 
 
-def _cell(row: Any, column: Column, best: dict[str, float], intervals: bool) -> Text:
+def _cell(row: Any, column: Column, found: Marks, intervals: bool) -> Text:
     text = shown(row, column) if intervals else show(row[column.name], column)
     text = text.replace(" ± ", "±")
     if column.name in ("dacc", "fpr", "fnr") and text != UNDEFINED and row["basis"] == "rounds":
         text = f"~{text}"
-    if is_best(row[column.name], column, best):
+    if found.get((row.name, column.name)) == "best":
         return Text(f"{text}*", style="bold green")
     return Text(f"{text} ")

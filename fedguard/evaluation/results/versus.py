@@ -13,6 +13,7 @@ from rich.table import Table
 from ...core.errors import ParameterError
 from ...core.params import nearest
 from .frame import BY, run_frame
+from .names import display_all, names_of
 from .paired import Paired, holm, paired
 from .ranks import Ranking, ranking, ranking_lines
 from .store import Store
@@ -79,6 +80,7 @@ class Versus(NamedTuple):
         by_attack: likewise for every attack.
         rankings: average ranks of all defenses, one per metric, point and mode that can be ranked.
         pairs: one row per pair: point, mode, attack, seed, other, metric, mine, theirs, difference.
+        called: the labels of attacks and defenses → their names in print, which :meth:`text` shows.
     """
 
     mine: str
@@ -86,6 +88,7 @@ class Versus(NamedTuple):
     by_attack: list[Duel]
     rankings: list[Ranking]
     pairs: pd.DataFrame
+    called: Mapping[str, str]
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -136,7 +139,9 @@ def versus(store: Store, mine: str, names: Sequence[str], where: Mapping[str, An
         )
     overall = list(_duels(pairs, columns, over_attacks=True))
     each = list(_duels(pairs, columns, over_attacks=False))
-    return Versus(mine, _adjusted(overall), _adjusted(each), list(_rankings(runs, columns)), pairs)
+    own = names_of(store.folder)
+    called = display_all(dict.fromkeys(runs["attack"]), own) | display_all(labels, own)
+    return Versus(mine, _adjusted(overall), _adjusted(each), list(_rankings(runs, columns)), pairs, called)
 
 
 def chosen_runs(store: Store, where: Mapping[str, Any] | None) -> pd.DataFrame:
@@ -245,19 +250,20 @@ def _row(duel: Duel) -> dict[str, Any]:
 
 def show_versus(found: Versus, everything: bool) -> Iterator[Any]:
     """The comparison for rich: a table over all attacks, one by attack, the ranks, and how to read them."""
-    yield _table(found.mine, found.duels)
+    mine = found.called[found.mine]
+    yield _table(mine, found.duels, found.called)
     if everything:
-        yield _table(found.mine, found.by_attack)
-    yield from ranking_lines(found.rankings)
+        yield _table(mine, found.by_attack, found.called)
+    yield from ranking_lines(found.rankings, found.called)
     yield (
-        f"difference: {found.mine} minus the other, [95 % interval] (Student's t over seeds, of means over "
+        f"difference: {mine} minus the other, [95 % interval] (Student's t over seeds, of means over "
         "attacks); g: Hedges's g of the pairs; p: paired t test after Holm's correction; W/T/L: pairs of "
         "attack and seed; needed: seeds for a power of 80 % if this effect is the truth"
         + ("" if everything else "; --all shows every attack")
     )
 
 
-def _table(mine: str, duels: Sequence[Duel]) -> Table:
+def _table(mine: str, duels: Sequence[Duel], called: Mapping[str, str]) -> Table:
     several = any(duel.attack != ALL for duel in duels)
     table = Table()
     heads = ["against", *(["attack"] if several else []), "metric", mine, "other", "difference", "g", "p",
@@ -267,8 +273,10 @@ def _table(mine: str, duels: Sequence[Duel]) -> Table:
         table.add_column(head, justify="right" if right else "left", overflow="fold")
     for duel in duels:
         place = "; ".join(part for part in (duel.point, duel.mode) if part and part != "closed")
-        label = f"{duel.other} ({place})" if place else duel.other
-        cells = [label, *([duel.attack] if several else []), duel.column.title, *_numbers(duel), duel.verdict]
+        name = called[duel.other]
+        label = f"{name} ({place})" if place else name
+        attack = called.get(duel.attack, duel.attack)
+        cells = [label, *([attack] if several else []), duel.column.title, *_numbers(duel), duel.verdict]
         table.add_row(*cells, style="bold" if duel.significant else None)
     return table
 

@@ -77,6 +77,7 @@ def run_followed(
     retry_failed: bool = False,
     executor: Executor | None = None,
     record: Path | None = None,
+    force: bool = False,
 ) -> Store:
     """Run a suite with followers, see :func:`fedguard.evaluation.running.runner.run_suite`."""
     start, everybody = time.perf_counter(), Followers(followers)
@@ -91,6 +92,7 @@ def run_followed(
             retry_failed=retry_failed,
             executor=executor,
             record=record,
+            force=force,
         )
         everybody.ended(store, time.perf_counter() - start)
     finally:

@@ -16,6 +16,7 @@ from rich.progress import (
 
 from ...simulation.settings import Cell
 from ..results.frame import metrics_frame
+from ..results.marks import marked
 from ..results.names import names_of
 from ..results.store import CellResult, Store
 from ..results.tables import FOOTNOTE, SHOWN, attack_tables
@@ -79,7 +80,9 @@ class Terminal(Follower):
         self.progress.stop()
         if self.tables:
             own, width = names_of(store.folder), self.console.width
-            for heading, table in attack_tables(metrics_frame(store), self.columns, own, width):
+            frame = metrics_frame(store)
+            found = marked(store, frame, self.columns)
+            for heading, table in attack_tables(frame, self.columns, own, width, found):
                 if heading:
                     self.console.print(heading, style="bold")
                 self.console.print(table)

@@ -38,6 +38,7 @@ def run_suite(
     checkpoint_seconds: float = 10.0,
     executor: Executor | None = None,
     record: Path | None = None,
+    force: bool = False,
 ) -> Store:
     """Run a suite into a results folder, or the rest of it after an interruption.
 
@@ -56,6 +57,7 @@ def run_suite(
         checkpoint_seconds: the most work that an interruption may cost each running cell.
         executor: where to run; ``workers`` processes here if absent.
         record: a folder; every federation that runs is recorded to its own folder in it.
+        force: resume although FedGuard's code has changed since.
 
     Raises:
         DataError: a data set cannot be read.
@@ -65,7 +67,7 @@ def run_suite(
     if executor is None or isinstance(executor, Pool):
         for name in sorted({cell.device for cell in suite.cells()}):
             resolve_device(name)
-    store = Store.create(folder, suite)
+    store = Store.create(folder, suite, force)
     try:
         lock = FileLock(folder / "lock", timeout=0).acquire()
     except Timeout:

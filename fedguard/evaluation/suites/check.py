@@ -45,12 +45,10 @@ def check_suite(suite: Suite, source: Source) -> None:
     defenses = {(str(cell.point), cell.defense_label): cell for cell in reversed(cells)}
     for cell in reversed(attacks.values()):
         setup = setups[f"{cell.point} {cell.seed}"]
-        check = lambda s=setup, c=cell: s.check_attack(build_attack(c))  # noqa: E731
-        _check(source, ("attacks", cell.attack_label), cell, check)
+        _check(source, ("attacks", cell.attack_label), cell, partial(_check_attack, setup, cell))
     for cell in reversed(defenses.values()):
         setup = setups[f"{cell.point} {cell.seed}"]
-        check = lambda s=setup, c=cell: _check_defense(s, c)  # noqa: E731
-        _check(source, ("defenses", cell.defense_label), cell, check)
+        _check(source, ("defenses", cell.defense_label), cell, partial(_check_defense, setup, cell))
 
 
 def check_devices(suite: Suite, source: Source) -> None:
@@ -91,6 +89,10 @@ def _check_repeats(setup: Setup, source: Source) -> None:
 
 def _at(cell: Cell) -> str:
     return f" (at {', '.join(f'{k} = {v}' for k, v in cell.point.items())})" if cell.point else ""
+
+
+def _check_attack(setup: Setup, cell: Cell) -> None:
+    setup.check_attack(build_attack(cell))
 
 
 def _check_defense(setup: Setup, cell: Cell) -> None:

@@ -161,7 +161,8 @@
   history();
   load();
   if (data.live) {
-    $("leave").hidden = false;
+    $("leave").hidden = Boolean(data.user);  // a proxy's login ends at the proxy
+    if (data.user) { $("by").value = data.user; $("by").readOnly = true; }
     const stream = new EventSource("/events");
     stream.addEventListener("rounds", (event) => { rounds = JSON.parse(event.data); history(); });
     stream.addEventListener("ledger", () => { load(); if (shown !== null && !$("act").contains(document.activeElement)) tell(shown, false); });

@@ -110,14 +110,22 @@ class Dataset:
 Raw = tuple[NDArray[np.uint8], NDArray[np.integer]]
 
 
-def image_dataset(name: str, train: Raw, test: Raw, num_classes: int = 10, white: int = 255) -> Dataset:
+def image_dataset(
+    name: str,
+    train: Raw,
+    test: Raw,
+    num_classes: int = 10,
+    white: int = 255,
+    class_names: tuple[str, ...] = (),
+) -> Dataset:
     """A data set of integer images; ``white`` is the brightest value.
 
     Mean and standard deviation come from exact integer sums over the training images, so they are
     identical on every machine.
     """
     mean, std = image_constants(train[0], white)
-    return Dataset(name, _samples(train, white), _samples(test, white), num_classes, mean, std)
+    parts = _samples(train, white), _samples(test, white)
+    return Dataset(name, *parts, num_classes, mean, std, class_names=class_names)
 
 
 def image_constants(

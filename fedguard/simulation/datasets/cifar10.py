@@ -16,6 +16,7 @@ from .files import REPLACE, Files, from_torchvision
 BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 FILES = Files("cifar10", "cifar-10-batches-py", (*BATCHES, "test_batch"), ("",), from_torchvision("CIFAR10"))
 PIXELS = 3 * 32 * 32
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 #: A batch of 10,000 has 31 MB.
 MAX_BYTES = 2**28
 
@@ -25,7 +26,7 @@ def load_cifar10(data_root: str | Path | None = None) -> Dataset:
     *train, test = [read_batch(path) for path in FILES.find(data_root)]
     images = np.concatenate([batch[0] for batch in train])
     labels = np.concatenate([batch[1] for batch in train])
-    return image_dataset("cifar10", (images, labels), test)
+    return image_dataset("cifar10", (images, labels), test, class_names=CLASSES)
 
 
 def read_batch(path: Path, key: str = "labels", classes: int = 10) -> Raw:

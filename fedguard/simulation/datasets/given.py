@@ -18,6 +18,8 @@ from .base import Dataset, Task
 from .npz import named_arrays
 from .split import TEST_SHARE
 
+#: About how many samples of a PyTorch data set are read twice, to see whether it draws them anew.
+READ_TWICE = 16
 #: What an error about another object says.
 TAKES = (
     "give a Dataset, arrays (x, y) or (x_train, y_train, x_test, y_test), a mapping of names as in an .npz "
@@ -109,7 +111,18 @@ def _read(value: Any, name: str) -> Arrays:
             )
     if not inputs:
         raise DataError(f"{name} is empty; at least one sample is needed")
+    for i in range(0, len(inputs), max(1, len(inputs) // READ_TWICE)):
+        again = [_array(item, name) for item in value[i]]
+        if not all(map(_same, again, (inputs[i], labels[i]))):
+            raise DataError(
+                f"{name}: sample {i} of {type(value).__name__} is another one when it is read again, so no "
+                "run could be repeated; leave out random transforms (`training.augment` has some)"
+            )
     return Arrays(name, np.stack(inputs), np.stack(labels))
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def _pair(pair: Any, name: str) -> Arrays:

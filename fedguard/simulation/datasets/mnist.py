@@ -21,6 +21,19 @@ NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 UNSIGNED_BYTE = 0x08
+#: The classes of Fashion-MNIST, as its authors name them.
+CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 #: Limit on a decompressed file, against decompression bombs; the largest of these files has 47 MB.
 MAX_BYTES = 2**28
 
@@ -32,13 +45,14 @@ def load_mnist(data_root: str | Path | None = None) -> Dataset:
 
 def load_fashion_mnist(data_root: str | Path | None = None) -> Dataset:
     """60,000 + 10,000 28×28 pictures of clothes, 10 classes, from ``FashionMNIST/raw``."""
-    return _load("fashion_mnist", "FashionMNIST", data_root)
+    return _load("fashion_mnist", "FashionMNIST", data_root, CLOTHES)
 
 
-def _load(name: str, folder: str, data_root: str | Path | None) -> Dataset:
+def _load(name: str, folder: str, data_root: str | Path | None, class_names: tuple[str, ...] = ()) -> Dataset:
     files = Files(name, f"{folder}/raw", NAMES, ("", ".gz"), from_torchvision(folder))
     paths = files.find(data_root)
-    return image_dataset(name, read_pair(paths[0], paths[1]), read_pair(paths[2], paths[3]))
+    train, test = read_pair(paths[0], paths[1]), read_pair(paths[2], paths[3])
+    return image_dataset(name, train, test, class_names=class_names)
 
 
 def read_pair(image_path: Path, label_path: Path, classes: int = 10, limit: int | None = None) -> Raw:

@@ -7,6 +7,8 @@ nothing but arrays.
 from __future__ import annotations
 
 import os
+import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ from ...core.params import nearest
 from ..parts import Maker
 from .arrays import Arrays, from_arrays
 from .base import Dataset, image_dataset
-from .cifar10 import load_cifar10, read_batch
+from .cifar10 import load_cifar10, read_batch, read_pickle
 from .files import VARIABLE, Files, cache_root, from_torchvision
 from .image_folder import pixels
 from .mnist import NAMES, load_fashion_mnist, load_mnist, read_pair
@@ -25,6 +27,8 @@ from .split import TEST_SHARE
 
 Emnist = Literal["balanced", "byclass", "bymerge", "digits", "letters", "mnist"]
 CLASSES = {"balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "letters": 26, "mnist": 10}
+#: In EMNIST's merged classes, these lower-case letters count as their capitals.
+_MERGED = frozenset("cijklmopsuvwxyz")
 #: The largest of EMNIST's files has 548 MB.
 MAX_BYTES = 2**30
 
@@ -77,7 +81,18 @@ def load_emnist(split: Emnist = "balanced", data_root: str | Path | None = None)
         if labels.min() < first:
             raise DataError(f"{path} holds the label 0; letters are numbered from 1")
     train, test = ((images, labels - np.uint8(first)) for images, labels in (train, test))
-    return image_dataset("torchvision:EMNIST", train, test, CLASSES[split])
+    return image_dataset("torchvision:EMNIST", train, test, CLASSES[split], class_names=_characters(split))
+
+
+def _characters(split: Emnist) -> tuple[str, ...]:
+    """The character of each class."""
+    if split in ("digits", "mnist"):
+        return tuple(string.digits)
+    if split == "letters":
+        return tuple(string.ascii_lowercase)
+    merged = _MERGED if split in ("balanced", "bymerge") else frozenset()
+    characters = string.digits + string.ascii_uppercase + string.ascii_lowercase
+    return tuple(character for character in characters if character not in merged)
 
 
 def load_cifar100(labels: Literal["fine", "coarse"] = "fine", data_root: str | Path | None = None) -> Dataset:
@@ -93,8 +108,20 @@ def load_cifar100(labels: Literal["fine", "coarse"] = "fine", data_root: str | P
     download = from_torchvision("CIFAR100")
     files = Files("torchvision:CIFAR100", "cifar-100-python", ("train", "test"), ("",), download)
     count = 100 if labels == "fine" else 20
-    train, test = (read_batch(path, f"{labels}_labels", count) for path in files.find(data_root))
-    return image_dataset("torchvision:CIFAR100", train, test, count)
+    paths = files.find(data_root)
+    train, test = (read_batch(path, f"{labels}_labels", count) for path in paths)
+    names = _listed(paths[0].with_name("meta"), f"{labels}_label_names", count)
+    return image_dataset("torchvision:CIFAR100", train, test, count, class_names=names)
+
+
+def _listed(path: Path, key: str, count: int) -> tuple[str, ...]:
+    """The names of the classes in CIFAR's file of names; none if it is not there, or holds something else."""
+    try:
+        names = read_pickle(path)[key]
+    except (DataError, TypeError, KeyError):
+        return ()
+    named = isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names)
+    return tuple(names) if named else ()
 
 
 #: Those with readers of FedGuard.
@@ -144,9 +171,17 @@ def torchvision_set(name: str) -> Maker:
 def _load(name: str, resize: int | None, test: float, data_root: str | Path | None) -> Dataset:
     train, held = OTHERS[name]
     where = f"torchvision:{name}"
-    first = _read(_opened(name, train, data_root), where, resize)
+    data = _opened(name, train, data_root)
+    first = _read(data, where, resize)
     second = test if held is None else _read(_opened(name, held, data_root), f"{where} (test)", resize)
-    return from_arrays(where, first, second)
+    found = from_arrays(where, first, second)
+    names = tuple(map(_name, getattr(data, "classes", ())))
+    return replace(found, class_names=names) if len(names) == found.num_classes else found
+
+
+def _name(given: Any) -> str:
+    """The name of a class; Imagenette has several words for each."""
+    return ", ".join(given) if isinstance(given, tuple) else str(given)
 
 
 def _opened(name: str, params: dict[str, Any], data_root: str | Path | None) -> Any:

@@ -73,8 +73,9 @@ def timm_model(name: str) -> Maker:
 
 def _check_listed(library: str, name: str, names: list[str]) -> None:
     if name not in names:
+        wanted, close = f"{library}:{name}", nearest(name, names, f"{library}:")
         raise ParameterError(
-            f"unknown model '{library}:{name}'{nearest(name, names)} ({library} lists {len(names)} models: "
+            f"unknown model {wanted!r}{close} ({library} lists {len(names)} models: "
             f"{library}.{'models.' if library == 'torchvision' else ''}list_models())"
         )
 

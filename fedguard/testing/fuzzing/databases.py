@@ -161,7 +161,7 @@ def is_whole(path: Path, tables: Sequence[str], numbers: Sequence[tuple[str, int
                 return False
             there = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
             return there >= set(tables) and db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, OSError, UnicodeDecodeError):  # a name may be no text
         return False
 
 

@@ -42,21 +42,28 @@ class ResultsFolders:
     def original(self) -> Path:
         """Return the folder, which exists as long as this process."""
         self._home = TemporaryDirectory(ignore_cleanup_errors=True)
+        from ...evaluation.results.report.page import write_report
         from ...evaluation.running.runner import run_suite
         from ...evaluation.suites.load import load_suite
 
         folder = Path(self._home.name)
         (folder / "s.yaml").write_text(SUITE, encoding="utf-8")
         run_suite(load_suite(folder / "s.yaml")[0], folder / "out", 1)
+        write_report(
+            folder / "out", folder / "report.html"
+        )  # the first takes seconds, which no case has to spare
         return folder / "out"
 
     def make(self, rng: Rng, folder: Path) -> Mutant:
         """Change it."""
-        from ...evaluation.results.store import SCHEMA_VERSION
+        from ...evaluation.results.store_tables import SCHEMA_VERSION
 
-        victim, home, words = Victim(folder), folder / "home", list[str]()
+        victim, home, words, version = Victim(folder), folder / "home", list[str](), SCHEMA_VERSION
         shutil.copytree(self.original, home)
         path = home / "results.sqlite"
+        if rng.random() < 0.2:
+            version = int(rng.integers(1, SCHEMA_VERSION))
+            words.append(_aged(path, version))
         kind = rng.random()
         if kind < 0.85:
             for _ in range(int(rng.integers(1, 4))):
@@ -65,9 +72,24 @@ class ResultsFolders:
                     words.append(change(rng, path))
         if kind > 0.7:
             words.append(pick(rng, (_suite, _suite, _on_disk))(rng, home, victim.path))
-        numbers = [("user_version", SCHEMA_VERSION)]
-        whole = path.is_file() and not path.is_symlink() and databases.is_whole(path, TABLES, numbers)
+        numbers, there = [("user_version", version)], TABLES if version > 2 else TABLES[1:]
+        whole = path.is_file() and not path.is_symlink() and databases.is_whole(path, there, numbers)
         return Mutant(_steps(rng, home, self.original, victim.path), words, whole, victim.unharmed)
+
+
+def _aged(path: Path, version: int) -> str:
+    """Rewrite the file as an older version would have written it."""
+    from ...evaluation.results.store_tables import tables
+
+    new = path.rename(path.with_suffix(".aged"))
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.executescript(tables(version))
+        db.execute("ATTACH ? AS new", (str(new),))
+        for (table,) in db.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+            names = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+            db.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM new.{table}")  # noqa: S608 - our own
+    new.unlink()
+    return f"tables of version {version}"
 
 
 def _json(rng: Rng, path: Path) -> str:
@@ -75,6 +97,8 @@ def _json(rng: Rng, path: Path) -> str:
     with databases.Writable(path) as db:
         column = pick(rng, JSON)
         rows = db.execute(f"SELECT run, {column} FROM runs ORDER BY run").fetchall()  # noqa: S608 - our own
+        if not rows:  # an earlier change deleted them
+            return "no run is left"
         rows = rows if rng.random() < 0.5 else [pick(rng, rows)]
         tree, words = changed(rng, json.loads(rows[0][1]) or {"x": 1})
         text = json.dumps(tree)

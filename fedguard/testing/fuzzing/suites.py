@@ -130,6 +130,8 @@ class Suites:
     @cached_property
     def originals(self) -> list[dict[str, Any]]:
         """Plain trees."""
+        import torch.optim  # noqa: F401 - takes a second, which no case has to spare
+
         from ...evaluation.suites.source import shipped_suites
 
         texts = [path.read_text(encoding="utf-8") for path in shipped_suites().values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from ..data import named, stored_data
 from ..figures.style import LOOKS, NO_DEFENSE
 from ..glossary import GLOSSARY
 from ..store import Store
-from ..tables import SHOWN, best_values, columns_named, defined, is_best, mark, shown
+from ..tables import SHOWN, Marks, columns_named, defined, mark, shown
 from . import pictures
 from .answer import answers
 from .axes import pixel
@@ -30,6 +31,7 @@ from .timeline import timeline
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Template
 
 #: Limits of a report, so that browsers can open the report of a large suite.
 MAX_SECTIONS = 12
@@ -62,12 +64,18 @@ def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any]
     try:
         write_file(path, text)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {why(error)}") from None
+        advice = "" if out else "; give another file with --out (out= in Python)"
+        raise ConfigError(f"cannot write {path}: {why(error)}{advice}") from None
     return path
 
 
 def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
     """The report as HTML, see :func:`write_report`."""
+    return _template().render(**_contents(store, where))
+
+
+@functools.cache
+def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -87,7 +95,7 @@ def render(store: Store, where: Mapping[str, Any] | None = None) -> str:
         script_hash=f"sha256-{digest}",  # the only script a browser runs, whatever a name holds
     )
     environment.globals.update(isnan=math.isnan, looks=LOOKS)
-    return environment.get_template("report.html").render(**_contents(store, where))
+    return environment.get_template("report.html")
 
 
 def _script() -> str:
@@ -226,6 +234,7 @@ def _plain(part: Section) -> dict[str, Any]:
     frame = part.frame.head(MAX_ROWS)
     first = frame.iloc[0]
     columns = defined(frame, columns_named(SHOWN))
+    by_attack = frame.groupby("attack", sort=False)
     return {
         "title": part.title,
         "shadow": part.mode == "shadow",
@@ -233,25 +242,22 @@ def _plain(part: Section) -> dict[str, Any]:
         "clients": int(first["clients"]),
         "told": int(first["assumed_malicious"]),
         "columns": columns,
-        "groups": [
-            _group(rows, str(attack), columns) for attack, rows in frame.groupby("attack", sort=False)
-        ],
+        "groups": [_group(rows, str(attack), columns, part.marks) for attack, rows in by_attack],
         "rows": len(frame),
         "rows_left_out": len(part.frame) - len(frame),
     }
 
 
-def _group(rows: pd.DataFrame, attack: str, columns: list[Any]) -> dict[str, Any]:
-    """The summary of one attack: a line per defense, a (text, is best) per metric."""
-    best = best_values(rows, columns)
+def _group(rows: pd.DataFrame, attack: str, columns: list[Any], found: Marks) -> dict[str, Any]:
+    """The summary of one attack: a line per defense, a (text, mark) per metric."""
     lines = []
-    for _, row in rows.iterrows():
+    for index, row in rows.iterrows():
         cells = []
         for column in columns:
             known = not math.isnan(row[column.name])
             rounds = column.name in ("dacc", "fpr", "fnr") and row["basis"] == "rounds"
             text = f"{'~' if rounds else ''}{shown(row, column)}" if known else ""
-            cells.append((text, is_best(row[column.name], column, best)))
+            cells.append((text, found.get((index, column.name))))
         lines.append((row["defense"], mark(row), cells))
     return {"attack": attack, "malicious": int(rows.iloc[0]["malicious"]), "lines": lines}
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ....core.errors import ParameterError
 from ..figures.style import NO_DEFENSE, looks
 from ..frame import BY, metrics_frame, run_frame
+from ..marks import marks
 from ..names import display_all, names_of
 from ..store import Store
-from ..tables import COLUMNS, Column, show, shown
+from ..tables import COLUMNS, SHOWN, Column, Marks, columns_named, defined, show, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +45,7 @@ class Section:
         runs: a row per run.
         modes: how many modes all sections have.
         labels: the name in print of every defense → its label in the suite.
+        marks: which numbers of the frame are marked, by its index.
     """
 
     point: str
@@ -52,6 +54,7 @@ class Section:
     runs: pd.DataFrame
     modes: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    marks: Marks = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -112,6 +115,7 @@ def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Secti
     known = {key: display_all(frame[key].unique(), names) for key in ("attack", "defense")}
     labels = {name: label for label, name in known["defense"].items()}
     frame, runs = (table.assign(**{k: table[k].map(v) for k, v in known.items()}) for table in (frame, runs))
+    found = marks(frame, runs, defined(frame, columns_named(SHOWN)))
     groups = frame.groupby(["point", "mode"], sort=False)
     return [
         Section(
@@ -121,6 +125,7 @@ def sections(store: Store, where: Mapping[str, Any] | None = None) -> list[Secti
             runs[(runs["point"] == point) & (runs["mode"] == mode)],
             modes,
             labels,
+            found,
         )
         for (point, mode), part in groups
     ]

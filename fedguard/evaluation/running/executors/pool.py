@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Generator, Sequence
 from multiprocessing import get_context
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from ....core.named_code import GIVEN_PREFIX
 from ....simulation.datasets import Dataset
@@ -73,9 +75,28 @@ def _names_of_data(tasks: Sequence[Task]) -> set[str]:
 _QUEUE: Any = None
 
 
+class _Remark(NamedTuple):
+    """What a worker logged."""
+
+    process: int
+    logger: str
+    level: int
+    text: str
+
+
+class _ToParent(logging.Handler):
+    """Sends what a worker logs to the process that started it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record, with its traceback."""
+        _QUEUE.put(_Remark(os.getpid(), record.name, record.levelno, self.format(record)))
+
+
 def _connect(queue: Any, table: bytes) -> None:
     global _QUEUE  # one per worker process, set once when it starts
     _QUEUE = queue
+    ours = logging.getLogger("fedguard")
+    ours.handlers, ours.propagate = [_ToParent()], False
     receive_given(table)
 
 
@@ -85,5 +106,10 @@ def _pool_job(job: tuple[int, Packed]) -> list[CellResult]:
 
 
 def _listen(queue: Any, on_round: OnRound) -> None:
+    """Pass on rounds and remarks, but no remark that another worker has made: each logs it once."""
+    said: dict[tuple[str, str], int] = {}
     while (message := queue.get()) is not None:
-        on_round(*message)
+        if not isinstance(message, _Remark):
+            on_round(*message)
+        elif said.setdefault((message.logger, message.text), message.process) == message.process:
+            logging.getLogger(message.logger).log(message.level, "%s", message.text)
