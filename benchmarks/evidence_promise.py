@@ -41,7 +41,7 @@ def suite() -> Suite:
         malicious=0,
         rounds=ROUNDS,
         training={"epochs": 2, "batch_size": 16, "lr": 0.1},
-        server={"validation": 100, "root": 100},
+        server={"validation": 100},
         defenses={"watch": {"detector": "recommended", "policy": "observe"}},
         seeds=SEEDS,
         grid={"partition.beta": BETAS},

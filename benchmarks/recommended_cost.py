@@ -1,10 +1,10 @@
 """Seconds of the recommended guard beside its clients' training, on a CNN.
 
-FEDGUARD_DATA=DATA python benchmarks/recommended_cost.py [--rounds 5] [--steps 10]
+FEDGUARD_DATA=DATA python benchmarks/recommended_cost.py [--rounds 5] [--clients 20] [--pseudo-clients]
 
-Fashion-MNIST, the network of FedREDefense's Table 5, 20 clients, batches of 32; 10 steps are one epoch of 320
-samples. Everything runs in one process on one thread; medians over the rounds after the first. The clients'
-training is timed twice: FedGuard's own, and the plain PyTorch loop that a client of a real federation runs.
+Fashion-MNIST, the network of FedREDefense's Table 5, batches of 32; 10 steps are one epoch of 320 samples.
+Everything runs in one process on one thread; medians over the rounds after the first. Training is timed
+twice: FedGuard's own, and the plain PyTorch loop that a client of a real federation runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from fedguard.simulation.federation import Federation
 from fedguard.simulation.models import FedredefenseFmnistCnn
 from fedguard.simulation.settings import Cell
 
-CLIENTS, BATCH = 40, 32
+BATCH = 32
 FEDERATION: dict[str, Any] = {
     "data": "fashion_mnist",
     "partition": {"name": "dirichlet", "beta": 0.5},
     "model": "fedredefense_fmnist_cnn",
-    "clients": CLIENTS,
     "malicious": 5,
     "defense_label": "recommended",
     "seed": 0,
@@ -34,17 +33,23 @@ SERVERS = {"with validation data": {"validation": 500}, "without": {}}
 ATTACKS = ("none", "label_flip")
 
 
-def seconds(attack: str, server: dict[str, int], rounds: int, steps: int) -> dict[str, float]:
+def seconds(
+    attack: str, server: dict[str, int], rounds: int, steps: int, clients: int, pseudo: bool
+) -> dict[str, float]:
     """Medians over the rounds, without the first."""
     cell = Cell.model_validate(
         {
             **FEDERATION,
+            "clients": clients,
             "rounds": rounds + 1,
             "training": {"steps": steps, "batch_size": BATCH, "lr": 0.05},
             "server": server,
             "attack_label": attack,
             "attack": {"name": attack},
-            "defense": {"detector": "recommended", "policy": "evidence"},
+            "defense": {
+                "detector": {"name": "recommended", "pseudo_clients": pseudo},
+                "policy": "evidence",
+            },
         }
     )
     federation = Federation(cell)
@@ -52,14 +57,14 @@ def seconds(attack: str, server: dict[str, int], rounds: int, steps: int) -> dic
     return {name: float(np.median([p[name] for p in parts])) for name in parts[0]}
 
 
-def plain_seconds(rounds: int, steps: int) -> float:
+def plain_seconds(rounds: int, steps: int, clients: int) -> float:
     """All clients' training in a plain loop: median over the rounds. Time does not depend on the images."""
     model = FedredefenseFmnistCnn((1, 28, 28), 10)
     images, labels = torch.rand(BATCH, 1, 28, 28), torch.randint(10, (BATCH,))
     found = []
     for _ in range(rounds):
         start = time.perf_counter()
-        for _ in range(CLIENTS):
+        for _ in range(clients):
             optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
             for _ in range(steps):
                 optimizer.zero_grad()
@@ -74,15 +79,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--pseudo-clients", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     print("| server | attack | detector, s | training, s | share % | training in a plain loop, s | share % |")
     print("|:--|:--|--:|--:|--:|--:|--:|")
     for label, server in SERVERS.items():
         for attack in ATTACKS:
-            spent = seconds(attack, server, args.rounds, args.steps)
+            spent = seconds(attack, server, args.rounds, args.steps, args.clients, args.pseudo_clients)
             own, train = spent["recommended"] + spent["policy"], spent["training"]
-            plain = plain_seconds(args.rounds, args.steps)
+            plain = plain_seconds(args.rounds, args.steps, args.clients)
             print(
                 f"| {label} | {attack} | {own:.3f} | {train:.2f} | {100 * own / train:.1f} "
                 f"| {plain:.2f} | {100 * own / plain:.1f} |",

@@ -1,9 +1,9 @@
-"""What honest clients reach in each signal that compares them with pseudo-clients: where its limit comes from.
+"""What honest clients reach in each signal of pseudo-clients: where its limit comes from.
 
 FEDGUARD_DATA=DATA python benchmarks/recommended_limits.py [digits|mnist]
 
-Clean federations: 10, 20 and 40 clients for 12 rounds, and 20 clients for 40 rounds, in which the models fit the
-clients' data. Per signal: quantiles over clients and rounds, and the share beyond the limit.
+Clean federations: 10, 20 and 40 clients for 12 rounds, and 20 clients for 40 rounds, in which the models fit
+the clients' data. Per signal: quantiles over clients and rounds, and the share beyond the limit.
 """
 
 from __future__ import annotations

@@ -36,23 +36,23 @@ LIKE_IT = "the server's pseudo-clients of its mix of classes"
 #: Signal → its limit, and what a value above it means. docs/explanation/recommended-guard.md explains how
 #: the limits were set.
 LIMITS = {
-    "right labels": (9.0, f"deviations less explained by right labels than {LIKE_IT}"),
+    "right labels": (7.0, f"deviations less explained by right labels than {LIKE_IT}"),
     "right labels over rounds": (
-        6.5,
+        7.0,
         f"deviations less explained by right labels than {LIKE_IT}, over its last rounds",
     ),
-    "any labels": (9.0, f"deviations less explained by any labels than {LIKE_IT}"),
+    "any labels": (6.5, f"deviations less explained by any labels than {LIKE_IT}"),
     "any labels over rounds": (
         6.0,
         f"deviations less explained by any labels than {LIKE_IT}, over its last rounds",
     ),
-    "wrong labels": (10.0, f"deviations more explained by wrong labels than {LIKE_IT}"),
+    "wrong labels": (13.0, f"deviations more explained by wrong labels than {LIKE_IT}"),
     "wrong labels over rounds": (
-        8.0,
+        14.5,
         f"deviations more explained by wrong labels than {LIKE_IT}, over its last rounds",
     ),
-    "length": (7.0, f"deviations longer than {LIKE_IT}"),
-    "length over rounds": (4.5, f"deviations longer than {LIKE_IT}, over its last rounds"),
+    "length": (5.5, f"deviations longer than {LIKE_IT}"),
+    "length over rounds": (5.0, f"deviations longer than {LIKE_IT}, over its last rounds"),
     "copies": (4.0, "times closer to another client than usual"),
     "size": (6.0, "deviations longer than its samples explain"),
     "size over rounds": (5.0, "deviations longer than its samples explain, over its last rounds"),
@@ -83,7 +83,7 @@ class Recommended(Detector):
 
     - copies: median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖).
 
-    **Otherwise**, which is the default:
+    **By default:**
 
     - size: ln ‖u_i‖ minus a Theil–Sen line through ln m_i; only for updates at least 1.3 times as long as the
       median.
@@ -94,9 +94,9 @@ class Recommended(Detector):
 
     These become z = (v − center) / scale, with center and scale of the round's shortest half; the scale is at
     least 0.2, 0.1, 0.2 and 0.1. "Over rounds" is the same for the mean of the client's last ``window``
-    values, including this round's, each minus the round's median. Its scale is at least half as large, and it counts
-    after three rounds of the client. Gain and reconstruction need the model, the global model and at least
-    ``validation`` labeled samples.
+    values, including this round's, each minus the round's median. Its scale is at least half as large, and
+    it counts after three rounds of the client. Gain and reconstruction need the model, the global model and
+    at least ``validation`` labeled samples.
 
     **With** ``pseudo_clients``, if the server has a model, training settings and at least ``validation``
     labeled samples, and the gradients need less than 1 GB: the server trains a few honest clients on its own
