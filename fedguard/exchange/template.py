@@ -151,6 +151,8 @@ class Template:
             return
         wide: Any = np.promote_types(np.promote_types(own.dtype, sent.dtype), np.float32)
         np.subtract(sent, own, out=out, dtype=wide, casting="same_kind")
+        if sent.dtype.kind == "f" and sent.dtype.itemsize < own.dtype.itemsize:
+            out[sent == own.astype(sent.dtype)] = 0  # only rounded: an idle client's update is zero
 
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -391,3 +391,14 @@ def test_a_fault_stays_with_its_client_when_a_round_is_cut():
     assert round.with_updates(np.zeros((3, 2))).problems == (None, "torn", None)
     with pytest.raises(RoundError, match="faults must be 3 values"):
         Round(np.ones((3, 2)), faults=[None, None])
+
+
+@pytest.mark.parametrize(("own", "sent"), [(np.float64, np.float32), (np.float32, np.float16)])
+def test_an_idle_client_of_a_narrower_precision_changes_nothing(own, sent):
+    """It rounds the model and sends it back; its update is zero, which may be excluded but earns no strike."""
+    model = [np.linspace(0.1, 0.9, 6).astype(own)]
+    assert (model[0].astype(sent) != model[0]).any()
+    rows = Rows(model, 2)
+    rows.add("idle", [model[0].astype(sent)])
+    rows.add("other", [(model[0] + 1).astype(sent)])
+    assert rows.round().updates.matrix.count_nonzero(1).tolist() == [0, 6]
