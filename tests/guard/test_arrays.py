@@ -395,7 +395,7 @@ def test_a_fault_stays_with_its_client_when_a_round_is_cut():
 
 @pytest.mark.parametrize(("own", "sent"), [(np.float64, np.float32), (np.float32, np.float16)])
 def test_an_idle_client_of_a_narrower_precision_changes_nothing(own, sent):
-    """It rounds the model and sends it back; its update is zero, which may be excluded but earns no strike."""
+    """It rounds the model and sends it back; its update is zero, which earns no strike."""
     model = [np.linspace(0.1, 0.9, 6).astype(own)]
     assert (model[0].astype(sent) != model[0]).any()
     rows = Rows(model, 2)
