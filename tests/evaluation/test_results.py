@@ -2,6 +2,9 @@
 
 import io
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +16,7 @@ from fedguard.core.errors import ParameterError, ResultsError
 from fedguard.evaluation.results.export import export
 from fedguard.evaluation.results.frame import MEANS, metrics_frame, read_results, run_frame
 from fedguard.evaluation.results.layout import Float, Layout, layout_of
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
@@ -84,6 +88,19 @@ def test_means_and_intervals_are_those_of_the_seeds(store, frame, metric):
 def test_some_interval_is_not_zero(frame):
     assert (frame["tacc_ci"] > 1e-3).any()
     assert (frame["auroc_ci"] > 1e-3).any()
+
+
+@pytest.mark.parametrize("name", [{"=1+1": 1}, ["digits"], None, 7])
+def test_a_name_that_is_no_text_is_shown_as_it_is(store, tmp_path, name):
+    """Settings in a results folder may be anybody's."""
+    shutil.copytree(store.folder, tmp_path / "own")
+    with closing(sqlite3.connect(tmp_path / "own" / "results.sqlite")) as db:
+        for run, settings in db.execute("SELECT run, settings FROM runs").fetchall():
+            changed = json.dumps({**json.loads(settings), "data": {"name": name}})
+            db.execute("UPDATE runs SET settings = ? WHERE run = ?", (changed, run))
+        db.commit()
+    frame = run_frame(Store(tmp_path / "own"), ["data"])
+    assert set(frame["data"]) == {json.dumps({"name": name})}
 
 
 def test_pooled_rates_come_from_the_counts_of_all_seeds(store):

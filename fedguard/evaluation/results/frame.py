@@ -210,7 +210,7 @@ def _setting(settings: dict[str, Any], point: dict[str, Any], path: str) -> Any:
         if not isinstance(value, dict) or key not in value:
             raise ParameterError(f"there is no setting {path}{nearest(key, value)}")
         value = value[key]
-    if isinstance(value, dict) and "name" in value:
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
         return without_fingerprint(value["name"])
     return json.dumps(value) if isinstance(value, dict | list) else _plain(value)
 
