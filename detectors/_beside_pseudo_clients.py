@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from fedguard.contracts.data import LabeledData
 from fedguard.contracts.round import Round
+from fedguard.geometry.updates import Updates
 
 from ._calibration import Calibration, Measured, Pseudo
-from ._explained import Cones, Explained, stacked
+from ._explained import Cones, Explained
 from ._generators import generators
 from ._pseudo_clients import generic_mixes, sample_counts, train_pseudo_clients
 from ._ranking import by_id
@@ -58,7 +59,8 @@ def beside_pseudo_clients(
 
     def pseudo(mixes: NDArray[np.float64], counts: NDArray[np.int64], keys: Sequence[str]) -> Pseudo:
         updates = train_pseudo_clients(round, root, mixes, counts, keys)
-        return Pseudo(mixes, cones.explain(stacked(updates)))
+        finite = torch.nan_to_num(updates, nan=0.0, posinf=0.0, neginf=0.0)  # their training may diverge
+        return Pseudo(mixes, cones.explain(Updates(finite)))
 
     typical = np.full(len(drawn), int(np.median(counts)))
     measured = calibration.measure(

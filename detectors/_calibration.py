@@ -151,12 +151,11 @@ class Calibration:
 
     def _renew(self, pasts: list[Past], due: list[int], matched: Pseudo, fit: _Fit) -> None:
         """Take over the new matched pseudo-clients, and use the old ones once more for the others."""
-        new = dict(zip(due, range(len(due)), strict=True))
-        offsets = matched.found.values - fit(matched.mixes)
+        new = dict(zip(due, matched.found.values - fit(matched.mixes), strict=True))
         for i, past in enumerate(pasts):
             if i in new:
                 past.age = 1 if past.offsets else 1 + i % REUSED  # newcomers are renewed in different rounds
-            offset = offsets[new[i]] if i in new else past.offsets[-1]
+            offset = new[i] if i in new else past.offsets[-1]
             past.offsets = [*past.offsets, offset][-self.window :]
 
     def _deviations(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.contracts.data import LabeledData
 from fedguard.contracts.round import Round
-from fedguard.core.threads import single_thread
 from fedguard.geometry.updates import Updates
-from fedguard.training.parameters import split_parameters
+
+from ._generators import right_gradients
 
 #: Eigenvalues below this share of the largest are rounding errors.
 LEAST_EIGENVALUE = 1e-9
@@ -31,8 +28,7 @@ def unexplained(
     Non-negative least squares find the nearest point of the cone. A zero update gets 0. Returns None if a
     label has no sample, since a client might have only that class, or if a gradient is not finite.
     """
-    with single_thread():
-        directions = _class_gradients(model, start, data)
+    directions = right_gradients(model, start, data)
     if directions is None or not torch.isfinite(directions).all():
         return None
     lengths = directions.double().norm(dim=1)
@@ -68,24 +64,3 @@ def nearest_in_cone(
     targets = along @ vectors[:, kept] / roots
     nearest = np.array([nnls(factor, target, maxiter=100 * len(gram))[0] for target in targets])
     return np.minimum(np.linalg.norm(nearest @ factor.T, axis=1), 1.0), nearest
-
-
-def _class_gradients(model: torch.nn.Module, start: Tensor, data: LabeledData) -> Tensor | None:
-    """(C, d) −∇L_c(w) for every output of the model; None if an output has no sample."""
-    network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
-    named = split_parameters(network, start).items()
-    parts = {name: part.detach().clone().requires_grad_() for name, part in named}
-    rows = []
-    with torch.enable_grad():
-        labels = torch.unique(data.labels).tolist()
-        for label in labels:
-            mine = data.labels == label
-            logits = torch.func.functional_call(network, parts, (data.inputs[mine],))
-            if logits.shape[1] > len(labels):
-                return None
-            loss = F.cross_entropy(logits, data.labels[mine])
-            gradients = torch.autograd.grad(
-                loss, list(parts.values()), allow_unused=True, materialize_grads=True
-            )
-            rows.append(torch.cat([-g.flatten() for g in gradients]))
-    return torch.stack(rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -82,8 +81,3 @@ def entropies(mixes: Table) -> Table:
     """(k,) −Σ p ln p."""
     entropy: Table = -np.sum(mixes * np.log(np.maximum(mixes, TINY)), axis=1)
     return entropy
-
-
-def stacked(updates: Tensor) -> Updates:
-    """Updates of pseudo-clients; entries that are not finite become 0."""
-    return Updates(torch.nan_to_num(updates, nan=0.0, posinf=0.0, neginf=0.0))

@@ -184,19 +184,19 @@ class Recommended(Detector):
     def measure(self, round: Round) -> tuple[dict[str, NDArray[np.float64]], Memory]:
         """Every signal of every client by name, and what ``commit`` stores."""
         copied = copies(round.updates)
-        original = ~above(copied, LIMITS["copies"][0], tolerance(round.n, round.updates.d))
-        trusted = original if 2 * original.sum() > round.n else np.ones(round.n, dtype=bool)
-        measured = self._beside(round, trusted)
+        measured = self._beside(round, copied)
         if measured:
             return {"copies": copied, **measured.signals}, Memory({}, measured)
         today = self._today(round)
         return {"copies": copied, **self._signals(round, today)}, Memory(today, None)
 
-    def _beside(self, round: Round, trusted: NDArray[np.bool_]) -> Measured | None:
-        """The signals of the clients beside pseudo-clients; None if the server cannot train any."""
+    def _beside(self, round: Round, copied: NDArray[np.float64]) -> Measured | None:
+        """The signals of the clients beside pseudo-clients; None if the server trains none."""
         data = round.server.validation if round.server else None
         if not self.pseudo_clients or data is None or len(data.labels) < self.validation:
             return None
+        original = ~above(copied, LIMITS["copies"][0], tolerance(round.n, round.updates.d))
+        trusted = original if 2 * original.sum() > round.n else np.ones(round.n, dtype=bool)
         return beside_pseudo_clients(round, self._calibration, self.samples, trusted)
 
     def _today(self, round: Round) -> dict[str, NDArray[np.float64]]:
