@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -57,19 +55,20 @@ def beside_pseudo_clients(
     mixes, due = calibration.mean_mixes(ids, found.mixes), calibration.due(ids)
     counts, drawn = sample_counts(round, root)[order], generic_mixes(round, cones.classes)
 
-    def pseudo(mixes: NDArray[np.float64], counts: NDArray[np.int64], keys: Sequence[str]) -> Pseudo:
-        updates = train_pseudo_clients(round, root, mixes, counts, keys)
-        finite = torch.nan_to_num(updates, nan=0.0, posinf=0.0, neginf=0.0)  # their training may diverge
-        return Pseudo(mixes, cones.explain(Updates(finite)))
-
     typical = np.full(len(drawn), int(np.median(counts)))
+    generic_keys, matched_keys = [f"generic {k}" for k in range(len(drawn))], [f"like {ids[i]}" for i in due]
+    generic = train_pseudo_clients(round, root, drawn, typical, generic_keys)
+    matched = train_pseudo_clients(round, root, mixes[due], counts[due], matched_keys)
+    updates = torch.cat([generic, matched])
+    finite = torch.nan_to_num(updates, nan=0.0, posinf=0.0, neginf=0.0)  # their training may diverge
+    values = cones.explain(Updates(finite)).values
     measured = calibration.measure(
         ids,
         found,
         round.num_examples[order],
         mixes,
-        pseudo(drawn, typical, [f"generic {k}" for k in range(len(drawn))]),
-        pseudo(mixes[due], counts[due], [f"like {ids[i]}" for i in due]),
+        Pseudo(drawn, values[: len(drawn)]),
+        Pseudo(mixes[due], values[len(drawn) :]),
         trusted[order],
     )
     back = np.argsort(order)

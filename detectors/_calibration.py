@@ -28,10 +28,10 @@ REUSED = 8
 
 
 class Pseudo(NamedTuple):
-    """Pseudo-clients of one round: (k, C) their mixes, and what was measured of them."""
+    """Pseudo-clients of one round: (k, C) their mixes, and (k, 4) their values of ``Explained``."""
 
     mixes: Table
-    found: Explained
+    values: Table
 
 
 @dataclass
@@ -135,7 +135,7 @@ class Calibration:
             trusted: (n,) the clients whose values count as ordinary.
         """
         drawn = np.concatenate([generic.mixes, matched.mixes])
-        values = np.concatenate([generic.found.values, matched.found.values])
+        values = np.concatenate([generic.values, matched.values])
         pool = [*self._pool, (entropies(drawn), values)][-self.window :]
         known = [self._past(client) for client in clients]
         pasts = [self._with(past, mix) for past, mix in zip(known, found.mixes, strict=True)]
@@ -151,7 +151,7 @@ class Calibration:
 
     def _renew(self, pasts: list[Past], due: list[int], matched: Pseudo, fit: _Fit) -> None:
         """Take over the new matched pseudo-clients, and use the old ones once more for the others."""
-        new = dict(zip(due, matched.found.values - fit(matched.mixes), strict=True))
+        new = dict(zip(due, matched.values - fit(matched.mixes), strict=True))
         for i, past in enumerate(pasts):
             if i in new:
                 past.age = 1 if past.offsets else 1 + i % REUSED  # newcomers are renewed in different rounds

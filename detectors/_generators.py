@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.contracts.data import LabeledData
 from fedguard.core.threads import single_thread
-from fedguard.training.parameters import split_parameters
+from fedguard.training.layout import same_layout
+from fedguard.training.parameters import laid_out, split_parameters
 
 
 def right_gradients(model: nn.Module, start: Tensor, data: LabeledData) -> Tensor | None:
@@ -35,9 +37,9 @@ def generators(model: nn.Module, start: Tensor, data: LabeledData) -> Tensor | N
         return torch.cat([logits.mean(0), -logits.logsumexp(1).mean()[None]])
 
     found = _gradients(model, start, data, parts)
-    if found is None or not torch.isfinite(found).all():
+    if found is None or not all(math.isfinite(end) for end in found.aminmax()):
         return None
-    return found[:, :-1] + found[:, -1:]
+    return found[:, :-1].add_(found[:, -1:])
 
 
 def _gradients(
@@ -45,23 +47,28 @@ def _gradients(
 ) -> Tensor | None:
     """(C, k, d) the gradients of k outputs of the logits and labels of each class."""
     network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
-    named = split_parameters(network, start).items()
-    parts = {name: part.detach().clone().requires_grad_() for name, part in named}
-    rows = []
+    same_layout(network, model)
+    named, inputs = laid_out(network, split_parameters(network, start), data.inputs)
+    parts = {name: part.detach().clone().requires_grad_() for name, part in named.items()}
+    found = None
     with single_thread(), torch.enable_grad():
         labels = torch.unique(data.labels).tolist()
-        for label in labels:
+        for c, label in enumerate(labels):
             mine = data.labels == label
-            logits = torch.func.functional_call(network, parts, (data.inputs[mine],))
+            logits = torch.func.functional_call(network, parts, (inputs[mine],))
             if logits.shape[1] > len(labels):
                 return None
-            rows.append(torch.stack([_flat(one, parts) for one in outputs(logits, data.labels[mine])]))
-    return torch.stack(rows)
+            wanted = outputs(logits, data.labels[mine])
+            if found is None:
+                found = start.new_empty((len(labels), len(wanted), len(start)))
+            for one, row in zip(wanted, found[c], strict=True):
+                _flat(one, parts, out=row)
+    return found
 
 
-def _flat(output: Tensor, parts: dict[str, Tensor]) -> Tensor:
-    """(d,) the gradient of one output, which keeps its graph for the others."""
+def _flat(output: Tensor, parts: dict[str, Tensor], out: Tensor) -> None:
+    """Write the (d,) gradient of one output, which keeps its graph for the others."""
     gradients = torch.autograd.grad(
         output, list(parts.values()), retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([g.flatten() for g in gradients])
+    torch.cat([g.flatten() for g in gradients], out=out)

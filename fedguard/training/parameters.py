@@ -121,6 +121,18 @@ BATCH = 2000
 IMAGES = 200
 
 
+def laid_out(
+    model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The parameters and images in the memory order in which the model computes fastest; other inputs as is."""
+    if inputs.ndim != 4:
+        return parameters, inputs
+    if not bears_channels_last(model, inputs):
+        return parameters, inputs.contiguous()
+    ordered = {name: channels_last(p) if p.ndim == 4 else p for name, p in parameters.items()}
+    return ordered, channels_last(inputs)
+
+
 @torch.no_grad()
 def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
     """(samples, classes) logits with these (d,) parameters in eval mode; leaves the model unchanged.
@@ -130,15 +142,8 @@ def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
     training = [part for part in model.modules() if part.training]
     device = device_of(model, vector)
     inputs = inputs.to(device)
-    parameters = split_parameters(model, vector.to(device))
-    parts: tuple[Tensor, ...] = (inputs,)
-    if inputs.ndim == 4:
-        if bears_channels_last(model, inputs):
-            parameters = {n: channels_last(p) if p.ndim == 4 else p for n, p in parameters.items()}
-            inputs = channels_last(inputs)
-        else:
-            inputs = inputs.contiguous()
-        parts = torch.split(inputs, IMAGES)
+    parameters, inputs = laid_out(model, split_parameters(model, vector.to(device)), inputs)
+    parts = torch.split(inputs, IMAGES) if inputs.ndim == 4 else (inputs,)
     model.eval()
     try:
         logits = [torch.func.functional_call(model, parameters, (part,)) for part in parts]

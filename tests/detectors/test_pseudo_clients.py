@@ -169,6 +169,11 @@ def made_up(count, seed):
     return mixes, Explained(mixes, draw.normal(size=(count, 4)))
 
 
+def made_up_pseudo(count, seed):
+    mixes, found = made_up(count, seed)
+    return Pseudo(mixes, found.values)
+
+
 def shortest_half_by_hand(values):
     order, half = sorted(values), len(values) // 2 + 1
     start = min(range(len(order) - half + 1), key=lambda i: order[i + half - 1] - order[i])
@@ -178,13 +183,13 @@ def shortest_half_by_hand(values):
 def test_deviations_of_a_first_round_by_hand():
     n = 7
     _, found = made_up(n, 0)
-    generic, matched = Pseudo(*made_up(4, 1)), Pseudo(*made_up(n, 2))
+    generic, matched = made_up_pseudo(4, 1), made_up_pseudo(n, 2)
     everyone = np.ones(n, dtype=bool)
     measured = Calibration(8).measure(
         list(range(n)), found, np.ones(n), found.mixes, generic, matched, everyone
     )
     at = [entropy(mix) for mix in (*generic.mixes, *matched.mixes)]
-    values = np.concatenate([generic.found.values, matched.found.values])
+    values = np.concatenate([generic.values, matched.values])
     for j, kind in enumerate(("right labels", "any labels", "wrong labels", "length")):
         fit = np.polyfit(at, values[:, j], 2)
         beyond = values[:, j] - np.polyval(fit, at)
@@ -204,7 +209,7 @@ def test_matched_pseudo_clients_are_renewed_every_eighth_round():
         due = calibration.due(clients)
         renewed.append(due)
         mixes, found = made_up(8, t)
-        args = (found, np.ones(8), mixes, Pseudo(*made_up(4, 50 + t)), Pseudo(*made_up(len(due), 90 + t)))
+        args = (found, np.ones(8), mixes, made_up_pseudo(4, 50 + t), made_up_pseudo(len(due), 90 + t))
         calibration.commit(calibration.measure(clients, *args, np.ones(8, dtype=bool)))
     assert renewed[0] == clients
     assert all(len(due) == 1 for due in renewed[1:])
@@ -216,7 +221,7 @@ def test_matched_pseudo_clients_are_renewed_every_eighth_round():
 def test_only_trusted_clients_set_the_center():
     n = 9
     _, found = made_up(n, 0)
-    generic, matched = Pseudo(*made_up(4, 1)), Pseudo(*made_up(n, 2))
+    generic, matched = made_up_pseudo(4, 1), made_up_pseudo(n, 2)
     trusted = np.arange(n) < 6
     both = []
     for shift in (0.0, 50.0):
