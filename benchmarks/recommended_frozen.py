@@ -1,6 +1,6 @@
 """The recommended detector as it was frozen before any held-out result: one digest per file of its rule.
 
-python benchmarks/recommended_frozen.py    # print today's digests, in the form of results/recommended_frozen.yaml
+python benchmarks/recommended_frozen.py    # print the digests of today's code
 
 Comments, docstrings and layout do not count. Digests depend on Python's version, since its syntax trees do.
 """

@@ -124,7 +124,7 @@ IMAGES = 200
 def laid_out(
     model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The parameters and images in the memory order that the model computes fastest in; other inputs as is."""
+    """The parameters and images in the memory order that is fastest for the model; other inputs as is."""
     if inputs.ndim != 4:
         return parameters, inputs
     if not bears_channels_last(model, inputs):
