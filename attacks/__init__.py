@@ -42,4 +42,6 @@ CATALOGUE = {
     "chameleon": "fedguard.attacks.chameleon:Chameleon",
     "a3fl": "fedguard.attacks.a3fl:A3FL",
     "iba": "fedguard.attacks.iba:IBA",
+    "dpot": "fedguard.attacks.dpot:DPOT",
+    "collapois": "fedguard.attacks.collapois:CollaPois",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ class LocalView:
         training: the settings of its local training.
         num_classes: the number of labels.
         generator: the attacker's randomness for this client and round.
+        colluding: the other malicious clients' samples, before poisoning; given to ``Attack.prepare``.
     """
 
     index: int
@@ -35,3 +36,11 @@ class LocalView:
     training: LocalTraining
     num_classes: int
     generator: torch.Generator
+    colluding: Callable[[], Sequence[Samples]] = tuple
+
+    @property
+    def colluders(self) -> Samples:
+        """The samples of all malicious clients of the round, this one's first."""
+        everyone = [self.samples, *self.colluding()]
+        pixels, labels = zip(*everyone, strict=True)
+        return Samples(torch.cat(pixels), torch.cat(labels))

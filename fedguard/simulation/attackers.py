@@ -7,6 +7,7 @@ workers with the round's work.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -79,9 +80,12 @@ def prepare_round(
             setup = setup_of(key)
             training = attack.local_training(setup.training.in_round(index, key.cell.rounds))
             params, own = torch.from_numpy(start.copy()), torch.from_numpy(statistics.copy())
-            client = min(clients)
+            client, *others = sorted(clients)
             draw = generator(key.cell.seed, "attack round", index)
-            attack.prepare(_view(attack, key, client, index, params, own, training, draw, device))
+            view = _view(attack, key, client, index, params, own, training, draw, device)
+            attack.prepare(
+                dataclasses.replace(view, colluding=lambda: [setup.client_samples(other) for other in others])
+            )
     return pack(attack.state_dict())
 
 

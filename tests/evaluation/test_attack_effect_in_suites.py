@@ -28,6 +28,8 @@ TARGETED = {
     "chameleon": ({}, 0.6),
     "a3fl": ({"epochs": 3, "unlearn": 1}, 0.8),
     "iba": ({}, 0.6),
+    "dpot": ({}, 0.8),
+    "collapois": ({}, 0.8),
     "min_distance_backdoor": ({"z": 3.0, "patch": 3, "alpha": 0.99}, 0.5),
 }
 CHANGES = {

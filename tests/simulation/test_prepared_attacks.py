@@ -33,7 +33,16 @@ def test_every_round_has_its_own_trigger_and_success_is_measured_with_it():
     assert not torch.equal(*triggers)
 
 
-@pytest.mark.parametrize("attack", [A3FL, {"name": "chameleon", "encoder_epochs": 1}, {"name": "iba"}])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        A3FL,
+        {"name": "chameleon", "encoder_epochs": 1},
+        {"name": "iba"},
+        {"name": "dpot", "steps": 3},
+        {"name": "collapois", "epochs": 2},
+    ],
+)
 def test_a_resumed_federation_goes_on_as_if_nothing_had_happened(attack):
     cell = cell_of(attack)
     whole = Federation(cell)
