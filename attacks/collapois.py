@@ -45,9 +45,8 @@ class CollaPois(SquareBackdoor):
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: Lai et al., A Client-level Assessment of Collaborative Backdoor Poisoning in Non-IID Federated
-    Learning, arXiv 2504.12875: the abstract and a summary with the formula of the updates; the paper itself
-    was not read.
+    Source: Lai et al., A Client-level Assessment of Collaborative Backdoor Poisoning, arXiv 2504.12875, 2025:
+    the abstract and a summary with the formula of the updates; the paper itself was not read.
     """
 
     card = Card(

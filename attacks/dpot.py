@@ -38,10 +38,9 @@ class DPOT(Backdoor):
     Raises:
         ParameterError: a parameter out of range.
 
-    Source: Zhang, Gong & Reiter, Concealing Backdoor Model Updates in Federated Learning by Trigger-Optimized
-    Data Poisoning, arXiv 2405.06206: the abstract and public reviews, which describe the two steps and the
-    share of poisoned data; the paper itself was not read. The score of a pixel, the number of pixels and the
-    steps are FedGuard's.
+    Source: Zhang, Gong & Reiter, Concealing Backdoor Model Updates, arXiv 2405.06206, 2024: the abstract and
+    public reviews, which describe the two steps and the share of poisoned data; the paper itself was not
+    read. The score of a pixel, the number of pixels and the steps are FedGuard's.
     """
 
     card = Card(
