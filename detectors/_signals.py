@@ -48,7 +48,19 @@ def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
 
 
 def copies(updates: Updates) -> NDArray[np.float64]:
-    """(n,) median_j r_j / r_i, r_i = min_j ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖): closeness to the nearest client.
+    """(n,) median_j r_j / r_i, r_i = min_j r_ij: closeness to the nearest client, see :func:`closeness`."""
+    return np.asarray(closeness(updates).max(axis=1))
+
+
+def mutual_copies(updates: Updates, limit: float) -> NDArray[np.bool_]:
+    """(n,) the clients closer than ``limit`` to exactly one other client, which is so to them alone."""
+    close = closeness(updates) > limit
+    alone = close.sum(axis=1) == 1
+    return np.asarray(alone & (close & alone).any(axis=1))
+
+
+def closeness(updates: Updates) -> NDArray[np.float64]:
+    """(n, n) median_k r_k / r_ij, r_ij = ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖), r_k = min_j r_kj; 0 on the diagonal.
 
     At most 10⁶. Zero updates are left out (r = ∞, result 0). If the median is 0, most updates are copies and
     nothing tells the original: all get 0.
@@ -61,7 +73,7 @@ def copies(updates: Updates) -> NDArray[np.float64]:
     nearest = ratio.min(axis=1)
     some = nearest[np.isfinite(nearest)]
     middle = float(np.median(some)) if len(some) else 0.0
-    return middle / np.maximum(nearest, middle * 1e-6) if middle > 0 else np.zeros(len(nearest))
+    return middle / np.maximum(ratio, middle * 1e-6) if middle > 0 else np.zeros_like(ratio)
 
 
 def lengths(updates: Updates) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ from fedguard.core.ties import above, tolerance
 from ._beside_pseudo_clients import beside_pseudo_clients
 from ._calibration import Calibration, Measured
 from ._class_cone import unexplained
-from ._signals import copies, direction, gain, lengths, size, standard
+from ._signals import copies, direction, gain, lengths, mutual_copies, size, standard
 
 #: The smallest scale of each signal; half of it for means over rounds.
 FLOORS = {"size": 0.2, "direction": 0.1, "gain": 0.2, "reconstruction": 0.1}
@@ -117,7 +117,9 @@ class Recommended(Detector):
       for length); V₁ and V₂ are the variances of v − f over the pseudo-clients of drawn and of the clients'
       mixes. "Over rounds" is the same for means over the last ``window`` rounds.
 
-    Copies do not count for medians and centers.
+    Copies do not count for medians and centers. Of two clients that are copies of each other and of nobody
+    else, one may be honest: if they are suspects for nothing else, they are excluded, but not banned
+    (``Scores.framed``).
 
     The limits are fixed (docs/explanation/recommended-guard.md). The round needs an honest majority. A
     pseudo-client gets the number of samples that its client claims, within a quarter and four times the
@@ -170,6 +172,8 @@ class Recommended(Detector):
         slack = tolerance(round.n, round.updates.d)
         shares = {name: values / LIMITS[name][0] for name, values in signals.items()}
         values = np.max(list(shares.values()), axis=0)
+        others = np.max([share for name, share in shares.items() if name != "copies"], axis=0)
+        copied = above(shares["copies"], 1.0, slack) & ~above(others, 1.0, slack)
         return Scores(
             values=values,
             suspects=above(values, 1.0, slack),
@@ -178,6 +182,7 @@ class Recommended(Detector):
                 f"{name} suspects": float(above(share, 1.0, slack).sum()) for name, share in shares.items()
             },
             memory=memory,
+            framed=copied & mutual_copies(round.updates, LIMITS["copies"][0]) if copied.any() else None,
             reasons=tuple(_reason(signals, i) for i in range(round.n)),
         )
 

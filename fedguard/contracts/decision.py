@@ -40,6 +40,14 @@ class PolicyInput:
     ledger: Ledger
     idle: Callable[[int], bool] = _not_idle
 
+    def excuse(self, position: int) -> str:
+        """Why a suspicion of a client counts neither as a strike nor as evidence; empty if it counts."""
+        if self.idle(position):
+            return "its update is zero"
+        against = [s for s in self.scores.values() if s.suspects is not None and s.suspects[position]]
+        framed = bool(against) and all(s.framed is not None and s.framed[position] for s in against)
+        return "another client can have caused the suspicion" if framed else ""
+
 
 @dataclass(frozen=True, eq=False)
 class Decision:

@@ -133,11 +133,14 @@ class Detector(Method, ABC):
             suspects = self._array(suspects, "suspects", round.n, np.bool_)
         if weights is not None:
             weights = self._array(weights, "weights", round.n, np.float64)
+        framed = scores.framed
+        if framed is not None:
+            framed = self._array(framed, "framed", round.n, np.bool_)
         if scores.reasons is not None and len(scores.reasons) != round.n:
             raise DetectorError(f"{self.name} returned {len(scores.reasons)} reasons for {round.n} clients")
         if (weights is None and self.gives_weights) or np.isnan(0.0 if weights is None else weights).any():
             raise DetectorError(f"{self.name} says that it gives weights, but returned none or NaN")
-        return dataclasses.replace(scores, values=values, suspects=suspects, weights=weights)
+        return dataclasses.replace(scores, values=values, suspects=suspects, weights=weights, framed=framed)
 
     def _array(self, values: Any, what: str, n: int, dtype: type[Any]) -> np.ndarray[Any, Any]:
         try:

@@ -37,6 +37,8 @@ class Scores:
             replaces ``reason`` unless it is empty.
         restart: True asks for a new start from the initial model if a suspect of this round is excluded,
             because the model was already poisoned. A guard cannot do it; it sets ``Outcome.restart``.
+        framed: (n,) bool, suspects whose suspicion another client can have caused, as one that copies an
+            honest client does. They are excluded, but it counts neither as a strike nor as evidence.
 
     Example:
         >>> import numpy as np
@@ -54,6 +56,7 @@ class Scores:
     memory: Any = None
     reasons: tuple[str, ...] | None = None
     restart: bool = False
+    framed: NDArray[np.bool_] | None = None
 
     why = Renamed("reason")
 
@@ -74,6 +77,7 @@ class Scores:
             memory=self.memory,
             reasons=None if self.reasons is None else tuple(fill(np.array(self.reasons, object), UNUSABLE)),
             restart=self.restart,
+            framed=None if self.framed is None else fill(self.framed, False),
         )
 
 

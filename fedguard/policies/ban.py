@@ -95,7 +95,9 @@ class Ban(Policy):
         """Exclude the suspects and those on parole, and ban those with enough strikes."""
         suspects, phrases = self.suspects(case)
         most = against_most(suspects, self.max_share)
-        strikes = np.array([s and not most and not case.idle(i) for i, s in enumerate(suspects)], dtype=bool)
+        strikes = np.array(
+            [s and not most and not case.excuse(i) for i, s in enumerate(suspects)], dtype=bool
+        )
         weights = (~suspects).astype(float)
         bans: dict[int, int | None] = {}
         reasons = []
@@ -106,7 +108,7 @@ class Ban(Policy):
             if strikes[i]:
                 sentence = self.sentence(client, case.index, case.ledger)
             elif suspects[i]:
-                sentence = Sanction(text=f"excluded, no strike: {most or 'its update is zero'}")
+                sentence = Sanction(text=f"excluded, no strike: {most or case.excuse(i)}")
             elif served is not None:
                 weights[i] = 0.0
                 sentence = Sanction(text=f"excluded, on parole: round {served + 1} of {self.parole}")

@@ -97,7 +97,8 @@ class Evidence(Policy):
     k + 1 ≥ 5 · clients/α at the first judged one.
 
     No wealth grows in a round with more than ``max_share`` suspects, nor does that of a client that sent only
-    zeros: M_t ← min(M_t, M_t−1), still a supermartingale. A repeated round counts once.
+    zeros or that another one can have framed (``Scores.framed``): M_t ← min(M_t, M_t−1), still a
+    supermartingale. A repeated round counts once.
 
     Unusable updates (NaN, say) are excluded, do not enter p, and are counted separately: ``max_unusable`` of
     them, in any rounds, ban a client for good. The guarantee is about scores; it does not cover an honest
@@ -195,7 +196,7 @@ class Evidence(Policy):
         guilty = suspects.copy()
         guilty[list(bans)] = True
         most = against_most(suspects, self.max_share)
-        strikes = np.array([g and not most and not case.idle(i) for i, g in enumerate(guilty)], dtype=bool)
+        strikes = np.array([g and not most and not case.excuse(i) for i, g in enumerate(guilty)], dtype=bool)
         note = most and f"{most}: they are excluded, no evidence is counted"
         return Decision((~guilty).astype(float), guilty, tuple(reasons), bans, strikes=strikes, note=note)
 
@@ -230,7 +231,7 @@ class Evidence(Policy):
             wealth = np.minimum(stake * bets(x, least), MOST).tolist()
             grows = sum(wealth) > sum(had)
             again = case.index == past.last
-            result.append((had if again or (grows and (most or case.idle(i))) else wealth, float(x)))
+            result.append((had if again or (grows and (most or case.excuse(i))) else wealth, float(x)))
         return result
 
     def _start(self, past: Past, index: int) -> list[float]:

@@ -446,6 +446,24 @@ def test_history_belongs_to_the_client_and_is_bounded():
     assert restored(probe).values.tolist() == detector(probe).values.tolist()
 
 
+@pytest.mark.parametrize(("copied", "framed"), [([1], True), ([1, 2], False)])
+def test_one_of_a_pair_of_copies_may_be_honest(copied, framed):
+    matrix = updates(12)
+    matrix[copied] = matrix[0] * 1.0001
+    scores = make_detector("recommended")(a_round(matrix))
+    everybody = {0, *copied}
+    assert everybody <= set(scores.suspects.nonzero()[0])
+    assert set(scores.framed.nonzero()[0]) == (everybody if framed else set())
+
+
+def test_a_copy_that_is_suspected_for_more_may_not_be_framed():
+    matrix = updates(12)
+    matrix[0] = matrix[1] = -8 * matrix[0]
+    scores = make_detector("recommended")(a_round(matrix))
+    assert scores.suspects[:2].all()
+    assert scores.framed is None or not scores.framed.any()
+
+
 def test_all_copies_accuse_nobody():
     matrix = updates(1).expand(6, D).clone()
     scores = make_detector("recommended")(a_round(matrix))

@@ -101,6 +101,42 @@ def test_an_idle_client_is_excluded_and_never_banned(policy):
     assert outcome.banned[9], "who sends anything else is banned as ever"
 
 
+class Copies(Detector):
+    """The first two clients are a pair of copies, the last is no copy; all three are suspects."""
+
+    card = Card("copies", "for tests", "FedGuard")
+
+    def score(self, round):
+        suspects = np.isin(np.arange(round.n), [0, 1, 9])
+        return Scores(suspects.astype(float), suspects, "x", framed=np.arange(round.n) < 2)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["ban", "evidence", {"name": "evidence", "rounds": 2}, {"name": "ban", "strikes": 2, "max_bans": 3}],
+)
+def test_a_client_that_may_be_framed_is_excluded_and_never_banned(policy):
+    made = make_policy(policy) if isinstance(policy, str) else make_policy(policy.pop("name"), **policy)
+    guard = Guard(Copies(), made)
+    for _ in range(20):
+        outcome = guard.process(Round(updates(0), IDS))
+    assert outcome.suspects[:2].all()
+    assert not outcome.weights[:2].any()
+    assert not outcome.banned[:2].any()
+    assert guard.ledger["a"].strikes == []
+    if getattr(made, "rounds", 0) == 0:
+        assert outcome.banned[9], "who is suspected for something of its own is banned as ever"
+
+
+def test_a_suspicion_by_a_second_detector_counts():
+    guard = Guard([Copies(), Above()], make_policy("ban", strikes=3))
+    matrix = updates(0)
+    matrix[0] = 50
+    for _ in range(3):
+        outcome = guard.process(Round(matrix, IDS))
+    assert outcome.banned.tolist() == [True, *[False] * 8, True]
+
+
 @pytest.mark.parametrize("policy", ["ban", "evidence", "exclude", "observe"])
 def test_a_round_without_any_usable_update_blames_nobody(policy):
     guard = Guard(Above(), policy)

