@@ -59,7 +59,7 @@ RUN = [
 def smaller(name, quick):
     """What makes the quick form quicker still; its results are not looked at here."""
     few = [item.replace("_iterations=20", "_iterations=4") for item in quick if "_iterations=20" in item]
-    return [*few, *(["clients=11", "malicious=2"] if name == "ndss2021/mnist_iid" else []), "rounds=1"]
+    return [*few, *(["clients=15", "malicious=3"] if name == "ndss2021/mnist_iid" else []), "rounds=1"]
 
 
 @pytest.mark.parametrize("name", NAMES)
