@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtri
 from torch import Tensor
 
 from fedguard.contracts.card import Card
@@ -31,7 +31,7 @@ DIGITS = 9
 #: Spread below this share of the squared norms is the rounding error of the mean.
 ROUNDING = 1e-24
 #: Φ⁻¹(¾): the median absolute deviation of a standard normal distribution.
-QUARTILE = float(norm.ppf(0.75))
+QUARTILE = float(ndtri(0.75))
 
 
 def robust_deviations(features: Tensor) -> Table:
@@ -141,6 +141,8 @@ def _sample(round: Round) -> Tensor:
 
 def _ranks(sample: Tensor) -> Tensor:
     """(n, k) the rank of each entry in its column, from 1; equal entries share their mean rank."""
+    from scipy.stats import rankdata  # a slow import
+
     return torch.from_numpy(rankdata(sample.numpy(), axis=0))
 
 

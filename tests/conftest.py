@@ -1,5 +1,7 @@
 """For all tests: one torch thread per process, and the same hypothesis examples in every run.
 
+Without torch and typer at the top: the process that only hands out the tests does not need them.
+
 ``--hypothesis-profile=thorough`` tries five times as many, and ``--hypothesis-profile=explore`` looks for new
 ones.
 """
@@ -15,8 +17,6 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-import torch
-import typer
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("explore", deadline=None, max_examples=500)
@@ -75,12 +75,16 @@ def pytest_collection():
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """The arrays are tiny, and several test processes share the cores."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_command_line():
     """Typer builds all commands from their signatures at every call; here, once per process."""
+    import typer
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         yield

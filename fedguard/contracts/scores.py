@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ..core.deprecation import Renamed, renamed_keywords
+from ..core.ranks import mean_rank
 from ..core.ties import levels
 
 if TYPE_CHECKING:
@@ -117,6 +117,6 @@ def mean_ranks(values: Sequence[NDArray[np.float64]], slack: float = 0.0) -> NDA
     """
     n = len(values[0])
     shares: NDArray[np.float64] = np.mean(
-        [(rankdata(levels(v, slack)) - 1) / max(n - 1, 1) for v in values], axis=0
+        [(mean_rank(levels(v, slack)) - 1) / max(n - 1, 1) for v in values], axis=0
     )
     return shares

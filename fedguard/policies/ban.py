@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ..contracts.card import Card
 from ..contracts.decision import Decision, PolicyInput, Sanction
 from ..contracts.policy import Policy, Vote, against_most, check_share
 from ..core.errors import ParameterError
 from ..core.ids import ClientId
+from ..core.ranks import last_rank
 from ..core.ties import levels, tolerance
 from ..ledger.memory import Ledger, Record
 
@@ -130,7 +130,7 @@ class Ban(Policy):
             if self.sentence(case.client_ids[i], case.index, case.ledger).ban
         ]
         slack = tolerance(len(case.client_ids))
-        ranks = [rankdata(levels(scores.values, slack), method="max") for scores in case.scores.values()]
+        ranks = [last_rank(levels(scores.values, slack)) for scores in case.scores.values()]
         worst = np.max(ranks, axis=0)
         earned.sort(key=lambda i: (-worst[i], str(case.client_ids[i])))
         return set(earned[self.max_bans :])

@@ -51,13 +51,25 @@ def logits(w, pixels):
     return pixels.flatten(1) @ w[:split].view(FEATURES, CLASSES) + w[split:]
 
 
-def local_update(start, samples):
-    w = start.clone()
-    x, labels = samples.pixels.flatten(1), F.one_hot(samples.labels, CLASSES)
+def padded(clients):
+    """All clients' pixels and a 1 for the bias, one-hot labels, and weights 1/size; zero where nothing is."""
+    size = max(len(samples.labels) for samples in clients)
+    x, labels = torch.zeros(CLIENTS, size, FEATURES + 1), torch.zeros(CLIENTS, size, CLASSES)
+    weights = torch.zeros(CLIENTS, size, 1)
+    for client, samples in enumerate(clients):
+        count = len(samples.labels)
+        x[client, :count, :FEATURES], x[client, :count, FEATURES] = samples.pixels.flatten(1), 1
+        labels[client, :count] = F.one_hot(samples.labels, CLASSES).float()
+        weights[client, :count] = 1 / count
+    return x, labels, weights
+
+
+def local_updates(start, x, labels, weights):
+    """Every client's update, one row each."""
+    w = start.view(1, FEATURES + 1, CLASSES).repeat(CLIENTS, 1, 1)
     for _ in range(STEPS):
-        error = torch.softmax(logits(w, samples.pixels), 1) - labels
-        w -= RATE * torch.cat([(x.T @ error / len(x)).flatten(), error.mean(0)])
-    return w - start
+        w -= RATE * (x.mT @ (weights * (torch.softmax(x @ w, 2) - labels)))
+    return w.flatten(1) - start
 
 
 @functools.cache
@@ -69,19 +81,20 @@ def poisoned(name, params):
     for rank in range(MALICIOUS):
         view = DataView(rank, MALICIOUS, CLASSES, torch.Generator().manual_seed(rank))
         clients[rank] = attack.poison_data(clients[rank], view)
-    return attack, clients
+    return attack, padded(clients)
 
 
 @functools.cache
 def trained(name, params="{}", rule="mean", seed=0):
     """The final parameters."""
-    attack, clients = copy.deepcopy(poisoned(name, params))  # what it remembers belongs to one run
+    attack, data = poisoned(name, params)
+    attack = copy.deepcopy(attack)  # what it remembers belongs to one run
     aggregate = ALL_RULES[rule]
     draw = torch.Generator().manual_seed(seed)
     start = 0.01 * torch.randn(FEATURES * CLASSES + CLASSES, generator=draw)
     before = w = start.clone()
     for index in range(ROUNDS):
-        updates = torch.stack([local_update(w, samples) for samples in clients])
+        updates = local_updates(w, *data)
         benign = updates[MALICIOUS:]
         view = UpdateView(
             index=index,

@@ -8,6 +8,7 @@ import pytest
 from fedguard.cli import checking, entry
 from fedguard.cli.scaffold import KINDS, scaffold, shadows, target
 from fedguard.core.errors import ConfigError
+from fedguard.testing import datasets as dataset_checks
 from fedguard.testing.detectors import check_detector
 from fedguard.testing.kinds import PARTS, part_checker, plural_of
 
@@ -135,7 +136,8 @@ def test_a_check_says_that_the_name_is_taken(monkeypatch, capsys):
 
 
 def test_check_all_includes_partitions(monkeypatch, capsys):
-    """Of every kind the first names, as all of them take minutes."""
+    """Of every kind the first names, as all of them take minutes; no new process reads the data."""
+    monkeypatch.setitem(dataset_checks.CHECKS, "another process", lambda case: None)
     everything, some = checking.names_of, {"policies": 2, "datasets": 1, "partitions": 2}
     monkeypatch.setattr(checking, "KINDS", tuple(some))
     monkeypatch.setattr(checking, "names_of", lambda plural: everything(plural)[: some[plural]])

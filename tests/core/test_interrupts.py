@@ -32,6 +32,13 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
 """
+#: Two imports of FedGuard instead of three, as workers are forked from one process.
+FORKED = """\
+import multiprocessing as mp
+if __name__ == "__main__" and "forkserver" in mp.get_all_start_methods():
+    mp.set_forkserver_preload(["fedguard.evaluation.running.runner"])
+    mp.context.SpawnProcess._Popen = staticmethod(mp.context.ForkServerProcess._Popen)
+"""
 
 
 def command(folder, workers):
@@ -40,9 +47,9 @@ def command(folder, workers):
     return ["evaluate", str(folder / "s.yaml"), "--out", out, "--workers", str(workers), "--json-lines"]
 
 
-def start(folder):
+def start(folder, forked):
     (folder / "scratch").mkdir(exist_ok=True)
-    (folder / "program.py").write_text(PROGRAM)
+    (folder / "program.py").write_text(forked * FORKED + PROGRAM)
     return subprocess.Popen(
         [sys.executable, str(folder / "program.py"), *command(folder, 2)],
         stdout=subprocess.PIPE,
@@ -99,7 +106,7 @@ def whole(tmp_path_factory):
     ids=["TERM", "TERM to all", "INT to all"],
 )
 def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path):
-    run = start(tmp_path)
+    run = start(tmp_path, forked=group)
     while (line := run.stdout.readline()) and '"round"' not in line:
         pass
     assert line, run.stderr.read()

@@ -9,11 +9,17 @@ import pytest
 
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
-from fedguard.simulation.vision import torchvision  # noqa: F401 - before transformers, which imports it
 
-pytest.importorskip("transformers", exc_type=ImportError)
-pytest.importorskip("peft", exc_type=ImportError)
 TEXT = (Path(__file__).parents[2] / "docs/how-to/language-models.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """torchvision comes before transformers, which imports it; here, as most processes run other tests."""
+    from fedguard.simulation.vision import torchvision  # noqa: F401
+
+    pytest.importorskip("transformers", exc_type=ImportError)
+    pytest.importorskip("peft", exc_type=ImportError)
 
 
 def blocks(kind):

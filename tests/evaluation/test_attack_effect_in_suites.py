@@ -25,7 +25,7 @@ TARGETED = {
     "dba": ({"size": 3, "gap": 1}, 0.7),
     "edge_case": ({"fraction": 0.5}, 0.3),
     "neurotoxin": ({}, 0.8),
-    "chameleon": ({}, 0.6),
+    "chameleon": ({"encoder_epochs": 3, "classifier_epochs": 1}, 0.6),
     "a3fl": ({"epochs": 3, "unlearn": 1}, 0.8),
     "iba": ({}, 0.6),
     "dpot": ({}, 0.8),

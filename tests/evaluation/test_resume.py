@@ -266,7 +266,11 @@ def killed(tmp_path, kills, seed):
         "from pathlib import Path; import sys\n"
         "from fedguard.evaluation.running.runner import run_suite\n"
         "from fedguard.evaluation.suites.load import load_suite\n"
+        "import multiprocessing as mp\n"
         "if __name__ == '__main__':\n"
+        "    if 'forkserver' in mp.get_all_start_methods():\n"  # two imports instead of three
+        "        mp.set_forkserver_preload(['fedguard.evaluation.running.runner'])\n"
+        "        mp.context.SpawnProcess._Popen = staticmethod(mp.context.ForkServerProcess._Popen)\n"
         "    suite, _ = load_suite(sys.argv[1])\n"
         "    say = lambda cell, index: print('round', flush=True)\n"
         "    run_suite(suite, Path(sys.argv[2]), 2, on_round=say, checkpoint_seconds=0)\n"

@@ -165,11 +165,10 @@ def earns_a_strike(policy, round, outcome, banned, i):
     return bool(outcome.suspects[i]) and not spared
 
 
-@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("aggregator", aggregators.names())
-@settings(max_examples=settings.default.max_examples // 4)
-@given(run=runs(), detectors=st.sampled_from(sorted(DETECTORS)))
-def test_hostile_runs(policy, aggregator, run, detectors):
+@quick
+@given(run=runs(), policy=st.sampled_from(sorted(POLICIES)), detectors=st.sampled_from(sorted(DETECTORS)))
+def test_hostile_runs(aggregator, run, policy, detectors):
     guard = build(policy, aggregator, detectors)
     for round in run:
         before, banned = state(guard), set(guard.banned(round.client_ids, round.index))

@@ -13,11 +13,8 @@ from fedguard.simulation.datasets.tokenizers import OfModel
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.models import build_model, models
 from fedguard.simulation.pool import Workers
-from fedguard.simulation.vision import torchvision  # noqa: F401 - before transformers, which imports it
 from fedguard.training.parameters import flat_statistics, learned, predict
 
-pytest.importorskip("transformers", exc_type=ImportError)
-pytest.importorskip("peft", exc_type=ImportError)
 LORA = {"r": 2, "alpha": 4}
 SUITE = """\
 data: {name: topics, samples: 80, form: FORM}
@@ -30,6 +27,15 @@ attacks: [{name: byzantine, mode: random}]
 defenses: {d: {detector: {name: krum, select: m_krum}, aggregator: {name: mean, weighting: uniform}}}
 """
 KINDS = {"tiny-bert": ("classification", "label"), "tiny-gpt": ("causal", "answer")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    """torchvision comes before transformers, which imports it; here, as most processes run other tests."""
+    from fedguard.simulation.vision import torchvision  # noqa: F401
+
+    pytest.importorskip("transformers", exc_type=ImportError)
+    pytest.importorskip("peft", exc_type=ImportError)
 
 
 def build(name, shape=(12,), classes=4, **params):

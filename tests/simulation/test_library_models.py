@@ -17,9 +17,15 @@ from fedguard.simulation.models import build_model, models
 from fedguard.simulation.models import weights as weights_module
 from fedguard.simulation.models.check import check_fit
 from fedguard.simulation.models.weights import load_weights
-from fedguard.simulation.vision import torchvision
 
 COLOR = (3, 32, 32)
+
+
+def torchvision():
+    """Not at the top: a second and a half that most processes with tests do without."""
+    from fedguard.simulation.vision import torchvision
+
+    return torchvision
 
 
 def build(name, shape=COLOR, classes=10, **params):
@@ -30,7 +36,7 @@ def test_a_model_of_torchvision_is_torchvisions_own():
     """Oracle: torchvision's builder, fed by the global generator with the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        expected = torchvision.models.squeezenet1_1(num_classes=10, dropout=0.3)
+        expected = torchvision().models.squeezenet1_1(num_classes=10, dropout=0.3)
     found = build("torchvision:squeezenet1_1", dropout=0.3)
     assert all(map(torch.equal, found.parameters(), expected.parameters()))
     assert found.classifier[0].p == 0.3
@@ -105,7 +111,7 @@ def test_weights_come_from_a_file(tmp_path, suffix, wrap):
 
 def test_weights_of_a_model_of_torchvision(tmp_path):
     path = tmp_path / "weights.pt"
-    theirs = torchvision.models.squeezenet1_1(num_classes=10)
+    theirs = torchvision().models.squeezenet1_1(num_classes=10)
     torch.save(theirs.state_dict(), path)
     found = build("torchvision:squeezenet1_1", weights=str(path))
     assert all(map(torch.equal, found.parameters(), theirs.parameters()))

@@ -23,12 +23,11 @@ MORE = [
     ("ipm", {"epsilon": 5.0}),
     ("mimic", {"warmup": 3}),
     ("random_labels", {"fraction": 0.3}),
-    ("agr_tailored", {"aggregator": "krum"}),
     ("agr_tailored", {"aggregator": "multi_krum"}),
     ("agr_tailored", {"aggregator": "bulyan"}),
     ("agr_tailored", {"aggregator": "trimmed_mean"}),
     ("agr_tailored", {"aggregator": "median"}),
-    ("agr_tailored", {"aggregator": "afa"}),
+    ("agr_tailored", {"aggregator": "afa", "reach": 16.0}),
     ("adaptive_dnc", {"coordinates": 8, "niters": 2}),
 ]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scipy.stats import binomtest
-
 #: The confidence level of all intervals.
 LEVEL = 0.95
 
@@ -38,6 +36,8 @@ class Rate(NamedTuple):
         """The ends of the interval; (0, 1) for n = 0. It takes the n events as independent."""
         if not self.n:
             return 0.0, 1.0
+        from scipy.stats import binomtest  # a slow import
+
         found = binomtest(self.k, self.n).proportion_ci(level, method="wilson")
         return float(found.low), float(found.high)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import rankdata
 
 from ...core.errors import ParameterError
+from ...core.ranks import mean_rank
 from ._tables import mean
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def auroc(malicious: ArrayLike, scores: ArrayLike) -> float:
     if not _both(truth):
         return float("nan")
     positive, negative = int(truth.sum()), int((~truth).sum())
-    ranks = rankdata(values)
+    ranks = mean_rank(values)
     return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
