@@ -112,7 +112,7 @@ def nice_ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> l
     if not high > low:
         return [low]
     step = 10 ** math.floor(math.log10((high - low) / count))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= count)
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= count + 0.5)
     step = max(step, least)
     first = math.ceil(low / step - 1e-9)
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]

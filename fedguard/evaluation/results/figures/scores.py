@@ -29,7 +29,7 @@ def scores(found: Sequence[tuple[str, str, Distribution]]) -> Picture:
         keys += [Key("threshold (median)", THRESHOLD), Key("its range", Area((), "soft"))]
     return Picture(
         "Scores", [_plot(attack, defense, data) for attack, defense, data in found],
-        "no finite score to draw", "higher is more suspicious",
+        "no finite score to draw", "a higher score is more suspicious",
         keys,
         across=side_by_side([attack for attack, _, _ in found]),
     )  # fmt: skip
