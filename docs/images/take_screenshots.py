@@ -1,8 +1,8 @@
 """Take report.png and control_room.png anew: ``python docs/images/take_screenshots.py [RESULTS]``.
 
 The report is that of docs/how-to/report.md; RESULTS is what ``fedguard evaluate quickstart`` wrote, which
-runs (a minute) if it is absent. The control room shows what the code of docs/how-to/control-room.md leaves behind.
-Needs Chromium and the extra serve.
+runs (a minute) if it is absent. The control room shows what the code of docs/how-to/control-room.md leaves
+behind. Needs Chromium and the extra serve.
 """
 
 import importlib.util
