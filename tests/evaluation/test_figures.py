@@ -9,12 +9,15 @@ from sklearn.decomposition import PCA
 
 from fedguard import Guard, Round
 from fedguard.core.errors import ParameterError
+from fedguard.evaluation.results.figures.axes import Axis, Scale
 from fedguard.evaluation.results.figures.client_map import maps, principal
 from fedguard.evaluation.results.figures.confusion import shares
-from fedguard.evaluation.results.figures.grid import spread
 from fedguard.evaluation.results.figures.pareto import Point, front
+from fedguard.evaluation.results.figures.picture import Area, Boxes, Dots, Key, Picture, Plot, Stroke, Text
+from fedguard.evaluation.results.figures.places import Box, beside, spread
 from fedguard.evaluation.results.figures.skew_share import by_skew_and_share
-from fedguard.evaluation.results.figures.style import _FIXED, DARK, LIGHT, NO_DEFENSE, PAGE, Sheet, looks
+from fedguard.evaluation.results.figures.style import _FIXED, COLORS, NO_DEFENSE, Sheet, looks
+from fedguard.evaluation.results.figures.svg import drawing, px
 from fedguard.evaluation.results.names import DISPLAY
 from fedguard.evaluation.results.plot import plot
 from fedguard.evaluation.results.store_checks import wrong_text
@@ -30,8 +33,8 @@ def luminance(color):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_line_has_a_contrast_of_3_to_1(dark):
-    paper = luminance(PAGE[dark].paper)
-    for color in DARK if dark else LIGHT:
+    paper = luminance(COLORS["paper"][dark])
+    for color in (COLORS[f"l{i}"][dark] for i in range(8)):
         low, high = sorted([paper, luminance(color)])
         assert (high + 0.05) / (low + 0.05) >= 3, color
 
@@ -53,6 +56,57 @@ def test_a_sheet_has_one_or_two_columns():
 def test_names_at_the_ends_of_lines_do_not_meet_and_stay_inside():
     placed = spread([99.0, 100.0, 98.0, 3.0], 5.0, 0.0, 100.0)
     assert placed == [95.0, 100.0, 90.0, 3.0]
+
+
+def test_names_beside_points_cover_no_other_name_and_stay_inside():
+    """Four points on one spot, and one in the corner: by hand, each box is 5.8 characters of half a line."""
+    points = [(50.0, 50.0)] * 4 + [(99.0, 99.0)]
+    found = beside(points, ["a" * 5] * 5, 10.0, Box(0, 0, 100, 100))
+    boxes = []
+    for (x, y), place in zip(points, found, strict=True):
+        start, end = sorted((x + place.x, x + place.x + (29 if place.right else -29)))
+        boxes.append((start, y + place.y - 6, end, y + place.y + 6))
+    for i, (left, low, right, high) in enumerate(boxes):
+        assert left >= 0
+        assert right <= 100
+        assert high <= 100
+        assert all(right <= a or c <= left or high <= b or d <= low for a, b, c, d in boxes[i + 1 :])
+
+
+def test_paper_and_page_draw_the_same_marks():
+    """A line, a ring, a box and a word: their places on both, read off by hand."""
+    pytest.importorskip("matplotlib")
+    from fedguard.evaluation.results.figures.printed import draw
+
+    marks = [
+        Area([(1, 0), (2, 0), (2, 10)], "l2"),
+        Stroke([(1, 0), (10, 5), (100, 10)], "l1", 1, label="a line"),
+        Dots([(10, 5)], "l3", filled=False, shape=3, label="a ring", name="ring"),
+        Boxes([(1, 0, 10, 5)], "c3", "a box", "word", "t3"),
+        Text(100, 10, "right", right=True),
+    ]
+    x, y = Axis("x", 1, 100, Scale("log")), Axis("y", 0, 10)
+    plot = Plot("", x, y, marks, "alt <text>", (200, 100))
+    sheet = Sheet(dark=True)
+    with sheet.style():
+        axis = draw(sheet, Picture("t", [plot], "", "note", [Key("a line", marks[1])])).axes[0]
+    line, ring = axis.get_lines()
+    assert line.get_xydata().tolist() == [[0, 0], [1, 5], [2, 10]], "powers of ten"
+    assert (line.get_color(), ring.get_markeredgecolor()) == ("#ff9450", "#ef9fd0")
+    assert ring.get_markerfacecolor() == "#14171b"
+    words = {text.get_text() for text in axis.texts}
+    assert words == {"word", " right", "ring"}
+    to = drawing(plot)
+    left, top = to.left, to.top
+    svg = to.svg
+    assert (
+        f'd="M{px(left)} {px(top + 100)}L{px(left + 100)} {px(top + 50)}L{px(left + 200)} {px(top)}"' in svg
+    )
+    assert f'd="M{px(left)} {px(top + 100)}H{px(left + 100)}V{px(top + 50)}H{px(left)}Z"' in svg
+    assert 'class="line s-l1 dash1"' in svg
+    assert "<polygon" in svg
+    assert 'aria-label="alt &lt;text&gt;"' in svg
+    assert svg.count(">ring<title>") == svg.count(">word<") == svg.count(">right<") == 1
 
 
 def test_the_front_by_hand():

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
@@ -237,22 +238,20 @@ def test_undefined_is_empty_and_never_0(store, tree):
 
 @pytest.mark.parametrize("name", ["DACC", "FPR", "FNR", "TACC", "ASR"])
 def test_heat_maps_show_the_means_of_the_store(store, tree, name):
-    svg = next(figure(part(tree, "malicious = 3"), name).all("svg", "heat"))
-    cells = [g for g in svg.all("g") if list(g.all("title"))]
+    svg = next(figure(part(tree, "malicious = 3"), name).all("svg", "wide"))
+    cells = [*svg.all("g"), *svg.all("path", "none")]
     assert cells
     for cell in cells:
         label = next(cell.all("title")).text
         attack, rest = label.split(" × ", 1)
         defense = rest.rpartition(f": {name} % ")[0] or rest.rpartition(": undefined")[0]
         value = average(store, name.lower(), attack, defense, 3)
-        text = cell.one("text").text
+        assert (value is None) == (cell.tag == "path")
         if value is None:
-            assert text == ""
-            assert cell.attrs["class"] == "none"
             continue
-        assert text == f"{100 * value:.1f}"
+        assert cell.one("text").text == f"{100 * value:.1f}"
         good = value if name in ("DACC", "TACC") else 1 - value
-        assert cell.attrs["class"] == f"c{round(10 * good)}"
+        assert cell.one("path").attrs["class"] == f"f-c{round(10 * good)}"
         assert label.endswith("2 seeds")
     attacks = {next(cell.all("title")).text.split(" × ")[0] for cell in cells}
     assert attacks == {"ASR": {"backdoor"}, "FNR": {EVIL, "backdoor"}}.get(name, {"none", EVIL, "backdoor"})
@@ -291,7 +290,7 @@ def axes(svg):
 
 
 def test_accuracy_lines_go_through_the_means_over_seeds(store, tree):
-    svg = panel(part(tree, "malicious = 2"), "Accuracy by round", EVIL)
+    svg = panel(part(tree, "malicious = 2"), "Test accuracy by round", EVIL)
     x, y = axes(svg)
     for defense in ("nothing", QUOTED, "banned"):
         drawn = [(x(a), y(b)) for a, b in points(line(svg, defense).attrs["d"])]
@@ -341,7 +340,7 @@ def test_a_dot_marks_where_the_defense_decided(store, tree):
 
 
 def test_costs_are_means_of_the_timings(store, tree):
-    svg = next(figure(part(tree, "malicious = 2"), "Cost").all("svg", "cost"))
+    svg = next(figure(part(tree, "malicious = 2"), "Cost").all("svg", "wide"))
     label = svg.attrs["aria-label"]
     for defense in ("nothing", "banned"):
         rows = sql(
@@ -361,7 +360,7 @@ def test_costs_are_means_of_the_timings(store, tree):
 def test_timelines_show_the_verdicts_of_the_first_seed(store, tree):
     details = part(tree, "malicious = 3").all("details", "detail")
     chosen = next(d for d in details if d.one("summary").text.startswith("backdoor × banned"))
-    svg = chosen.one("svg", "time")
+    svg = chosen.one("svg", "wide")
     ((run,),) = sql(
         store.folder,
         "SELECT run FROM runs WHERE attack = 'backdoor' AND defense = 'banned' "
@@ -379,10 +378,34 @@ def test_timelines_show_the_verdicts_of_the_first_seed(store, tree):
     assert expected["flagged"] > 0
     assert expected["banned"] > 0
     for state, count in expected.items():
-        assert svg.one("path", state).attrs["d"].count("M") == count, state
-    assert svg.one("path", "dots").attrs["d"].count("M") == sum(a and p for *_, p, a in rows)
-    assert sum(text.text.startswith("▲") for text in svg.all("text", "evil")) == 3
+        assert svg.one("path", f"f-{state}").attrs["d"].count("M") == count, state
+    assert sum(dots.attrs["d"].count("M") for dots in svg.all("path", "dots")) == sum(
+        a and p for *_, p, a in rows
+    )
+    assert sum(text.text.startswith("▲") for text in svg.all("text", "strong")) == 3
     assert "seed 0" in svg.attrs["aria-label"]
+
+
+def test_it_has_every_picture_without_matplotlib(store, html, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert render(store) == html
+    for title in ("Who sees what", "Honest clients accused, attackers missed", "Accuracy and cost"):
+        assert list(figure(part(Tree(html).root, "malicious = 3"), title).all("svg"))
+
+
+def test_a_large_dot_is_a_high_auroc_and_a_ring_a_low_one(store, tree):
+    svg = next(figure(part(tree, "malicious = 3"), "Who sees what").all("svg"))
+    dots = list(svg.all("circle"))
+    assert dots
+    largest = 0.6 * 34 / 2
+    for dot in dots:
+        names, shown = dot.one("title").text.rsplit(": AUROC ", 1)
+        attack, defense = names.split(" × ", 1)
+        auroc = average(store, "auroc", attack, defense, 3)
+        assert shown == f"{auroc:.3f}"
+        size = max(0.07, math.sqrt(2 * abs(auroc - 0.5)))
+        assert float(dot.attrs["r"]) == pytest.approx(largest * size, abs=0.06)
+        assert dot.attrs["class"] == ("mark s-l0 f-l0" if auroc >= 0.5 else "mark s-l1 f-paper")
 
 
 # ---------------------------------------------------------------- what is told apart and left out
@@ -393,7 +416,7 @@ def test_points_and_modes_are_kept_apart(tree):
     assert titles == [f"malicious = {m}{mode}" for m in (2, 3) for mode in ("; closed loop", "; shadow mode")]
     links = [a.attrs["href"] for a in next(tree.all("nav")).all("a")]
     assert links == [f"#{s.attrs['id']}" for s in tree.all("section", "part")]
-    shadow = panel(part(tree, titles[1]), "Accuracy by round", EVIL)
+    shadow = panel(part(tree, titles[1]), "Test accuracy by round", EVIL)
     assert [p.one("title").text for p in shadow.all("path", "line")] == ["undefended"]
     assert "means over 2 seeds" in part(tree, titles[0]).text
 
@@ -530,7 +553,7 @@ def test_without_a_readable_suite(copy, content):
         (copy / "suite.yaml").write_bytes(content.encode("latin-1"))
     root = Tree(render(Store(copy), {"malicious": 2, "mode": "closed"})).root
     assert "how many runs there should be is unknown" in root.one("p", "status").text
-    assert list(root.all("svg", "heat"))
+    assert list(root.all("svg", "wide"))
 
 
 def test_an_empty_or_torn_store(copy):

@@ -2,14 +2,17 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fedguard.evaluation.results.report.axes import Axis, Scale, nice_ticks, path, scale_for
-from fedguard.evaluation.results.report.pictures import area, short
+from fedguard.evaluation.results.figures.axes import Axis, Scale, down, nice_ticks, scale_for
+from fedguard.evaluation.results.figures.picture import Plot, short
+from fedguard.evaluation.results.figures.roc import area
+from fedguard.evaluation.results.figures.svg import drawing, path
 from fedguard.evaluation.results.report.results import LINE_POINTS, thinned
 from fedguard.evaluation.results.report.scores import cut_of, distribution, mean_curve, roc, roc_of
 from fedguard.evaluation.results.report.timeline import CLIENTS, ROUNDS, timeline
@@ -226,27 +229,31 @@ def test_scales(values, kind):
      (0, 3e38, Scale("symlog", 3e38)), (-9, -2, Scale("symlog", 5.0))],
 )  # fmt: skip
 def test_ticks_are_few_in_range_and_rising(low, high, scale):
-    axis = Axis(low, high, 10, 110, scale)
-    values = [value for value, _ in axis.ticks]
+    axis = Axis("", low, high, scale)
+    values = [value for value, _ in axis.ticks()]
     assert 1 <= len(values) <= 8
     slack = 1e-9 * (high - low)
     assert all(low - slack <= v <= high + slack for v in values)
     assert values == sorted(set(values))
-    assert len({text for _, text in axis.ticks}) == len(values)
-    assert axis.at(low) == pytest.approx(10)
-    assert axis.at(high) == pytest.approx(110)
+    assert len({text for _, text in axis.ticks()}) == len(values)
+    assert axis.place(low) == pytest.approx(0)
+    assert axis.place(high) == pytest.approx(1)
 
 
 def test_ticks_are_round_numbers():
     assert nice_ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert nice_ticks(20, 100) == [20, 40, 60, 80, 100]
-    assert [text for _, text in Axis(1, 10, 0, 1).ticks] == ["2", "4", "6", "8", "10"]
-    assert [text for _, text in Axis(1e-5, 1e7, 0, 1, Scale("log")).ticks][-1] == "10⁷"
+    assert [text for _, text in Axis("", 1, 10).ticks()] == ["2", "4", "6", "8", "10"]
+    assert [text for _, text in Axis("", 1, 3, whole=True).ticks()] == ["1", "2", "3"], "no round 1.5"
+    assert [text for _, text in Axis("", -2, 2, unsigned=True).ticks()] == ["2", "1", "0", "1", "2"]
+    assert down("", ["a", "b"]).ticks() == [(0, "a"), (1, "b")]
+    assert down("", ["a", "b"]).place(0) == pytest.approx(0.75)
+    assert [text for _, text in Axis("", 1e-5, 1e7, Scale("log")).ticks()][-1] == "10⁷"
 
 
 def test_paths_go_where_the_values_are_and_stop_where_there_are_none():
-    x, y = Axis(0, 10, 0, 100), Axis(0, 1, 50, 0)
-    assert path([(0, 0), (5, 1), (6, math.nan), (8, 0.5), (10, 0.25)], x, y) == "M0 50L50 0M80 25L100 37.5"
+    to = replace(drawing(Plot("", Axis("", 0, 10), Axis("", 0, 1), [], "", (100, 50))), left=0, top=0)
+    assert path(to, [(0, 0), (5, 1), (6, math.nan), (8, 0.5), (10, 0.25)]) == "M0 50L50 0M80 25L100 37.5"
 
 
 def test_long_lines_and_names_are_shortened():
@@ -255,5 +262,5 @@ def test_long_lines_and_names_are_shortened():
     assert thinned(points)[-1] == points[-1]
     assert len(thinned(points)) <= LINE_POINTS + 1
     assert thinned(points[:LINE_POINTS]) == points[:LINE_POINTS]
-    assert short("x" * 20) == "x" * 20
-    assert short("x" * 21) == "x" * 19 + "…"
+    assert short("x" * 22) == "x" * 22
+    assert short("x" * 23) == "x" * 21 + "…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from ...recording.recording import Recording
 from .figures import (
     client_map,
     confusion,
+    curves,
     heatmap,
     pareto,
+    printed,
     ranks,
     roc,
     scores,
@@ -24,10 +26,11 @@ from .figures import (
     timelines,
     who_sees_what,
 )
-from .figures import curves as lines
+from .figures.picture import Picture
 from .figures.style import Sheet
 from .names import names_of
-from .report.results import HEATS, HeatMap, Section, curves, heat_maps, sections
+from .report.results import HEATS, HeatMap, Section, heat_maps, sections
+from .report.results import curves as curves_of
 from .report.scores import distribution, roc_panel, verdicts
 from .report.timeline import timeline
 from .store import Store
@@ -130,14 +133,19 @@ def draw(
             ranked: Figure = ranks.draw(sheet, store, chosen_runs(store, where), metric)
             return ranked
         if kind == "skew_share":
-            shared: Figure = skew_share.draw(sheet, chosen_runs(store, where), names_of(store.folder))
+            shares = skew_share.skew_share(chosen_runs(store, where), names_of(store.folder))
+            shared: Figure = printed.draw(sheet, shares)
             return shared
         part = _only(sections(store, where))
-        if kind == "heatmap":
-            figure: Figure = heatmap.draw(sheet, _heat_map(part, metric))
-            return figure
-        drawn: Figure = _DRAWN[kind](sheet, store, part)
-        return drawn
+        if kind == "confusion":
+            found = [(a, d, confusion.shares(table)) for a, d, table in _each(store, part)]
+            bars: Figure = confusion.draw(sheet, found, part.seeds)
+            return bars
+        picture = (
+            heatmap.heatmap(_heat_map(part, metric)) if kind == "heatmap" else pictured(store, part, kind)
+        )
+        figure: Figure = printed.draw(sheet, picture)
+        return figure
 
 
 def draw_recording(
@@ -194,44 +202,28 @@ def _each(store: Store, part: Section) -> Iterator[tuple[str, str, pd.DataFrame]
             yield attack, defense, table
 
 
-def _accuracy(sheet: Sheet, store: Store, part: Section) -> Any:
-    return lines.draw(sheet, curves(store, part, "tacc"), "test accuracy", part.seeds)
+def pictured(store: Store, part: Section, kind: str) -> Picture:
+    """What a figure shows of a section."""
+    if kind in CURVES:
+        metric, what = CURVES[kind]
+        return curves.curves(curves_of(store, part, metric), what, part.seeds)
+    if kind == "roc":
+        return roc.roc([roc_panel(part, a, verdicts(store, part, a)) for a in part.attacks], part.seeds)
+    if kind == "scores":
+        settings = {(run["attack"], run["defense"]): run["settings"] for _, run in part.runs.iterrows()}
+        spreads = [(a, d, distribution(table, settings[a, d])) for a, d, table in _each(store, part)]
+        return scores.scores([(a, d, spread) for a, d, spread in spreads if spread is not None])
+    if kind == "timeline":
+        found = [(a, d, timeline(table)) for a, d, table in _each(store, part)]
+        return timelines.timelines([(a, d, one) for a, d, one in found if one is not None])
+    if kind == "pareto":
+        return pareto.trade_off_of_rates(part)
+    if kind == "cost":
+        return pareto.trade_off_of_costs(store, part)
+    return who_sees_what.who_sees_what(part)
 
 
-def _success(sheet: Sheet, store: Store, part: Section) -> Any:
-    return lines.draw(sheet, curves(store, part, "asr"), "attack success", part.seeds)
-
-
-def _roc(sheet: Sheet, store: Store, part: Section) -> Any:
-    panels = [roc_panel(part, attack, verdicts(store, part, attack)) for attack in part.attacks]
-    return roc.draw(sheet, panels, part.seeds)
-
-
-def _scores(sheet: Sheet, store: Store, part: Section) -> Any:
-    settings = {(run["attack"], run["defense"]): run["settings"] for _, run in part.runs.iterrows()}
-    found = [(a, d, distribution(table, settings[a, d])) for a, d, table in _each(store, part)]
-    return scores.draw(sheet, [(a, d, spread) for a, d, spread in found if spread is not None])
-
-
-def _timeline(sheet: Sheet, store: Store, part: Section) -> Any:
-    found = [(a, d, timeline(table)) for a, d, table in _each(store, part)]
-    return timelines.draw(sheet, [(a, d, one) for a, d, one in found if one is not None])
-
-
-def _confusion(sheet: Sheet, store: Store, part: Section) -> Any:
-    found = [(a, d, confusion.shares(table)) for a, d, table in _each(store, part)]
-    return confusion.draw(sheet, found, part.seeds)
-
-
-_DRAWN: Mapping[str, Callable[[Sheet, Store, Section], Any]] = {
-    "accuracy": _accuracy,
-    "success": _success,
-    "roc": _roc,
-    "scores": _scores,
-    "pareto": lambda sheet, _, part: pareto.draw_rates(sheet, part),
-    "cost": pareto.draw_costs,
-    "timeline": _timeline,
-    "confusion": _confusion,
-    "who_sees_what": lambda sheet, _, part: who_sees_what.draw(sheet, part),
-}
-KINDS = ("heatmap", *_DRAWN, "skew_share", "client_map", "critical_difference")
+#: The metrics that are drawn by round, and their names.
+CURVES = {"accuracy": ("tacc", "test accuracy"), "success": ("asr", "attack success")}
+PICTURED = (*CURVES, "roc", "scores", "pareto", "cost", "timeline", "who_sees_what")
+KINDS = ("heatmap", *PICTURED, "confusion", "skew_share", "client_map", "critical_difference")

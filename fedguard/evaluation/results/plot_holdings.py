@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.errors import ParameterError
 from ..suites.holdings import Holdings
-from .figures.style import Sheet
+from .figures.style import BENIGN, MALICIOUS, Sheet
 from .plot import FORMATS, save
 
 #: Ten colors that stay apart with any kind of color vision: Paul Tol's muted scheme; on a dark ground his
@@ -103,7 +103,7 @@ def _stacked(sheet: Sheet, axis: Any, found: Holdings) -> None:
             width=0.86,
             color=CLASSES[sheet.dark][label],
             label=found.classes[label] if found.classes else str(label),
-            edgecolor=sheet.colors.paper,
+            edgecolor=sheet.colors["paper"],
             linewidth=edge,
         )
         floor = floor + column
@@ -111,7 +111,7 @@ def _stacked(sheet: Sheet, axis: Any, found: Holdings) -> None:
 
 
 def _sizes(sheet: Sheet, axis: Any, found: Holdings) -> None:
-    axis.bar(np.arange(len(found.sizes)), found.sizes, width=0.86, color=sheet.colors.benign)
+    axis.bar(np.arange(len(found.sizes)), found.sizes, width=0.86, color=sheet.colors[BENIGN])
     _frame(axis, len(found.sizes), found.sizes.max())
 
 
@@ -144,7 +144,7 @@ def _mark(sheet: Sheet, axis: Any, found: Holdings, marked: list[int]) -> None:
     if marked:
         above = found.sizes[marked] + 0.035 * found.sizes.max()
         axis.plot(
-            marked, above, "v", color=sheet.colors.malicious, markersize=5, label="malicious", clip_on=False
+            marked, above, "v", color=sheet.colors[MALICIOUS], markersize=5, label="malicious", clip_on=False
         )
 
 

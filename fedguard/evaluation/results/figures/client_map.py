@@ -13,7 +13,7 @@ from ....core.errors import ParameterError
 from ....recording.recording import Recording
 from ....simulation.recorded import Roster
 from .grid import grid, labels, legend, title
-from .style import Sheet
+from .style import BENIGN, MALICIOUS, Sheet
 
 #: The most rounds of a map: first, last, and some between.
 ROUNDS = 6
@@ -107,8 +107,8 @@ def draw(sheet: Sheet, found: Sequence[Map]) -> Any:
         _count(axis, one.places)
         x, y = 100 * one.explained
         title(axis, f"round {one.round} ({x:.0f} + {y:.0f} %)")
-        axis.axhline(0, color=sheet.colors.soft, linewidth=0.6, zorder=0)
-        axis.axvline(0, color=sheet.colors.soft, linewidth=0.6, zorder=0)
+        axis.axhline(0, color=sheet.colors["rule"], linewidth=0.6, zorder=0)
+        axis.axvline(0, color=sheet.colors["rule"], linewidth=0.6, zorder=0)
         axis.set_xticks([])
         axis.set_yticks([])
     labels(figure, "first principal component of the updates (%: of the variance)", "second")
@@ -132,8 +132,8 @@ def _count(axis: Any, places: NDArray[np.float64]) -> None:
 
 
 def _dot(sheet: Sheet, malicious: bool, suspect: bool) -> dict[str, Any]:
-    color = sheet.colors.malicious if suspect else sheet.colors.benign
-    face = color if suspect else sheet.colors.paper
+    color = sheet.colors[MALICIOUS] if suspect else sheet.colors[BENIGN]
+    face = color if suspect else sheet.colors["paper"]
     return {
         "marker": "^" if malicious else "o", "linestyle": "", "color": color, "markerfacecolor": face,
         "markersize": 5.5 if malicious else 4.5, "markeredgewidth": 1.0,

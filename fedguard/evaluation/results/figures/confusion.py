@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .grid import grid, labels, legend, over, title
-from .style import Sheet
+from .grid import grid, labels, legend, title
+from .picture import over
+from .style import BENIGN, MALICIOUS, Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,10 +73,10 @@ def _fills(sheet: Sheet) -> dict[str, dict[str, Any]]:
     """Full color where the verdict is right, hatched where it is wrong."""
     colors = sheet.colors
     edge = {"linewidth": 0.0}
-    wrong = {"hatch": "//////", "facecolor": colors.paper, "linewidth": 0.0}
+    wrong = {"hatch": "//////", "facecolor": colors["paper"], "linewidth": 0.0}
     return {
-        KINDS[0][0]: {"facecolor": colors.malicious, **edge},
-        KINDS[1][0]: {**wrong, "edgecolor": colors.malicious},
-        KINDS[2][0]: {**wrong, "edgecolor": colors.benign},
-        KINDS[3][0]: {"facecolor": colors.soft, **edge},
+        KINDS[0][0]: {"facecolor": colors[MALICIOUS], **edge},
+        KINDS[1][0]: {**wrong, "edgecolor": colors[MALICIOUS]},
+        KINDS[2][0]: {**wrong, "edgecolor": colors[BENIGN]},
+        KINDS[3][0]: {"facecolor": colors["rule"], **edge},
     }

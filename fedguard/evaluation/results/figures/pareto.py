@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ....core.errors import ParameterError
 from ..report.results import Section, costs, looks_of
 from ..store import Store
-from .grid import log_ticks, place_names
-from .style import MARKERS, Sheet
+from .axes import Axis, Scale
+from .picture import Dots, Picture, Plot, Stroke, line_of
+from .style import SHAPES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Width and height between the axes in the report, in pixels.
+SIZE = (330, 220)
 
 
 @dataclass(frozen=True)
@@ -74,68 +79,56 @@ def front(points: Sequence[Point], down: bool) -> list[Point]:
     return found
 
 
-def draw_rates(sheet: Sheet, section: Section) -> Any:
-    """FPR against FNR; the line joins what no other defense beats in both.
-
-    Raises:
-        ParameterError: no defense has both.
-    """
+def trade_off_of_rates(section: Section) -> Picture:
+    """FPR against FNR; the line joins what no other defense beats in both."""
     points = rates(section)
-    return _draw(
-        sheet, points, True, ("FPR (%): honest clients accused", "FNR (%): attackers missed"), "lower left"
+    told = ", ".join(f"{p.name} FPR {p.x:.1f} %, FNR {p.y:.1f} %" for p in points)
+    words = ("FPR (%): honest clients accused", "FNR (%): attackers missed")
+    return _picture(points, True, "Honest clients accused, attackers missed", words, told)
+
+
+def trade_off_of_costs(store: Store, section: Section) -> Picture:
+    """Accuracy under attack against seconds; the line joins what no other defense beats in both."""
+    points = accuracy_costs(store, section)
+    told = ", ".join(f"{p.name} {p.x:.2g} s, accuracy {p.y:.1f} %" for p in points)
+    words = ("seconds per run beside client training", "test accuracy under attack (%)")
+    return _picture(points, False, "Accuracy and cost", words, told)
+
+
+def _picture(points: Sequence[Point], down: bool, title: str, words: tuple[str, str], told: str) -> Picture:
+    best = front(points, down)
+    dots = [
+        Dots(
+            [(p.x, p.y)], line_of(p.look)[0], 1.2, p in best, max(p.look, 0) % len(SHAPES),
+            f"{p.name}: {p.x:.3g}, {p.y:.3g}", p.name,
+        )
+        for p in points
+    ]  # fmt: skip
+    corner = "lower left" if down else "upper left"
+    plots = []
+    if points:
+        x, y = _axes(points, down, words)
+        plots = [Plot("", x, y, [_steps(best), *dots], f"{title}: {told}", SIZE)]
+    return Picture(
+        title, plots, "no defense has both of these under an attack",
+        f"better: {corner}; filled and joined: beaten by none in both", row=2.1, widest=4.6,
+    )  # fmt: skip
+
+
+def _steps(best: Sequence[Point]) -> Stroke:
+    corners = [(b.x, a.y) for a, b in itertools.pairwise(best)]
+    points = [(p.x, p.y) for p in best]
+    return Stroke(
+        [at for pair in itertools.zip_longest(points, corners) for at in pair if at], "soft", thin=True
     )
 
 
-def draw_costs(sheet: Sheet, store: Store, section: Section) -> Any:
-    """Accuracy under attack against seconds; the line joins what no other defense beats in both.
-
-    Raises:
-        ParameterError: no defense has an accuracy.
-    """
-    points = accuracy_costs(store, section)
-    words = "seconds per run beside client training", "test accuracy under attack (%)"
-    return _draw(sheet, points, False, words, "upper left")
-
-
-def _draw(sheet: Sheet, points: Sequence[Point], down: bool, words: tuple[str, str], corner: str) -> Any:
-    if not points:
-        raise ParameterError("no defense has both of these under an attack: see `fedguard export`")
-    figure = sheet.figure(2.8, min(sheet.width, 4.6))
-    axis = figure.subplots()
-    _limits(axis, points, down)
-    best = front(points, down)
-    axis.step(
-        [p.x for p in best], [p.y for p in best], where="post", color=sheet.colors.ink, alpha=0.45,
-        linewidth=1.0, zorder=1,
-    )  # fmt: skip
-    for point in points:
-        color = sheet.colors.other if point.look < 0 else sheet.colors.lines[point.look % 8]
-        kept = point in best
-        axis.plot(
-            point.x, point.y, MARKERS[point.look % 8] if point.look >= 0 else "o", color=color,
-            markersize=6, markerfacecolor=color if kept else sheet.colors.paper, zorder=3,
-        )  # fmt: skip
-    axis.grid(True, zorder=0)
-    axis.set(xlabel=words[0], ylabel=words[1])
-    axis.set_title(f"better: {corner}; filled and joined: beaten by none in both", fontsize=7)
-    place_names(axis, [(p.x, p.y, p.name, _ink(sheet, p)) for p in points])
-    return figure
-
-
-def _ink(sheet: Sheet, point: Point) -> str:
-    return sheet.colors.ink if point.look < 0 else sheet.colors.lines[point.look % 8]
-
-
-def _limits(axis: Any, points: Sequence[Point], down: bool) -> None:
+def _axes(points: Sequence[Point], down: bool, words: tuple[str, str]) -> tuple[Axis, Axis]:
     xs, ys = [p.x for p in points], [p.y for p in points]
     if down:
-        axis.set(xlim=(-4, max(20.0, 1.15 * max(xs))), ylim=(-4, max(20.0, 1.12 * max(ys))))
-        return
-    if min(xs) > 0 and max(xs) > 20 * min(xs):
-        axis.set_xscale("log")
-        log_ticks(axis.xaxis, 4)
-        axis.set_xlim(min(xs) / 1.6, max(xs) * 2.5)
-    else:
-        axis.set_xlim(-0.05 * max(xs), 1.25 * max(xs) or 1.0)
+        return Axis(words[0], -4, max(20.0, 1.15 * max(xs))), Axis(words[1], -4, max(20.0, 1.12 * max(ys)))
     room = max(2.0, 0.15 * (max(ys) - min(ys)))
-    axis.set_ylim(max(-2.0, min(ys) - room), min(102.0, max(ys) + room))
+    y = Axis(words[1], max(-2.0, min(ys) - room), min(102.0, max(ys) + room))
+    if min(xs) > 0 and max(xs) > 20 * min(xs):
+        return Axis(words[0], min(xs) / 1.6, max(xs) * 2.5, Scale("log")), y
+    return Axis(words[0], -0.05 * max(xs), 1.25 * max(xs) or 1.0), y

@@ -25,7 +25,7 @@ def draw(sheet: Sheet, store: Store, runs: pd.DataFrame, metric: str) -> Any:
     found = ranking(runs, column)
     names = display_all(found.names, names_of(store.folder))
     figure = sheet.figure(1.3 + 0.24 * math.ceil(len(names) / 2))
-    return draw_ranks(found, list(names.values()), figure, sheet.colors.ink)
+    return draw_ranks(found, list(names.values()), figure, sheet.colors["ink"])
 
 
 def draw_ranks(found: Ranking, names: list[str], figure: Any, ink: str) -> Any:

@@ -1,57 +1,50 @@
-"""ROC curves, a panel per attack."""
+"""ROC curves, a plot per attack."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
 
-from ..report.pictures import short
 from ..report.results import Line, Panel
-from .grid import grid, labels, legend, over, title
-from .style import Sheet
+from .axes import Axis
+from .picture import Dots, Key, Mark, Picture, Plot, Points, Stroke, line_of, named_lines, over
+
+#: Width and height between the axes in the report, in pixels.
+SIZE = (184, 184)
+GUESSING = Stroke([(0.0, 0.0), (1.0, 1.0)], "soft", 2, thin=True)
 
 
-def draw(sheet: Sheet, panels: Sequence[Panel], seeds: int) -> Any:
-    """A curve per defense, with a dot where it decided; the dotted diagonal is guessing.
-
-    Raises:
-        ParameterError: no panel, or too many.
-    """
-    from matplotlib.lines import Line2D
-
+def roc(panels: Sequence[Panel], seeds: int) -> Picture:
+    """A curve per defense, with a ring where it decided; the dotted diagonal is guessing."""
     panels = [panel for panel in panels if panel.lines]
-    figure, axes = grid(
-        sheet, len(panels), "no roc to draw", _height(sheet, len(panels)), _wide(sheet, len(panels))
-    )
-    for axis, panel in zip(axes, panels, strict=True):
-        axis.plot([0, 1], [0, 1], ":", color=sheet.colors.ink, alpha=0.5, linewidth=0.8, label="_")
-        for line in panel.lines:
-            _line(sheet, axis, line)
-        title(axis, panel.title)
-        axis.grid(True)
-        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    labels(figure, "false positive rate", "true positive rate")
-    named = {line.name: line for panel in panels for line in panel.lines if line.rank >= 0}
-    handles = {short(name): Line2D([], [], **sheet.line(line.rank)) for name, line in named.items()}
-    dot = Line2D([], [], marker="o", color="none", markeredgecolor=sheet.colors.ink, markersize=4)
-    legend(
-        figure, {**handles, "where it decided": dot}, f"mean over rounds; {over(seeds)}", 3 * sheet.columns
-    )
-    return figure
+    x, y = Axis("false positive rate", 0.0, 1.0), Axis("true positive rate", 0.0, 1.0)
+    looks = {line.name: line.rank for panel in panels for line in panel.lines}
+    keys = [*named_lines(looks), Key("where it decided", Dots((), "ink", filled=False))]
+    return Picture(
+        "ROC curves",
+        [Plot(panel.title, x, y, _marks(panel.lines), _alt(panel), SIZE) for panel in panels],
+        "no roc to draw", f"mean over rounds; {over(seeds)}", [*keys, Key("guessing", GUESSING)],
+    )  # fmt: skip
 
 
-def _wide(sheet: Sheet, count: int) -> int:
-    return min(count, 2 * sheet.columns)
+def _marks(lines: Sequence[Line]) -> list[Mark]:
+    """Gray lines below colored ones."""
+    marks: list[Mark] = [GUESSING]
+    for line in sorted(lines, key=lambda line: line.rank >= 0):
+        marks.append(Stroke(line.points, *line_of(line.rank), label=line.name))
+    for line in lines:
+        if line.mark and line.rank >= 0:
+            label = f"{line.name}: where it decided"
+            marks.append(Dots([line.mark], line_of(line.rank)[0], filled=False, label=label))
+    return marks
 
 
-def _height(sheet: Sheet, count: int) -> float:
-    return min(2.4, 0.92 * sheet.width / _wide(sheet, max(1, count)) + 0.15)
+def _alt(panel: Panel) -> str:
+    areas = ", ".join(f"{line.name} {area(line.points):.3f}" for line in panel.lines[:12])
+    return f"ROC curves under {panel.title}: true positive rate by false positive rate, areas {areas}"
 
 
-def _line(sheet: Sheet, axis: Any, line: Line) -> None:
-    look = sheet.line(line.rank)
-    axis.plot(*zip(*line.points, strict=True), label=short(line.name) if line.rank >= 0 else "_", **look)
-    if line.mark and line.rank >= 0:
-        face = sheet.colors.paper
-        dot = {"color": look["color"], "markerfacecolor": face, "markersize": 4.5, "zorder": 4}
-        axis.plot(*line.mark, "o", label="_", **dot)
+def area(points: Points) -> float:
+    """The area under a curve."""
+    pairs = itertools.pairwise(points)
+    return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairs)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ....core.errors import ParameterError
 from ...terminal import plain
 from ..names import display_all
+from ..report.results import SHADES
 from ..tables import UNDEFINED
-from .grid import grid, labels, over, title
-from .style import Sheet
+from .axes import across, down
+from .heatmap import CELL
+from .picture import Boxes, Picture, Plot, over
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,22 +89,19 @@ def _numbers(key: str) -> tuple[str, list[float]]:
     return name, numbers
 
 
-def draw(sheet: Sheet, runs: pd.DataFrame, own: Mapping[str, str] | None = None) -> Any:
+def skew_share(runs: pd.DataFrame, own: Mapping[str, str] | None = None) -> Picture:
     """A heat map per defense: partitions down, shares of malicious clients across.
 
     Blue is above 0.5; orange is below, where honest clients look worse than attackers.
 
     Args:
-        sheet: what it is drawn on.
         runs: one row per run.
         own: the suite's own names.
 
     Raises:
         ParameterError: no run has an AUROC, the runs also differ in something that is not shown, or there are
-            too many defenses, partitions or shares.
+            too many partitions or shares.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
     _check_rest(runs)
     found = by_skew_and_share(runs)
     called = display_all(list(found), own)
@@ -111,29 +110,23 @@ def draw(sheet: Sheet, runs: pd.DataFrame, own: Mapping[str, str] | None = None)
         raise ParameterError(
             f"a figure has at most {MOST} partitions and shares; choose with --where malicious=…"
         )
-    figure, axes = grid(sheet, len(found), "no AUROC to draw", 0.55 + 0.2 * rows)
-    shades = LinearSegmentedColormap.from_list("worse to better", sheet.colors.steps)
-    top = list(next(iter(found.values())).index)
-    for axis, (defense, table) in zip(axes, found.items(), strict=True):
-        image = axis.imshow(table.to_numpy(float), cmap=shades, vmin=0, vmax=1, aspect="auto")
-        _numbers_in(sheet, axis, table)
-        title(axis, called[defense], 12 + 6 * sheet.columns)
-        axis.set_xticks(range(table.shape[1]), [f"{share:.3g}" for share in table.columns])
-        named = axis.get_subplotspec().is_first_col() or list(table.index) != top
-        axis.set_yticks(range(len(table)), list(table.index) if named else [""] * len(table))
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-    labels(figure, "malicious clients (%)", "partition")
-    seeds = int(runs["seed"].nunique())
-    bar = figure.colorbar(image, ax=axes, label=f"AUROC, mean over attacks; {over(seeds)}", pad=0.02)
-    bar.outline.set_visible(False)
-    return figure
+    note = f"mean over attacks; {over(int(runs['seed'].nunique()))}"
+    plots = [_plot(called[defense], table) for defense, table in found.items()]
+    return Picture("AUROC", plots, "", note, shades=("0", "1"), row=0.55 + 0.2 * rows)
 
 
-def _numbers_in(sheet: Sheet, axis: Any, table: pd.DataFrame) -> None:
-    for i, line in enumerate(table.to_numpy(float)):
-        for j, value in enumerate(line):
-            strong = value < 0.15 or value > 0.85
-            color = ("#10151a" if sheet.dark else "white") if strong else sheet.colors.ink
-            text = UNDEFINED if math.isnan(value) else f"{value:.2f}"
-            axis.text(j, i, text, ha="center", va="center", fontsize=6.5, color=color)
+def _plot(name: str, table: pd.DataFrame) -> Plot:
+    x = across("malicious clients (%)", [f"{share:.3g}" for share in table.columns])
+    y = down("partition", [str(partition) for partition in table.index])
+    values = [(i, j, value) for i, row in enumerate(table.to_numpy(float)) for j, value in enumerate(row)]
+    cells = [_cell(float(j), float(i), value) for i, j, value in values]
+    size = (CELL[0] * table.shape[1], CELL[1] * len(table))
+    return Plot(name, x, y, cells, f"AUROC of {name} by partition and share of malicious clients", size)
+
+
+def _cell(x: float, y: float, auroc: float) -> Boxes:
+    box = (x - 0.48, y - 0.46, x + 0.48, y + 0.46)
+    if math.isnan(auroc):
+        return Boxes([box], "", text=UNDEFINED)
+    shade = round(SHADES * auroc)
+    return Boxes([box], f"c{shade}", text=f"{auroc:.2f}", ink=f"t{shade}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,41 @@ from ....core.extras import extra_module
 #: Light and dark: blue, vermilion, green, purple, orange, sky blue, brown; then black (white) for no defense.
 LIGHT = ("#0072b2", "#d55e00", "#00845f", "#a6458a", "#a87400", "#2f8fce", "#7a5230", "#22262b")
 DARK = ("#5cb3f0", "#ff9450", "#3dd6a3", "#ef9fd0", "#f2c14e", "#9bd8ff", "#c9a27a", "#f2f3f4")
-STYLES: tuple[Any, ...] = ("-", (0, (6, 3)), (0, (2, 2)), (0, (6, 2, 1.5, 2)))
-MARKERS = "osD^vPX*"
+#: Lengths of dashes and gaps; none is a solid line.
+DASHES: tuple[tuple[float, ...], ...] = ((), (6, 3), (2, 2), (6, 2, 1.5, 2))
+_STEPS = (
+    (
+        *("#8f3d00", "#b85a0c", "#ec9648", "#f9c28f", "#fce3cb", "#f1f0ee"),
+        *("#d5e7f3", "#a4cee8", "#67a9d5", "#2874ae", "#0b4a82"),
+    ),
+    (
+        *("#ffad66", "#e08a3c", "#a35f24", "#774a23", "#4f3827", "#2c3036"),
+        *("#263f55", "#255a82", "#2b73a9", "#559fdc", "#8fcbff"),
+    ),
+)
+_ON_STEPS = {
+    **dict.fromkeys((0, 1, 9, 10), ("#ffffff", "#10151a")),
+    **dict.fromkeys((2, 3), ("#1d2126", "#ffffff")),
+    8: ("#10151a", "#ffffff"),
+}
+
+
+def _star(rays: int, turn: float) -> tuple[tuple[float, float], ...]:
+    corners = ((1.3 if k % 2 == 0 else 0.5, turn + math.pi * k / rays) for k in range(2 * rays))
+    return tuple((radius * math.cos(angle), radius * math.sin(angle)) for radius, angle in corners)
+
+
+#: Corners of the shapes of markers, y upwards; a circle has none.
+SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
+    (),
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0.0, -1.2), (0.9, 0.0), (0.0, 1.2), (-0.9, 0.0)),
+    ((-1.1, -0.9), (1.1, -0.9), (0.0, 1.1)),
+    ((-1.1, 0.9), (1.1, 0.9), (0.0, -1.1)),
+    _star(4, 0.0),
+    _star(4, math.pi / 4),
+    _star(5, math.pi / 2),
+)
 #: Widths in inches of one and two columns of a paper (IEEE; others are within 0.3).
 WIDTHS = {1: 3.5, 2: 7.16}
 #: The black look.
@@ -39,47 +73,24 @@ _FIXED = (
 LOOKS = 32
 
 
-@dataclass(frozen=True)
-class Colors:
-    """The colors of a page.
-
-    Attributes:
-        lines: of methods.
-        paper: behind everything.
-        ink: of text and axes.
-        soft: of grids.
-        other: of lines without a name.
-        steps: from worse to better.
-    """
-
-    lines: tuple[str, ...]
-    paper: str
-    ink: str
-    soft: str
-    other: str
-    steps: tuple[str, ...]
-
-    @property
-    def benign(self) -> str:
-        """Of benign clients."""
-        return self.lines[0]
-
-    @property
-    def malicious(self) -> str:
-        """Of malicious clients."""
-        return self.lines[1]
-
-
-PAGE = {
-    False: Colors(
-        LIGHT, "#ffffff", "#1d2126", "#dcdedf", "#c3c7cb",
-        ("#8f3d00", "#ec9648", "#fce3cb", "#f1f0ee", "#d5e7f3", "#67a9d5", "#0b4a82"),
-    ),
-    True: Colors(
-        DARK, "#14171b", "#e8eaed", "#353b43", "#4a525c",
-        ("#ffad66", "#a35f24", "#4f3827", "#2c3036", "#263f55", "#2b73a9", "#8fcbff"),
-    ),
-}  # fmt: skip
+#: Every color of figures and of the report by its name, light and dark: of the page, of methods (l0, …), from
+#: worse to better (c0, …) with the text on it (t0, …), and of what became of a client.
+COLORS: Mapping[str, tuple[str, str]] = {
+    "paper": ("#ffffff", "#14171b"),
+    "ink": ("#1d2126", "#e8eaed"),
+    "soft": ("#5b636d", "#a3abb5"),
+    "rule": ("#dcdedf", "#353b43"),
+    "other": ("#c3c7cb", "#4a525c"),
+    "evil": ("#b04a00", "#ff9450"),
+    "passed": ("#e3e7ea", "#2e353d"),
+    "flagged": ("#e8803a", "#e8803a"),
+    "banned": ("#23272d", "#f2f3f4"),
+    **{f"l{i}": pair for i, pair in enumerate(zip(LIGHT, DARK, strict=True))},
+    **{f"c{i}": pair for i, pair in enumerate(zip(*_STEPS, strict=True))},
+    **{f"t{i}": _ON_STEPS.get(i, ("#1d2126", "#e8eaed")) for i in range(len(_STEPS[0]))},
+}
+#: Of benign and of malicious clients.
+BENIGN, MALICIOUS = "l0", "l1"
 
 
 def looks(labels: Iterable[str]) -> dict[str, int]:
@@ -137,21 +148,19 @@ class Sheet:
         return WIDTHS[self.columns]
 
     @property
-    def colors(self) -> Colors:
-        """Those of the page."""
-        return PAGE[self.dark]
+    def colors(self) -> dict[str, str]:
+        """Every color by its name."""
+        return {name: pair[self.dark] for name, pair in COLORS.items()}
 
-    def line(self, look: int) -> dict[str, Any]:
-        """Color and style of a method's line; gray for a negative number."""
-        if look < 0:
-            return {"color": self.colors.other, "linestyle": "-", "linewidth": 0.8, "zorder": 2}
-        style = STYLES[look // 8 % len(STYLES)]
-        return {"color": self.colors.lines[look % 8], "linestyle": style, "linewidth": 1.4, "zorder": 3}
+    @property
+    def steps(self) -> list[str]:
+        """Colors from worse to better."""
+        return [self.colors[f"c{i}"] for i in range(len(_STEPS[0]))]
 
     def figure(self, height: float, width: float = 0.0) -> Any:
         """An empty figure, as wide as the columns unless ``width`` says otherwise."""
         return _shown()(
-            figsize=(width or self.width, height), layout="constrained", facecolor=self.colors.paper
+            figsize=(width or self.width, height), layout="constrained", facecolor=self.colors["paper"]
         )
 
     @contextmanager
@@ -165,14 +174,14 @@ class Sheet:
     def _settings(self) -> dict[str, Any]:
         colors = self.colors
         ink = dict.fromkeys(
-            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), colors.ink
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), colors["ink"]
         )
         return {
             **ink,
-            "axes.facecolor": colors.paper,
-            "savefig.facecolor": colors.paper,
-            "legend.facecolor": colors.paper,
-            "grid.color": colors.soft,
+            "axes.facecolor": colors["paper"],
+            "savefig.facecolor": colors["paper"],
+            "legend.facecolor": colors["paper"],
+            "grid.color": colors["rule"],
             "font.family": "sans-serif",
             "font.size": 8,
             "axes.titlesize": 8,

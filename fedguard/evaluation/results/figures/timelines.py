@@ -1,72 +1,73 @@
-"""Who was flagged or excluded when, a panel per attack and defense."""
+"""Who was flagged or excluded when, a plot per attack and defense."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ..report.pictures import short
-from ..report.timeline import STATES, Timeline
-from .grid import grid, labels, legend, title
-from .style import Sheet
+from ..report.results import plural
+from ..report.timeline import Timeline
+from .axes import Axis, down
+from .picture import Boxes, Dots, Key, Mark, Picture, Plot, side_by_side
 
-#: The states as colors: absent, passed, flagged, banned.
-_LIGHT = ("#ffffff", "#e3e7ea", "#e8803a", "#23272d")
-_DARK = ("#14171b", "#2e353d", "#e8803a", "#f2f3f4")
-_WORDS = ("not asked", "let through", "flagged", "banned")
+#: The height of a row in the report, in pixels.
+ROW = 17.0
+#: What became of a client that was asked, and in which words.
+STATES = {"passed": "let through", "flagged": "flagged", "banned": "banned"}
 
 
-def draw(sheet: Sheet, found: Sequence[tuple[str, str, Timeline]]) -> Any:
+def timelines(found: Sequence[tuple[str, str, Timeline]]) -> Picture:
     """A row per client (malicious ones first, in bold), a column per round; a dot where it attacked.
 
     Args:
-        sheet: what it is drawn on.
         found: attack, defense and timeline.
-
-    Raises:
-        ParameterError: no timeline, or too many.
     """
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     most = max((len(timeline.rows) for _, _, timeline in found), default=0)
-    each, rest = divmod(len(found), len({attack for attack, _, _ in found}) or 1)
-    height = 0.5 + 0.1 * max(most, 8)
-    figure, axes = grid(sheet, len(found), "no verdict to draw", height, 0 if rest else each)
-    colors = _DARK if sheet.dark else _LIGHT
-    for axis, (attack, defense, timeline) in zip(axes, found, strict=True):
-        _panel(sheet, axis, timeline, colors)
-        title(axis, f"{attack} × {defense}", 20 + 6 * sheet.columns)
-    labels(figure, "round", "client")
-    handles: dict[str, Any] = {
-        text: Patch(facecolor=color, edgecolor=sheet.colors.soft)
-        for text, color in zip(_WORDS, colors, strict=True)
-    }
-    handles["attacked"] = Line2D([], [], linestyle="", marker="o", markersize=2.5, color=sheet.colors.ink)
-    legend(figure, handles, f"seed {found[0][2].seed}; malicious clients in bold", 1 + 2 * sheet.columns)
-    return figure
-
-
-def _panel(sheet: Sheet, axis: Any, timeline: Timeline, colors: Sequence[str]) -> None:
-    from matplotlib.colors import ListedColormap
-
-    values = [[STATES.index(state) for state in row.states] for row in timeline.rows]
-    n = len(values)
-    edges = [0.5 + i for i in range(timeline.rounds + 1)]
-    axis.pcolormesh(
-        edges, range(n + 1), values, cmap=ListedColormap(colors), vmin=-0.5, vmax=3.5,
-        edgecolors=sheet.colors.paper, linewidth=0.6,
+    seeds = f"seed {found[0][2].seed}; malicious clients in bold; blank: not asked" if found else ""
+    return Picture(
+        "Flags and bans", [_plot(attack, defense, timeline) for attack, defense, timeline in found],
+        "no verdict to draw", seeds,
+        [
+            *(Key(text, Boxes((), state)) for state, text in STATES.items()),
+            Key("attacked", Dots((), "ink", 0.45)),
+        ],
+        row=0.55 + 0.1 * max(most, 8), across=side_by_side([attack for attack, _, _ in found]),
     )  # fmt: skip
-    for i, row in enumerate(timeline.rows):
-        struck = [j for j in row.attacks if row.states[j] == "banned"]
-        free = [j for j in row.attacks if row.states[j] != "banned"]
-        for places, color in ((free, sheet.colors.ink), (struck, sheet.colors.paper)):
-            axis.plot([j + 1 for j in places], [i + 0.5] * len(places), "o", markersize=1.8, color=color)
-    axis.set_yticks([i + 0.5 for i in range(n)], [short(row.name, 10) for row in timeline.rows], fontsize=5)
-    for text, row in zip(axis.get_yticklabels(), timeline.rows, strict=True):
-        if row.malicious:
-            text.set_fontweight("bold")
-    axis.set_ylim(n, 0)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _plot(attack: str, defense: str, data: Timeline) -> Plot:
+    x = Axis("round", 0.5, data.rounds + 0.5, whole=True)
+    y = down(
+        "client", [row.name for row in data.rows], [i for i, row in enumerate(data.rows) if row.malicious]
+    )
+    wide = data.rounds * min(26.0, max(8.0, 320 / data.rounds))
+    notes = (data.left_out,) if data.left_out else ()
+    alt = _alt(attack, defense, data)
+    return Plot(f"{attack} × {defense}", x, y, _marks(data), alt, (wide, ROW * len(data.rows)), notes)
+
+
+def _marks(data: Timeline) -> list[Mark]:
+    marks: list[Mark] = []
+    for state in STATES:
+        places = [
+            (i, j) for i, row in enumerate(data.rows) for j, one in enumerate(row.states) if one == state
+        ]
+        marks.append(
+            Boxes([(j + 0.53, i - 0.45, j + 1.47, i + 0.45) for i, j in places], state, STATES[state])
+        )
+    attacks = [(i, j) for i, row in enumerate(data.rows) for j in row.attacks]
+    for banned, color in ((False, "ink"), (True, "paper")):  # a dot must be seen on its state
+        points = [(j + 1, i) for i, j in attacks if (data.rows[i].states[j] == "banned") is banned]
+        if points:
+            marks.append(Dots(points, color, 0.45, label="attacked"))
+    return marks
+
+
+def _alt(attack: str, defense: str, data: Timeline) -> str:
+    fates = [
+        f"malicious client {row.name} flagged in {row.states.count('flagged')} and banned in "
+        f"{row.states.count('banned')} of {data.rounds} rounds"
+        for row in data.rows
+        if row.malicious
+    ]
+    honest = f"benign clients flagged {plural(data.false_flags, 'time')}"
+    return f"Timeline of {defense} under {attack}, seed {data.seed}: {'; '.join([*fates, honest])}"

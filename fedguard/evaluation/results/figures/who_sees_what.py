@@ -3,64 +3,61 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from ....core.errors import ParameterError
-from ..report.pictures import short
 from ..report.results import Section
-from .style import Sheet
+from .axes import across, down
+from .picture import CELL, Dots, Mark, Picture, Plot, Stroke, Text
+from .style import BENIGN, MALICIOUS
+
+#: Width and height of a cell in the report, in pixels.
+SIZE = (36, 34)
+#: The last row: the share of honest clients that are accused, orange from this percentage on.
+ACCUSED, MANY = "honest clients accused", 10
+#: The most values that are told to those who do not see the picture.
+TOLD = 60
 
 
-def draw(sheet: Sheet, section: Section) -> Any:
+def who_sees_what(section: Section) -> Picture:
     """A dot per attack and detector: the larger, the better its scores rank attackers above honest clients.
 
     The area of a dot is 2 |AUROC − 0.5|; it is blue above 0.5, and an orange ring below, where honest clients
     look worse than attackers. Below: the share of honest clients that are accused, mean over all runs.
-
-    Raises:
-        ParameterError: no detector has an AUROC.
     """
     known = section.frame[section.frame["auroc"].notna()]
-    if known.empty:
-        raise ParameterError("auroc is undefined in all of these runs: no detector, or no attack")
     attacks = [a for a in section.attacks if a in set(known["attack"])]
     defenses = [d for d in section.defenses if d in set(known["defense"])]
-    figure = sheet.figure(1.4 + 0.24 * len(attacks))
-    axis = figure.subplots()
-    room = (sheet.width - 1.5) * 72 / len(defenses)
-    size = 0.9 * min(15.0, room)
-    numbers = min(6.5, room / 3.4)
+    marks: list[Mark] = []
     for _, row in known.iterrows():
         place = defenses.index(row["defense"]), attacks.index(row["attack"])
-        _dot(sheet, axis, place, float(row["auroc"]), size, numbers)
+        marks += _dot(*place, float(row["auroc"]), f"{row['attack']} × {row['defense']}")
+    edge = len(attacks) - 0.4
+    marks.append(Stroke([(-0.5, edge), (len(defenses) - 0.5, edge)], "ink", thin=True))
     accused = section.frame.groupby("defense")["fpr"].mean() * 100
-    for i, name in enumerate(defenses):
-        value = float(accused.get(name, math.nan))
-        text = "–" if math.isnan(value) else f"{value:.0f} %"
-        color = sheet.colors.malicious if value > 10 else sheet.colors.ink
-        axis.text(i, len(attacks), text, ha="center", va="center", fontsize=numbers + 0.5, color=color)
-    axis.axhline(len(attacks) - 0.5, color=sheet.colors.ink, linewidth=0.6)
-    axis.set(xlim=(-0.6, len(defenses) - 0.4), ylim=(len(attacks) + 0.5, -0.6))
-    axis.set_yticks(range(len(attacks) + 1), [*(short(name) for name in attacks), "honest clients accused"])
-    axis.set_xticks(range(len(defenses)), [short(name) for name in defenses], rotation=45, ha="left")
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
-    axis.set_xlabel(
-        "dot: AUROC above 0.5, the larger the better\nring: below 0.5, honest clients look worse", fontsize=7
-    )
-    return figure
+    marks += [_share(i, len(attacks), float(accused.get(name, math.nan))) for i, name in enumerate(defenses)]
+    told = [f"{r['defense']} under {r['attack']} {r['auroc']:.2f}" for _, r in known.head(TOLD).iterrows()]
+    rows = [*attacks, ACCUSED]
+    size = (SIZE[0] * len(defenses), SIZE[1] * len(rows))
+    alt = f"Who sees what: AUROC of {', '.join(told)}"
+    plot = Plot("", across("defense", defenses), down("attack", rows), marks, alt, size)
+    return Picture(
+        "Who sees what", [plot] if attacks else [],
+        "auroc is undefined in all of these runs: no detector, or no attack",
+        "dot: AUROC above 0.5, the larger the better; ring: below, honest clients look worse",
+        row=0.6 + 0.26 * len(rows),
+    )  # fmt: skip
 
 
-def _dot(sheet: Sheet, axis: Any, place: tuple[int, int], auroc: float, size: float, numbers: float) -> None:
+def _dot(x: int, y: int, auroc: float, names: str) -> list[Mark]:
     strength = 2 * abs(auroc - 0.5)
     sees = auroc >= 0.5
-    color = sheet.colors.benign if sees else sheet.colors.malicious
-    face = color if sees else "none"
-    axis.plot(*place, "o", color=color, markerfacecolor=face, markersize=max(1.0, size * math.sqrt(strength)))
+    size = math.sqrt(strength)
+    color = BENIGN if sees else MALICIOUS
+    marks: list[Mark] = [Dots([(x, y)], color, max(0.07, size), sees, label=f"{names}: AUROC {auroc:.3f}")]
     if not sees or strength < 0.55:
-        text = f"{auroc:.2f}"
-        axis.annotate(
-            text, place, xytext=(0, -0.62 * size * math.sqrt(strength) - 4), textcoords="offset points",
-            ha="center", va="center", fontsize=numbers,
-        )  # fmt: skip
+        marks.append(Text(x, y + 0.5 * CELL * size + 0.2, f"{auroc:.2f}"))
+    return marks
+
+
+def _share(x: int, y: int, percent: float) -> Text:
+    text = "–" if math.isnan(percent) else f"{percent:.0f} %"
+    return Text(x, y, text, "evil" if percent > MANY else "ink")

@@ -17,15 +17,22 @@ from ....core.files import why, write_file
 from ...suites.load import load_suite
 from ...suites.suite import Suite
 from ..data import named, stored_data
-from ..figures.style import LOOKS, NO_DEFENSE
+from ..figures import pareto
+from ..figures.curves import curves as curves_picture
+from ..figures.heatmap import heatmap
+from ..figures.picture import Picture
+from ..figures.roc import roc
+from ..figures.scores import scores
+from ..figures.seconds import seconds
+from ..figures.style import COLORS, DASHES
+from ..figures.svg import drawing, swatch
+from ..figures.timelines import timelines
+from ..figures.who_sees_what import who_sees_what
 from ..glossary import GLOSSARY
 from ..store import Store
 from ..tables import SHOWN, Marks, columns_named, defined, mark, shown
-from . import pictures
 from .answer import answers
-from .axes import pixel
-from .drawn import drawn
-from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, looks_of, plural, sections
+from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, sections
 from .scores import distribution, roc_panel, verdicts
 from .timeline import timeline
 
@@ -85,7 +92,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(px=pixel, short=pictures.short, plural=plural)
+    environment.filters.update(plural=plural, drawing=drawing, swatch=swatch)
     script = f"\n{_script()}"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
@@ -94,7 +101,7 @@ def _template() -> Template:
         script=script,
         script_hash=f"sha256-{digest}",  # the only script a browser runs, whatever a name holds
     )
-    environment.globals.update(isnan=math.isnan, looks=LOOKS)
+    environment.globals.update(colors=COLORS, dashes=DASHES)
     return environment.get_template("report.html")
 
 
@@ -202,7 +209,6 @@ def _failures(part: Section) -> list[dict[str, str]]:
 
 
 def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str, Any]:
-    accuracy, success = (curves(store, part, metric) for metric in ("tacc", "asr"))
     chosen = _chosen(part, allowed)
     panels, details = [], []
     for attack in part.attacks:
@@ -210,24 +216,25 @@ def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str,
         panels.append(roc_panel(part, attack, tables))
         curve = {line.name: line for line in panels[-1].lines}
         details += [_detail(part, attack, d, t, curve.get(d)) for d, t in tables if (attack, d) in chosen]
-    panels = [panel for panel in panels if panel.lines]
-    scoring = {line.name for panel in panels for line in panel.lines}
+    words = {"tacc": "test accuracy", "asr": "attack success"}
+    by_round = [curves_picture(curves(store, part, m), what, part.seeds) for m, what in words.items()]
+    first = [who_sees_what(part), pareto.trade_off_of_rates(part), pareto.trade_off_of_costs(store, part)]
     return {
         **_plain(part),
         "answers": answers(part),
-        "figures": drawn(store, part, place),
-        "heats": [pictures.heat_plan(chart) for chart in heat_maps(part, HEATS)],
-        "accuracy": pictures.line_plans(accuracy[:MAX_PANELS], "Test accuracy"),
-        "success": pictures.line_plans(success[:MAX_PANELS], "Attack success"),
-        "roc": pictures.roc_plans(panels[:MAX_PANELS]),
+        "first": _with_plots(first),
+        "heats": [(heatmap(chart), GLOSSARY[chart.column.name]) for chart in heat_maps(part, HEATS)],
+        "curves": [one.only(MAX_PANELS) for one in _with_plots([*by_round, roc(panels, part.seeds)])],
         "panels_left_out": max(0, len(part.attacks) - MAX_PANELS),
-        "line_legend": {"undefended": NO_DEFENSE} if part.mode == "shadow" else looks_of(part),
-        "roc_legend": {name: rank for name, rank in looks_of(part).items() if name in scoring},
-        "costs": pictures.cost_plan(costs(store, part)),
+        "costs": _with_plots([seconds(costs(store, part))]),
         "details": details,
-        "open": next((i for i, detail in enumerate(details) if detail["roc"]), 0),
+        "open": next((i for i, detail in enumerate(details) if detail["curved"]), 0),
         "details_left_out": _detecting(part) - len(details),
     }
+
+
+def _with_plots(found: list[Picture]) -> list[Picture]:
+    return [picture for picture in found if picture.plots]
 
 
 def _plain(part: Section) -> dict[str, Any]:
@@ -289,17 +296,17 @@ def _detail(
     history = timeline(table)
     shares = defined(row.to_frame().T, columns_named(("dacc", "fpr", "fnr", "auroc")))
     facts = [_fact(c.title, shown(row, c)) for c in shares]
+    drawn = []
+    if spread:
+        drawn.append(scores([(attack, defense, spread)]))
+    if curve:  # solid, in the first color
+        alone = roc([Panel(attack, [replace(curve, rank=0)])], part.seeds)
+        drawn.append(
+            replace(alone, title=f"ROC curve; AUROC {shown(row, columns_named(('auroc',))[0])}", keys=())
+        )
+    if history:
+        drawn.append(timelines([(attack, defense, history)]))
     return {
-        "attack": attack,
-        "defense": defense,
-        "facts": facts,
-        "scores": pictures.scores_plan(spread) if spread else None,
-        "roc": _alone(attack, curve) if curve else None,
-        "auroc": shown(row, columns_named(("auroc",))[0]),
-        "timeline": pictures.timeline_plan(history) if history else None,
-    }
-
-
-def _alone(attack: str, curve: Line) -> pictures.PanelPlan:
-    """A single ROC curve: solid, in the first color."""
-    return pictures.roc_plans([Panel(attack, [replace(curve, rank=0)])])[0]
+        "attack": attack, "defense": defense, "facts": facts, "scored": spread is not None,
+        "curved": curve is not None, "pictures": drawn,
+    }  # fmt: skip

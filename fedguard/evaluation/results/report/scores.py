@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..figures.axes import Scale, scale_for
 from ..store import Store
-from .axes import Scale, scale_for
 from .results import Line, Panel, Section, looks_of
 
 if TYPE_CHECKING:

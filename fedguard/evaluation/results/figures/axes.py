@@ -1,9 +1,9 @@
-"""Axes: from values to pixels, with round numbers as ticks."""
+"""Axes: from values to places, with round numbers as ticks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,43 +58,62 @@ def scale_for(values: NDArray[np.float64]) -> Scale:
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values along a line of pixels.
+    """A range of values, or of names at 0, 1, ….
 
     Attributes:
-        low: the value at ``start``.
-        high: the value at ``end``.
-        start: a pixel.
-        end: a pixel; before ``start`` on vertical axes.
+        label: what the values are.
+        low: the value at its start: left, or below.
+        high: the value at its end.
         scale: how values are spread.
+        whole: only whole numbers are ticks.
+        unsigned: ticks have no sign.
+        names: of the places 0, 1, …, instead of ticks.
+        strong: which of them stand out.
     """
 
+    label: str
     low: float
     high: float
-    start: float
-    end: float
     scale: Scale = Scale()
+    whole: bool = False
+    unsigned: bool = False
+    names: tuple[str, ...] = ()
+    strong: frozenset[int] = frozenset()
 
-    def at(self, value: float) -> float:
-        """The pixel of a value."""
+    def place(self, value: float) -> float:
+        """Where a value lies: 0 at the start, 1 at the end."""
         low, high, place = self.scale.forward(np.array([self.low, self.high, value], dtype=float))
-        return float(self.start + (self.end - self.start) * (place - low) / (high - low))
+        return float((place - low) / (high - low))
 
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Round values in the range, with their text."""
+    def ticks(self, most: int = 5) -> list[tuple[float, str]]:
+        """About so many round values in the range, or all places with names, with their text."""
+        if self.names:
+            return [(float(i), name) for i, name in enumerate(self.names)]
         powers = [] if self.scale.kind == "linear" else _powers(self.low, self.high, self.scale)
         if len(powers) < 2:
-            return [(value, f"{value:.6g}") for value in nice_ticks(self.low, self.high)]
-        keep = max(1, -(-len(powers) // 5))
+            found = nice_ticks(self.low, self.high, most, 1.0 if self.whole else 0.0)
+            return [(value, f"{abs(value) if self.unsigned else value:.6g}") for value in found]
+        keep = max(1, -(-len(powers) // most))
         return [(value, power_text(value)) for value in powers[::keep]]
 
 
-def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` multiples of 1, 2 or 5 times a power of ten."""
+def across(label: str, names: Sequence[str]) -> Axis:
+    """Names from left to right."""
+    return Axis(label, -0.5, len(names) - 0.5, names=tuple(names))
+
+
+def down(label: str, names: Sequence[str], strong: Iterable[int] = ()) -> Axis:
+    """Names from the top to the bottom."""
+    return Axis(label, len(names) - 0.5, -0.5, names=tuple(names), strong=frozenset(strong))
+
+
+def nice_ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> list[float]:
+    """About ``count`` multiples of 1, 2 or 5 times a power of ten, at least ``least`` apart."""
     if not high > low:
         return [low]
     step = 10 ** math.floor(math.log10((high - low) / count))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= count)
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= count + 0.5)
+    step = max(step, least)
     first = math.ceil(low / step - 1e-9)
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -116,21 +135,3 @@ def power_text(value: float) -> str:
         return f"{value:g}"
     digits = str(math.floor(math.log10(abs(value)) + 1e-9))
     return f"{'−' if value < 0 else ''}10{digits.translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-
-
-def path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
-    """The ``d`` of an SVG path through points; NaN interrupts the line."""
-    parts, pen_up = [], True
-    for a, b in points:
-        if math.isnan(a) or math.isnan(b):
-            pen_up = True
-            continue
-        parts.append(f"{'M' if pen_up else 'L'}{pixel(x.at(a))} {pixel(y.at(b))}")
-        pen_up = False
-    return "".join(parts)
-
-
-def pixel(value: float) -> str:
-    """A length for SVG, to one decimal."""
-    text = f"{value:.1f}".removesuffix(".0")
-    return "0" if text == "-0" else text
