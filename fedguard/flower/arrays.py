@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
 from ..core.errors import ParameterError, RoundError
+from ..exchange.adapters import ADAPTERS, adapter_names
 from ..exchange.array_like import Misfit, fits
 from ..exchange.roles import by_model, by_name
 from ..exchange.template import Template
@@ -88,7 +89,8 @@ class Layout:
     Args:
         record: the global model.
         patterns: names of the learned arrays, with ``*`` and ``?`` as in file names; a leading ``!``
-            excludes. None takes all floating-point arrays that are not statistics.
+            excludes, and "adapters" stands for LoRA adapters and the new head. None takes all
+            floating-point arrays that are not statistics.
         model: the server's model; the arrays are its parameters and buffers.
         whole: whether a method evaluates or trains that model and so needs all of its parameters.
 
@@ -117,7 +119,8 @@ class Layout:
         plan = by_name(self.names, arrays) if model is None else by_model(model, self.names, arrays, whole)
         candidates = [self.names[k] for k in plan.order]
         if patterns is not None:
-            plan = plan.only(lambda k: selected(self.names[k], patterns))
+            chosen = selected(self.names, patterns)
+            plan = plan.only(lambda k: self.names[k] in chosen)
         if not plan.order:
             raise ParameterError(
                 f"no array is scored: parameters is {patterns}, the floating-point arrays are "
@@ -186,8 +189,28 @@ def _same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
         raise Malformed(f"array '{clean(extra[0])}' does not belong to the model", "names")
 
 
-def selected(name: str, patterns: Sequence[str]) -> bool:
-    """Whether some pattern matches the name and no pattern with a leading ``!`` excludes it."""
+def selected(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """The names that some pattern matches and no pattern with a leading ``!`` excludes.
+
+    The pattern "adapters" stands for :func:`~fedguard.exchange.adapters.adapter_names`.
+
+    Raises:
+        ParameterError: a pattern is "adapters", and there is no adapter.
+    """
+    adapters = set(adapter_names(names))
+    if not adapters and ADAPTERS in [p.removeprefix("!") for p in patterns]:
+        raise ParameterError(
+            "parameters is 'adapters', but no array of the global model is a LoRA adapter (lora_A, lora_B …); "
+            f"its arrays are {clean(', '.join(names))}; send peft.get_peft_model_state_dict(model)"
+        )
+
+    def matches(name: str, pattern: str) -> bool:
+        return name in adapters if pattern == ADAPTERS else fnmatchcase(name, pattern)
+
     out = [p[1:] for p in patterns if p.startswith("!")]
     chosen = [p for p in patterns if not p.startswith("!")] or ["*"]
-    return any(fnmatchcase(name, p) for p in chosen) and not any(fnmatchcase(name, p) for p in out)
+    return {
+        name
+        for name in names
+        if any(matches(name, p) for p in chosen) and not any(matches(name, p) for p in out)
+    }

@@ -52,8 +52,8 @@ class GuardedStrategy(Strategy):
         guard: detectors, policy and ledger. Its aggregator and stages need ``aggregate="guard"``.
         server: what detectors need of the server: model, validation or root data, seed. The model tells
             which arrays are learned, frozen (``requires_grad``) or statistics (its buffers).
-        parameters: names of the arrays that clients train (``"*lora*"``, ``"!head.*"``); all floating-point
-            arrays by default. The others keep the server's values, whatever clients send; but BatchNorm
+        parameters: names of the arrays that clients train (``"head.*"``, ``"!*.bias"``); "adapters" stands for
+            LoRA adapters and the new head; all floating-point arrays by default. The others keep the server's values, whatever clients send; but BatchNorm
             statistics, which are never scored, become the median of the accepted clients.
         state: a folder for the guard's state and every verdict, so that bans survive a restart of the
             server; nothing is kept if absent.
