@@ -200,7 +200,7 @@ def selected(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
     adapters = set(adapter_names(names))
     if not adapters and ADAPTERS in [p.removeprefix("!") for p in patterns]:
         raise ParameterError(
-            "parameters is 'adapters', but no array of the global model is a LoRA adapter (lora_A, lora_B …); "
+            "parameters is 'adapters', but no array of the global model is named like a LoRA adapter; "
             f"its arrays are {clean(', '.join(names))}; send peft.get_peft_model_state_dict(model)"
         )
 

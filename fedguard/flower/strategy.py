@@ -52,9 +52,9 @@ class GuardedStrategy(Strategy):
         guard: detectors, policy and ledger. Its aggregator and stages need ``aggregate="guard"``.
         server: what detectors need of the server: model, validation or root data, seed. The model tells
             which arrays are learned, frozen (``requires_grad``) or statistics (its buffers).
-        parameters: names of the arrays that clients train (``"head.*"``, ``"!*.bias"``); "adapters" stands for
-            LoRA adapters and the new head; all floating-point arrays by default. The others keep the server's values, whatever clients send; but BatchNorm
-            statistics, which are never scored, become the median of the accepted clients.
+        parameters: names of the arrays that clients train (``"head.*"``, ``"!*.bias"``); "adapters" means
+            LoRA adapters and the new head. All floating-point arrays by default. The others keep the server's
+            values; but BatchNorm statistics, which are never scored, become the accepted clients' median.
         state: a folder for the guard's state and every verdict, so that bans survive a restart of the
             server; nothing is kept if absent.
         identity: what identifies a client: "key", its public key (use this if the SuperLink authenticates
