@@ -51,7 +51,7 @@ def load_adapters(folder: str | Path, into: Mapping[str, Any] | None = None) -> 
     Args:
         folder: with ``adapter_config.json`` and ``adapter_model.safetensors``, as peft saves it.
         into: the arrays that the federation exchanges, such as the ``state_dict()`` of a ``PeftModel`` or
-            of one of FedGuard's models. The result then has its names; its adapters and head are the folder's.
+            of one of FedGuard's models. The result then has its names, and the folder's adapters and head.
             By default the names are those in the file, as ``peft.get_peft_model_state_dict`` gives them.
 
     Returns:
