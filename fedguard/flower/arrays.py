@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,14 @@ def _read(array: Array, own: NDArray[Any] | None) -> NDArray[Any]:
         raise Malformed("is cut short or too long")
     flat = np.frombuffer(array.data, dtype=dtype, offset=offset)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def recorded(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return a record of these very arrays; the constructor would copy them, and read those on disk."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
 
 
 def clean(text: object, length: int = 120) -> str:
@@ -156,7 +164,7 @@ class Layout:
             Misfit: an array is missing or unknown, has another shape or an incompatible dtype, or holds NaN
                 or Inf where the array is scored.
         """
-        _same_names(self.arrays, record)
+        same_names(self.arrays, record)
         self.template.fill(row, statistics, [self.sent(name, record) for name in self.names])
         for k, slot in self.template.slots.items():
             if not np.isfinite(row[slot]).all():
@@ -179,7 +187,8 @@ class Layout:
             return new.astype(own.dtype, copy=False)
 
 
-def _same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
+def same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
+    """Raise Malformed if a client's arrays have other names than the model's."""
     missing = [name for name in arrays if name not in record]
     extra = [name for name in record if name not in arrays]
     if missing:
