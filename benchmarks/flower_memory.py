@@ -1,12 +1,13 @@
 """The memory of a guarded Flower server, with replies in memory and on disk (``GuardedStrategy(spill=…)``).
 
     python benchmarks/flower_memory.py --parameters 1000000 10000000
+    python benchmarks/flower_memory.py --parameters 10000000 --no-network     # silos in the server's process
     python benchmarks/flower_memory.py --parameters 100000000 --spill-only --folder DISK   # 8 GB there
 
 A real deployment on this machine: a SuperLink, ``flwr run``, a ServerApp in a process of its own. The silos
 are one process that speaks SuperNodes' protocol for all of them, one reply after another, since twenty real
-SuperNodes would take more memory than the server. A silo sends the global model moved by 0.01 and noise; two
-send it moved by −1, and have to be banned. Measured is the peak of the resident set (VmHWM) of the process of
+SuperNodes would take more memory than the server. A silo sends the global model moved by 0.01 and noise; one
+sends it moved by −1, and has to be banned. Measured is the peak of the resident set (VmHWM) of the process of
 the ServerApp, and of that of the SuperLink, which holds what is sent and not yet fetched.
 """
 
@@ -30,7 +31,7 @@ APP = ROOT / "benchmarks" / "flower_memory_app"
 sys.path[:0] = [str(ROOT / "examples" / "flower"), str(APP)]
 from run import BIN, QUIET, free_port, program, toml, wait_for  # noqa: E402 - the example's
 
-MALICIOUS = 2
+MALICIOUS = 1
 CONFIG = '[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
 
 
@@ -115,6 +116,38 @@ def measured(count: int, parameters: int, spilled: bool, folder: Path | None) ->
         return found
 
 
+def alone(count: int, parameters: int, spilled: str, report: str) -> None:
+    """The same round in this process, without a network: the silos are functions."""
+    from flwr.app import Context, MetricRecord, RecordDict
+    from memory_app import main as served
+    from memory_app import record
+
+    from fedguard.testing.flower import MemoryGrid
+
+    def silo(number: int) -> Any:
+        step = -1.0 if number < MALICIOUS else 0.01
+        return lambda arrays, message: RecordDict(
+            {
+                "arrays": record(parameters, 1 + number, step, 0.01),
+                "metrics": MetricRecord({"num-examples": 10}),
+            }
+        )
+
+    config = {"silos": count, "parameters": parameters, "spill": spilled, "report": report}
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config)
+    served(MemoryGrid({1 + number: silo(number) for number in range(count)}), context)
+
+
+def measured_alone(count: int, parameters: int, spilled: bool, folder: Path | None) -> dict[str, float]:
+    """One round in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="fedguard-memory-", dir=folder) as name:
+        where, report = f"{name}/spill" if spilled else "", Path(name, "report")
+        command = [sys.executable, __file__, "--alone", str(count), str(parameters), where, str(report)]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - this script
+        found: dict[str, float] = json.loads(report.read_text(encoding="utf-8"))
+        return {**found, "superlink": 0}
+
+
 def row(count: int, parameters: int, spilled: bool, found: dict[str, float]) -> str:
     """One line of the table."""
     model = 4 * parameters
@@ -136,7 +169,7 @@ def row(count: int, parameters: int, spilled: bool, found: dict[str, float]) -> 
 
 HEAD = """# The memory of a guarded Flower server
 
-`python benchmarks/flower_memory.py`: Flower {flower}, one round of FedAvg behind `krum` and policy `ban`;
+`python benchmarks/flower_memory.py{options}`: Flower {flower}, a round of FedAvg behind `krum`;
 MB = 10⁶ bytes. "Before" is the server's process after its imports, "beyond" is the peak minus two models.
 
 | silos × parameters | replies | model, MB | before | peak | beyond | SuperLink's peak | seconds | verdicts |
@@ -151,15 +184,21 @@ def main() -> None:
     parser.add_argument("--spill-only", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--no-network", action="store_true")
     parser.add_argument("--silos-of", type=int, nargs=3)
+    parser.add_argument("--alone", nargs=4)
     given = parser.parse_args()
     if given.silos_of:
         silos(*given.silos_of)
         return
-    text = HEAD.format(flower=flwr.__version__)
+    if given.alone:
+        alone(int(given.alone[0]), int(given.alone[1]), *given.alone[2:])
+        return
+    text = HEAD.format(options=" --no-network" if given.no_network else "", flower=flwr.__version__)
     for parameters in given.parameters:
         for spilled in (True,) if given.spill_only else (False, True):
-            found = measured(given.silos, parameters, spilled, given.folder)
+            measure = measured_alone if given.no_network else measured
+            found = measure(given.silos, parameters, spilled, given.folder)
             text += row(given.silos, parameters, spilled, found) + "\n"
             print(text.splitlines()[-1], flush=True)
     if given.out:

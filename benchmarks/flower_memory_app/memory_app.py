@@ -19,7 +19,7 @@ app = ServerApp()
 #: Only to be named: the silos are those of the script.
 client = ClientApp()
 #: Arrays per model.
-LAYERS = 10
+LAYERS = 4
 
 
 def record(parameters: int, seed: int, step: float = 0.0, noise: float = 0.0) -> ArrayRecord:
@@ -44,7 +44,7 @@ def main(grid: Grid, context: Context) -> None:
     """One round."""
     config, silos = context.run_config, int(context.run_config["silos"])
     before = resident("VmRSS")
-    detector = fedguard.make_detector("krum", num_malicious=2)
+    detector = fedguard.make_detector("krum", num_malicious=1)
     policy = fedguard.make_policy("ban", strikes=1, rule={"name": "mad", "k": 8.0})
     inner = FedAvg(fraction_evaluate=0.0, min_train_nodes=silos, min_available_nodes=silos)
     spill = str(config["spill"]) or None
