@@ -159,7 +159,7 @@ def row(count: int, parameters: int, spilled: bool, found: dict[str, float]) -> 
         f"{found['before'] / 1e6:,.0f}",
         f"{found['peak'] / 1e6:,.0f}",
         f"{(found['peak'] - 2 * model) / 1e6:,.0f}",
-        f"{found['superlink'] / 1e6:,.0f}",
+        f"{found['superlink'] / 1e6:,.0f}" if found["superlink"] else "–",
         f"{found['seconds']:,.0f}",
         f"{found['banned']:.0f} banned, {found['accepted']:.0f} accepted, moved by {found['moved']:.4f}"
         + ("" if good else " (WRONG)"),
