@@ -7,7 +7,7 @@ Frozen arrays and counters keep the server's values. :mod:`fedguard.exchange.rol
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .contracts.round import Round
 from .contracts.server import Server
 from .core.errors import RoundError
 from .core.ids import ClientId
+from .exchange.adapters import ADAPTERS
 from .exchange.array_like import Misfit, by_key, check_count, listed, number, numbers, taken, tied
 from .exchange.roles import Plan, by_choice, by_dtype, by_model, by_name
 from .exchange.template import Template
@@ -46,7 +47,7 @@ class Rows:
         max_examples: a client that claims more samples is a suspect.
         roles: the role of each array (see :mod:`fedguard.exchange.roles`), or a dictionary for some of the
             names. Other roles come from ``model``, or else from the names. Without both, every
-            floating-point array is learned.
+            floating-point array is learned. With "adapters", only LoRA adapters and the new head are.
         names: the arrays' names. Replies are then dictionaries with these keys; otherwise lists.
         model: the server's model, to which the arrays belong.
         whole: a method evaluates or trains the model and so needs updates of all its parameters.
@@ -73,7 +74,7 @@ class Rows:
         capacity: int,
         deltas: bool = False,
         max_examples: float = MAX_EXAMPLES,
-        roles: Sequence[str] | Mapping[str, str] | None = None,
+        roles: Sequence[str] | Mapping[str, str] | Literal["adapters"] | None = None,
         names: Sequence[str] | None = None,
         model: nn.Module | None = None,
         whole: bool = False,
@@ -185,10 +186,12 @@ class Rows:
     def _plan(
         self,
         given: Sequence[Any],
-        roles: Sequence[str] | Mapping[str, str] | None,
+        roles: Sequence[str] | Mapping[str, str] | Literal["adapters"] | None,
         model: nn.Module | None,
         whole: bool,
     ) -> Plan:
+        if roles == ADAPTERS:
+            return self._plan(given, None, model, whole).adapters(self.names or ())
         changes = roles if isinstance(roles, Mapping) else {}
         if roles is not None and not isinstance(roles, Mapping):
             plan = by_choice(roles, self.start)

@@ -87,7 +87,7 @@ def table(state: Path, truth: Path) -> str:
     return "\n".join(lines) if rows else ""
 
 
-def main(settings: list[str]) -> int:
+def main(settings: list[str], app: Path = APP, clients: int = CLIENTS) -> int:
     """Start a SuperLink, run the app, show its log and the verdicts, stop the SuperLink."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
@@ -99,14 +99,14 @@ def main(settings: list[str]) -> int:
         settings = [s for s in settings if s.partition("=")[0] not in folders]
         settings += [f"{key}={folder}" for key, folder in folders.items()]
         env = {**os.environ, **QUIET, "FLWR_HOME": home, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-        Path(home, "config.toml").write_text(CONFIG.format(port=port, clients=CLIENTS), encoding="utf-8")
+        Path(home, "config.toml").write_text(CONFIG.format(port=port, clients=clients), encoding="utf-8")
         link = [program("flower-superlink"), "--insecure", "--simulation"]
         link += ["--host", "127.0.0.1", "--port", str(port)]
         with Path(home, "superlink.log").open("wb") as log:
             superlink = subprocess.Popen(link, env=env, stdout=log, stderr=log)
         try:
             wait_for(f"http://127.0.0.1:{port}/health", superlink)
-            command = [program("flwr"), "run", str(APP), "here", "--stream"]
+            command = [program("flwr"), "run", str(app), "here", "--stream"]
             command += ["--run-config", " ".join(map(toml, settings))]
             code = subprocess.run(command, env=env, check=False).returncode
             print(table(**folders), flush=True)

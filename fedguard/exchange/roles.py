@@ -19,6 +19,7 @@ from torch import nn
 
 from ..core.errors import ParameterError
 from ..training.parameters import learned
+from .adapters import ADAPTERS, adapter_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,6 +72,21 @@ class Plan:
             raise ParameterError(f"roles: the global model has no array {unknown[0]!r}")
         pairs = zip(names, self.roles, strict=True)
         return self.having(by_choice([changes.get(name, role) for name, role in pairs], arrays).roles)
+
+    def adapters(self, names: Sequence[str]) -> Plan:
+        """The same plan with only LoRA adapters and the new head learned.
+
+        Raises:
+            ParameterError: the names show no adapter.
+        """
+        chosen = set(adapter_names(names))
+        if not chosen:
+            raise ParameterError(
+                f"roles is {ADAPTERS!r}, but no array of the global model is named like a LoRA adapter "
+                "(lora_A, lora_B, …); give the state_dict() of a model with adapters, and for arrays without "
+                "names a list of roles"
+            )
+        return self.only(lambda k: names[k] in chosen)
 
     def having(self, roles: tuple[Role, ...]) -> Plan:
         """The same plan with these roles."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..arrays import MAX_EXAMPLES, Rows, evaluates_model, judged, mapping_of
 from ..contracts.server import Server
@@ -24,7 +24,7 @@ def process(
     server: Server | None = None,
     deltas: bool = False,
     max_examples: float = MAX_EXAMPLES,
-    roles: Mapping[str, str] | None = None,
+    roles: Mapping[str, str] | Literal["adapters"] | None = None,
     repeat: bool = False,
 ) -> tuple[Outcome, OrderedDict[str, Any]]:
     """Judge and aggregate the ``state_dict()``s that clients sent.
@@ -43,7 +43,8 @@ def process(
         server: what the server owns, for detectors that need it.
         deltas: clients send differences from the global model rather than trained parameters.
         max_examples: a client that claims more samples is a suspect.
-        roles: name → "learned", "statistic", "frozen" or "counter", to override the role of a name.
+        roles: name → "learned", "statistic", "frozen" or "counter", to override the role of a name. With
+            "adapters", only LoRA adapters and the new head are learned, and all else stays the server's.
         repeat: the round may have been judged before, see :meth:`Guard.process`.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..contracts.server import Server
 from ..core.errors import RoundError
+from ..geometry.streamed import subtract
 from .array_like import Misfit, beyond
 from .roles import Plan
 
@@ -90,6 +91,13 @@ class Template:
                 self._difference(row[slot].reshape(self.arrays[k].shape), sent[k], self.arrays[k], deltas)
                 if not deltas and beyond(sent[k], self.arrays[k].dtype):
                     raise Misfit("nan", f"{self.labels[k]} holds numbers beyond {self.arrays[k].dtype}")
+        self.note(statistics, {k: sent[k] for k in self.places}, deltas)
+
+    def note(
+        self, statistics: NDArray[np.float64], sent: Mapping[int, NDArray[Any]], deltas: bool = False
+    ) -> None:
+        """Write a client's statistics, by position, into its (s,) row; otherwise as :meth:`fill`."""
+        with np.errstate(over="ignore", invalid="ignore"):
             for k, place in self.places.items():
                 own, got = self.arrays[k], np.asarray(sent[k], dtype=np.float64)
                 got = own + got if deltas else got
@@ -149,10 +157,7 @@ class Template:
         if deltas:
             np.copyto(out, sent, casting="same_kind")
             return
-        wide: Any = np.promote_types(np.promote_types(own.dtype, sent.dtype), np.float32)
-        np.subtract(sent, own, out=out, dtype=wide, casting="same_kind")
-        if sent.dtype.kind == "f" and sent.dtype.itemsize < own.dtype.itemsize:
-            out[sent == own.astype(sent.dtype)] = 0  # only rounded: an idle client's update is zero
+        subtract(out, sent, own)
 
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
 from ..core.errors import ParameterError, RoundError
+from ..exchange.adapters import ADAPTERS, adapter_names
 from ..exchange.array_like import Misfit, fits
 from ..exchange.roles import by_model, by_name
 from ..exchange.template import Template
@@ -75,6 +76,14 @@ def _read(array: Array, own: NDArray[Any] | None) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
+def recorded(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return a record of these very arrays; the constructor would copy them, and read those on disk."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
+
+
 def clean(text: object, length: int = 120) -> str:
     """Make untrusted text safe to log: one line of printable characters, at most ``length`` long."""
     line = "".join(c if c.isprintable() else " " for c in str(text)[: 4 * length])
@@ -88,7 +97,8 @@ class Layout:
     Args:
         record: the global model.
         patterns: names of the learned arrays, with ``*`` and ``?`` as in file names; a leading ``!``
-            excludes. None takes all floating-point arrays that are not statistics.
+            excludes, and "adapters" stands for LoRA adapters and the new head. None takes all
+            floating-point arrays that are not statistics.
         model: the server's model; the arrays are its parameters and buffers.
         whole: whether a method evaluates or trains that model and so needs all of its parameters.
 
@@ -117,7 +127,8 @@ class Layout:
         plan = by_name(self.names, arrays) if model is None else by_model(model, self.names, arrays, whole)
         candidates = [self.names[k] for k in plan.order]
         if patterns is not None:
-            plan = plan.only(lambda k: selected(self.names[k], patterns))
+            chosen = selected(self.names, patterns)
+            plan = plan.only(lambda k: self.names[k] in chosen)
         if not plan.order:
             raise ParameterError(
                 f"no array is scored: parameters is {patterns}, the floating-point arrays are "
@@ -153,7 +164,7 @@ class Layout:
             Misfit: an array is missing or unknown, has another shape or an incompatible dtype, or holds NaN
                 or Inf where the array is scored.
         """
-        _same_names(self.arrays, record)
+        same_names(self.arrays, record)
         self.template.fill(row, statistics, [self.sent(name, record) for name in self.names])
         for k, slot in self.template.slots.items():
             if not np.isfinite(row[slot]).all():
@@ -176,7 +187,8 @@ class Layout:
             return new.astype(own.dtype, copy=False)
 
 
-def _same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
+def same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
+    """Raise Malformed if a client's arrays have other names than the model's."""
     missing = [name for name in arrays if name not in record]
     extra = [name for name in record if name not in arrays]
     if missing:
@@ -186,8 +198,28 @@ def _same_names(arrays: dict[str, NDArray[Any]], record: ArrayRecord) -> None:
         raise Malformed(f"array '{clean(extra[0])}' does not belong to the model", "names")
 
 
-def selected(name: str, patterns: Sequence[str]) -> bool:
-    """Whether some pattern matches the name and no pattern with a leading ``!`` excludes it."""
+def selected(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
+    """The names that some pattern matches and no pattern with a leading ``!`` excludes.
+
+    The pattern "adapters" stands for :func:`~fedguard.exchange.adapters.adapter_names`.
+
+    Raises:
+        ParameterError: a pattern is "adapters", and there is no adapter.
+    """
+    adapters = set(adapter_names(names))
+    if not adapters and ADAPTERS in [p.removeprefix("!") for p in patterns]:
+        raise ParameterError(
+            "parameters is 'adapters', but no array of the global model is named like a LoRA adapter; "
+            f"its arrays are {clean(', '.join(names))}; send peft.get_peft_model_state_dict(model)"
+        )
+
+    def matches(name: str, pattern: str) -> bool:
+        return name in adapters if pattern == ADAPTERS else fnmatchcase(name, pattern)
+
     out = [p[1:] for p in patterns if p.startswith("!")]
     chosen = [p for p in patterns if not p.startswith("!")] or ["*"]
-    return any(fnmatchcase(name, p) for p in chosen) and not any(fnmatchcase(name, p) for p in out)
+    return {
+        name
+        for name in names
+        if any(matches(name, p) for p in chosen) and not any(matches(name, p) for p in out)
+    }

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from .arrays import Layout, Malformed, read
+from .arrays import Layout, Malformed, read, recorded
 from .replies import Reply, scaled_examples
+from .spill import Spilled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,15 +70,19 @@ def _replace(message: Message, layout: Layout, given: Mapping[str, Array], part:
     found = {name: given[name] if name in given else _client(name, record, layout, part) for name in own}
     fresh = {name: found[layout.twins.get(name, name)] for name in layout.names}
     if list(record) != layout.names or any(fresh[name] is not record[name] for name in fresh):
-        message.content = RecordDict({**message.content, key: ArrayRecord(fresh)})
+        message.content = RecordDict({**message.content, key: recorded(fresh)})
 
 
 def _client(name: str, record: ArrayRecord, layout: Layout, part: float) -> Array:
     """Return a client's learned array; the same object if it has the model's dtype and full weight."""
-    own, new = layout.arrays[name], layout.sent(name, record)
+    own, sent = layout.arrays[name], record[name]
+
+    def moved() -> NDArray[Any]:
+        return np.asarray(own + part * (layout.sent(name, record) - own), dtype=own.dtype)
+
     if part < 1:  # w_global + part · (w_client − w_global)
-        return Array(np.asarray(own + part * (new - own), dtype=own.dtype))
-    return record[name] if record[name].dtype == str(own.dtype) else Array(new)
+        return Spilled(str(own.dtype), own.shape, moved) if isinstance(sent, Spilled) else Array(moved())
+    return sent if sent.dtype == str(own.dtype) else Array(layout.sent(name, record))
 
 
 def _fewer(message: Message, key: str, weight: float) -> None:
@@ -103,7 +108,7 @@ def restored(result: ArrayRecord, layout: Layout, statistics: Mapping[str, NDArr
             fresh[name] = layout.record[name]
         elif name not in layout.twins:
             fresh[name] = _result(name, result[name], own)
-    return ArrayRecord({name: fresh[layout.twins.get(name, name)] for name in layout.names})
+    return recorded({name: fresh[layout.twins.get(name, name)] for name in layout.names})
 
 
 def _result(name: str, array: Array, own: NDArray[Any]) -> Array:
@@ -115,4 +120,4 @@ def _result(name: str, array: Array, own: NDArray[Any]) -> Array:
         plain = new.astype(own.dtype, copy=False)
     if not np.isfinite(plain).all():
         raise Malformed("NaN or Inf")
-    return array if new.dtype == own.dtype else Array(plain)
+    return array if new.dtype == own.dtype and type(array) is Array else Array(plain)

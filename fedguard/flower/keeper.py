@@ -57,6 +57,13 @@ class Keeper:
         self.guard.load_state_dict(state["guard"], keep_ledger=type(self.guard.ledger) is not Ledger)
         return index
 
+    def greet(self, names: Sequence[str]) -> None:
+        """Log the clients that take part for the first time, unless all do."""
+        known = {str(client) for client in self.guard.ledger.clients()}
+        for name in names if known else []:
+            if name not in known:
+                log.info("FedGuard: %s takes part for the first time", name)
+
     def keep(self, index: int, rows: Sequence[Verdict]) -> None:
         """Write the guard's state after round ``index``. A failed write is logged and stops nothing."""
         if self.folder is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -22,6 +24,9 @@ EVADABLE = (
 )
 
 
+log = logging.getLogger("flwr")  # Flower's own
+
+
 def client_id(node: NodeInfo, identity: Identity) -> str | None:
     """Return the node's client id in the ledger; None if it needs a public key and has none.
 
@@ -38,7 +43,90 @@ class TooFewNodesError(FedGuardError):
     """With nodes left out (banned, or without a public key), too few remain for the strategy."""
 
 
-class GuardedGrid(Grid):
+class Wrapped(Grid):
+    """A grid that does as another one does.
+
+    Args:
+        grid: Flower's grid.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """As the grid does."""
+        return self._grid.get_nodes()
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the grid does."""
+        return self._grid.get_node_ids()
+
+    def set_run(self, run: Any) -> None:
+        """As the grid does."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """As the grid does."""
+        return self._grid.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """As the grid does."""
+        return self._grid.create_message(*args, **kwargs)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As the grid does."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the grid does."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """As the grid does."""
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+#: Seconds between two questions for replies, when there was none.
+PAUSE = 1.0
+
+
+class OneByOne(Wrapped):
+    """A grid that pulls replies one at a time, so that no two of them are in memory together.
+
+    Args:
+        grid: Flower's grid.
+        keep: called with every reply before the next one is pulled.
+    """
+
+    def __init__(self, grid: Grid, keep: Callable[[Message], None]) -> None:
+        super().__init__(grid)
+        self._keep = keep
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push all messages, and pull the replies until all are there or the time is over."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        waiting = [number for number in self._grid.push_messages(messages) if number]
+        replies: list[Message] = []
+        while waiting:
+            before = len(waiting)
+            for number in list(waiting):
+                for reply in self._grid.pull_messages([number]):
+                    self._keep(reply)
+                    replies.append(reply)
+                    waiting.remove(number)
+            if time.monotonic() >= end:
+                break
+            if len(waiting) == before:
+                time.sleep(PAUSE)
+        return replies
+
+
+class GuardedGrid(Wrapped):
     """A grid without the nodes of banned clients.
 
     A strategy that needs more nodes than remain would wait forever. While nodes are left out (banned, or
@@ -56,7 +144,7 @@ class GuardedGrid(Grid):
     def __init__(
         self, grid: Grid, identity: Identity, barred: Callable[[str], bool], patience: float, bans: bool
     ) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._identity = identity
         self._barred = barred
         self._patience = patience
@@ -90,29 +178,13 @@ class GuardedGrid(Grid):
         self.clients[node.node_id] = client
         return not self._barred(client)
 
-    def set_run(self, run: Any) -> None:
-        """As the grid does."""
-        self._grid.set_run(run)
 
-    @property
-    def run(self) -> Any:
-        """As the grid does."""
-        return self._grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """As the grid does."""
-        return self._grid.create_message(*args, **kwargs)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As the grid does."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As the grid does."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """As the grid does."""
-        return self._grid.send_and_receive(messages, timeout=timeout)
+def warned(proxy: GuardedGrid, identity: Identity, before: bool) -> bool:
+    """Log whom the grid leaves out, and once whether bans can be evaded; return whether it did so now."""
+    if proxy.nameless:
+        log.warning("FedGuard: %d nodes have no public key and get no messages", len(proxy.nameless))
+    if before or identity == "key" or not proxy.clients:
+        return False
+    keyed = any(client.startswith("key-") for client in proxy.clients.values())
+    log.warning(EVADABLE.format(what="public keys" if keyed else "node ids"))
+    return True

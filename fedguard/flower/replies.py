@@ -138,7 +138,7 @@ def check_arrays(
         if reply.fault is not None:
             continue
         try:
-            layout.fill(row, own, _arrays(_content(reply)))
+            layout.fill(row, own, array_record(_content(reply)))
         except Misfit as misfit:
             reply.blame(misfit.kind, str(misfit))
         except Exception as error:  # untrusted record: anything may be raised
@@ -147,7 +147,8 @@ def check_arrays(
             row[:], own[:] = 0, 0
 
 
-def _arrays(content: RecordDict) -> ArrayRecord:
+def array_record(content: RecordDict) -> ArrayRecord:
+    """Return the arrays of a reply; raise Malformed if it has no record of them, or several."""
     records = list(content.array_records.values())
     if len(records) != 1:
         text = f"{len(records)} array records instead of one" if records else "no arrays"

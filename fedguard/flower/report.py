@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,13 @@ def metrics(rows: Sequence[Verdict], kept: bool, refused: bool, per_client: bool
         record["guard-scores"] = [row.score for row in rows]
         record["guard-weights"] = [row.weight for row in rows]
     return record
+
+
+def summarize(inner: str, entries: Mapping[str, Any]) -> None:
+    """Log the settings of a guard before an inner strategy."""
+    log.info("\t├──> FedGuard before %s:", inner)
+    for name, value in entries.items():
+        log.info("\t│\t%s %s: %s", "└──" if name == list(entries)[-1] else "├──", name, value)
 
 
 def tell(index: int, server_round: int, rows: Sequence[Verdict], note: str) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 
 from ..contracts.round import Round
 from ..contracts.server import Server
-from ..core.errors import FedGuardError, ParameterError, RoundError, SecureAggregationError
+from ..core.errors import FedGuardError, ParameterError, RoundError, SecureAggregationError, StreamedError
 from ..guard import Guard
 from . import report
 from .arrays import Layout, Malformed, clean
@@ -23,19 +22,18 @@ from .checks import check_options, needs_model, who_aggregates
 from .forward import handed_on, restored
 from .inner import HIDDEN, check_inner, check_messages, honored, lowered, weight_key
 from .keeper import Keeper
-from .nodes import EVADABLE, GuardedGrid, Identity, TooFewNodesError
+from .nodes import GuardedGrid, Identity, OneByOne, TooFewNodesError, warned
 from .progress import Judged, Open
 from .replies import (
     SILENT,
     Reply,
-    check_arrays,
     check_metrics,
-    check_record_names,
     hides_updates,
     received,
     shared_fault,
 )
 from .report import Verdict, log
+from .spill import Spill
 
 
 class GuardedStrategy(Strategy):
@@ -52,11 +50,13 @@ class GuardedStrategy(Strategy):
         guard: detectors, policy and ledger. Its aggregator and stages need ``aggregate="guard"``.
         server: what detectors need of the server: model, validation or root data, seed. The model tells
             which arrays are learned, frozen (``requires_grad``) or statistics (its buffers).
-        parameters: names of the arrays that clients train (``"*lora*"``, ``"!head.*"``); all floating-point
-            arrays by default. The others keep the server's values, whatever clients send; but BatchNorm
-            statistics, which are never scored, become the median of the accepted clients.
+        parameters: names of the arrays that clients train (``"head.*"``, ``"!*.bias"``); "adapters" means
+            LoRA adapters and the new head. All floating-point arrays by default. The others keep the server's
+            values; but BatchNorm statistics, which are never scored, become the accepted clients' median.
         state: a folder for the guard's state and every verdict, so that bans survive a restart of the
             server; nothing is kept if absent.
+        spill: a folder for the replies of a round, for models that do not fit into memory n times: each reply
+            goes there when it arrives, and is scored and aggregated from there, piece by piece.
         identity: what identifies a client: "key", its public key (use this if the SuperLink authenticates
             SuperNodes; nodes without a key get no messages); "node", its node id; "auto", the key if there
             is one, else the node id, with a warning that bans can be evaded.
@@ -95,6 +95,7 @@ class GuardedStrategy(Strategy):
         server: Server | None = None,
         parameters: str | Sequence[str] | None = None,
         state: str | Path | None = None,
+        spill: str | Path | None = None,
         identity: Identity = "auto",
         reweight: Literal["auto", "examples", "delta"] = "auto",
         aggregate: Literal["inner", "guard"] | None = None,
@@ -111,6 +112,7 @@ class GuardedStrategy(Strategy):
         self.guard = guard
         self.server = server or Server()
         self.parameters = [parameters] if isinstance(parameters, str) else parameters
+        self.spill = Path(spill) if spill is not None else None
         self.identity: Identity = identity
         self.reweight = honored(inner) if reweight == "auto" else reweight
         self.aggregate = who_aggregates(guard, aggregate)
@@ -136,11 +138,19 @@ class GuardedStrategy(Strategy):
         self._evaluating: list[Message] = []
         self._warned = False
 
+    def start(self, grid: Grid, *args: Any, **options: Any) -> Result:
+        """Run the federation, as any strategy of Flower; with ``spill``, replies are pulled one by one."""
+        if self.spill is not None:
+            grid = OneByOne(grid, lambda reply: self._open.keep(reply) if self._open else None)
+        return super().start(grid, *args, **options)
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return the inner strategy's messages to the clients that are not banned."""
         self._open = Open(arrays, Layout(arrays, self.parameters, self.server.model, self._whole))
+        if self.spill is not None:
+            self._open.spill = Spill(self.spill, self._open.layout)
         proxy = self._proxy(grid)
         self._open.asked, self._open.skipped = self._ask(
             proxy, lambda: self.inner.configure_train(server_round, arrays, config, proxy)
@@ -156,12 +166,22 @@ class GuardedStrategy(Strategy):
         if self._open is None:
             raise ParameterError("aggregate_train: no messages were sent; call configure_train first")
         current, self._open = self._open, None
+        try:
+            return self._trained(server_round, current, replies)
+        finally:
+            current.close()
+
+    def _trained(
+        self, server_round: int, current: Open, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         if not current.asked and not current.skipped:  # the inner strategy does not train in this round
             return self.inner.aggregate_train(server_round, replies)
         everyone = received(current.asked, replies)
+        current.put_aside(everyone)
         if not self._heard and hides_updates(everyone):  # later, a client claims it, not the app
             raise SecureAggregationError(HIDDEN)
-        heard = [reply for reply in everyone if not (reply.aside or self._may_be_silent(reply))]
+        excused = self.silent == "ignore"
+        heard = [r for r in everyone if not (r.aside or (excused and r.fault == SILENT))]
         judged = self._judged(current, heard)
         self._keeper.keep(self.index, judged.verdicts)
         arrays, numbers, note = self._aggregated(server_round, current, heard, judged)
@@ -203,13 +223,16 @@ class GuardedStrategy(Strategy):
 
     def summary(self) -> None:
         """Log the settings of the guard and of the inner strategy."""
-        aggregator = "the guard" if self.aggregate == "guard" else type(self.inner).__name__
-        log.info("\t├──> FedGuard before %s:", type(self.inner).__name__)
-        log.info("\t│\t├── Detectors: %s", ", ".join(self.guard.detectors) or "none")
-        log.info("\t│\t├── Policy: %s", self.guard.policy.name)
-        log.info("\t│\t├── Aggregated by %s, weights below 1 as %s", aggregator, self.reweight)
-        log.info("\t│\t├── State: %s", self._keeper.folder or "not kept")
-        log.info("\t│\t└── Banned from round %d on: %d clients", self.index, len(self._banned()))
+        inner = type(self.inner).__name__
+        entries = {
+            "Detectors": ", ".join(self.guard.detectors) or "none",
+            "Policy": self.guard.policy.name,
+            "Aggregated by": "the guard" if self.aggregate == "guard" else inner,
+            "Weights below 1": f"as {self.reweight}",
+            "State": self._keeper.folder or "not kept",
+            f"Banned from round {self.index} on": f"{len(self._banned())} clients",
+        }
+        report.summarize(inner, entries)
         self.inner.summary()
 
     # --- sending messages
@@ -227,20 +250,12 @@ class GuardedStrategy(Strategy):
             if any(m.metadata.dst_node_id not in proxy.clients for m in messages):
                 proxy.get_node_ids()  # maps nodes that the strategy remembers to clients
         except TooFewNodesError as error:
-            self._warn(proxy)
+            self._warned |= warned(proxy, self.identity, self._warned)
             return [], f"round skipped, the global model stays: {error}"
-        self._warn(proxy)
+        self._warned |= warned(proxy, self.identity, self._warned)
         first = {client: node for node, client in reversed(proxy.clients.items())}
         allowed = {node for client, node in first.items() if not self._barred(client)}  # one node per client
         return [m for m in messages if m.metadata.dst_node_id in allowed], ""
-
-    def _warn(self, proxy: GuardedGrid) -> None:
-        if proxy.nameless:
-            log.warning("FedGuard: %d nodes have no public key and get no messages", len(proxy.nameless))
-        if not self._warned and self.identity != "key" and proxy.clients:
-            keyed = any(client.startswith("key-") for client in proxy.clients.values())
-            log.warning(EVADABLE.format(what="public keys" if keyed else "node ids"))
-            self._warned = True
 
     def _banned(self) -> list[Any]:
         return self.guard.banned(self.guard.ledger.clients(), self.index)
@@ -250,18 +265,12 @@ class GuardedStrategy(Strategy):
 
     # --- judging
 
-    def _may_be_silent(self, reply: Reply) -> bool:
-        return self.silent == "ignore" and reply.fault == SILENT
-
     def _judged(self, current: Open, heard: list[Reply]) -> Judged:
         """Return the guard's verdicts; if it refuses the round, what ``on_refusal`` says."""
         if not heard:
             return Judged(note="" if current.skipped else "no replies: the global model stays as it is")
         names = [current.clients[reply.node] for reply in heard]
-        known = {str(client) for client in self.guard.ledger.clients()}
-        for name in names if known else []:
-            if name not in known:
-                log.info("FedGuard: %s takes part for the first time", name)
+        self._keeper.greet(names)
         round = self._round(current, heard, names)
         shared = shared_fault(heard)
         try:
@@ -270,27 +279,22 @@ class GuardedStrategy(Strategy):
             judge = self.guard.process if self.aggregate == "guard" else self.guard.watch
             outcome = judge(round, repeat=self._repeat)
         except Exception as error:
-            if self.on_refusal == "raise":
+            if self.on_refusal == "raise" or isinstance(error, StreamedError):  # every round would be refused
                 raise
             return self._refused(error, round, heard, names, everybody=shared is not None)
         rows = report.verdicts(self.index, heard, names, outcome)
         return Judged(outcome.weights.tolist(), rows, outcome, note=outcome.note)
 
     def _round(self, current: Open, heard: list[Reply], names: list[str]) -> Round:
-        template = current.layout.template
-        matrix = torch.empty(len(heard), template.size)
-        current.statistics = np.zeros((len(heard), template.width))
-        check_metrics(heard, self._weight_key, self.max_examples)
-        check_arrays(heard, current.layout, matrix.numpy(), current.statistics)
-        check_record_names(heard)
+        updates = current.updates(heard, self._weight_key, self.max_examples)
         self._heard = self._heard or any(reply.fault is None for reply in heard)
         return Round(
-            matrix,
+            updates,
             client_ids=names,
             num_examples=[reply.examples for reply in heard],
             index=self.index,
-            global_params=template.flat(),
-            server=template.lent(self.server),
+            global_params=current.params(),
+            server=current.layout.template.lent(self.server),
             faults=[reply.fault for reply in heard],
         )
 

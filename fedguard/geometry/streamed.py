@@ -32,53 +32,103 @@ _TYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-class _Part(NamedTuple):
-    """One tensor in a file."""
+#: The type of a tensor that no file holds: all its numbers are 0.
+ZERO = "ZERO"
+
+
+class Part(NamedTuple):
+    """One tensor in a file.
+
+    Attributes:
+        shape: its shape.
+        kind: its safetensors type, or :data:`ZERO`.
+        offset: the position of its first byte in the file.
+    """
 
     shape: tuple[int, ...]
     kind: str
-    offset: int  # position of its first byte in the file
+    offset: int
 
     @property
     def size(self) -> int:
+        """How many numbers it has."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class _File:
-    """One client's update: the tensors of a safetensors file, flattened and concatenated."""
+class UpdateFile:
+    """One client's update: the tensors of a safetensors file, flattened and concatenated.
+
+    Attributes:
+        path: the file.
+        parts: its tensors, in the order of the columns.
+        edges: the first column of each part, then d.
+        origin: for each part, the numbers (size,) to subtract from it; without it, the file holds the update.
+    """
 
     path: Path
-    parts: tuple[_Part, ...]
-    edges: tuple[int, ...]  # the first column of each part, then d
+    parts: tuple[Part, ...]
+    edges: tuple[int, ...]
+    origin: tuple[NDArray[Any], ...] | None = None
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """(stop − start,) float32: consecutive columns."""
-        out = np.empty(stop - start, dtype=np.float32)
+        out = np.zeros(stop - start, dtype=np.float32)
         for k in range(bisect.bisect_right(self.edges, start) - 1, len(self.parts)):
             first, last = max(start, self.edges[k]), min(stop, self.edges[k + 1])
-            if first >= last:
+            if first >= last or self.parts[k].kind == ZERO:
                 continue
             kind, offset = self.parts[k].kind, self.parts[k].offset
             here = offset + (first - self.edges[k]) * _TYPES[kind].itemsize
             found = np.fromfile(self.path, _TYPES[kind], last - first, offset=here)
             if len(found) < last - first:
                 raise RoundError(f"{self.path} is shorter than its header says")
-            out[first - start : last - start] = _float32(found, kind)
+            self._write(
+                out[first - start : last - start],
+                found,
+                k,
+                slice(first - self.edges[k], last - self.edges[k]),
+            )
         return out
+
+    def _write(self, out: NDArray[np.float32], found: NDArray[Any], k: int, where: Any) -> None:
+        """Write numbers of part ``k`` as a float32 update."""
+        kind = self.parts[k].kind
+        if self.origin is None:
+            out[:] = _float32(found, kind)
+        else:
+            subtract(out, _float32(found, kind) if kind == "BF16" else found, self.origin[k][where])
 
     def pick(self, columns: NDArray[np.int64]) -> NDArray[np.float32]:
         """(k,) some columns, each with its own read: a memory map would load whole pages."""
-        out = np.empty(len(columns), dtype=np.float32)
+        out = np.zeros(len(columns), dtype=np.float32)
+        if all(part.kind == ZERO for part in self.parts):
+            return out
         with self.path.open("rb", buffering=0) as file:
-            for part, (first, last) in zip(self.parts, pairwise(self.edges), strict=True):
-                here, kind = (columns >= first) & (columns < last), _TYPES[part.kind]
-                raw = bytearray()
+            for k, (first, last) in enumerate(pairwise(self.edges)):
+                part, here = self.parts[k], (columns >= first) & (columns < last)
+                if part.kind == ZERO or not here.any():
+                    continue
+                kind, raw = _TYPES[part.kind], bytearray()
                 for place in part.offset + (columns[here] - first) * kind.itemsize:
                     file.seek(int(place))
                     raw += file.read(kind.itemsize)
-                out[here] = _float32(np.frombuffer(raw, kind), part.kind)
+                values = np.empty(int(here.sum()), dtype=np.float32)
+                self._write(values, np.frombuffer(raw, kind), k, columns[here] - first)
+                out[here] = values
         return out
+
+
+def subtract(out: NDArray[np.float32], sent: NDArray[Any], own: NDArray[Any]) -> None:
+    """Write sent − own into ``out``, in the wider of both dtypes; numbers beyond float32 become Inf.
+
+    Where a narrower dtype has only rounded ``own``, the difference is 0: an idle client's update is zero.
+    """
+    wide: Any = np.promote_types(np.promote_types(own.dtype, sent.dtype), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.subtract(sent, own, out=out, dtype=wide, casting="same_kind")
+        if sent.dtype.kind == "f" and sent.dtype.itemsize < own.dtype.itemsize:
+            out[sent == own.astype(sent.dtype)] = 0
 
 
 def _float32(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
@@ -132,6 +182,13 @@ class StreamedUpdates(Updates):
         for file in self._files:
             if [part.shape for part in file.parts] != [part.shape for part in self._files[0].parts]:
                 raise RoundError(f"{file.path} and {paths[0]} hold tensors of different shapes")
+
+    @classmethod
+    def of(cls, files: Sequence[UpdateFile]) -> StreamedUpdates:
+        """The updates of files whose contents are known, one per client."""
+        made = object.__new__(cls)
+        made._files = list(files)
+        return made
 
     @property
     def n(self) -> int:
@@ -187,8 +244,7 @@ class StreamedUpdates(Updates):
         index = positions(clients)
         if len(index) == self.n and (index == np.arange(self.n)).all():
             return self
-        part = object.__new__(StreamedUpdates)
-        part._files = [self._files[i] for i in index]
+        part = StreamedUpdates.of([self._files[i] for i in index])
         self._hand_on(part, index)
         return part
 
@@ -217,7 +273,7 @@ class StreamedUpdates(Updates):
         write_atomically(Path(path), fill)
 
 
-def _header(path: Path) -> dict[str, _Part]:
+def _header(path: Path) -> dict[str, Part]:
     """The tensors in a safetensors file, in the order of its header."""
     try:
         with path.open("rb") as file:
@@ -226,7 +282,7 @@ def _header(path: Path) -> dict[str, _Part]:
                 raise ValueError("its header is longer than the file")
             header = json.loads(file.read(length))
         return {
-            name: _Part(tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
+            name: Part(tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
             for name, entry in header.items()
             if name != "__metadata__"
         }
@@ -236,7 +292,7 @@ def _header(path: Path) -> dict[str, _Part]:
         raise RoundError(f"{path} is not a safetensors file: {error}") from None
 
 
-def _file(path: Path, header: Mapping[str, _Part], order: Sequence[str]) -> _File:
+def _file(path: Path, header: Mapping[str, Part], order: Sequence[str]) -> UpdateFile:
     if set(order) != set(header):
         odd = sorted(set(order) ^ set(header))
         raise RoundError(f"{path} does not hold the same tensors as the others: {', '.join(odd[:3])}")
@@ -244,4 +300,4 @@ def _file(path: Path, header: Mapping[str, _Part], order: Sequence[str]) -> _Fil
     wrong = [part.kind for part in parts if part.kind not in _TYPES]
     if wrong:
         raise RoundError(f"{path} holds {wrong[0]}; updates are {', '.join(_TYPES)}")
-    return _File(path, parts, (0, *accumulate(part.size for part in parts)))
+    return UpdateFile(path, parts, (0, *accumulate(part.size for part in parts)))

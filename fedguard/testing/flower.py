@@ -32,9 +32,6 @@ def reply(arrays: Arrays, examples: float = 10, **metrics: Any) -> RecordDict:
     return RecordDict({"arrays": arrays_record(arrays), "metrics": numbers})
 
 
-_AT_ONCE = "this grid has no network, its clients answer at once; use send_and_receive"
-
-
 class MemoryGrid(Grid):
     """A grid whose nodes are functions; pass it to ``strategy.start``.
 
@@ -49,6 +46,7 @@ class MemoryGrid(Grid):
         #: The nodes of every batch of messages sent.
         self.asked: list[list[int]] = []
         self._numbers = itertools.count(1)
+        self._sent: dict[str, Message] = {}
         _identify()
 
     def get_node_ids(self) -> Iterable[int]:
@@ -63,19 +61,8 @@ class MemoryGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Call the clients one by one, and return their replies."""
-        replies = []
-        batch = list(messages)
-        self.asked.append([message.metadata.dst_node_id for message in batch])
-        for message in batch:
-            message.metadata.__dict__["_message_id"] = f"message-{next(self._numbers)}"
-            (record,) = message.content.array_records.values()
-            arrays = {name: array.numpy() for name, array in record.items()}
-            answer = self.clients[message.metadata.dst_node_id](arrays, message)
-            if isinstance(answer, RecordDict | Error):
-                answer = Message(answer, reply_to=message)
-            if answer is not None:
-                replies.append(answer)
-        return replies
+        numbers = list(self.push_messages(messages))
+        return self.pull_messages(numbers)
 
     @property
     def run(self) -> Any:
@@ -90,20 +77,24 @@ class MemoryGrid(Grid):
         return Message(*args, **kwargs)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Not here: clients answer at once.
-
-        Raises:
-            RuntimeError: always.
-        """
-        raise RuntimeError(_AT_ONCE)
+        """Number the messages; their clients are called when their replies are pulled."""
+        batch = list(messages)
+        self.asked.append([message.metadata.dst_node_id for message in batch])
+        for message in batch:
+            message.metadata.__dict__["_message_id"] = f"message-{next(self._numbers)}"
+            self._sent[message.metadata.message_id] = message
+        return [message.metadata.message_id for message in batch]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Not here: clients answer at once.
+        """Call the clients of some messages one by one, and return their replies."""
+        answers = [self._answer(self._sent.pop(number)) for number in message_ids if number in self._sent]
+        return [answer for answer in answers if answer is not None]
 
-        Raises:
-            RuntimeError: always.
-        """
-        raise RuntimeError(_AT_ONCE)
+    def _answer(self, message: Message) -> Message | None:
+        (record,) = message.content.array_records.values()
+        arrays = {name: array.numpy() for name, array in record.items()}
+        answer = self.clients[message.metadata.dst_node_id](arrays, message)
+        return Message(answer, reply_to=message) if isinstance(answer, RecordDict | Error) else answer
 
 
 def _identify() -> None:

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "docs/how-to/add-an-attack.md": "test_docs.py",
     "docs/how-to/add-an-aggregator-or-a-policy.md": "test_docs.py",
     "docs/how-to/your-own-model.md": "test_docs_model.py",
+    "docs/how-to/guard-lora.md": "test_lora_page.py",
 }
 
 
@@ -66,7 +67,10 @@ def check(line):
         targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
         assert args[0] in targets
     elif program.startswith("python") and args[0] != "-m":
-        assert any((home / args[0]).exists() for home in (ROOT, ROOT / "examples" / "flower"))
+        assert any(
+            (home / args[0]).exists()
+            for home in (ROOT, ROOT / "examples" / "flower", ROOT / "examples" / "flower_lora")
+        )
     elif program == "pytest":
         paths = [arg for arg in args if "/" in arg]
         assert paths

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from fedguard import Guard, Round, StreamedUpdates, Updates, make_aggregator, make_detector
 from fedguard.core.errors import RoundError, StreamedError
 from fedguard.geometry import blocks
-from fedguard.geometry.streamed import _File
+from fedguard.geometry.streamed import UpdateFile
 
 N, D = 9, 5000
 GEOMETRY = ("norms", "centered_gram", "inner_products", "sq_distances", "cosines", "mean")
@@ -194,8 +194,8 @@ def test_nothing_is_written_through_a_link_or_in_part(pair, tmp_path):
 
 def test_no_read_is_larger_than_a_block(pair, monkeypatch):
     files, _ = pair
-    reads, read = [], _File.read
-    monkeypatch.setattr(_File, "read", lambda self, a, b: reads.append(b - a) or read(self, a, b))
+    reads, read = [], UpdateFile.read
+    monkeypatch.setattr(UpdateFile, "read", lambda self, a, b: reads.append(b - a) or read(self, a, b))
     streamed = StreamedUpdates(files)
     _ = streamed.sq_distances, streamed.norms, streamed.finite
     assert max(reads) == 700

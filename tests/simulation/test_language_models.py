@@ -156,6 +156,30 @@ def test_tokens_beyond_the_vocabulary_are_named():
         build("hf:tiny-bert")(torch.tensor([[1.0, 1024]]))
 
 
+@pytest.mark.parametrize(("name", "task"), [("hf:tiny-bert", "classification"), ("hf:tiny-gpt", "causal")])
+def test_texts_longer_than_the_model_reads_are_named(name, task):
+    model = build(name, task=task)
+    assert model(torch.ones(1, 512)).shape[0] == 1
+    with pytest.raises(ParameterError, match="texts of 513 tokens, and the model reads at most 512; set"):
+        model(torch.ones(1, 513))
+
+
+@pytest.mark.parametrize(("name", "task"), [("hf:tiny-bert", "classification"), ("hf:tiny-gpt", "causal")])
+def test_a_folder_without_a_tokenizer_is_named(tmp_path, name, task):
+    """transformers would make one up that knows nothing but special tokens."""
+    build(name, task=task).base.save_pretrained(tmp_path)
+    with pytest.raises(
+        ParameterError, match="has no tokenizer, only special tokens; save it beside the weights"
+    ):
+        OfModel(str(tmp_path))
+    library, tokenizers = (pytest.importorskip(name) for name in ("transformers", "tokenizers"))
+    unknown = "[UNK]"
+    words = tokenizers.models.WordLevel({unknown: 0, "hot": 1, "cold": 2}, unk_token=unknown)
+    own = library.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(words), unk_token=unknown)
+    own.save_pretrained(tmp_path)
+    assert OfModel(str(tmp_path)).encode(["cold"]) == [[2]]
+
+
 def test_a_folder_holds_weights_and_a_tokenizer(tmp_path):
     """A folder as transformers writes it gives the weights back; without weights it is refused."""
     base = build("hf:tiny-gpt", task="causal").base

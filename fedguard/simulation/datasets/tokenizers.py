@@ -95,6 +95,12 @@ class OfModel:
                 f"hf:{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]} Give a folder with "
                 "tokenizer.json, a name on the Hub, words or bytes",
             ) from error
+        if len(self._own.get_added_vocab()) == len(self._own):  # made up, since its files are not there
+            raise wrong(
+                "tokenizer",
+                f"hf:{name} has no tokenizer, only special tokens; save it beside the weights "
+                "(tokenizer.json), or use words or bytes",
+            )
         self.size = len(self._own)
         self.start = self._special("cls_token_id", "bos_token_id")
         self.end = self._special("sep_token_id", "eos_token_id")

@@ -17,8 +17,14 @@ def tokens_and_mask(texts: Tensor, base: Any) -> tuple[Tensor, Tensor]:
     """(N, L) int64 token numbers and the attention mask: 0 where ``texts`` holds −1, which is padding.
 
     Raises:
-        ParameterError: a number lies beyond the model's vocabulary.
+        ParameterError: a number lies beyond the model's vocabulary, or a text has more tokens than it reads.
     """
+    longest = getattr(base.config, "max_position_embeddings", None)
+    if longest is not None and texts.shape[1] > longest:
+        raise ParameterError(
+            f"the data have texts of {texts.shape[1]} tokens, and the model reads at most {longest}; set the "
+            f"data's `max_length` to {longest}"
+        )
     mask = texts >= 0
     tokens = torch.where(mask, texts, float(base.config.pad_token_id)).long()
     largest = int(tokens.max())
