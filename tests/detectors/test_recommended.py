@@ -16,6 +16,7 @@ from fedguard.contracts.server import Server
 from fedguard.core.errors import ParameterError
 from fedguard.core.state import pack, unpack
 from fedguard.detectors._class_cone import cone_cosines
+from fedguard.detectors._signals import FEW
 
 LIMITS = {"copies": 4.0, "size": 6.0, "direction": 4.5, "gain": 4.0, "reconstruction": 4.0}
 OVER_ROUNDS = {"size": 5.0, "direction": 5.0, "gain": 4.5, "reconstruction": 5.0}
@@ -62,7 +63,7 @@ def shorth(values, floor):
     order = sorted(values)
     best = min(range(n - half + 1), key=lambda i: (order[i + half - 1] - order[i], i))
     part = order[best : best + half]
-    scale = max((part[-1] - part[0]) / 2 / 0.6745, floor)
+    scale = max(FEW.get(n, 1.0) * (part[-1] - part[0]) / 2 / 0.6745, floor)
     return [(v - statistics.fmean(part)) / scale for v in values]
 
 
@@ -324,7 +325,7 @@ def test_a_little_wrong_in_every_round_is_seen_over_rounds():
     """Half of client 0's update is wrong: too little for a round, enough for five."""
     detector, rounds = make_detector("recommended"), []
     for t in range(5):
-        matrix = np.stack([learnt([i % CLASSES], 100 * t + i) for i in range(12)])
+        matrix = np.stack([learnt([i % CLASSES], 100 * t + i) for i in range(21)])
         matrix[0] += norm(matrix[0]) * WRONG
         rounds.append(a_round(torch.tensor(matrix, dtype=torch.float32), index=t))
         scores = detector(rounds[-1])
@@ -462,6 +463,25 @@ def test_a_copy_that_is_suspected_for_more_may_not_be_framed():
     scores = make_detector("recommended")(a_round(matrix))
     assert scores.suspects[:2].all()
     assert scores.framed is None or not scores.framed.any()
+
+
+def test_few_normal_clients_are_suspected_as_rarely_as_twenty():
+    draw = np.random.default_rng(0)
+
+    def exceeded(n):
+        """What 0.2 % of the clients exceed; shorths by sorting."""
+        order = np.sort(draw.normal(size=(100_000, n)), axis=1)
+        half = n // 2 + 1
+        widths = order[:, half - 1 :] - order[:, : n - half + 1]
+        first, row = widths.argmin(1), np.arange(len(order))
+        sums = np.concatenate([np.zeros((len(order), 1)), order.cumsum(1)], axis=1)
+        center = (sums[row, first + half] - sums[row, first]) / half
+        return np.quantile((order - center[:, None]) / widths[row, first, None], 0.998)
+
+    usual = exceeded(20)
+    for n in (4, 5, 7, 10, 15, 19):
+        assert FEW[n] == pytest.approx(exceeded(n) / usual, rel=0.1)
+    assert set(FEW) == set(range(4, 20))
 
 
 def test_all_copies_accuse_nobody():
