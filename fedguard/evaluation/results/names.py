@@ -62,6 +62,7 @@ DISPLAY: Mapping[str, str] = {
     "scaling": "Scaling",
     "scaling_backdoor": "Scaling",
     "text_backdoor": "Text backdoor",
+    "poisoned_answers": "Poisoned answers",
     # detectors, aggregators, defenses
     "no_defense": "No defense",
     "undefended": "No defense",

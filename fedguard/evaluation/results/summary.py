@@ -93,7 +93,7 @@ def _memory(guard: Guard) -> dict[str, int]:
 
 
 def _sent(cell: Cell) -> float:
-    """The bytes of a client's update and statistics in one round; NaN for a recording, which may hold parts."""
+    """The bytes of a client's update and statistics in one round; NaN for a recording."""
     if cell.recording is not None:
         return float("nan")
     setup = setup_for(cell)
