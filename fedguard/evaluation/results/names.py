@@ -68,6 +68,7 @@ DISPLAY: Mapping[str, str] = {
     "undefended": "No defense",
     "mean": "FedAvg",
     "fedavg": "FedAvg",
+    "adapter_products": "Adapter products",
     "afa": "AFA",
     "agsd": "AGSD",
     "alignins": "AlignIns",
