@@ -26,7 +26,7 @@ INNER: DetectorSpec = {"name": "krum", "select": "m_krum"}
 class AdapterProducts(Detector):
     """Another detector's scores, on ΔW_i = s (B_i A_i − B_0 A_0) of each adapted layer instead of (B_i, A_i).
 
-    B_0, A_0 are the global adapters and s is their scale, alpha / r. One ΔW has many factors, (B R⁻¹)(R A), so
+    B_0, A_0 are the global adapters and s is their scale, alpha / r. ΔW has many factors, (B R⁻¹)(R A), so
     distances of factors say little about it. ΔW is never formed: ΔW_i = s [B_i − B_0, B_0] [A_i; A_i − A_0]
     has rank 2r at most, and ⟨P_i Q_i, P_j Q_j⟩ = Σ (P_iᵀ P_j) ∘ (Q_i Q_jᵀ). Of all other parameters, such as
     the layer for the classes, the inner products of the updates are added; a model without adapters has only
@@ -64,7 +64,7 @@ class AdapterProducts(Detector):
             raise ParameterError("adapter_products: features is not 'all'; use `layers` for the last layers")
         if layers is not None and layers < 1:
             raise ParameterError(f"adapter_products: layers is {layers}; use at least 1, or None for all")
-        self.members = {inner.name: inner}
+        self.members: dict[str, Detector] = {inner.name: inner}
         self.layers = layers
         self.needs = frozenset({"model", "global_params"})
         self.gives_weights = inner.gives_weights

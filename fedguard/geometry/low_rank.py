@@ -53,4 +53,5 @@ def vectors_of(gram: Tensor) -> Tensor:
         [[4.0, 2.0], [2.0, 9.0]]
     """
     values, vectors = torch.linalg.eigh(gram.double())
-    return vectors * values.clamp(min=0).sqrt()
+    rows: Tensor = vectors * values.clamp(min=0).sqrt()
+    return rows
