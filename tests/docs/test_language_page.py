@@ -30,7 +30,7 @@ def test_the_page_runs(tmp_path, monkeypatch):
     assert sums.startswith("causal 258 [-1, -1, ")
     assert count == "2,308 of 171,972 parameters are trained and sent"
     assert phrase == "[99, 102]"
-    assert products.startswith("AdapterProducts(detector=")
+    assert products == "AdapterProducts(detector={'name': 'dnc', 'num_malicious': 1}, layers=4)"
     Path("suite.yaml").write_text(blocks("yaml")[0])
     check_suite(*load_suite(Path("suite.yaml"), []))
 
