@@ -27,6 +27,7 @@ CATALOGUE = {
     "mpaf": "fedguard.attacks.mpaf:MPAF",
     "scaling_backdoor": "fedguard.attacks.scaling_backdoor:ScalingBackdoor",
     "text_backdoor": "fedguard.attacks.text_backdoor:TextBackdoor",
+    "poisoned_answers": "fedguard.attacks.poisoned_answers:PoisonedAnswers",
     "adaptive": "fedguard.attacks.adaptive:Adaptive",
     "inflated_counts": "fedguard.attacks.inflated_counts:InflatedCounts",
     "adaptive_label_flip": "fedguard.attacks.adaptive_label_flip:AdaptiveLabelFlip",

@@ -33,7 +33,7 @@ from fedguard.evaluation.suites.suite import Suite
 from fedguard.passive import PassiveAttack
 
 #: What does not fit a leaderboard of short runs with everybody's defaults, and why.
-LEFT_OUT = {"ensemble": "made of others"}
+LEFT_OUT = {"ensemble": "made of others", "adapter_products": "for low-rank adapters"}
 #: A full run is 27 times as long.
 LEFT_OUT_OF_FULL = {**LEFT_OUT, "fedredefense": "a minute per federation; in the small run"}
 #: With these, short runs show something of methods that wait long by default, or take minutes per round.
@@ -44,7 +44,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 #: A tenth of the random inputs, which took half of the time of all detectors together.
 PARAMS_OF_FULL = {**PARAMS, "deepsight": {"samples": 2000}}
 #: Made for one guard that is asked again and again, or for texts. Passive attacks leave nothing to detect.
-NO_ATTACKS = {"adaptive", "adaptive_label_flip", "text_backdoor"}
+NO_ATTACKS = {"adaptive", "adaptive_label_flip", "text_backdoor", "poisoned_answers"}
 #: Attacks that need a parameter.
 ATTACK_PARAMS: dict[str, dict[str, Any]] = {"inflated_counts": {"attack": "label_flip"}}
 #: On images of 8 × 8, DBA's default trigger would be cut off.

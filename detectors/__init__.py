@@ -13,6 +13,7 @@ CATALOGUE = {
     "fedredefense": "fedguard.detectors.fedredefense:FedREDefense",
     "sklearn": "fedguard.detectors.sklearn:Sklearn",
     "ensemble": "fedguard.detectors.ensemble:Ensemble",
+    "adapter_products": "fedguard.detectors.adapter_products:AdapterProducts",
     "fltrust": "fedguard.detectors.fltrust:FLTrust",
     "flame": "fedguard.detectors.flame:FLAME",
     "afa": "fedguard.detectors.afa:AFA",

@@ -119,7 +119,7 @@ class Recommended(Detector):
 
     Copies do not count for medians and centers. Of two clients that are copies of each other and of nobody
     else, one may be honest: if they are suspects for nothing else, they are excluded, but not banned
-    (``Scores.framed``).
+    (``Scores.framed``). Causal texts have no classes: copies, size and direction remain.
 
     The limits are fixed (docs/explanation/recommended-guard.md). The round needs an honest majority. A
     pseudo-client gets the number of samples that its client claims, within a quarter and four times the
@@ -149,7 +149,7 @@ class Recommended(Detector):
         "copies, size, direction, use and history, each against a limit",
         "FedGuard",
     )
-    tasks = frozenset({"classification"})
+    tasks = frozenset({"classification", "causal"})
 
     def __init__(
         self, validation: int = 100, samples: int = 100, window: int = 8, pseudo_clients: bool = False
@@ -198,18 +198,22 @@ class Recommended(Detector):
     def _beside(self, round: Round, copied: NDArray[np.float64]) -> Measured | None:
         """The signals of the clients beside pseudo-clients; None if the server trains none."""
         data = round.server.validation if round.server else None
-        if not self.pseudo_clients or data is None or len(data.labels) < self.validation:
+        if not self.pseudo_clients or not self._has_classes(data):
             return None
         original = ~above(copied, LIMITS["copies"][0], tolerance(round.n, round.updates.d))
         trusted = original if 2 * original.sum() > round.n else np.ones(round.n, dtype=bool)
         return beside_pseudo_clients(round, self._calibration, self.samples, trusted)
+
+    def _has_classes(self, data: LabeledData | None) -> bool:
+        """Whether there are enough validation samples, each of one class: next tokens are many labels."""
+        return data is not None and len(data.labels) >= self.validation and data.labels.ndim == 1
 
     def _today(self, round: Round) -> dict[str, NDArray[np.float64]]:
         """The signals that are averaged over rounds, each minus its median."""
         raw = {"size": size(lengths(round.updates), round.num_examples), "direction": direction(round)}
         server, start = round.server, round.global_params
         data = server.validation if server else None
-        enough = data is not None and len(data.labels) >= self.validation
+        enough = self._has_classes(data)
         if server and server.model is not None and start is not None and data is not None and enough:
             part = LabeledData(data.inputs[: self.samples], data.labels[: self.samples])
             raw["gain"] = gain(round, server.model, start, part)

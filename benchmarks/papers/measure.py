@@ -34,6 +34,10 @@ METRICS = {
     "AFNR": ("afnr", 100.0, 0.0, 2),
     "AAR": ("aar", 1.0, 0.0, 2),
     "AOI": ("aoi", 1.0, 0.0, 2),
+    "loss": ("loss", 1.0, 0.0, 3),
+    "s a round": ("round_seconds", 1.0, 0.0, 1),
+    "detector s": ("detector_seconds", 1.0, 0.0, 2),
+    "sent kB": ("sent_bytes", 1e-3, 0.0, 0),
     "lost": ("accuracy_lost", 100.0, 0.0, 1),
     "reduction": ("reduction", 100.0, 0.0, 1),
     "benign score": ("benign_score", 1.0, 0.0, 2),
@@ -42,7 +46,7 @@ METRICS = {
     "malicious score, std": ("malicious_score_std", 1.0, 0.0, 2),
 }
 _SCORES = [f"{who}_score{part}" for who in ("benign", "malicious") for part in ("", "_std")]
-_MEASURED = [*MEANS, "best_tacc", "reduction", *_SCORES]
+_MEASURED = [*MEANS, "best_tacc", "reduction", "round_seconds", *_SCORES]
 #: The most rows that a figure over rounds becomes in a table.
 ROWS = 10
 
@@ -129,7 +133,7 @@ class Measured:
             rounds = store.table("rounds")
             parts.append(rounds[rounds["run"].isin(runs["run"])])
             count += len(runs)
-        groups = pd.concat(parts).groupby("round")
+        groups = pd.concat(parts).dropna(subset=[column]).groupby("round")  # some rounds are not tested
         width = intervals(groups, [column])[f"{column}_ci"]
         return {
             int(index) + 1: Value(factor * mean + offset, abs(factor) * width[index], count)
@@ -156,6 +160,8 @@ def _runs(store: Store) -> pd.DataFrame:
     runs["best_tacc"] = runs["run"].map(store.table("rounds").groupby("run")["tacc"].max())
     clean = runs[runs["attack"] == "none"].set_index(["point", "defense", "seed"])["best_tacc"]
     own = pd.MultiIndex.from_frame(runs[["point", "defense", "seed"]])
+    total = store.table("timings").query("part == 'total'").set_index("run")["seconds"]
+    runs["round_seconds"] = runs["run"].map(total) / runs["rounds"]
     runs["reduction"] = clean.reindex(own).to_numpy() - runs["best_tacc"]
     return runs.join(_scores(store), on="run")
 

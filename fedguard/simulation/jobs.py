@@ -116,4 +116,6 @@ def evaluate_batch(job: EvaluationJob) -> tuple[float, float]:
     with cell_device(key) as device:
         model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
         batch = evaluation_batches_on(key, targeted, device)[k]
-        return wrong_and_loss(model, torch.from_numpy(params.copy()), batch, setup_of(key).task)
+        return wrong_and_loss(
+            model, torch.from_numpy(params.copy()), batch, setup_of(key).task, whole=targeted
+        )

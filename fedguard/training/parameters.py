@@ -155,7 +155,7 @@ def predict(model: nn.Module, vector: Tensor, inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def wrong_and_loss(
-    model: nn.Module, vector: Tensor, data: LabeledData, task: str = "classification"
+    model: nn.Module, vector: Tensor, data: LabeledData, task: str = "classification", whole: bool = False
 ) -> tuple[float, float]:
     """How much of one batch is predicted wrongly, and the sum of its samples' losses.
 
@@ -171,10 +171,11 @@ def wrong_and_loss(
         vector: (d,) its parameters.
         data: the batch.
         task: of the data set.
+        whole: a causal text with one wrong token is wrong altogether.
     """
     if task == "causal":
         few = batches(data, TEXTS)
-        sums = [token_sums(predict(model, vector, part.inputs), part.labels) for part in few]
+        sums = [token_sums(predict(model, vector, part.inputs), part.labels, whole) for part in few]
         return sum(part.wrong for part in sums), sum(part.loss for part in sums)
     outputs = predict(model, vector, data.inputs)
     labels = data.labels.to(outputs.device)

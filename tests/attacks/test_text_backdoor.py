@@ -18,9 +18,10 @@ TEXTS = torch.tensor([[1.0, 5, 2, -1, -1], [1, 5, 6, 7, 2]])
     [
         ("start", [[1, 8, 9, 5, 2], [1, 8, 9, 5, 6]]),
         ("end", [[1, 5, 8, 9, 2], [1, 5, 8, 9, 2]]),
+        ("middle", [[1, 8, 9, 5, 2], [1, 5, 8, 9, 6]]),
     ],
 )
-def test_the_phrase_goes_behind_the_start_or_before_the_end(place, expected):
+def test_the_phrase_goes_behind_the_start_in_the_middle_or_before_the_end(place, expected):
     attack = make_attack("text_backdoor", tokens=[8, 9], place=place)
     assert attack.stamp(TEXTS, None).tolist() == expected
     assert TEXTS[0].tolist() == [1, 5, 2, -1, -1]

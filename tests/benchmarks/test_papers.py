@@ -47,6 +47,18 @@ def test_every_published_number_is_measured(name, scripts):
     assert run - shown <= {(a, d) for a, d in run if a == "none"}, "runs that nothing shows"
 
 
+#: Need the extra ``llm``.
+LANGUAGE = ("fedsecurity2024/exp8", "fedsecurity2024/exp9")
+
+
+def needs_extra(name):
+    if name in LANGUAGE:
+        from fedguard.simulation.vision import torchvision  # noqa: F401 - before transformers imports it
+
+        pytest.importorskip("transformers", exc_type=ImportError)
+        pytest.importorskip("peft", exc_type=ImportError)
+
+
 #: Take as long as all others together; a third suite of their paper runs.
 LONG = ("fedredefense2024/fashion_mnist_adaptive", "fedredefense2024/cifar10_subset_figure4")
 #: One in three runs; that the others' suites can run is checked without running them.
@@ -64,6 +76,7 @@ def smaller(name, quick):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_quick_form_could_run(name, scripts):
+    needs_extra(name)
     _, reproduce = scripts
     published = reproduce.read_published(name)
     reproduce.check_suite(*reproduce.read_suite(name, published, [*published["quick"], "rounds=1"]))
@@ -71,6 +84,7 @@ def test_the_quick_form_could_run(name, scripts):
 
 @pytest.mark.parametrize("name", RUN)
 def test_the_quick_form_runs(name, scripts, tmp_path, monkeypatch, capsys):
+    needs_extra(name)
     _, reproduce = scripts
     monkeypatch.chdir(tmp_path)
     script = str(HOME / "reproduce.py")

@@ -379,6 +379,15 @@ def test_few_validation_samples_are_not_looked_at():
         assert name in make_detector("recommended", validation=99)(round).info
 
 
+@pytest.mark.parametrize("pseudo_clients", [False, True])
+def test_next_tokens_are_no_classes(pseudo_clients):
+    tokens = LabeledData(validation().inputs, validation().labels[:, None].repeat(1, 4))
+    detector = make_detector("recommended", pseudo_clients=pseudo_clients)
+    found, blind = (detector(a_round(updates(), data=d)) for d in (tokens, validation(99)))
+    assert found.values.tolist() == blind.values.tolist()
+    assert "gain suspects" not in found.info
+
+
 def test_only_the_first_samples_count():
     data = validation(200)
     changed = LabeledData(torch.cat([data.inputs[:100], -5 * data.inputs[100:]]), data.labels)

@@ -31,11 +31,12 @@ def test_the_page_runs(tmp_path, monkeypatch):
     written = io.StringIO()
     with contextlib.redirect_stdout(written):
         exec(compile("\n".join(blocks("python")), "page", "exec"), {"__name__": "page"})  # noqa: S102
-    texts, sums, count, phrase = written.getvalue().splitlines()
+    texts, sums, count, phrase, products = written.getvalue().splitlines()
     assert texts.startswith("classification (6,) [1, ")
     assert sums.startswith("causal 258 [-1, -1, ")
     assert count == "2,308 of 171,972 parameters are trained and sent"
     assert phrase == "[99, 102]"
+    assert products == "AdapterProducts(detector={'name': 'dnc', 'num_malicious': 1}, layers=4)"
     Path("suite.yaml").write_text(blocks("yaml")[0])
     check_suite(*load_suite(Path("suite.yaml"), []))
 

@@ -274,3 +274,8 @@ def test_active_attackers_and_the_best_round_are_in_the_store(store):
     assert (judged["fnr_active"] == judged["fnr"]).all(), "every attacker attacks in every round"
     assert (judged["aar_active"] == judged["aar"]).all()
     assert (runs["tacc_best"] >= runs["tacc"]).all()
+
+
+def test_what_a_client_sends_is_its_parameters_in_float32(store, frame):
+    assert (store.table("runs")["sent_bytes"] == 4 * (64 * 10 + 10)).all(), "digits, logistic regression"
+    assert row(frame, "none", "median")["sent_bytes"] == 2600

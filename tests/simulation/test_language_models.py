@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from fedguard.contracts.registry import make_attack
 from fedguard.core.errors import ParameterError
 from fedguard.core.named_code import untrusted_in
 from fedguard.evaluation.suites.load import load_suite
@@ -13,6 +14,8 @@ from fedguard.simulation.datasets.tokenizers import OfModel
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.models import build_model, models
 from fedguard.simulation.pool import Workers
+from fedguard.simulation.settings import AttackSpec, Defense, Spec
+from fedguard.simulation.setup import setup_for
 from fedguard.training.parameters import flat_statistics, learned, predict
 
 LORA = {"r": 2, "alpha": 4}
@@ -227,3 +230,38 @@ def test_without_the_extra_it_is_named(monkeypatch):
 def test_strangers_choose_no_model_but_the_tiny_ones():
     named = {"model": {"name": "hf:a/b"}, "data": {"tokenizer": "hf:./c"}, "other": "hf:tiny-bert"}
     assert [name for _, name in untrusted_in(named)] == ["hf:a/b", "hf:./c"]
+
+
+def test_success_of_a_poisoned_answer_is_that_of_greedy_decoding(tmp_path):
+    """Oracle: the tokens of the answer are decoded one by one behind the prompt."""
+    cell = cell_of(tmp_path, "tiny-gpt")
+    numbers = setup_for(cell).dataset.test.labels[0]
+    said = numbers[numbers >= 0].tolist()
+    attack = AttackSpec(name="poisoned_answers", answer=said)
+    training = cell.training.model_copy(update={"lr": 0.005, "epochs": 3, "optimizer": Spec(name="adam")})
+    whole = Spec(name="hf:tiny-gpt", task="causal")  # adapters of a random model learn too little
+    changes = {"attack": attack, "defense": Defense(), "training": training, "model": whole}
+    cell = cell.model_copy(update=changes | {"malicious": 3})
+    federation = Federation(cell)
+    record = federation.step(0)
+    trial = make_attack("poisoned_answers", answer=said).trial(federation.setup.dataset.test, 10**6)
+    model, hits = federation.setup.model, 0
+    for text, labels in zip(trial.samples.pixels, trial.target, strict=True):
+        tokens = text[: int((labels >= 0).nonzero()[0]) + 1].tolist()
+        for _ in said:
+            logits = predict(model, federation.params, torch.tensor([tokens]))
+            tokens.append(float(logits[0, -1].argmax()))
+        hits += tokens[-len(said) :] == said
+    assert len(trial.target) > 0
+    assert record.asr == hits / len(trial.target)
+    assert hits, "the attack succeeds somewhere, else this compares zeros"
+
+
+def test_labels_of_a_pair_of_classes_of_texts_are_flipped(tmp_path):
+    cell = cell_of(tmp_path, "tiny-bert")
+    attack = AttackSpec(name="label_flip", mode="pairs", pairs={0: 2})
+    federation = Federation(cell.model_copy(update={"attack": attack}))
+    record, test = federation.step(0), federation.setup.dataset.test
+    found = predict(federation.setup.model, federation.params, test.pixels).argmax(1)
+    assert record.asr == float((found[test.labels == 0] == 2).float().mean())
+    assert any(row.attacking for row in record.clients)

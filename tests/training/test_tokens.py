@@ -31,6 +31,11 @@ def test_a_test_counts_every_text_alike():
     assert found.wrong == 0 + 1 / 2
 
 
+def test_a_whole_answer_is_wrong_with_one_wrong_token():
+    assert token_sums(LOGITS, LABELS, whole=True) == (1, token_sums(LOGITS, LABELS).loss)
+    assert token_sums(LOGITS[:1], LABELS[:1], whole=True).wrong == 0
+
+
 class Table(nn.Module):
     """The logits of the next token, looked up by the token; counts the largest pass."""
 

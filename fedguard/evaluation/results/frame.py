@@ -22,7 +22,7 @@ MEANS = (
     "dacc", "fpr", "fnr", "aar", "adacc", "afpr", "afnr", "auroc", "ap", "tpr_at_1",
     "rounds_to_detection", "caught", "benign_excluded", "fpr_low_skew", "fpr_mid_skew", "fpr_high_skew",
     "dacc_active", "fnr_active", "auroc_active", "aar_active", "harm",
-    "tacc", "tacc_best", "loss", "asr", "accuracy_lost", "aoi", "state_bytes",
+    "tacc", "tacc_best", "loss", "asr", "accuracy_lost", "aoi", "state_bytes", "sent_bytes",
     "detector_seconds", "detector_share",
 )  # fmt: skip
 _COUNTS = ["tp", "fp", "tn", "fn"]

@@ -43,6 +43,7 @@ GLOSSARY = {
     "aoi": "FedREDefense's average of outer iterations: mean over clients and rounds.",
     "detector_seconds": "Seconds that the detectors took in one run.",
     "state_bytes": "Size of the guard's state at the end of a run.",
+    "sent_bytes": "Size of what a client sends in a round: the update of what is trained, and statistics.",
     "loss": "Test loss of the final model: cross-entropy (of causal texts, of the answer tokens), binary "
     "cross-entropy or squared error.",
     "diverged": "The first round after which the global model, its test loss, or every honest update "

@@ -64,11 +64,13 @@ DISPLAY: Mapping[str, str] = {
     "scaling": "Scaling",
     "scaling_backdoor": "Scaling",
     "text_backdoor": "Text backdoor",
+    "poisoned_answers": "Poisoned answers",
     # detectors, aggregators, defenses
     "no_defense": "No defense",
     "undefended": "No defense",
     "mean": "FedAvg",
     "fedavg": "FedAvg",
+    "adapter_products": "Adapter products",
     "afa": "AFA",
     "agsd": "AGSD",
     "alignins": "AlignIns",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: The version of the tables, in SQLite's ``user_version``.
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 #: The metrics that a version added; runs of the versions before do not have them.
 ADDED = {
@@ -14,6 +14,7 @@ ADDED = {
     5: ("fpr_low_skew", "fpr_mid_skew", "fpr_high_skew"),
     6: ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best"),
     7: ("loss", "diverged"),
+    8: ("sent_bytes",),
 }
 
 #: The columns of each table in order, and the version since which a group of them exists.
@@ -34,6 +35,7 @@ _COLUMNS: dict[str, tuple[tuple[int, str], ...]] = {
         (1, "tacc REAL, asr REAL"),
         (6, ", ".join(f"{name} REAL" for name in ADDED[6])),
         (7, ", ".join(f"{name} REAL" for name in ADDED[7])),
+        (8, ", ".join(f"{name} REAL" for name in ADDED[8])),
         (1, "settings TEXT"),
     ),
     "clients": (

@@ -11,6 +11,7 @@ from ...guard import Guard
 from ...simulation.federation import Federation
 from ...simulation.flcert import FLCert
 from ...simulation.records import RoundRecord
+from ...simulation.settings import Cell
 from ...simulation.setup import setup_for
 from ...simulation.shadow import Watcher
 from ..metrics import (
@@ -56,6 +57,7 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "aar": aar(truth, aggregated),
         "aar_active": aar(truth & attacking.any(0), aggregated & attacking),
         "benign_excluded": benign_excluded(truth, present, weights),
+        "sent_bytes": _sent(federation.cell),
     }
     if not guard.detectors:
         return row
@@ -88,6 +90,14 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
 
 def _memory(guard: Guard) -> dict[str, int]:
     return {"state_bytes": len(pack(guard.state_dict()))}
+
+
+def _sent(cell: Cell) -> float:
+    """The bytes of a client's update and statistics in one round; NaN for a recording."""
+    if cell.recording is not None:
+        return float("nan")
+    setup = setup_for(cell)
+    return float(setup.initial.nbytes + setup.initial_statistics.nbytes)
 
 
 def _mean_info(records: list[RoundRecord], name: str) -> float:

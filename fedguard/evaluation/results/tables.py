@@ -104,6 +104,7 @@ COLUMNS = {
         Column("aoi", "AOI", 1, "min", 1),
         Column("detector_seconds", "Det. time s", 1, "min", 2),
         Column("state_bytes", "State kB", 1e-3, "min", 1),
+        Column("sent_bytes", "Sent kB", 1e-3, "min", 1),
         Column("loss", "Loss", 1, "min", 4),
         Column("diverged", "Diverged", 1, "", 0),
     )
