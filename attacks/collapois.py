@@ -108,7 +108,7 @@ class CollaPois(SquareBackdoor):
     def craft(self, view: UpdateView) -> Tensor:
         """ψ_i (X − θ); the own updates if X has not been trained."""
         if self.backdoored is None:
-            return view.own_updates
+            return view.own_updates.clone()
         psi = torch.rand(view.num_malicious, generator=view.generator)
         psi = (self.low + (self.high - self.low) * psi).to(view.global_params)
         return psi[:, None] * (self.backdoored.to(view.global_params) - view.global_params)

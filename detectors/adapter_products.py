@@ -52,6 +52,7 @@ class AdapterProducts(Detector):
     """
 
     card = Card("adapter_products", "another detector on the products of low-rank adapters", "FedGuard")
+    needs = frozenset({"model", "global_params"})
 
     def __init__(self, detector: DetectorSpec = INNER, layers: int | None = None) -> None:
         inner = make(detector, "detectors", "adapter_products: detector")
@@ -66,7 +67,6 @@ class AdapterProducts(Detector):
             raise ParameterError(f"adapter_products: layers is {layers}; use at least 1, or None for all")
         self.members: dict[str, Detector] = {inner.name: inner}
         self.layers = layers
-        self.needs = frozenset({"model", "global_params"})
         self.gives_weights = inner.gives_weights
         self.num_malicious = getattr(inner, "num_malicious", None)
 

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -47,8 +48,14 @@ def command(folder, workers):
     return ["evaluate", str(folder / "s.yaml"), "--out", out, "--workers", str(workers), "--json-lines"]
 
 
-def start(folder, forked):
-    (folder / "scratch").mkdir(exist_ok=True)
+@pytest.fixture
+def scratch():
+    """Where temporary files go: a short path, as sockets have it in their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def start(folder, scratch, forked):
     (folder / "program.py").write_text(forked * FORKED + PROGRAM)
     return subprocess.Popen(
         [sys.executable, str(folder / "program.py"), *command(folder, 2)],
@@ -56,7 +63,7 @@ def start(folder, forked):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(folder / "scratch"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -105,8 +112,8 @@ def whole(tmp_path_factory):
     ],
     ids=["TERM", "TERM to all", "INT to all"],
 )
-def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path):
-    run = start(tmp_path, forked=group)
+def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path, scratch):
+    run = start(tmp_path, scratch, forked=group)
     while (line := run.stdout.readline()) and '"round"' not in line:
         pass
     assert line, run.stderr.read()
@@ -116,7 +123,7 @@ def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp
     assert "give the same command again to resume" in said
     assert "leaked" not in said
     assert "Traceback" not in said
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert list(scratch.iterdir()) == []
     deadline = time.monotonic() + 20  # multiprocessing's own tracker ends after its parent
     while left := processes(run.pid):
         assert time.monotonic() < deadline, left
