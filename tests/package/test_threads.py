@@ -9,8 +9,8 @@ from torch import nn
 from fedguard.contracts.registry import detectors
 from fedguard.testing.federation import federation, small_model
 
-#: These ask the model where its output layer is, and do not run it.
-LAYOUT_ONLY = {"lfighter", "fltracer"}
+#: These ask the model where its layers are, and do not run it.
+LAYOUT_ONLY = {"adapter_products", "lfighter", "fltracer"}
 
 
 class Probe(nn.Module):
