@@ -32,6 +32,7 @@ def run_bash(cell, scope, python):
         scope[name[1]] = said
 
 
+@pytest.mark.slow  # the site runs them at every build
 @pytest.mark.parametrize("page", NOTEBOOKS)
 def test_every_cell_runs(page, tmp_path, monkeypatch, python):
     monkeypatch.chdir(tmp_path)  # cells change it; this brings it back

@@ -53,7 +53,7 @@ def there():
 
 
 #: Deep or long; resnet20 and lstm are made of the same parts.
-LONG = {"bilstm", "resnet56"}
+LONG = {"bilstm", "resnet18", "resnet56"}
 
 
 @pytest.mark.parametrize(
