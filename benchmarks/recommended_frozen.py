@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from importlib.resources import files
 
-from fedguard.evaluation.results.code import functional
+from fedguard.evaluation.results.code import functional_digest
 
 #: The files that the rule consists of.
 RULE = (
@@ -29,7 +29,7 @@ RULE = (
 def digests() -> dict[str, str]:
     """File of ``fedguard.detectors`` → digest of its code."""
     folder = files("fedguard.detectors")
-    return {name: functional((folder / f"{name}.py").read_bytes()) for name in RULE}
+    return {name: functional_digest((folder / f"{name}.py").read_bytes()) for name in RULE}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Recommended detectors whose server has validation data unlike the clients': see ``validation_shift.yaml``.
 
 cd benchmarks && fedguard evaluate validation_shift.yaml -o FOLDER
-fedguard export FOLDER -f markdown --pivot defense --columns dacc,fpr,fnr
+fedguard export FOLDER -f markdown --pivot attack,defense --columns dacc,fpr,fnr
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.contracts.data import LabeledData
 from fedguard.core.threads import single_thread
-from fedguard.training.layout import same_layout
 from fedguard.training.parameters import laid_out, split_parameters
 
 
@@ -47,8 +46,7 @@ def _gradients(
 ) -> Tensor | None:
     """(C, k, d) the gradients of k outputs of the logits and labels of each class."""
     network = copy.deepcopy(model).eval()  # as for predictions: no dropout, running statistics
-    same_layout(network, model)
-    named, inputs = laid_out(network, split_parameters(network, start), data.inputs)
+    named, inputs = laid_out(model, split_parameters(model, start), data.inputs)
     parts = {name: part.detach().clone().requires_grad_() for name, part in named.items()}
     found = None
     with single_thread(), torch.enable_grad():

@@ -27,8 +27,8 @@ class Ban(Policy):
     nothing, and one more suspicion bans it again at once.
 
     Some suspects are excluded without a strike: all of them if they exceed ``max_share`` of the judged
-    clients (such a verdict says more about the detector than about the clients), and those that sent only
-    zeros, as idle clients do.
+    clients (such a verdict says more about the detector than about the clients), those that sent only zeros,
+    as idle clients do, and those that another client can have framed (``Scores.framed``).
 
     Args:
         strikes: number of suspicions for a ban; 1 bans at once, as FedREDefense does.

@@ -74,7 +74,9 @@ def functional_code() -> str:
     collecting = gc.isenabled()
     gc.disable()  # a syntax tree has many objects and no cycles: a fifth of the time
     try:
-        return json.dumps({"python": python, **{name: functional(text) for name, text in kept.items()}})
+        return json.dumps(
+            {"python": python, **{name: functional_digest(text) for name, text in kept.items()}}
+        )
     finally:
         if collecting:
             gc.enable()
@@ -99,7 +101,7 @@ def _changed(before: str) -> str:
     return f"{', '.join(files[:3])}{more} {'has' if len(files) == 1 else 'have'} changed since"
 
 
-def functional(text: bytes) -> str:
+def functional_digest(text: bytes) -> str:
     """A digest of a file's code without comments, docstrings and layout."""
     tree = ast.parse(text)
     _drop_docstrings(tree)
