@@ -256,6 +256,12 @@ def test_paths_go_where_the_values_are_and_stop_where_there_are_none():
     assert path(to, [(0, 0), (5, 1), (6, math.nan), (8, 0.5), (10, 0.25)]) == "M0 50L50 0M80 25L100 37.5"
 
 
+def test_the_last_tick_at_the_end_of_an_axis_is_not_cut_off():
+    to = drawing(Plot("", Axis("", 0, 0.006), Axis("", 0, 1), [], "", (100, 50)))
+    assert to.plot.x.ticks()[-1] == (0.006, "0.006")
+    assert to.width - to.x(0.006) >= 2.5 * 6, "half of five characters of 6 pixels"
+
+
 def test_long_lines_and_names_are_shortened():
     points = [(float(i), 1.0) for i in range(1000)]
     assert thinned(points)[0] == points[0]

@@ -86,6 +86,9 @@ def drawing(plot: Plot) -> Drawing:
         right += max(0.0, *(wide - (len(slanted) - i - 0.5) * cell for i, wide in enumerate(slanted)))
     elif y.names:
         top = 22.0
+    if not x.names:  # half of the last tick's words may stand beyond the end of the axis
+        over = (plot.size[0] * (x.place(at) - 1) + width_of([text], SMALL) / 2 for at, text in x.ticks(TICKS))
+        right = max([right, *over])
     return Drawing(plot, left, top, left + plot.size[0] + max(right, plot.right), top + plot.size[1] + bottom)
 
 
