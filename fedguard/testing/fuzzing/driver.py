@@ -174,6 +174,7 @@ class _Worker:
 
 def _work(parts: Connection, trace: str, patience: float) -> None:
     """The main function of a worker process."""
+    _import_compiler()
     with single_thread(), Path(trace).open("w+", encoding="utf-8") as file:
         limited = False
         for part in iter(parts.recv, None):
@@ -190,6 +191,13 @@ def _work(parts: Connection, trace: str, patience: float) -> None:
                 parts.send(result)
                 if not limited:
                     limited = _limit_memory()
+
+
+def _import_compiler() -> None:
+    """Let torch import its compiler, as it does with the first optimizer: half of the time that a case has."""
+    import torch
+
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
 
 
 def _limit_memory() -> bool:
