@@ -36,9 +36,17 @@ import torch
 from threadpoolctl import threadpool_limits
 
 REPEATS = 5
-#: One thread for both sides and processor time, which other work on the machine hardly disturbs.
-ONE_CORE = "--one-core" in sys.argv
-clock = time.process_time if ONE_CORE else time.perf_counter
+ONE_CORE, clock = False, time.perf_counter
+
+
+def use_one_core() -> None:
+    """One thread for both sides and processor time, which other work on the machine hardly disturbs."""
+    global ONE_CORE, clock
+    ONE_CORE, clock = True, time.process_time
+
+
+if "--one-core" in sys.argv:
+    use_one_core()
 
 
 @dataclass(frozen=True)

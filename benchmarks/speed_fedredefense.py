@@ -34,7 +34,9 @@ from fedredefense_rounds import Scene, scene, with_map
 from torch import Tensor, nn
 
 from fedguard import Detector, Round, Scores, make_detector
+from fedguard.simulation.federation import Federation
 from fedguard.simulation.pool import Workers
+from fedguard.simulation.settings import AttackSpec, Cell, Defense, Spec, TrainingSettings
 
 FOLDER = Path(__file__).parent.parent / ".bench"
 #: The authors' scripts' caps for Fashion-MNIST; Table 7 of the paper has 5000 and 5000.
@@ -264,6 +266,38 @@ def later(scene_: Scene, clients: list[int], rounds: int, repeats: int, sides: S
     )
 
 
+def at_once(repeats: int, sides: Sides) -> Row:
+    """The clients of a perceptron at once or one after the other, on one thread: quickstart's federation."""
+    cell = Cell(
+        data=Spec(name="digits"),
+        partition=Spec(name="dirichlet", beta=1.0),
+        model=Spec(name="mlp", hidden=[32]),
+        clients=20,
+        malicious=6,
+        rounds=1,
+        training=TrainingSettings(epochs=2, batch_size=16, lr=0.1),
+        attack_label="min_max",
+        attack=AttackSpec(name="min_max"),
+        defense_label="none",
+        defense=Defense(),
+        seed=0,
+    )
+    round_ = Federation(cell).advance(0).round
+    assert round_ is not None
+    rates = {"inner_lr": 5.0, "lr_images": 1.0, "lr_labels": 0.5}
+    method = detector("paper", first_iterations=300, **rates)
+    alone = lambda: [method(round_.take([i])).values[0] for i in range(round_.n)]  # noqa: E731
+    return dataclasses.replace(sides, one_thread=True).row(
+        "FedREDefense, 20 clients of a perceptron at once",
+        "one after the other",
+        None,
+        lambda: method(round_),
+        alone,
+        repeats,
+        agreement="equal" if method(round_).values.tolist() == alone() else "differ",
+    )
+
+
 @contextmanager
 def workers() -> Iterator[Workers]:
     with Workers(os.cpu_count() or 1) as pool:
@@ -274,11 +308,12 @@ def workers() -> Iterator[Workers]:
 def rows(quick: bool, one_thread: bool = False) -> list[Row]:
     with workers() as pool:
         sides = Sides(pool, one_thread)
+        together = at_once(1 if quick else 5, sides)
         first = scene("fashion_mnist", 0, 0, FOLDER)
         bad = first.malicious.tolist()
         good = [i for i in range(100) if i not in bad]
         attacked = first.attacked(ATTACK)
-        table = one_iteration(attacked, sides, 3 if quick else 9)
+        table = [together, *one_iteration(attacked, sides, 3 if quick else 9)]
         if quick:
             return [*table, in_full(attacked, good[:1] + bad[:1], 40, sides)]
         table.append(in_full(attacked, good[:5] + bad[:2], 200, sides))

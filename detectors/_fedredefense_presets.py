@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ._reconstruction import Settings, check_positive, check_word
+from ._search_settings import Settings, check_positive, check_word
 
 
 @dataclass(frozen=True)

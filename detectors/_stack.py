@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from fedguard.training.parameters import learned
 
-from ._stack_layers import Affine, Dense, Flatten, Layer, Pool, Relu, channels_last, known_layers
+from ._stack_layers import Affine, Convolution, Dense, Flatten, Layer, Pool, Relu, channels_last, known_layers
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tape:
         weights: the parameters before it, by layer.
         seen: by layer, its input (affine) or its choice (selection).
         sensitivities: by affine layer, the gradient with respect to its output.
-        probabilities: (K, C).
+        probabilities: (…, K, C).
         gradients: ∇f by layer.
     """
 
@@ -45,6 +45,9 @@ class Tape:
 class Stack:
     """A network as a stack of layers that this module can differentiate.
 
+    Without convolutions and pooling, it also takes the data of B clients at once: every tensor then has a
+    first dimension of size B, and a client's results have the same bits in any company.
+
     Args:
         layers: from the input to the logits.
         average: how the soft-label cross-entropy averages.
@@ -54,6 +57,12 @@ class Stack:
         self.layers, self.average = layers, average
         self.counts = [layer.parameters if isinstance(layer, Affine) else 0 for layer in layers]
         self.first = next((i for i, count in enumerate(self.counts) if count), 0)
+
+    def of_vectors(self) -> Stack | None:
+        """The stack for inputs that are flat already, or None if it has layers for images."""
+        if any(isinstance(layer, Convolution | Pool) for layer in self.layers):
+            return None
+        return Stack([layer for layer in self.layers if not isinstance(layer, Flatten)], self.average)
 
     def fits(self, images: Tensor) -> bool:
         """Whether every layer gets the input it expects: images (4 dimensions) or vectors (2)."""
@@ -80,7 +89,7 @@ class Stack:
             else:
                 a, chosen = layer.choose(a)
                 seen.append(chosen)
-        probabilities = a.softmax(1)
+        probabilities = a.softmax(-1)
         g = self._scale(targets) * (probabilities - targets)
         sensitivities: dict[int, Tensor] = {}
         gradients: list[list[Tensor]] = [[] for _ in self.layers]
@@ -109,7 +118,7 @@ class Stack:
                 r = layer.forwards(r, tape.seen[i])
         assert r is not None  # noqa: S101 - there is an affine layer
         p = tape.probabilities
-        centered = r - (p * r).sum(1, keepdim=True)
+        centered = r - (p * r).sum(-1, keepdim=True)
         scale = self._scale(targets)
         to_targets, g = -scale * centered, scale * p * centered
         product: list[list[Tensor]] = [[] for _ in self.layers]
@@ -127,13 +136,17 @@ class Stack:
         return product, g, to_targets
 
     def _scale(self, targets: Tensor) -> float:
-        return 1 / (targets.numel() if self.average == "classes" else len(targets))
+        k, c = targets.shape[-2:]
+        return 1 / (k * c if self.average == "classes" else k)
 
 
 def unroll(
     stack: Stack, first: list[Tensor], steps: int, images: Tensor, targets: Tensor, lr: Tensor
 ) -> Tensor:
-    """The flat parameters after N steps from ``first``, differentiable in images, targets and α."""
+    """The flat parameters after N steps from ``first``, differentiable in images, targets and α.
+
+    With (B,) rates, images and targets of B clients, (B, d): each client's parameters.
+    """
     end: Tensor = _Unroll.apply(stack, first, steps, images, targets, lr)  # type: ignore[no-untyped-call]
     return end
 
@@ -143,32 +156,31 @@ class _Unroll(torch.autograd.Function):
     def forward(ctx: Any, stack: Stack, first: list[Tensor], steps: int, *knowledge: Tensor) -> Tensor:
         images, targets, rate = knowledge
         images = channels_last(images)
-        weights, tapes = stack.split(first), []
+        weights, tapes = stack.split([part.expand(*rate.shape, *part.shape) for part in first]), []
         for _ in range(steps):
             tape = stack.gradient(weights, images, targets)
             tapes.append(tape)
             weights = _step(weights, tape.gradients, rate)
         ctx.stack, ctx.tapes, ctx.shapes = stack, tapes, [part.shape for part in first]
         ctx.knowledge = images, targets, rate
-        return torch.cat([part.flatten() for own in weights for part in own])
+        return torch.cat([part.flatten(rate.dim()) for own in weights for part in own], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, flat: Tensor) -> Any:
         stack, (images, targets, rate) = ctx.stack, ctx.knowledge
-        parts = torch.split(flat, [shape.numel() for shape in ctx.shapes])
-        along = stack.split([part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)])
+        parts = torch.split(flat, [shape.numel() for shape in ctx.shapes], -1)
+        along = stack.split(
+            [p.reshape(*rate.shape, *shape) for p, shape in zip(parts, ctx.shapes, strict=True)]
+        )
         to_images, to_targets = torch.zeros_like(images), torch.zeros_like(targets)
         to_rate = torch.zeros_like(rate)
         for k in reversed(range(len(ctx.tapes))):
             tape = ctx.tapes[k]
             product, images_, targets_ = stack.derivative(tape, along, images, targets, hessian=k > 0)
-            to_images -= rate * images_
-            to_targets -= rate * targets_
-            to_rate -= sum(
-                (v.flatten() @ g.flatten() for v, g in zip(_flat(along), _flat(tape.gradients), strict=True)),
-                torch.zeros_like(rate),
-            )
+            to_images -= _times(rate, images_)
+            to_targets -= _times(rate, targets_)
+            to_rate -= _inner_product(_flat(along), _flat(tape.gradients), rate)
             along = _step(along, product, rate) if k > 0 else along
         return None, None, None, to_images, to_targets, to_rate
 
@@ -200,4 +212,19 @@ def _flat(parts: list[list[Tensor]]) -> list[Tensor]:
 
 
 def _step(parts: list[list[Tensor]], moves: list[list[Tensor]], rate: Tensor) -> list[list[Tensor]]:
-    return [[p - rate * m for p, m in zip(*both, strict=True)] for both in zip(parts, moves, strict=True)]
+    pairs = [zip(*both, strict=True) for both in zip(parts, moves, strict=True)]
+    return [[p - _times(rate, m) for p, m in both] for both in pairs]
+
+
+def _times(rate: Tensor, part: Tensor) -> Tensor:
+    """α · part, for one client or for each of B."""
+    return rate.view(*rate.shape, *[1] * (part.dim() - rate.dim())) * part
+
+
+def _inner_product(some: list[Tensor], others: list[Tensor], rate: Tensor) -> Tensor:
+    """⟨v, g⟩, for one client or for each of B."""
+    first = rate.dim()
+    products = (
+        torch.linalg.vecdot(v.flatten(first), g.flatten(first)) for v, g in zip(some, others, strict=True)
+    )
+    return sum(products, torch.zeros_like(rate))

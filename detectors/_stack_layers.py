@@ -38,19 +38,21 @@ class Affine(ABC):
 
 
 class Dense(Affine):
-    """nn.Linear on (K, features)."""
+    """nn.Linear on (K, features), or on (B, K, features) with B weights and biases."""
 
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(a, weight, bias)
+        if weight.dim() == 2:
+            return F.linear(a, weight, bias)
+        return a @ weight.mT if bias is None else torch.baddbmm(bias.unsqueeze(-2), a, weight.mT)
 
     def to_input(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
         return gz @ weight
 
     def to_weight(self, gz: Tensor, weight: Tensor, a: Tensor) -> Tensor:
-        return gz.t() @ a
+        return gz.mT @ a
 
     def to_bias(self, gz: Tensor) -> Tensor:
-        return gz.sum(0)
+        return gz.sum(-2)
 
 
 class Convolution(Affine):

@@ -23,7 +23,9 @@ from fedguard.core.state import State
 
 from ._fedredefense_presets import preset as preset_named
 from ._labels import logits_of_bias
-from ._reconstruction import Job, Knowledge, Result, Task, check_positive, check_word, reconstruct
+from ._reconstruction import Job, reconstruct, together
+from ._search import Knowledge, Result, Task
+from ._search_settings import check_positive, check_word
 from ._unroll import virtual_network
 
 
@@ -34,7 +36,8 @@ class Memory(NamedTuple):
     refined: int
 
 
-#: The round is split into at least this many jobs; the clients of a job share one copy of the model.
+#: The round is split into at least this many jobs, unless clients are cheaper together; the clients of a job
+#: share one copy of the model.
 PIECES = 16
 
 
@@ -231,7 +234,7 @@ class FedREDefense(Detector):
             memory = self._memory.get(client)
             knowledge = memory.knowledge if memory else self._first(server, client, update)
             tasks.append(Task(update.clone(), knowledge, self._cap(memory, round.index)))
-        size = max(1, len(tasks) // PIECES)
+        size = max(len(tasks) // PIECES, together(network, len(start), self.settings))
         return [Job(network, start, tasks[i : i + size], self.settings) for i in range(0, len(tasks), size)]
 
     def _cap(self, memory: Memory | None, index: int) -> int:

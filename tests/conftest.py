@@ -9,6 +9,7 @@ ones.
 import functools
 import gc
 import importlib.util
+import logging
 import multiprocessing
 import shutil
 import subprocess
@@ -78,6 +79,14 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_loggers(one_thread):
+    """pytest attaches itself, six times a test, to every logger that does not propagate: torch has forty."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Iterator
 
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-_limited = False  # whether this process is already single-threaded; finding the libraries takes 2 ms
+_limited = False  # whether this process is already single-threaded
 
 
 @contextlib.contextmanager
@@ -22,13 +23,19 @@ def single_thread() -> Iterator[None]:
         yield
         return
     try:
-        with threadpool_limits(limits=1):
+        with _libraries(len(sys.modules)).limit(limits=1):
             torch.set_num_threads(1)
             _limited = True
             yield
     finally:
         _limited = False
         torch.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:
+    """The loaded libraries; looking for them takes 2 ms, so only when something was imported since."""
+    return ThreadpoolController()
 
 
 @contextlib.contextmanager

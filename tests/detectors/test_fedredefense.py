@@ -204,8 +204,8 @@ def test_jobs_travel_to_other_processes_small_and_give_the_same_bits(federation)
         torch.equal(parallel.memory[c].knowledge.images, sequential.memory[c].knowledge.images)
         for c in federation.client_ids
     )
-    d = federation.updates.d
-    assert max(sizes) < 4 * (3 * d + 10 * (64 + 10)) + 10_000  # model, start, update, knowledge: no matrix
+    n, d = federation.updates.n, federation.updates.d
+    assert max(sizes) < 4 * (2 * d + n * (d + 10 * (64 + 10))) + 15_000  # model, start, updates, knowledge
 
 
 @pytest.mark.parametrize(("row", "why"), [(0.0, "zero"), (3e38, "overflow")])
