@@ -52,6 +52,7 @@ def everything(X):
 def test_the_number_of_threads_does_not_show(small_blocks, monkeypatch, threads, tile):
     monkeypatch.setattr("fedguard.geometry.updates.TILE", tile)
     monkeypatch.setattr("fedguard.aggregators.krum.TILE", tile)
+    monkeypatch.setattr("fedguard.aggregators.geometric_median.MANY", tile)
     X = normal(11, 300)
     results = []
     for count in (1, 2, 5):
