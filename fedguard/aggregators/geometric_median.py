@@ -14,7 +14,8 @@ from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import ParameterError
 from ..geometry.blocks import Block, joined, row_squares, wide
-from ..geometry.updates import NEAR_DUPLICATE, Updates
+from ..geometry.tables import NEAR_DUPLICATE
+from ..geometry.updates import Updates
 from .mean import weighted_mean
 
 #: From this many clients on, reading the updates anew for every step is faster than their Gram matrix.

@@ -1,4 +1,4 @@
-"""The geometric median of many clients, which reads the updates once per step, against Weiszfeld's loop in NumPy."""
+"""The geometric median of many clients, read once per step, against Weiszfeld's loop in NumPy."""
 
 import numpy as np
 import pytest
