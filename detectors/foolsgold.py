@@ -19,6 +19,7 @@ from fedguard.core.history import History
 from fedguard.core.restored import vectors
 from fedguard.core.state import State
 from fedguard.core.ties import above, tolerance
+from fedguard.geometry.tables import ROWS
 from fedguard.geometry.updates import Updates
 from fedguard.training.parameters import fitting
 
@@ -33,11 +34,13 @@ def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
     If all clients are alike within ``SAME``, all are sybils and every weight is 0. A single client has weight
     1.
     """
-    c = cosines.copy()
-    np.fill_diagonal(c, 0)
-    v = c.max(axis=1)
-    ratio = np.divide(v[:, None], v[None, :], out=np.ones_like(c), where=v[None, :] > v[:, None])
-    w = np.clip(1 - (c * ratio).max(axis=1), 0, 1)
+    blocks = [slice(start, start + ROWS) for start in range(0, len(cosines), ROWS)]
+    v = np.concatenate([_others(cosines, rows).max(axis=1) for rows in blocks])
+    largest = []
+    for rows in blocks:
+        c, own = _others(cosines, rows), v[rows, None]
+        largest.append((c * np.divide(own, v, out=np.ones_like(c), where=v > own)).max(axis=1))
+    w = np.clip(1 - np.concatenate(largest), 0, 1)
     if w.max() <= SAME:
         return np.zeros_like(w)
     w /= w.max()
@@ -45,6 +48,13 @@ def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         logit: NDArray[np.float64] = np.log(w / (1 - w)) + 0.5
     return np.clip(logit, 0, 1)
+
+
+def _others(cosines: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
+    """(rows, n) some rows, 0 on the diagonal: a few at a time, since the table may be large."""
+    c = cosines[rows].copy()
+    np.fill_diagonal(c[:, rows.start :], 0)
+    return c
 
 
 class FoolsGold(Detector):

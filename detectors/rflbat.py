@@ -14,6 +14,7 @@ from fedguard.contracts.server import Server
 from fedguard.core.errors import ParameterError
 from fedguard.core.ties import above, lowest, tolerance
 from fedguard.geometry.clusters import gap_statistic, k_means
+from fedguard.geometry.tables import ROWS
 
 from ._clusters import around_cut
 from ._ranking import by_id
@@ -115,8 +116,11 @@ def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
 
 def _sums(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) sum of distances to all others."""
-    total: NDArray[np.float64] = np.linalg.norm(points[:, None] - points[None], axis=2).sum(1)
-    return total
+    parts = [
+        np.linalg.norm(points[start : start + ROWS, None] - points[None], axis=2).sum(1)
+        for start in range(0, len(points), ROWS)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _similarity(cosines: NDArray[np.float64], group: NDArray[np.intp]) -> float:
