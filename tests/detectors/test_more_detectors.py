@@ -458,7 +458,7 @@ def test_who_was_away_has_no_prediction_and_is_not_judged():
     detector = make_detector("fldetector", start=0)
     run(detector, [rounds[0], rounds[1], rounds[2].take([0, 1, 2, 3])])
     scores = detector(rounds[3])
-    _, now = scores.memory
+    _, now, _ = scores.memory
     assert np.isnan(now).tolist() == [False] * 4 + [True]
     assert not scores.suspects[4]
 
