@@ -4,10 +4,10 @@
     python benchmarks/many_clients.py --parameters 100000 --only dnc geometric_median krum
     python benchmarks/many_clients.py --save                  # also writes results/many_clients.md
 
-Every method runs in a process of its own, on updates that share a direction; a tenth of the clients sends five
-times as much, reversed. Memory is the peak of the resident set above what the process had before the last
-round. A method with a memory of earlier rounds judges a third round. Whatever needs the model or data gets
-neither and is left out.
+Every method runs in a process of its own, on updates that share a direction; a tenth of the clients sends
+five times as much, reversed. Seconds are those of the processor, which other work on the machine hardly
+disturbs. Memory is the peak of the resident set above what the process had before the last round. A method
+with a memory of earlier rounds judges a third round. Whatever needs the model or data is left out.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main() -> None:
         f"{given.clients:,} clients × {given.parameters:,} parameters, float32 "
         f"({given.clients * given.parameters * 4 / 2**20:.0f} MiB); {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"NumPy {np.__version__}. A table of n² float64 numbers takes {given.clients**2 * 8 / 2**20:.0f} MiB.",
+        f"NumPy {np.__version__}. A table of n² float64 takes {given.clients**2 * 8 / 2**20:.0f} MiB.",
         "",
         "| method | processor seconds | extra MiB | suspects | digest of the verdict or aggregate |",
         "|:--|--:|--:|--:|:--|",

@@ -14,6 +14,7 @@ from fedguard.contracts.server import Server
 from fedguard.core.errors import ParameterError
 from fedguard.core.ties import above, lowest, tolerance
 from fedguard.geometry.clusters import gap_statistic, k_means
+from fedguard.geometry.eigen import top_eigenpairs
 from fedguard.geometry.tables import ROWS
 
 from ._clusters import around_cut
@@ -107,9 +108,9 @@ def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
 
     A component whose variance is rounding is 0: its direction is arbitrary.
     """
-    values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny))
-    values = torch.where(values > tolerance(len(gram)), values, 0)
-    top = (vectors * values.sqrt()).flip(1)[:, :count]
+    scale = gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny)
+    values, vectors = top_eigenpairs(gram / scale, count)
+    top = vectors * torch.where(values > tolerance(len(gram)), values, 0).sqrt()
     rounded: NDArray[np.float64] = top.cpu().numpy().round(DIGITS)  # identical updates stay identical
     return rounded
 

@@ -39,6 +39,33 @@ def top_eigenvector(matrix: Tensor) -> Tensor:
     return torch.from_numpy(found).to(matrix)
 
 
+def top_eigenpairs(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(k,) the largest eigenvalues, in descending order, and (n, k) their eigenvectors; k = min(count, n).
+
+    As for :func:`top_eigenvector`, the signs are arbitrary. More than ``FEW`` rows use Lanczos iterations,
+    unless k is large or they do not converge.
+
+    Args:
+        matrix: (n, n) symmetric positive semidefinite.
+        count: how many.
+    """
+    n = len(matrix)
+    if n > FEW and count <= BASIS // 2 and bool(matrix.any()):
+        from scipy.sparse.linalg import ArpackError, eigsh
+
+        start = np.random.default_rng(0).standard_normal(n)
+        try:
+            with one_blas_thread():
+                found = eigsh(matrix.cpu().numpy(), k=count, which="LA", v0=start)
+        except ArpackError:
+            pass
+        else:
+            ascending = torch.from_numpy(found[0]), torch.from_numpy(found[1])
+            return ascending[0].flip(0).to(matrix), ascending[1].flip(1).to(matrix)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.flip(0)[:count], vectors.flip(1)[:, :count]
+
+
 def top_of_centered_gram(updates: Updates) -> Tensor:
     """(n,) unit a with C Cᵀ a = λ a, λ the largest eigenvalue and C the (n, d) updates minus their mean.
 

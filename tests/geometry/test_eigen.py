@@ -62,3 +62,16 @@ def test_of_many_clients_without_their_gram_matrix(monkeypatch, spike, by_gram):
 def test_many_equal_clients_have_no_direction(monkeypatch):
     monkeypatch.setattr(eigen, "FEW", 2)
     assert eigen.top_of_centered_gram(Updates(np.ones((5, 3)))).isfinite().all()
+
+
+@pytest.mark.parametrize(("n", "count"), [(300, 3), (300, 2), (2, 5)])
+def test_the_first_pairs_of_all(monkeypatch, n, count):
+    matrix = gram(n, 4, 1.0) if n > 2 else torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    dense = eigen.top_eigenpairs(matrix, count)
+    values, vectors = np.linalg.eigh(matrix.numpy())
+    monkeypatch.setattr(eigen, "FEW", 100)
+    for found in (dense, eigen.top_eigenpairs(matrix, count)):
+        np.testing.assert_allclose(found[0], values[::-1][:count], rtol=1e-12)
+        expected = vectors[:, ::-1][:, :count]
+        np.testing.assert_allclose(np.abs((found[1].numpy() * expected).sum(0)), 1, rtol=1e-11)
+    assert eigen.top_eigenpairs(torch.zeros(200, 200, dtype=torch.float64), 2)[0].tolist() == [0, 0]
