@@ -46,7 +46,15 @@ class Peer(NamedTuple):
 def rows(quick: bool) -> list[Row]:
     d = 10**5 if quick else 10**6
     X = normal_updates(N, d)
-    return [*krum(X), *median(X), *trimmed_mean(X), *geometric_median(X), *bulyan(quick)]
+    many = normal_updates(10 * N, d // 10)
+    return [
+        *krum(X),
+        *median(X),
+        *trimmed_mean(X),
+        *geometric_median(X),
+        *geometric_median(many, 2.0),
+        *bulyan(quick),
+    ]
 
 
 def size(X: torch.Tensor) -> str:
@@ -146,9 +154,9 @@ def trimmed_mean(X: torch.Tensor) -> list[Row]:
     return against(work, ours, byzfl("TrMean", X, 15.0, f=F) + theirs)
 
 
-def geometric_median(X: torch.Tensor) -> list[Row]:
+def geometric_median(X: torch.Tensor, target: float = 10.0) -> list[Row]:
     note = "it takes 3 Weiszfeld steps from zero (its default), we go on until nothing moves"
-    peers = byzfl("GeometricMedian", X, 10.0, note, nu=1e-6, T=3)
+    peers = byzfl("GeometricMedian", X, target, note, nu=1e-6, T=3)
     return against(f"geometric median {size(X)}", aggregate("geometric_median", X), peers)
 
 

@@ -83,9 +83,9 @@ def around_cut(values: NDArray[np.float64], suspects: NDArray[np.bool_]) -> NDAr
 def mean_to(distances: NDArray[np.float64], members: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(n,) mean distance to the other members; to all other clients if there is no member."""
     chosen = members if members.any() else np.ones(len(distances), dtype=bool)
-    others = np.tile(chosen, (len(distances), 1))
-    np.fill_diagonal(others, False)
-    counts = others.sum(1)
-    total = np.where(others, distances, 0.0).sum(1)
+    counts = chosen.sum() - chosen
+    total = np.empty(len(distances))
+    for i, row in enumerate(distances):  # a row at a time: the table may be large
+        total[i] = np.where(chosen & (np.arange(len(row)) != i), row, 0.0).sum()
     means: NDArray[np.float64] = np.divide(total, counts, out=np.zeros(len(distances)), where=counts > 0)
     return means

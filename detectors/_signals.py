@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from fedguard.contracts.data import LabeledData
 from fedguard.contracts.round import Round
 from fedguard.core.threads import single_thread
 from fedguard.core.ties import lowest, tolerance
+from fedguard.geometry.tables import ROWS
 from fedguard.geometry.updates import Updates
 from fedguard.training.parameters import predict
 
@@ -69,32 +72,42 @@ def standard(values: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
 
 
 def copies(updates: Updates) -> NDArray[np.float64]:
-    """(n,) median_j r_j / r_i, r_i = min_j r_ij: closeness to the nearest client, see :func:`closeness`."""
-    return np.asarray(closeness(updates).max(axis=1))
+    """(n,) median_j r_j / r_i, r_i = min_j r_ij, r_ij = ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖); at most 10⁶.
+
+    Zero updates are left out (r = ∞, result 0). If the median is 0, most updates are copies and nothing tells
+    the original: all get 0.
+    """
+    nearest = np.concatenate([ratio.min(axis=1) for _, ratio in _relative_distances(updates)])
+    middle = _middle(nearest)
+    return middle / np.maximum(nearest, middle * 1e-6) if middle > 0 else np.zeros_like(nearest)
 
 
 def mutual_copies(updates: Updates, limit: float) -> NDArray[np.bool_]:
-    """(n,) the clients closer than ``limit`` to exactly one other client, which is so to them alone."""
-    close = closeness(updates) > limit
-    alone = close.sum(axis=1) == 1
-    return np.asarray(alone & (close & alone).any(axis=1))
+    """(n,) the clients with median_k r_k / r_ij > ``limit`` for exactly one other client, as that one has."""
+    middle = _middle(np.concatenate([ratio.min(axis=1) for _, ratio in _relative_distances(updates)]))
+    alone, other = np.zeros(updates.n, dtype=bool), np.zeros(updates.n, dtype=np.intp)
+    if middle > 0:
+        for rows, ratio in _relative_distances(updates):
+            close = middle / np.maximum(ratio, middle * 1e-6) > limit
+            alone[rows], other[rows] = close.sum(axis=1) == 1, close.argmax(axis=1)
+    return alone & alone[other]
 
 
-def closeness(updates: Updates) -> NDArray[np.float64]:
-    """(n, n) median_k r_k / r_ij, r_ij = ‖u_i − u_j‖ / √(‖u_i‖ ‖u_j‖), r_k = min_j r_kj; 0 on the diagonal.
+def _relative_distances(updates: Updates) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """(rows, n) r_ij a few rows at a time, ∞ for i = j and for zero updates: the table may be large."""
+    roots = np.sqrt(updates.norms.cpu().numpy())
+    for start in range(0, updates.n, ROWS):
+        rows = slice(start, start + ROWS)
+        distance = updates.sq_distances[rows].sqrt().cpu().numpy()
+        scale = roots[rows, None] * roots[None, :]
+        ratio = np.divide(distance, scale, out=np.full_like(scale, np.inf), where=scale > 0)
+        np.fill_diagonal(ratio[:, start:], np.inf)
+        yield rows, ratio
 
-    At most 10⁶. Zero updates are left out (r = ∞, result 0). If the median is 0, most updates are copies and
-    nothing tells the original: all get 0.
-    """
-    norms = updates.norms.cpu().numpy()
-    scale = np.sqrt(norms)[:, None] * np.sqrt(norms)[None, :]
-    distance = updates.sq_distances.sqrt().cpu().numpy()
-    ratio = np.divide(distance, scale, out=np.full_like(scale, np.inf), where=scale > 0)
-    np.fill_diagonal(ratio, np.inf)
-    nearest = ratio.min(axis=1)
+
+def _middle(nearest: NDArray[np.float64]) -> float:
     some = nearest[np.isfinite(nearest)]
-    middle = float(np.median(some)) if len(some) else 0.0
-    return middle / np.maximum(ratio, middle * 1e-6) if middle > 0 else np.zeros_like(ratio)
+    return float(np.median(some)) if len(some) else 0.0
 
 
 def lengths(updates: Updates) -> NDArray[np.float64]:
@@ -109,10 +122,14 @@ def size(lengths: NDArray[np.float64], num_examples: NDArray[np.float64]) -> NDA
     b ∈ [0, 1] is the median slope between pairs of clients (Theil–Sen).
     """
     count = np.log(num_examples)
-    i, j = np.triu_indices(len(count), 1)
-    step = count[i] - count[j]
-    far = np.abs(step) > LEAST_STEP
-    slope = float(np.median((lengths[i] - lengths[j])[far] / step[far])) if far.any() else 0.0
+    slopes, found = np.empty(len(count) * (len(count) - 1) // 2), 0
+    for i in range(len(count) - 1):  # one client at a time: 10⁴ clients have 5·10⁷ pairs
+        step = count[i] - count[i + 1 :]
+        far = np.abs(step) > LEAST_STEP
+        some = (lengths[i] - lengths[i + 1 :])[far] / step[far]
+        slopes[found : found + len(some)] = some
+        found += len(some)
+    slope = float(np.median(slopes[:found], overwrite_input=True)) if found else 0.0
     return lengths - min(max(slope, 0.0), 1.0) * count
 
 

@@ -17,7 +17,8 @@ from fedguard.contracts.scores import Scores
 from fedguard.core.errors import ParameterError, TooFewClientsError
 from fedguard.core.seeds import generator
 from fedguard.core.ties import tolerance
-from fedguard.geometry.eigen import top_eigenvector
+from fedguard.geometry.blocks import row_squares
+from fedguard.geometry.eigen import top_eigenvector, top_of_centered_gram
 from fedguard.geometry.updates import Updates
 
 from ._ranking import ranks
@@ -37,12 +38,12 @@ def outlier_scores(sample: Tensor) -> NDArray[np.float64]:
     From the smaller Gram matrix: with C = centered rows and C Cᵀ a = λ a, s = λ a². If all rows are
     equal, all scores are 0.
     """
-    updates = Updates(sample)
-    gram, (n, b) = updates.centered_gram, sample.shape
-    if gram.diagonal().sum() <= ROUNDING * updates.norms.square().sum():
+    updates, (n, b) = Updates(sample), sample.shape
+    spread = updates.sum_blocks(lambda block, mean: row_squares(block - mean).sum(), updates.mean)
+    if spread <= ROUNDING * updates.norms.square().sum():
         return np.zeros(n)
     if n <= b:
-        projections = top_eigenvector(gram)
+        projections = top_of_centered_gram(updates)
     else:
         centered = sample.double() - updates.mean
         projections = centered @ top_eigenvector(centered.T @ centered)

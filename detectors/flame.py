@@ -12,6 +12,7 @@ from fedguard.contracts.round import Round
 from fedguard.contracts.scores import Scores
 from fedguard.core.errors import NeedError
 from fedguard.core.ties import tolerance
+from fedguard.geometry.tables import ROWS
 
 from ._clusters import around_cut, hdbscan_labels, mean_to
 
@@ -29,12 +30,15 @@ def model_cosine_distances(round: Round) -> NDArray[np.float64]:
     start = round.global_params.double().to(updates.device)
     shift = 2 * updates.along(start) + updates.norms.square()
     lengths = (start @ start + shift).clamp(min=0).sqrt()
-    sums = lengths[:, None] + lengths[None]
-    apart = torch.where(sums > 0, (shift[:, None] - shift[None]) / sums, 0.0)
-    scale = 2 * lengths[:, None] * lengths[None]
-    distances = (updates.sq_distances - apart.square()).clamp(min=0)
-    result = torch.where(scale > 0, distances / scale, 1.0).clamp(max=2).fill_diagonal_(0)
-    return result.cpu().numpy()
+    result = torch.empty_like(updates.sq_distances)
+    for start_row in range(0, updates.n, ROWS):  # a few rows at a time: the table may be large
+        rows = slice(start_row, start_row + ROWS)
+        sums = lengths[rows, None] + lengths[None]
+        apart = torch.where(sums > 0, (shift[rows, None] - shift[None]) / sums, 0.0)
+        scale = 2 * lengths[rows, None] * lengths[None]
+        distances = (updates.sq_distances[rows] - apart.square()).clamp(min=0)
+        result[rows] = torch.where(scale > 0, distances / scale, 1.0).clamp(max=2)
+    return result.fill_diagonal_(0).cpu().numpy()
 
 
 class FLAME(Detector):
@@ -43,6 +47,8 @@ class FLAME(Detector):
     Clusters have at least ⌊n/2⌋ + 1 members, so there is at most one. The score of suspects is above 1;
     scores grow with the mean distance to the accepted clients. If all clients are outliers, all are suspects
     and the global model stays as it is. FLAME's clipping and noise are the stage ``clip_and_noise``.
+
+    The clustering works on copies of all n² distances: about 72 n² bytes, 7 GB for 10,000 clients.
 
     Source: Nguyen et al., FLAME, USENIX Security 2022, §4.3 and Algorithm 1.
     """

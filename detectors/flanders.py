@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +31,7 @@ def forecast(series: Tensor, iterations: int, ridge: float) -> Tensor:
     The fit alternates ridge regressions for A and B, starting from B = I.
 
     Args:
-        series: (T, p, n) float64, T ≥ 2.
+        series: (T, p, n) float64, T ≥ 2. For n > (T − 1) p, B is kept as factors of rank (T − 1) p.
         iterations: the number of fits of both A and B.
         ridge: the penalty, relative to the mean diagonal of the normal equations.
     """
@@ -38,14 +40,29 @@ def forecast(series: Tensor, iterations: int, ridge: float) -> Tensor:
         series[1:].clone(),
     )  # equal alignment gives equal bits
     p, n = series.shape[1:]
-    b = torch.eye(n, dtype=series.dtype)
+    mix: Callable[[Tensor], Tensor] = torch.clone  # times B
     a = torch.eye(p, dtype=series.dtype)
+    fit = _many_clients if n > len(past) * p else _few_clients
     for _ in range(iterations):
-        mixed = past @ b
+        mixed = mix(past)
         a = _ridge((future @ mixed.mT).sum(0), (mixed @ mixed.mT).sum(0), ridge)
-        moved = a @ past
-        b = _ridge((future.mT @ moved).sum(0), (moved.mT @ moved).sum(0), ridge).T
-    return a @ series[-1] @ b
+        mix = fit(a @ past, future, ridge)
+    return mix(a @ series[-1])
+
+
+def _few_clients(moved: Tensor, future: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
+    """X → X B for the (n, n) ridge regression B of ``future`` on ``moved``, both (T − 1, p, n)."""
+    b = _ridge((future.mT @ moved).sum(0), (moved.mT @ moved).sum(0), ridge).T
+    return lambda x: x @ b
+
+
+def _many_clients(moved: Tensor, future: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
+    """The same B = (MᵀM + λI)⁻¹ MᵀF = Mᵀ (M Mᵀ + λI)⁻¹ F, where M has fewer rows than clients."""
+    m, f = moved.flatten(0, 1), future.flatten(0, 1)
+    normal = m @ m.T
+    penalty = ridge * (normal.trace() / m.shape[1]).clamp(min=torch.finfo(normal.dtype).tiny)
+    solution = torch.linalg.solve(normal + penalty * torch.eye(len(m), dtype=normal.dtype), f)
+    return lambda x: (x @ m.T) @ solution
 
 
 def _ridge(right: Tensor, normal: Tensor, ridge: float) -> Tensor:

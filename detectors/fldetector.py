@@ -20,6 +20,9 @@ from fedguard.core.history import History
 from fedguard.core.restored import count, numbers, pairs, vector, vectors
 from fedguard.core.state import State
 from fedguard.geometry.clusters import gap_statistic, two_means
+from fedguard.geometry.updates import Updates
+
+from ._sketch import Sketch, check_sketch
 
 #: Reference sets of the gap statistic, and the most clusters considered.
 REFERENCES, MOST = 10, 9
@@ -77,6 +80,9 @@ class FLDetector(Detector):
             federation can only say so (``Outcome.restart`` and ``note``). The detector then starts anew, with
             ``start`` more rounds without suspects. Use the policy "ban", or the same clients are detected
             again. Xie et al. keep the total number of rounds.
+        sketch: k; keep random sketches of k numbers (4 k bytes per client) of the last updates, and compare
+            those of predictions and updates: ‖û − u‖ has a relative standard error of about 1 / √(2 k), 1.1 %
+            for k = 4096. None keeps the updates.
 
     Raises:
         ParameterError: a parameter out of range.
@@ -94,7 +100,10 @@ class FLDetector(Detector):
     check_plant_with = MappingProxyType({"start": 0})
     needs = frozenset({"global_params"})
 
-    def __init__(self, window: int = 10, start: int = 50, restart: bool = False) -> None:
+    def __init__(
+        self, window: int = 10, start: int = 50, restart: bool = False, sketch: int | None = None
+    ) -> None:
+        check_sketch("fldetector", sketch)
         if window < 1:
             raise ParameterError(f"fldetector: window is {window}; use at least 1 round")
         if start < 0:
@@ -102,6 +111,7 @@ class FLDetector(Detector):
         self.window = window
         self.start = start
         self.restart = restart
+        self.sketch = sketch
         self._since = 0  # the round of the last restart
         self._models: list[Tensor] = []
         self._last: History[Tensor] = History()
@@ -114,7 +124,7 @@ class FLDetector(Detector):
         model = round.global_params.cpu()
         same = bool(self._models) and self._models[-1].shape == model.shape  # otherwise history starts anew
         models = [*self._models, model] if same else [model]
-        now = self._normalized(round, models)
+        now, rows = self._normalized(round, models)
         history = [
             [*self._distances.get(client, []), *([] if np.isnan(value) else [value])][-self.window :]
             for client, value in zip(round.client_ids, now, strict=True)
@@ -135,26 +145,31 @@ class FLDetector(Detector):
             suspects,
             "its updates are inconsistent with its earlier ones",
             info={"clusters": float(clusters)},
-            memory=(models[-self.window - 2 :], now),
+            memory=(models[-self.window - 2 :], now, rows),
             restart=self.restart and bool(suspects.any()),
         )
 
-    def _normalized(self, round: Round, models: list[Tensor]) -> NDArray[np.float64]:
-        """(n,) distances to the predictions as shares of their sum; NaN where there is no prediction."""
+    def _normalized(self, round: Round, models: list[Tensor]) -> tuple[NDArray[np.float64], Tensor]:
+        """(n,) distances to the predictions as shares of their sum, NaN without a prediction; (n, d or k)."""
+        short = self.sketch is not None and self.sketch < round.updates.d
+        sketch = Sketch(self.sketch, round.updates.d, round) if self.sketch is not None and short else None
+        rows = round.updates.matrix.cpu() if sketch is None else sketch(round.updates)
         result = np.full(round.n, np.nan)
         if len(models) < 3:
-            return result
+            return result, rows
         path = torch.stack(models)[-self.window - 2 :].double()
         moves = path.diff(dim=0)  # moves[k] = w_{k+1} − w_k = g_k, and the step to w_{k+1}
         change = hessian_product(moves[:-1], moves.diff(dim=0), moves[-1])
-        for i, (row, client) in enumerate(zip(round.updates.matrix.cpu(), round.client_ids, strict=True)):
-            last = self._last.get(client)
+        if sketch is not None:
+            change = sketch(Updates(change[None]))[0].double()
+        for i, (row, client) in enumerate(zip(rows, round.client_ids, strict=True)):
+            last = self._last.of_size(client, len(row))
             if last is not None:
                 result[i] = float((last.double() + change - row.double()).norm())
         total = np.nansum(result)
         if not np.isfinite(total):
             total, result = float((~np.isnan(result)).sum()), np.where(np.isnan(result), np.nan, 1.0)
-        return result / total if total > 0 else np.where(np.isnan(result), np.nan, 0.0)
+        return result / total if total > 0 else np.where(np.isnan(result), np.nan, 0.0), rows
 
     def commit(self, round: Round, scores: Scores, decision: Decision | None = None) -> None:
         """Store the model, this round's updates, and the distances; forget all of them if it restarts."""
@@ -162,9 +177,8 @@ class FLDetector(Detector):
             self._models, self._last, self._distances = [], History(), History()
             self._since = round.index + 1
             return
-        models, now = scores.memory
+        models, now, rows = scores.memory
         self._models = [model.clone() for model in models]
-        rows = round.updates.matrix.cpu()
         self._last = History((c, row.clone()) for c, row in zip(round.client_ids, rows, strict=True))
         longer = {
             client: [*self._distances.get(client, []), float(value)][-self.window :]

@@ -19,8 +19,11 @@ from fedguard.core.history import History
 from fedguard.core.restored import vectors
 from fedguard.core.state import State
 from fedguard.core.ties import above, tolerance
+from fedguard.geometry.tables import ROWS
 from fedguard.geometry.updates import Updates
 from fedguard.training.parameters import fitting
+
+from ._sketch import Sketch, check_sketch
 
 #: The rounding error of a cosine: clients closer than this count as identical.
 SAME = 1e-12
@@ -33,11 +36,13 @@ def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
     If all clients are alike within ``SAME``, all are sybils and every weight is 0. A single client has weight
     1.
     """
-    c = cosines.copy()
-    np.fill_diagonal(c, 0)
-    v = c.max(axis=1)
-    ratio = np.divide(v[:, None], v[None, :], out=np.ones_like(c), where=v[None, :] > v[:, None])
-    w = np.clip(1 - (c * ratio).max(axis=1), 0, 1)
+    blocks = [slice(start, start + ROWS) for start in range(0, len(cosines), ROWS)]
+    v = np.concatenate([_others(cosines, rows).max(axis=1) for rows in blocks])
+    largest = []
+    for rows in blocks:
+        c, own = _others(cosines, rows), v[rows, None]
+        largest.append((c * np.divide(own, v, out=np.ones_like(c), where=v > own)).max(axis=1))
+    w = np.clip(1 - np.concatenate(largest), 0, 1)
     if w.max() <= SAME:
         return np.zeros_like(w)
     w /= w.max()
@@ -45,6 +50,13 @@ def foolsgold_weights(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         logit: NDArray[np.float64] = np.log(w / (1 - w)) + 0.5
     return np.clip(logit, 0, 1)
+
+
+def _others(cosines: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
+    """(rows, n) some rows, 0 on the diagonal: a few at a time, since the table may be large."""
+    c = cosines[rows].copy()
+    np.fill_diagonal(c[:, rows.start :], 0)
+    return c
 
 
 class FoolsGold(Detector):
@@ -62,6 +74,13 @@ class FoolsGold(Detector):
         memory: compare histories; False compares the updates of this round only.
         features: "all" compares whole updates; "last_layer" only the parameters of the model's last layer,
             the paper's indicative features, and needs the model.
+        sketch: k; keep and compare random sketches of k numbers (4 k bytes per client), not histories of d.
+            A cosine c of two sketches has a standard error of about (1 − c²) / √k if the histories are spread
+            over many parameters, so that the largest of n unrelated ones reaches √(2 ln n / k): 0.07 for
+            10,000 clients and k = 4096. Equal updates have equal sketches. None keeps histories.
+
+    Raises:
+        ParameterError: a parameter out of range.
 
     Source: Fung et al., RAID 2020, Algorithm 1 (arXiv 1808.04866).
     """
@@ -74,11 +93,18 @@ class FoolsGold(Detector):
     plant = "sybils"  # it looks for clients that are alike, whatever their length
     gives_weights = True
 
-    def __init__(self, memory: bool = True, features: Literal["all", "last_layer"] = "all") -> None:
+    def __init__(
+        self,
+        memory: bool = True,
+        features: Literal["all", "last_layer"] = "all",
+        sketch: int | None = None,
+    ) -> None:
+        check_sketch("foolsgold", sketch)
         if features not in ("all", "last_layer"):
             raise ParameterError(f"foolsgold: features is {features!r}; use 'all' or 'last_layer'")
         self.memory = memory
         self.features = features
+        self.sketch = sketch
         self.needs = frozenset({"model"} if features == "last_layer" else ())
         self._history: History[Tensor] = History()
 
@@ -101,6 +127,8 @@ class FoolsGold(Detector):
         updates = round.updates
         if self.features == "last_layer" and round.server and round.server.model:
             updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
+        if self.sketch is not None and self.sketch < updates.d:
+            updates = Updates(Sketch(self.sketch, updates.d, round)(updates))
         if all(self._history.of_size(client, updates.d) is None for client in round.client_ids):
             return updates
         matrix = updates.matrix.clone()

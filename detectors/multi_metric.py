@@ -16,6 +16,7 @@ from fedguard.contracts.round import Round
 from fedguard.contracts.scores import Scores
 from fedguard.core.errors import NeedError, ParameterError
 from fedguard.core.ties import snapped, tolerance
+from fedguard.geometry.tables import ROWS
 
 from ._ranking import ranks
 from .flame import model_cosine_distances
@@ -81,11 +82,11 @@ def _to_global(round: Round) -> NDArray[np.float64]:
     manhattan = round.updates.sum_blocks(lambda block: abs(block).sum(1))
     angles, size = angle_to_global(round), float(_largest_angles(round).max())
     columns = _apart(round, manhattan), _apart(round, round.updates.norms), _apart(round, angles, size)
-    return np.stack([column.sum(1) for column in columns], 1)
+    return np.stack(columns, 1)
 
 
 def _apart(round: Round, values: Tensor, scale: float = 0.0) -> NDArray[np.float64]:
-    """(n, n) |x_i − x_j|, 0 for what is equal up to rounding: whitening would blow up the rounding.
+    """(n,) Σ_j |x_i − x_j|, 0 for what is equal up to rounding: whitening would blow up the rounding.
 
     Args:
         round: gives the size of the sums behind the values.
@@ -93,7 +94,8 @@ def _apart(round: Round, values: Tensor, scale: float = 0.0) -> NDArray[np.float
         scale: the magnitude of the terms that the values are differences of.
     """
     equal = snapped(values.cpu().numpy(), tolerance(round.n, round.updates.d), scale)
-    return np.abs(equal[:, None] - equal)
+    rows = (equal[start : start + ROWS, None] for start in range(0, len(equal), ROWS))
+    return np.concatenate([np.abs(some - equal).sum(1) for some in rows])
 
 
 def angle_to_global(round: Round) -> Tensor:
@@ -123,7 +125,7 @@ def _pairwise(round: Round) -> NDArray[np.float64]:
     _, _, longer = _lengths(round)
     apart = _apart(round, longer, float(round.updates.norms.max()))
     angles = model_cosine_distances(round) ** 2
-    return np.stack([manhattan.cpu().numpy().sum(1), apart.sum(1), angles.sum(1)], 1)
+    return np.stack([manhattan.cpu().numpy().sum(1), apart, angles.sum(1)], 1)
 
 
 def _lengths(round: Round) -> tuple[Tensor, Tensor, Tensor]:

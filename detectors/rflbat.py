@@ -14,6 +14,8 @@ from fedguard.contracts.server import Server
 from fedguard.core.errors import ParameterError
 from fedguard.core.ties import above, lowest, tolerance
 from fedguard.geometry.clusters import gap_statistic, k_means
+from fedguard.geometry.eigen import top_eigenpairs
+from fedguard.geometry.tables import ROWS
 
 from ._clusters import around_cut
 from ._ranking import by_id
@@ -106,17 +108,20 @@ def principal_components(gram: torch.Tensor, count: int) -> NDArray[np.float64]:
 
     A component whose variance is rounding is 0: its direction is arbitrary.
     """
-    values, vectors = torch.linalg.eigh(gram / gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny))
-    values = torch.where(values > tolerance(len(gram)), values, 0)
-    top = (vectors * values.sqrt()).flip(1)[:, :count]
+    scale = gram.diagonal().max().clamp(min=torch.finfo(gram.dtype).tiny)
+    values, vectors = top_eigenpairs(gram / scale, count)
+    top = vectors * torch.where(values > tolerance(len(gram)), values, 0).sqrt()
     rounded: NDArray[np.float64] = top.cpu().numpy().round(DIGITS)  # identical updates stay identical
     return rounded
 
 
 def _sums(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) sum of distances to all others."""
-    total: NDArray[np.float64] = np.linalg.norm(points[:, None] - points[None], axis=2).sum(1)
-    return total
+    parts = [
+        np.linalg.norm(points[start : start + ROWS, None] - points[None], axis=2).sum(1)
+        for start in range(0, len(points), ROWS)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _similarity(cosines: NDArray[np.float64], group: NDArray[np.intp]) -> float:

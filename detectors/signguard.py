@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedguard.contracts.card import Card
 from fedguard.contracts.detector import Detector
@@ -17,6 +19,7 @@ from fedguard.contracts.server import Server
 from fedguard.core.errors import ParameterError
 from fedguard.core.ties import above, tolerance
 from fedguard.geometry.clusters import bandwidth_of, mean_shift, nearest_center, same
+from fedguard.geometry.tables import ROWS
 
 from ._clusters import around_cut, largest_cluster
 from ._ranking import by_id
@@ -103,12 +106,20 @@ class SignGuard(Detector):
         shares = [(sample > 0), (sample == 0), (sample < 0)]
         columns = [part.double().mean(1).cpu().numpy() for part in shares]
         if self.similarity == "cosine":
-            columns.append(np.median(round.updates.cosines.cpu().numpy(), axis=1))
+            columns.append(_medians(round.updates.cosines))
         elif self.similarity == "distance":
-            typical = np.median(np.sqrt(round.updates.sq_distances.cpu().numpy()), axis=1)
+            typical = _medians(round.updates.sq_distances, np.sqrt)
             middle = float(np.median(typical))
             columns.append(np.minimum(typical / middle, 1e6) if middle > 0 else np.sign(typical))
         return np.stack(columns, axis=1).round(DIGITS)
+
+
+def _medians(
+    table: Tensor, form: Callable[[NDArray[np.float64]], NDArray[np.float64]] = np.positive
+) -> NDArray[np.float64]:
+    """(n,) the median of every row, a few rows at a time: the table may be large."""
+    rows = (table[start : start + ROWS].cpu().numpy() for start in range(0, len(table), ROWS))
+    return np.concatenate([np.median(form(some), axis=1) for some in rows])
 
 
 def _clusters(features: NDArray[np.float64], round: Round, everybody: bool) -> NDArray[np.intp]:

@@ -13,8 +13,15 @@ from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import ParameterError
-from ..geometry.updates import NEAR_DUPLICATE, Updates
+from ..geometry.blocks import Block, joined, row_squares, wide
+from ..geometry.tables import NEAR_DUPLICATE
+from ..geometry.updates import Updates
 from .mean import weighted_mean
+
+#: From this many clients on, reading the updates anew for every step is faster than their Gram matrix.
+MANY = 512
+#: The Gram matrix takes about as long as n / GRAM_ROWS readings.
+GRAM_ROWS = 150
 
 
 class GeometricMedian(Aggregator):
@@ -23,13 +30,15 @@ class GeometricMedian(Aggregator):
     Every iterate is a weighted mean of the updates, so the iteration runs on the n coefficients and the Gram
     matrix: ‖u_i − v‖² = (eᵢ − c)ᵀ G (eᵢ − c), and the d-dimensional sum is computed once. If needed, G is
     centered at the client with the smallest sum of distances: with G centered at the mean, one huge update
-    would cancel all digits of the other distances.
+    would cancel all digits of the other distances. The work for G grows with n²: from 512 clients on, each
+    step reads the updates once instead, and G is computed only if many steps remain.
 
     Args:
         iterations: maximum number of steps. RFA needs 3 in practice; this rule iterates to convergence, which
             takes many steps if nearly half of the updates are huge (a step shrinks v only by m / (n − m)).
         smoothing: ν, keeps the division finite if v coincides with an update.
-        tolerance: stop when v moves by less than this share of its median distance to the clients.
+        tolerance: stop when v moves by less than this share of its median distance to the clients, or, with
+            512 clients or more, when the next step would, since it shrinks as the last one did.
 
     Source: Pillutla et al., RFA, IEEE TSP 2022, Algorithm 2 (here a_i is the policy's weight; starts at the
     weighted mean).
@@ -53,12 +62,33 @@ class GeometricMedian(Aggregator):
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the geometric median."""
-        distances = round.updates.sq_distances.sqrt()
         share = self.importance(round, weights)
-        base = torch.from_numpy(share / share.max()).to(distances.device)
+        base = torch.from_numpy(share / share.max()).to(round.updates.device)
+        if round.n < MANY:
+            return self._by_gram(round, base, base / base.sum(), self.iterations)
+        return self._by_reading(round, base)
+
+    def _by_reading(self, round: Round, base: Tensor) -> Tensor:
+        """Read the updates once per step; if many steps remain, the Gram matrix takes over."""
+        current, point, last = base / base.sum(), None, math.inf
+        for step in range(self.iterations):
+            point, moved, distances = _read(round.updates, current, point)
+            enough = self.tolerance * float(distances.median())
+            rate = min(1.0, moved / last) if 0 < last < math.inf else 1.0
+            if moved * rate <= enough:
+                return point.float()
+            new = base / distances.clamp(min=self.smoothing)
+            current, last = new / new.sum(), moved
+            left = self.iterations - step - 1
+            if step > 1 and _steps(moved, rate, enough, left) > round.n / GRAM_ROWS:
+                return self._by_gram(round, base, current, left)
+        return weighted_mean(round, current.cpu().numpy())
+
+    def _by_gram(self, round: Round, base: Tensor, current: Tensor, steps: int) -> Tensor:
+        """Iterate from a point Σ c_i u_i on its coefficients c alone."""
+        distances = round.updates.sq_distances.sqrt()
         gram = _gram_about(round.updates, int((distances @ base).argmin()))
-        current = base / base.sum()
-        for _ in range(self.iterations):
+        for _ in range(steps):
             pull = gram @ current
             distances = (gram.diagonal() - 2 * pull + current @ pull).clamp(min=0).sqrt()
             new = base / distances.clamp(min=self.smoothing)
@@ -69,6 +99,32 @@ class GeometricMedian(Aggregator):
             if moved <= self.tolerance * distances.median():
                 break
         return weighted_mean(round, current.cpu().numpy())
+
+
+def _read(updates: Updates, coefficients: Tensor, before: Tensor | None) -> tuple[Tensor, float, Tensor]:
+    """One pass over the updates: v = Σ c_i u_i in float64, ‖v − before‖, and (n,) ‖u_i − v‖.
+
+    A column block's part of v needs no other column, so that the distances follow while the block is still
+    in the cache. They are sums of squared differences: no huge or near update cancels any digits.
+    """
+
+    def work(block: Block, *old: Block) -> tuple[Block, float, Block]:
+        rows = wide(block)
+        point = (coefficients.numpy() if isinstance(block, np.ndarray) else coefficients) @ rows
+        rows -= point
+        return point, float(((point - old[0]) ** 2).sum()) if old else math.inf, row_squares(rows)
+
+    parts = updates.map_blocks(work) if before is None else updates.map_blocks(work, before)
+    points, moved, squares = zip(*parts, strict=True)
+    distances = torch.as_tensor(sum(squares[1:], start=squares[0])).sqrt()
+    return joined(points), math.sqrt(sum(moved)), distances
+
+
+def _steps(moved: float, rate: float, enough: float, at_most: int) -> float:
+    """How many steps remain until one moves v by less than ``enough``, each ``rate`` times the one before."""
+    if rate >= 1 or enough <= 0:
+        return at_most
+    return min(at_most, math.log(enough / moved) / math.log(rate)) if rate > 0 else 1
 
 
 def _gram_about(updates: Updates, client: int) -> Tensor:

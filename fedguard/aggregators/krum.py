@@ -16,7 +16,7 @@ from ..contracts.round import Round
 from ..core.errors import ParameterError, TooFewClientsError
 from ..core.ties import lowest, tolerance
 from ..geometry.blocks import joined, ordered
-from ..geometry.updates import TILE
+from ..geometry.tables import ROWS
 
 log = logging.getLogger(__name__)
 #: The f whose proof has been found to need more clients.
@@ -49,8 +49,8 @@ def krum_scores(sq_distances: Tensor, num_malicious: int) -> Tensor:
             f"at least {num_malicious + 3} clients are needed"
         )
     parts = []
-    for start in range(0, n, TILE):  # a few rows at a time: the full table takes 800 MB for 10⁴ clients
-        rows = sq_distances[start : start + TILE].clone()
+    for start in range(0, n, ROWS):  # a few rows at a time: the full table takes 800 MB for 10⁴ clients
+        rows = sq_distances[start : start + ROWS].clone()
         rows.diagonal(start).fill_(torch.inf)
         columns = rows.numpy().T if rows.device.type == "cpu" else rows.T
         parts.append(ordered(columns)[:neighbors].sum(0))

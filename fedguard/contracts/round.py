@@ -16,7 +16,8 @@ from torch import Tensor
 from ..core.devices import on_device
 from ..core.errors import RoundError
 from ..core.ids import MAX_ID, ClientId
-from ..geometry.updates import Index, Updates, positions
+from ..geometry.matrix import Index, positions
+from ..geometry.updates import Updates
 from .server import Server
 
 if TYPE_CHECKING:

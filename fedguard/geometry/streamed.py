@@ -18,7 +18,8 @@ from torch import Tensor
 from ..core.errors import RoundError, StreamedError
 from ..core.files import write_atomically
 from .blocks import Block, in_order, ranges
-from .updates import Index, Updates, positions
+from .matrix import Index, positions
+from .updates import Updates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,6 +179,7 @@ class StreamedUpdates(Updates):
             raise RoundError("a round needs at least one file")
         headers = [_header(path) for path in paths]
         order = list(headers[0]) if names is None else list(names)
+        self._lent = {}
         self._files = [_file(p, header, order) for p, header in zip(paths, headers, strict=True)]
         for file in self._files:
             if [part.shape for part in file.parts] != [part.shape for part in self._files[0].parts]:
@@ -187,6 +189,7 @@ class StreamedUpdates(Updates):
     def of(cls, files: Sequence[UpdateFile]) -> StreamedUpdates:
         """The updates of files whose contents are known, one per client."""
         made = object.__new__(cls)
+        made._lent = {}
         made._files = list(files)
         return made
 

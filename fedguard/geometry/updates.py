@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,63 +11,20 @@ import torch
 from torch import Tensor
 
 from ..core.deprecation import Renamed
-from ..core.errors import RoundError
 from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_squares, wide
 from .clusters import connected
+from .matrix import Index, as_matrix, positions
+from .tables import cosines, squared_distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Index: TypeAlias = "NDArray[Any] | Sequence[int] | Tensor"
-
-#: Rows of a tile of the Gram matrix.
+#: Rows of a tile of the Gram matrix. For more clients than this, distances and cosines take the memory of the
+#: Gram matrix that they come from, unless somebody has asked for it.
 TILE = 1024
-#: A squared distance below this share of ‖u_i − ū‖² + ‖u_j − ū‖² suffers cancellation and is recomputed.
-NEAR_DUPLICATE = 1e-4
 
-
-def as_matrix(updates: Any) -> Tensor:
-    """Return ``updates`` as a detached float32 tensor of shape (n, d), without a copy where possible.
-
-    Raises:
-        RoundError: not two-dimensional, ragged, or not numeric.
-    """
-    if isinstance(updates, Sequence) and updates and isinstance(updates[0], Tensor):
-        shapes = {tuple(u.shape) for u in updates}
-        if len(shapes) > 1:
-            raise RoundError(f"updates have different shapes {sorted(shapes)}; all must have d parameters")
-        try:
-            updates = torch.stack(list(updates))
-        except (RuntimeError, TypeError) as error:
-            raise RoundError(
-                f"updates do not fit together: {error}; send dense tensors on one device"
-            ) from None
-    if not isinstance(updates, Tensor):
-        try:
-            array = np.asarray(updates)
-        except ValueError as error:
-            raise RoundError(f"updates are ragged: {error}; every client sends d parameters") from None
-        if array.dtype.kind not in "fiu":
-            raise RoundError(f"updates have dtype {array.dtype}; a numeric (n, d) array is needed")
-        with np.errstate(over="ignore"):  # overflow gives Inf, which the guard treats as unusable
-            array = np.ascontiguousarray(array, dtype=np.float32)
-        if not array.flags.writeable:
-            array = array.copy()  # torch cannot wrap read-only memory
-        updates = torch.from_numpy(array)
-    if updates.ndim != 2:
-        raise RoundError(f"updates have shape {tuple(updates.shape)}; (n clients, d parameters) is needed")
-    if updates.layout is not torch.strided or updates.is_meta:
-        raise RoundError("updates are sparse or without data; a dense (n, d) tensor is needed")
-    if updates.is_complex() or updates.dtype == torch.bool:
-        raise RoundError(f"updates have dtype {updates.dtype}; a numeric, real (n, d) array is needed")
-    matrix: Tensor = updates.detach().to(torch.float32).contiguous()
-    return matrix
-
-
-def positions(clients: Index) -> NDArray[np.int64]:
-    """(k,) positions in a round, from positions or a boolean mask."""
-    index = np.asarray(clients.cpu() if isinstance(clients, Tensor) else clients)
-    return np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+#: Name → a table of all clients, and (n,) the positions of some of them.
+Lent: TypeAlias = "dict[str, tuple[Tensor, NDArray[np.int64]]]"
 
 
 class Updates:
@@ -101,6 +58,7 @@ class Updates:
     def __init__(self, matrix: Any) -> None:
         self._source = as_matrix(matrix)
         self._rows: Tensor | None = None  # the rows of the source that belong to this object; None for all
+        self._lent: Lent = {}
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -241,7 +199,8 @@ class Updates:
     @cached_property
     def inner_products(self) -> Tensor:
         """(n, n) ⟨u_i, u_j⟩, float64; computed without the mean, which one huge update can move far away."""
-        return self._gram(None)
+        lent = self._lend("inner_products")
+        return self._gram(None) if lent is None else lent
 
     def gram_about(self, client: int) -> Tensor:
         """(n, n) ⟨u_i − u_k, u_j − u_k⟩ for k = ``client``, float64."""
@@ -292,16 +251,11 @@ class Updates:
         The distances within a group of clients that are much closer to each other than to the mean are
         recomputed about the group's mean.
         """
-        square = self.centered_gram.diagonal()
-        distances = torch.empty_like(self.centered_gram)
-        near = torch.empty_like(self.centered_gram, dtype=torch.bool)
-        for start in range(0, self.n, TILE):  # a few rows at a time: for n = 10⁴, a matrix takes 800 MB
-            rows = slice(start, start + TILE)
-            scale = square[rows, None] + square[None, :]
-            torch.sub(scale, self.centered_gram[rows], alpha=2, out=distances[rows]).clamp_(min=0)
-            torch.lt(distances[rows], scale.mul_(NEAR_DUPLICATE), out=near[rows])
-        distances.fill_diagonal_(0)
-        near.fill_diagonal_(False)
+        lent = self._lend("sq_distances")
+        if lent is not None:
+            return lent
+        gram, distances = self._table("centered_gram", lambda block: block.mean(0))
+        near = squared_distances(gram, distances)
         for group in connected(near):
             if len(group) < self.n:
                 distances[group[:, None], group] = self.take(group).sq_distances
@@ -321,8 +275,20 @@ class Updates:
     @cached_property
     def cosines(self) -> Tensor:
         """(n, n) cos(u_i, u_j) in [−1, 1], float64; 0 where an update is zero."""
-        scale = self.norms[:, None] * self.norms[None, :]
-        return torch.where(scale > 0, self.inner_products / scale, 0.0).clamp_(-1, 1)
+        lent = self._lend("cosines")
+        if lent is not None:
+            return lent
+        products, table = self._table("inner_products", None)
+        cosines(products, self.norms, table)
+        return table
+
+    def _table(self, name: str, origin: Callable[[Block], Block] | None) -> tuple[Tensor, Tensor]:
+        """A Gram matrix, and where to put a table that is computed from it row by row."""
+        if self.n > TILE and name not in self.__dict__:
+            gram = self._gram(origin)
+            return gram, gram
+        kept: Tensor = getattr(self, name)
+        return kept, torch.empty_like(kept)
 
     def take(self, clients: Index) -> Updates:
         """The updates of some clients (ordered positions, or a mask); raises IndexError for others.
@@ -346,4 +312,14 @@ class Updates:
             part.__dict__["finite"] = self.finite[index]
         for name in ("inner_products", "sq_distances", "cosines"):
             if name in self.__dict__:
-                part.__dict__[name] = self.__dict__[name][index][:, index]
+                part._lent[name] = self.__dict__[name], index
+            elif name in self._lent:
+                table, mine = self._lent[name]
+                part._lent[name] = table, mine[index]
+
+    def _lend(self, name: str) -> Tensor | None:
+        """A table's part for these clients, if it was computed for more of them: copied on first use."""
+        if name not in self._lent:
+            return None
+        table, index = self._lent[name]
+        return table[index[:, None], index]

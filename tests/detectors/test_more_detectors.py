@@ -458,7 +458,7 @@ def test_who_was_away_has_no_prediction_and_is_not_judged():
     detector = make_detector("fldetector", start=0)
     run(detector, [rounds[0], rounds[1], rounds[2].take([0, 1, 2, 3])])
     scores = detector(rounds[3])
-    _, now = scores.memory
+    _, now, _ = scores.memory
     assert np.isnan(now).tolist() == [False] * 4 + [True]
     assert not scores.suspects[4]
 
@@ -477,16 +477,18 @@ def test_a_matrix_autoregression_is_forecast():
     near(found, series[-1], rtol=1e-2, atol=1e-2)
 
 
-def test_one_sweep_of_the_alternating_regressions_by_hand():
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(5, 3, 4))
-    past, future = x[:-1], x[1:]
-    right, normal_ = sum(f @ p.T for f, p in zip(future, past, strict=True)), sum(p @ p.T for p in past)
-    a = right @ np.linalg.inv(normal_ + 0.1 * np.mean(np.diag(normal_)) * np.eye(3))
-    right = sum((a @ p).T @ f for f, p in zip(future, past, strict=True))
-    normal_ = sum((a @ p).T @ (a @ p) for p in past)
-    b = np.linalg.inv(normal_ + 0.1 * np.mean(np.diag(normal_)) * np.eye(4)) @ right
-    near(forecast(torch.tensor(x), 1, 0.1), a @ x[-1] @ b, rtol=1e-8)
+@pytest.mark.parametrize(("n", "sweeps"), [(4, 1), (20, 1), (20, 3)])
+def test_sweeps_of_the_alternating_regressions_by_hand(n, sweeps):
+    x = np.random.default_rng(1).normal(size=(5, 3, n))
+    past, future, b = x[:-1], x[1:], np.eye(n)
+    for _ in range(sweeps):
+        mixed = past @ b
+        right, normal_ = sum(f @ p.T for f, p in zip(future, mixed, strict=True)), sum(p @ p.T for p in mixed)
+        a = right @ np.linalg.inv(normal_ + 0.1 * np.mean(np.diag(normal_)) * np.eye(3))
+        right = sum((a @ p).T @ f for f, p in zip(future, past, strict=True))
+        normal_ = sum((a @ p).T @ (a @ p) for p in past)
+        b = np.linalg.inv(normal_ + 0.1 * np.mean(np.diag(normal_)) * np.eye(n)) @ right
+    near(forecast(torch.tensor(x), sweeps, 0.1), a @ x[-1] @ b, rtol=1e-8)
 
 
 def test_flanders_finds_who_breaks_with_the_past_and_keeps_n_minus_f():

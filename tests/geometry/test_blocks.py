@@ -51,7 +51,8 @@ def everything(X):
 @pytest.mark.parametrize("tile", [4, 1024])
 def test_the_number_of_threads_does_not_show(small_blocks, monkeypatch, threads, tile):
     monkeypatch.setattr("fedguard.geometry.updates.TILE", tile)
-    monkeypatch.setattr("fedguard.aggregators.krum.TILE", tile)
+    monkeypatch.setattr("fedguard.aggregators.krum.ROWS", tile)
+    monkeypatch.setattr("fedguard.aggregators.geometric_median.MANY", tile)
     X = normal(11, 300)
     results = []
     for count in (1, 2, 5):
@@ -77,9 +78,24 @@ def test_tiles_of_the_gram_matrix(small_blocks, monkeypatch, tile):
     assert torch.equal(u.centered_gram, u.centered_gram.T)
 
 
+@pytest.mark.parametrize(("name", "gram"), [("sq_distances", "centered_gram"), ("cosines", "inner_products")])
+def test_a_table_may_take_the_memory_of_its_gram_matrix(small_blocks, monkeypatch, name, gram):
+    monkeypatch.setattr("fedguard.geometry.updates.TILE", 4)
+    monkeypatch.setattr("fedguard.geometry.tables.ROWS", 2)
+    X = normal(9, 50)
+    X[4], X[7] = X[2], 0
+    X[5] = X[2] * np.float32(1 + 1e-6)
+    kept, alone = Updates(X), Updates(X)
+    before = getattr(kept, gram).clone()
+    assert torch.equal(getattr(kept, name), getattr(alone, name))
+    assert gram not in vars(alone), "its memory holds the table"
+    assert torch.equal(getattr(kept, gram), before)
+    assert torch.equal(getattr(alone, gram), before)
+
+
 @pytest.mark.parametrize("tile", [1, 4, 9])
 def test_krum_scores_a_few_rows_at_a_time(monkeypatch, tile):
-    monkeypatch.setattr("fedguard.aggregators.krum.TILE", tile)
+    monkeypatch.setattr("fedguard.aggregators.krum.ROWS", tile)
     distances = Updates(normal(9, 20)).sq_distances
     table = distances.numpy()
     expected = [np.sort(np.delete(table[i], i))[:5].sum() for i in range(9)]
