@@ -194,7 +194,7 @@ def _work(parts: Connection, trace: str, patience: float) -> None:
 
 
 def _import_compiler() -> None:
-    """Let torch import its compiler, as it does with the first optimizer: half of the time that a case has."""
+    """Let torch import its compiler, which the first optimizer does: half of the time that a case has."""
     import torch
 
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
