@@ -99,8 +99,8 @@ def in_groups(parts: Iterable[Block]) -> Iterator[Block]:
     """The sum of every :data:`GROUP` consecutive parts, in order."""
     for group in batched(parts):
         total = next(group)
-        for part in group:
-            total += part
+        for k, part in enumerate(group):
+            total = np.add(total, part, out=total) if k and isinstance(total, np.ndarray) else total + part
         yield total
 
 
