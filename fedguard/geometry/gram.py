@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .blocks import Block, joined, ranges, wide
 
-if TYPE_CHECKING:
-    from .updates import Updates
-
 #: Maps a float64 block of all clients to the (w,) columns of a point.
 Origin: TypeAlias = Callable[[Block], Block]
+
+
+class _Blocked(Protocol):
+    """The part of ``Updates`` that a Gram matrix needs; ``updates.py`` describes it."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def d(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def block(self, start: int, stop: int, rows: slice = ...) -> Block: ...
+
+    def map_blocks(self, work: Callable[..., Any], *vectors: Tensor) -> list[Any]: ...
+
+    def sums(
+        self, work: Callable[..., Block], spans: Sequence[tuple[int, int]], *vectors: Tensor
+    ) -> Iterator[Block]: ...
+
 
 #: Rows of a tile of the Gram matrix.
 TILE = 1024
@@ -26,14 +45,15 @@ def tiled(n: int) -> bool:
     return n > TILE
 
 
-def gram_matrix(updates: Updates, origin: Origin | None) -> Tensor:
+def gram_matrix(updates: _Blocked, origin: Origin | None, gpu: bool) -> Tensor:
     """(n, n) ⟨u_i − o, u_j − o⟩, float64.
 
     Args:
         updates: of n clients.
         origin: the point o; None for zero.
+        gpu: whether blocks are tensors.
     """
-    n, gpu = updates.n, updates._gpu
+    n = updates.n
     tiles = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
     point: tuple[Tensor, ...] = ()
     if origin is not None and len(tiles) > 1:  # a tile does not hold all clients
@@ -57,7 +77,7 @@ def _point(block: Block, origin: Origin) -> Block:
 
 
 def _product(
-    updates: Updates, start: int, stop: int, *point: Any, here: slice, there: slice, origin: Origin | None
+    updates: _Blocked, start: int, stop: int, *point: Any, here: slice, there: slice, origin: Origin | None
 ) -> Block:
     """The contribution of some columns to a tile."""
 

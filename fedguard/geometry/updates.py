@@ -242,7 +242,7 @@ class Updates:
         return self._gram(lambda block: block[client] + 0.0)  # a copy, since the block changes in place
 
     def _gram(self, origin: Origin | None) -> Tensor:
-        return gram_matrix(self, origin)
+        return gram_matrix(self, origin, self._gpu)
 
     @cached_property
     def sq_distances(self) -> Tensor:
