@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .evaluation.api.results import load as load
     from .evaluation.running.rollback import rollback as rollback
     from .evaluation.tuning.search import tune as tune
+    from .geometry.sharded import ShardedUpdates as ShardedUpdates
     from .geometry.streamed import StreamedUpdates as StreamedUpdates
     from .geometry.updates import Updates as Updates
     from .guard import Guard as Guard
@@ -93,6 +94,7 @@ _HOME = {
     "SQLiteLedger": "ledger.sqlite",
     "ServerOptimizer": "training.server_optimizer",
     "Stage": "contracts.stage",
+    "ShardedUpdates": "geometry.sharded",
     "StreamedUpdates": "geometry.streamed",
     "tune": "evaluation.tuning.search",
     "Updates": "geometry.updates",

@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "Round",
             "Outcome",
             "Updates",
+            "ShardedUpdates",
             "StreamedUpdates",
             "Server",
             "Labeled",

@@ -8,9 +8,10 @@ uses only operations that both support.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: NumPy array on the CPU, tensor elsewhere.
 Block: TypeAlias = Any
+#: The first column of a block, and the one after its last.
+Span: TypeAlias = "tuple[int, int]"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -32,6 +35,8 @@ Result = TypeVar("Result")
 BLOCK_BYTES = 4 * 2**20
 #: Bytes of a block in float64 on a GPU. It is larger because kernel launches dominate there.
 GPU_BLOCK_BYTES = 256 * 2**20
+#: Consecutive blocks whose contributions are summed before they are added to those of other groups.
+GROUP = 64
 #: Minimum number of columns per block, for any number of clients.
 MIN_WIDTH = 256
 #: Just below 32 MiB, the upper limit of glibc's dynamic mmap threshold.
@@ -51,7 +56,7 @@ def keep_freed_blocks() -> None:
         np.empty(MALLOC_BYTES, dtype=np.uint8)
 
 
-def ranges(n: int, d: int, gpu: bool = False) -> list[tuple[int, int]]:
+def ranges(n: int, d: int, gpu: bool = False) -> list[Span]:
     """(start, stop) columns of every block of n rows."""
     width = max(MIN_WIDTH, (GPU_BLOCK_BYTES if gpu else BLOCK_BYTES) // (8 * max(n, 1)))
     return [(start, min(start + width, d)) for start in range(0, d, width)]
@@ -88,6 +93,27 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool 
                 waiting.append(pool.submit(quietly, item))
             while waiting:
                 yield waiting.popleft().result()
+
+
+def in_groups(parts: Iterable[Block]) -> Iterator[Block]:
+    """The sum of every :data:`GROUP` consecutive parts, in order."""
+    for group in batched(parts):
+        total = next(group)
+        for k, part in enumerate(group):
+            total = np.add(total, part, out=total) if k and isinstance(total, np.ndarray) else total + part
+        yield total
+
+
+def batched(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
+    """Groups of :data:`GROUP` consecutive items, each to be consumed before the next."""
+    source = iter(items)
+    for item in source:
+        yield itertools.chain([item], itertools.islice(source, GROUP - 1))
+
+
+def on_block(updates: Any, start: int, stop: int, *cut: Any, work: Callable[..., Result]) -> Result:
+    """``work`` on a float32 block of the updates."""
+    return work(updates.block(start, stop), *cut)
 
 
 def wide(block: Block) -> Block:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from .blocks import Block, joined, ordered, wide
@@ -17,6 +19,10 @@ def middle_sums(updates: Updates, low: int, high: int) -> Tensor:
         low: the first position, from 0.
         high: the position after the last one, at most n.
     """
+    return updates.by_columns(partial(_middle_sums, low=low, high=high))
+
+
+def _middle_sums(updates: Updates, low: int, high: int) -> Tensor:
     rows = updates.addresses()
     kernel = None if rows is None else kernel_for(updates.n, low, high, updates.d)
 

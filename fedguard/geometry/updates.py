@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,17 +11,26 @@ import torch
 from torch import Tensor
 
 from ..core.deprecation import Renamed
-from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_squares, wide
+from .blocks import (
+    Block,
+    Result,
+    Span,
+    finite_rows,
+    in_groups,
+    in_order,
+    joined,
+    on_block,
+    ranges,
+    row_squares,
+    wide,
+)
 from .clusters import connected
+from .gram import Origin, gram_matrix, tiled
 from .matrix import Index, as_matrix, positions
 from .tables import cosines, squared_distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-#: Rows of a tile of the Gram matrix. For more clients than this, distances and cosines take the memory of the
-#: Gram matrix that they come from, unless somebody has asked for it.
-TILE = 1024
 
 #: Name → a table of all clients, and (n,) the positions of some of them.
 Lent: TypeAlias = "dict[str, tuple[Tensor, NDArray[np.int64]]]"
@@ -116,11 +125,37 @@ class Updates:
             work: called with a block and the matching columns of every vector.
             vectors: (…, d) tensors; on the CPU ``work`` gets their columns as NumPy arrays.
         """
+        spans = ranges(self.n, self.d, self._gpu)
+        return list(self.in_blocks(partial(on_block, work=work), spans, *vectors))
+
+    def in_blocks(
+        self, work: Callable[..., Result], spans: Sequence[Span], *vectors: Tensor
+    ) -> Iterator[Result]:
+        """``work(updates, start, stop, …)`` for some columns after others, in several threads, in order.
+
+        Args:
+            work: called with the updates, the columns and those of every vector.
+            spans: (start, stop) of the columns.
+            vectors: as in :meth:`map_blocks`.
+        """
         there = [v.to(self.device) for v in vectors]
         cut = [v if self._gpu else v.numpy() for v in there]
-        return self.map_spans(
-            lambda *span: work(self.block(*span), *(v[..., slice(*span)] for v in cut)),
-        )
+
+        def one(span: Span) -> Result:
+            return work(self, *span, *(v[..., slice(*span)] for v in cut))
+
+        return in_order(one, spans, alone=self._gpu)
+
+    def sums(self, work: Callable[..., Block], spans: Sequence[Span], *vectors: Tensor) -> Iterator[Block]:
+        """Sums of ``in_blocks`` over groups of consecutive blocks.
+
+        Whoever adds them in order has a sum whose order is fixed, though groups may be summed elsewhere.
+        """
+        yield from in_groups(self.in_blocks(work, spans, *vectors))
+
+    def by_columns(self, work: Callable[[Updates], Tensor]) -> Tensor:
+        """(…, d) ``work(updates)``, whose columns depend on the same columns of the updates only."""
+        return work(self)
 
     def map_spans(self, work: Callable[[int, int], Result]) -> list[Result]:
         """``work(start, stop)`` for the columns of consecutive blocks, in several threads."""
@@ -206,43 +241,8 @@ class Updates:
         """(n, n) ⟨u_i − u_k, u_j − u_k⟩ for k = ``client``, float64."""
         return self._gram(lambda block: block[client] + 0.0)  # a copy, since the block changes in place
 
-    def _gram(self, origin: Callable[[Block], Block] | None) -> Tensor:
-        """(n, n) inner products about a point, summed in a fixed order over tiles of rows and column blocks.
-
-        Args:
-            origin: maps a float64 block of all clients to the point's (w,) columns; None for zero.
-        """
-        gpu = self._gpu
-        tiles = [slice(start, min(start + TILE, self.n)) for start in range(0, self.n, TILE)]
-        point: Block = None
-        if origin is not None and len(tiles) > 1:  # a tile does not hold all clients
-            vector = joined(self.map_blocks(lambda block: origin(wide(block))))
-            point = vector if gpu else vector.numpy()
-
-        def moved(rows: slice, start: int, stop: int) -> Block:
-            block = wide(self.block(start, stop, rows))
-            if origin is not None:
-                block -= origin(block) if point is None else point[start:stop]
-            return block
-
-        def part(task: tuple[slice, slice, tuple[int, int]]) -> Block:
-            here, there, span = task
-            left = moved(here, *span)
-            return left @ (left if here is there else moved(there, *span)).T
-
-        spans = ranges(min(self.n, TILE), self.d, gpu)
-        pairs = [(here, there) for i, here in enumerate(tiles) for there in tiles[: i + 1]]
-        tasks = [(*pair, span) for pair in pairs for span in spans]
-        gram = torch.zeros((self.n, self.n), dtype=torch.float64, device=self.device)
-        table: Block = gram if gpu else gram.numpy()
-        for (here, there, _), piece in zip(tasks, in_order(part, tasks, alone=gpu), strict=True):
-            table[here, there] += piece
-        for here, there in pairs:
-            if here is there:  # the product is symmetric only up to rounding
-                table[here, here] = (table[here, here] + table[here, here].T) / 2
-            else:
-                table[there, here] = table[here, there].T
-        return gram
+    def _gram(self, origin: Origin | None) -> Tensor:
+        return gram_matrix(self, origin, self._gpu)
 
     @cached_property
     def sq_distances(self) -> Tensor:
@@ -282,9 +282,9 @@ class Updates:
         cosines(products, self.norms, table)
         return table
 
-    def _table(self, name: str, origin: Callable[[Block], Block] | None) -> tuple[Tensor, Tensor]:
+    def _table(self, name: str, origin: Origin | None) -> tuple[Tensor, Tensor]:
         """A Gram matrix, and where to put a table that is computed from it row by row."""
-        if self.n > TILE and name not in self.__dict__:
+        if tiled(self.n) and name not in self.__dict__:
             gram = self._gram(origin)
             return gram, gram
         kept: Tensor = getattr(self, name)

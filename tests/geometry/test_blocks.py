@@ -50,7 +50,7 @@ def everything(X):
 
 @pytest.mark.parametrize("tile", [4, 1024])
 def test_the_number_of_threads_does_not_show(small_blocks, monkeypatch, threads, tile):
-    monkeypatch.setattr("fedguard.geometry.updates.TILE", tile)
+    monkeypatch.setattr("fedguard.geometry.gram.TILE", tile)
     monkeypatch.setattr("fedguard.aggregators.krum.ROWS", tile)
     monkeypatch.setattr("fedguard.aggregators.geometric_median.MANY", tile)
     X = normal(11, 300)
@@ -65,7 +65,7 @@ def test_the_number_of_threads_does_not_show(small_blocks, monkeypatch, threads,
 
 @pytest.mark.parametrize("tile", [1, 3, 4, 9])
 def test_tiles_of_the_gram_matrix(small_blocks, monkeypatch, tile):
-    monkeypatch.setattr("fedguard.geometry.updates.TILE", tile)
+    monkeypatch.setattr("fedguard.geometry.gram.TILE", tile)
     X = normal(9, 50)
     X[4] = X[2]
     X[5] = X[2] * np.float32(1 + 1e-6)
@@ -80,7 +80,7 @@ def test_tiles_of_the_gram_matrix(small_blocks, monkeypatch, tile):
 
 @pytest.mark.parametrize(("name", "gram"), [("sq_distances", "centered_gram"), ("cosines", "inner_products")])
 def test_a_table_may_take_the_memory_of_its_gram_matrix(small_blocks, monkeypatch, name, gram):
-    monkeypatch.setattr("fedguard.geometry.updates.TILE", 4)
+    monkeypatch.setattr("fedguard.geometry.gram.TILE", 4)
     monkeypatch.setattr("fedguard.geometry.tables.ROWS", 2)
     X = normal(9, 50)
     X[4], X[7] = X[2], 0
@@ -306,7 +306,7 @@ def test_one_client_alone_leaves_zeros():
 @pytest.mark.parametrize("tile", [4, 1024])
 def test_tensors_instead_of_arrays(monkeypatch, tile):
     """The way of a GPU, gone on the CPU."""
-    monkeypatch.setattr("fedguard.geometry.updates.TILE", tile)
+    monkeypatch.setattr("fedguard.geometry.gram.TILE", tile)
     monkeypatch.setattr("fedguard.geometry.blocks.MIN_WIDTH", 7)
     monkeypatch.setattr("fedguard.geometry.blocks.GPU_BLOCK_BYTES", 1)
     X = normal(11, 60)
