@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core.deprecation import Renamed
 from ..core.errors import RoundError
-from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_squares, wide
+from .blocks import Block, Result, finite_rows, in_order, joined, ranges, row_addresses, row_squares, wide
 from .clusters import connected
 
 if TYPE_CHECKING:
@@ -173,9 +173,8 @@ class Updates:
         """(n,) where each row begins in memory, its float32 numbers next to each other; None on a GPU."""
         if self._gpu:
             return None
-        source = self._source.numpy()
-        rows = np.arange(self.n) if self._rows is None else self._rows.numpy()
-        return (source.ctypes.data + rows * source.strides[0]).astype(np.uintp)
+        rows = row_addresses(self._source.numpy())
+        return rows if self._rows is None else rows[self._rows.numpy()]
 
     def sum_blocks(self, work: Callable[..., Block], *vectors: Tensor) -> Tensor:
         """Σ over blocks of ``work(block in float64, …)``."""

@@ -13,6 +13,7 @@ from ..contracts.attack import TrainView
 from ..contracts.local_training import LocalTraining
 from ..core.devices import on_cpu, on_device
 from ..core.seeds import generator
+from ..geometry.blocks import empty_matrix
 from ..training.local import Trained, trained
 from ..training.parameters import learned, with_statistics, wrong_and_loss
 from .attackers import train_attacker
@@ -95,11 +96,13 @@ def worked(
         sizes: d and s.
         planned: (n,) steps; a client that stopped early has its own.
     """
-    updates, own = torch.empty(len(asked), sizes[0]), torch.empty(len(asked), sizes[1])
+    updates, own = empty_matrix(len(asked), sizes[0]), torch.empty(len(asked), sizes[1])
     steps, place = planned.copy(), {client: i for i, client in enumerate(asked)}
     for job, (moved, seen, ways) in zip(jobs, results, strict=True):
         rows = [place[client] for client in job[1]]
-        updates[rows], own[rows] = torch.from_numpy(moved), torch.from_numpy(seen)
+        for row, update in zip(rows, moved, strict=True):
+            updates.numpy()[row] = update
+        own[rows] = torch.from_numpy(seen)
         steps[rows] = np.where(np.isnan(ways), steps[rows], ways)
     return LocalWork(asked, updates, own, steps)
 
@@ -107,7 +110,12 @@ def worked(
 def _stacked(clients: Sequence[Trained], training: LocalTraining) -> tuple[_Array, _Array, _Array]:
     updates, statistics, steps = zip(*clients, strict=True)
     ways = np.array([np.nan if count is None else training.way(count) for count in steps])
-    return on_cpu(torch.stack(updates)).numpy(), on_cpu(torch.stack(statistics)).numpy(), ways
+    return _rows(updates), _rows(statistics), ways
+
+
+def _rows(vectors: Sequence[torch.Tensor]) -> _Array:
+    """(clients, size) on the CPU; a single client's vector is not copied."""
+    return on_cpu(vectors[0][None] if len(vectors) == 1 else torch.stack(list(vectors))).numpy()
 
 
 def evaluate_batch(job: EvaluationJob) -> tuple[float, float]:
