@@ -34,7 +34,7 @@ from ..training.parameters import mean_of, with_statistics
 from .attackers import adjusts, own_trial, prepare_round, prepares
 from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
-from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
+from .jobs import EvaluationJob, Gathering, TrainJob, evaluate_batch
 from .keys import CellKey
 from .participation import LocalWork, call
 from .placement import guard_device, map_on
@@ -71,6 +71,7 @@ class Federation(Trajectory):
         self._attacked = set(cell.attack.schedule.rounds(cell.rounds, cell.seed))
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
+        self._gathering = Gathering()
         self._training = self.setup.training
         self._begin(len(self._names))
         self._key = CellKey.of(cell)
@@ -246,7 +247,7 @@ class Federation(Trajectory):
                 own = state if attacks else None
                 jobs.append((self._key, clients, index, start, statistics, attacks, back, added, own))
         sizes = len(start), len(statistics)
-        return worked(asked, jobs, self._map(train_job, jobs), sizes, self._planned(asked, index))
+        return self._gathering.run(self._map, asked, jobs, sizes, self._planned(asked, index))
 
     def _planned(self, asked: list[int], index: int) -> np.ndarray[Any, Any]:
         """(n,) the steps that each client will take in a round, as FedNova counts them."""
