@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -49,14 +49,14 @@ def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _A
     """Updates come back from the cell's device in one transfer."""
     key, clients, index, start, statistics, attacking, before, corrections, state = job
     cell, setup = key.cell, setup_of(key)
-    params = on_device(torch.from_numpy(start.copy()), device)
+    params = _start(start, device)
     places = _Places(clients, params)
     model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
     training = setup.training.in_round(index, cell.rounds)
     if attacking:
         training = _attackers_training(key, index)
     if attacking and state is not None:
-        own = torch.from_numpy(statistics.copy())
+        own, params = torch.from_numpy(statistics.copy()), params.clone()  # not for the attack to change
         change = None if before is None else _train_view(setup, index, params, before, device)
         asked = (key, index, params, own, training, state, change, device)
         return places.results([train_attacker(client, *asked) for client in clients], training)
@@ -133,11 +133,11 @@ class Gathering:
         """
         updates, own = self._matrix(len(asked), sizes[0]), torch.empty(len(asked), sizes[1])
         steps, place = planned.copy(), {client: i for i, client in enumerate(asked)}
-        token = _ROWS.set({client: updates.numpy()[i] for client, i in place.items()})
+        token = _HERE.set(_Here({client: updates.numpy()[i] for client, i in place.items()}, {}))
         try:
             results = map(train_job, jobs)
         finally:
-            _ROWS.reset(token)
+            _HERE.reset(token)
         for job, (moved, seen, ways) in zip(jobs, results, strict=True):
             rows = [place[client] for client in job[1]]
             for row, update in zip(rows, moved, strict=False):  # none if they are there already
@@ -147,8 +147,28 @@ class Gathering:
         return LocalWork(asked, updates, own, steps)
 
 
-#: Client → its row of the matrix, where work in this process puts its update.
-_ROWS: ContextVar[Mapping[int, _Array] | None] = ContextVar("rows", default=None)
+class _Here(NamedTuple):
+    """What pieces of one round's work share if they run in this process.
+
+    Attributes:
+        rows: client → its row of the matrix, where its update goes.
+        starts: the global model by device.
+    """
+
+    rows: Mapping[int, _Array]
+    starts: dict[torch.device, torch.Tensor]
+
+
+_HERE: ContextVar[_Here | None] = ContextVar("here", default=None)
+
+
+def _start(start: _Array, device: torch.device) -> torch.Tensor:
+    """(d,) a copy of the global model on a device: one for all pieces of work in this process."""
+    here = _HERE.get()
+    starts = {} if here is None else here.starts
+    if device not in starts:
+        starts[device] = on_device(torch.from_numpy(start.copy()), device)
+    return starts[device]
 
 
 class _Places:
@@ -160,14 +180,12 @@ class _Places:
     """
 
     def __init__(self, clients: Sequence[int], params: torch.Tensor) -> None:
-        self._here, on_device = _ROWS.get(), params.device.type != "cpu"
-        self._clients = clients
-        self._matrix = None
-        if self._here is None or on_device:
+        here, self._matrix = _HERE.get(), None
+        if here is not None and params.device.type == "cpu":
+            self.rows = [torch.from_numpy(here.rows[client]) for client in clients]
+        else:
             self._matrix = torch.empty(len(clients), len(params), device=params.device)
             self.rows = list(self._matrix)
-        else:
-            self.rows = [torch.from_numpy(self._here[client]) for client in clients]
 
     def results(self, found: Sequence[Trained], training: LocalTraining) -> tuple[_Array, _Array, _Array]:
         """What :func:`train_job` returns; no updates if they are in their rows already."""

@@ -18,10 +18,11 @@ from ..core.errors import ParameterError
 from .augmentation import augmentation
 from .dense import Shapes, dense_shapes, train_dense
 from .early_stop import EarlyStop, split
+from .held import hold
 from .layout import bears_channels_last, store_channels_last
 from .losses import loss_function
 from .optimizers import Steps
-from .parameters import device_of, fitting, flat, flat_statistics, learned, load_parameters
+from .parameters import device_of, fitting, flat, flat_statistics, learned
 from .randomness import drawn_from
 
 
@@ -171,7 +172,7 @@ def _by_autograd(
     Returns:
         How many steps early stopping left; None if as many as the settings say.
     """
-    load_parameters(model, start)
+    hold(model, start)
     model.train()
     parameters = list(learned(model).values())
     for parameter in parameters:  # a model may be frozen for evaluation as a whole
@@ -214,7 +215,7 @@ def _by_autograd(
             blood_cells.perturb(parameters, gradients)
         if number == last and early is None:
             step(gradients, _like(parameters, out))
-            out.sub_(start)
+            _from(start, parameters if number == 1 else [], out)
             return None
         step(gradients)
         if early is not None and early.after_step():
@@ -235,6 +236,15 @@ def _like(parameters: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
     """A (d,) vector as tensors of the parameters' shapes."""
     parts = torch.split(vector, [p.numel() for p in parameters])
     return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+
+
+@torch.no_grad()
+def _from(start: Tensor, held: Sequence[Tensor], out: Tensor) -> None:
+    """out ← out − start; parameters that still hold the start are in the cache."""
+    if not held:
+        out.sub_(start)
+    for part, parameter in zip(_like(held, out) if held else (), held, strict=True):
+        part.sub_(parameter)
 
 
 def _stepper(parameters: list[nn.Parameter], settings: LocalTraining, per_epoch: int) -> Callable[..., None]:
@@ -290,8 +300,9 @@ def _step(
             parameter.add_(gradient, alpha=-settings.lr)
         elif parameter.is_contiguous() and gradient.is_contiguous():
             torch.add(parameter, gradient, alpha=-settings.lr, out=out[i])
-        else:  # in another memory order the sum is rounded in another way
-            out[i].copy_(parameter.add_(gradient, alpha=-settings.lr))
+        else:  # in the parameter's memory order, since another one may be rounded in another way
+            same = parameter.stride() == gradient.stride()
+            out[i].copy_((parameter.add if same else parameter.add_)(gradient, alpha=-settings.lr))
 
 
 def _batches(
