@@ -1,4 +1,4 @@
-"""The sides of ``speed_end_to_end.py``: one federation as FedGuard, a plain loop and byzfl run it, and its limit.
+"""The sides of ``speed_end_to_end.py``: one federation by FedGuard, a plain loop and byzfl, and its limit.
 
 Every client takes one step of SGD on ``BATCH`` samples per round, from the same global model, and all sides
 draw the same batches.
@@ -7,7 +7,6 @@ draw the same batches.
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.contracts.data import LabeledData, Samples
+from fedguard.contracts.server import map_in_order
 from fedguard.core.seeds import generator
 from fedguard.simulation.datasets import Dataset
 from fedguard.simulation.federation import Federation
@@ -26,26 +26,23 @@ from fedguard.training.layout import channels_last, store_channels_last
 from fedguard.training.parameters import flat, flat_parameters, load_parameters, split_parameters
 
 BATCH, LR, EPSILON = 25, 0.1, 0.1
-#: Trained by nobody: made once, whatever they hold takes the same time.
-COUNT, CLASSES = 20_000, 10
+CLASSES = 10
 
 
-@functools.cache
-def noise(shape: tuple[int, ...]) -> Dataset:
-    """Images of noise, a data set that needs no files."""
+def _noise(shape: tuple[int, ...], count: int) -> Dataset:
     draw = torch.Generator().manual_seed(0)
-    train = Samples(torch.rand(COUNT, *shape, generator=draw), torch.arange(COUNT) % CLASSES)
+    train = Samples(torch.rand(count, *shape, generator=draw), torch.arange(count) % CLASSES)
     return Dataset("noise", train, train.take(torch.arange(100)), CLASSES, (0.5,), (0.29,))
 
 
-def small_noise() -> Dataset:
-    """Gray images of 28×28."""
-    return noise((1, 28, 28))
+def small_noise(count: int) -> Dataset:
+    """Gray images of 28×28: a data set that needs no files; what images show takes no time."""
+    return _noise((1, 28, 28), count)
 
 
-def color_noise() -> Dataset:
+def color_noise(count: int) -> Dataset:
     """Color images of 32×32."""
-    return noise((3, 32, 32))
+    return _noise((3, 32, 32), count)
 
 
 def logistic() -> nn.Module:
@@ -69,25 +66,34 @@ def cnn() -> nn.Module:
     )
 
 
-Loop = Callable[[Setup, int], list[LabeledData]]
+def fresh(setup: Setup) -> nn.Module:
+    """The initial model; FedGuard keeps its own copy's convolution weights channels last."""
+    model = copy.deepcopy(setup.model)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+    load_parameters(model, setup.initial)
+    return model.train()
+
+
+def drawn(setup: Setup, index: int, client: int) -> Tensor:
+    """(BATCH,) the rows of the data set on which a client trains in a round."""
+    rows = setup.samples[client]
+    draw = generator(setup.cell.seed, "batches", index, client)
+    return rows[torch.randperm(len(rows), generator=draw)][:BATCH]
 
 
 def round_batches(setup: Setup, index: int) -> list[LabeledData]:
     """The batch of every client in a round."""
-    data, seed = setup.dataset.training_set, setup.cell.seed
-    found = []
-    for client, rows in enumerate(setup.samples):
-        draw = generator(seed, "batches", index, client)
-        batch = rows[torch.randperm(len(rows), generator=draw)][:BATCH]
-        found.append(LabeledData(data.inputs[batch], data.labels[batch]))
-    return found
+    data = setup.dataset.training_set
+    batches = [drawn(setup, index, client) for client in range(len(setup.samples))]
+    return [LabeledData(data.inputs[batch], data.labels[batch]) for batch in batches]
 
 
 class Ours:
     """FedGuard: each call runs the next rounds of one federation."""
 
-    def __init__(self, cell: Cell, rounds: int, map: Any = None) -> None:
-        self.federation = Federation(cell) if map is None else Federation(cell, map)
+    def __init__(self, cell: Cell, rounds: int, map: Any = map_in_order) -> None:
+        self.federation = Federation(cell, map)
         self.numbers = itertools.count()
         self.rounds = rounds
 
@@ -106,7 +112,7 @@ class PlainLoop:
     ) -> None:
         self.setup, self.rounds, self.combine = setup, rounds, combine
         self.bad = sorted(setup.malicious) if attacked else []
-        self.model, self.params = copy.deepcopy(setup.model), setup.initial
+        self.model, self.params = fresh(setup), setup.initial
         self.numbers = itertools.count()
 
     def __call__(self) -> Tensor:
@@ -153,10 +159,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[int]]:
         """Without end."""
-        rows, seed = self.setup.samples[self.client], self.setup.cell.seed
         for index in self.numbers:
-            draw = generator(seed, "batches", index, self.client)
-            yield rows[torch.randperm(len(rows), generator=draw)][:BATCH].tolist()
+            yield drawn(self.setup, index, self.client).tolist()
 
 
 class Byzfl:
@@ -169,7 +173,7 @@ class Byzfl:
         self, package: Any, setup: Setup, rounds: int, attacked: bool, rule: str, stages: Sequence[str]
     ) -> None:
         models, f = package.fed_framework.models, len(setup.malicious) if attacked else 0
-        models.benchmarked = lambda: copy.deepcopy(setup.model)  # looked up by name
+        models.benchmarked = lambda: fresh(setup)  # looked up by name
         bad = set(setup.malicious) if attacked else set()
         data = torch.utils.data.TensorDataset(*setup.dataset.training_set)
         honest = [client for client in range(len(setup.samples)) if client not in bad]
@@ -218,17 +222,17 @@ class Byzfl:
 
 
 def limits(setup: Setup, rounds: int) -> dict[str, Callable[[], Any]]:
-    """Ways to compute only the clients' gradients, of batches that lie ready."""
+    """Ways to compute only the clients' gradients, of batches that lie ready; they return the last client's."""
     batches = round_batches(setup, 0)
-    model, start = copy.deepcopy(setup.model).train(), setup.initial
-    load_parameters(model, start)
+    model, start = fresh(setup), setup.initial
 
     def loop(net: nn.Module, data: Sequence[LabeledData]) -> Callable[[], Any]:
         parameters = list(net.parameters())
 
-        def run() -> None:
+        def run() -> Any:
             for _, batch in itertools.product(range(rounds), data):
-                torch.autograd.grad(F.cross_entropy(net(batch.inputs), batch.labels), parameters)
+                found = torch.autograd.grad(F.cross_entropy(net(batch.inputs), batch.labels), parameters)
+            return found
 
         return run
 
@@ -260,9 +264,10 @@ def _by_vmap(
 
     gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), chunk_size=25)
 
-    def run() -> None:
+    def run() -> Any:
         for _ in range(rounds):
-            gradients(parameters, inputs, labels)
+            found = gradients(parameters, inputs, labels)
+        return [part[-1] for part in found.values()]
 
     return run
 
@@ -273,11 +278,11 @@ def _batched(model: nn.Module, batches: Sequence[LabeledData], rounds: int) -> C
     inputs, wanted = inputs.flatten(2), F.one_hot(labels, CLASSES)
     layer = next(part for part in model.modules() if type(part) is nn.Linear)
 
-    def run() -> None:
+    def run() -> Any:
         for _ in range(rounds):
             with torch.no_grad():
                 surprise = (torch.softmax(layer(inputs), 2) - wanted) / labels.shape[1]
-                torch.bmm(surprise.transpose(1, 2), inputs)
-                surprise.sum(1)
+                found = torch.bmm(surprise.transpose(1, 2), inputs), surprise.sum(1)
+        return [part[-1] for part in found]
 
     return run
