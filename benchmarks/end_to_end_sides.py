@@ -222,7 +222,7 @@ class Byzfl:
 
 
 def limits(setup: Setup, rounds: int) -> dict[str, Callable[[], Any]]:
-    """Ways to compute only the clients' gradients, of batches that lie ready; they return the last client's."""
+    """Ways to compute only the clients' gradients, of batches that lie ready; each returns the last ones."""
     batches = round_batches(setup, 0)
     model, start = fresh(setup), setup.initial
 

@@ -13,11 +13,14 @@ from .parameters import fitting, split_parameters
 
 
 class _Held(NamedTuple):
-    """What was loaded last, and the state of every parameter right after it."""
+    """What was loaded last, and how often each parameter had been written to then, and its memory.
+
+    The memory is kept, so that no other gets its address.
+    """
 
     vector: weakref.ref[Tensor]
     version: int
-    seen: dict[str, tuple[int, int]]
+    seen: dict[str, tuple[int, torch.UntypedStorage]]
 
 
 _HELD: weakref.WeakKeyDictionary[nn.Module, _Held] = weakref.WeakKeyDictionary()
@@ -35,12 +38,12 @@ def hold(model: nn.Module, vector: Tensor) -> None:
     known = held.seen if held is not None and same else {}
     with torch.no_grad():
         for name, part in split_parameters(model, vector).items():
-            if known.get(name) != _state(named[name]):
+            if name not in known or not _unchanged(named[name], *known[name]):
                 named[name].copy_(part)
     if all(type(part).__module__.startswith("torch.nn.") and not hooked(part) for part in model.modules()):
-        seen = {name: _state(parameter) for name, parameter in named.items()}
+        seen = {name: (p._version, p.untyped_storage()) for name, p in named.items()}
         _HELD[model] = _Held(weakref.ref(vector), vector._version, seen)
 
 
-def _state(parameter: Tensor) -> tuple[int, int]:
-    return parameter._version, parameter.data_ptr()
+def _unchanged(parameter: Tensor, version: int, memory: torch.UntypedStorage) -> bool:
+    return parameter._version == version and parameter.untyped_storage()._cdata == memory._cdata
