@@ -1,7 +1,7 @@
 """Whole simulated federations: FedGuard against a plain PyTorch loop, byzfl's loop, Flower's simulation, and
 the limit that the gradients set.
 
-    python benchmarks/speed_end_to_end.py [--quick] [--one-core] [--save] [--all]
+    python benchmarks/speed_end_to_end.py [--quick] [--one-core] [--save] [--all] [--only NAME]
 
 Each client takes one step of SGD on 25 samples per round. The limit is the clients' gradients alone (forward
 and backward pass; batches lie ready, nothing is kept) in the fastest form on the same threads: a plain loop
@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -188,19 +189,19 @@ def flower(model: str, clients: int = 10) -> Row:
     return Row(who, version("flwr"), 10.0, theirs / own, own, theirs, threads=1, repeats=3, note=note)
 
 
-def rows(quick: bool, whole: bool = False) -> list[Row]:
-    """All federations, each against its limit and its peers."""
+def rows(quick: bool, whole: bool = False, only: str = "") -> list[Row]:
+    """All federations, or those whose name has ``only`` in it, each against its limit and its peers."""
     found: list[Row] = []
     every = [1] if ONE_CORE or quick else [1, os.cpu_count() or 1]
     for case in QUICK if quick else USUAL + (ALL if whole else ()):
         for defense in case.defenses:
-            for threads in every:
+            for threads in every if only in f"{case.model}, {case.clients} clients, {defense}" else ():
                 start = time.perf_counter()
                 found += against(case, defense, threads)
                 took = time.perf_counter() - start
                 print(f"{case.model}, {case.clients}, {defense}: {took:.0f} s", file=sys.stderr, flush=True)
     if not quick:
-        found += [flower(model) for model in end_to_end_flower.MODELS]
+        found += [flower(name) for name in end_to_end_flower.MODELS if only in f"{name}, 10 clients, mean"]
     return found
 
 
@@ -259,10 +260,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny federations, one repeat")
     parser.add_argument("--one-core", action="store_true", help="processor time, see bench.py")
     parser.add_argument("--all", action="store_true", help="1,000 clients and ResNet-18, too")
+    parser.add_argument("--only", default="", help='federations with this in their name: "CNN, 25 clients"')
     parser.add_argument("--save", action="store_true", help=f"write {PAGE.name}")
     given = parser.parse_args()
-    options = "".join(f" {name}" for name in sys.argv[1:] if name != "--save")
-    text = page(rows(given.quick, given.all), options)
+    options = "".join(f" {shlex.quote(name)}" for name in sys.argv[1:] if name != "--save")
+    text = page(rows(given.quick, given.all, given.only), options)
     sys.stdout.write(text)
     if given.save:
         PAGE.write_text(text, encoding="utf-8")
