@@ -107,5 +107,5 @@ class FarthestStep(Attack):
 
     def craft(self, view: UpdateView) -> Tensor:
         """Send the farthest point allowed."""
-        line = Line(Updates(view.reference()), self.perturbation)
+        line = Line(view.reference_updates(), self.perturbation)
         return by_all(line.point(self.step(line, view)), view)

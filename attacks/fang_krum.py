@@ -139,7 +139,7 @@ class FangKrum(Attack):
         return (s, step) if works or self.otherwise == "smallest" else None
 
     def _partial(self, view: UpdateView) -> tuple[Tensor, float] | None:
-        own = Updates(view.reference())
+        own = view.reference_updates()
         if own.n < 3:
             return None
         s = self._direction(mean_and_std(own.matrix)[0])

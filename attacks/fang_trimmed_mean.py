@@ -125,7 +125,7 @@ class FangTrimmedMean(Attack):
 
 
 def _partial(view: UpdateView, start: Tensor) -> tuple[Tensor, Tensor]:
-    change, std = mean_and_std(view.reference())
+    change, std = mean_and_std(view.reference_updates())
     mean = start + change
     grows = change > 0
     low = torch.where(grows, mean - 4 * std, mean + 3 * std)

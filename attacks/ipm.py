@@ -42,4 +42,4 @@ class IPM(Attack):
 
     def craft(self, view: UpdateView) -> Tensor:
         """The same scaled mean for every malicious client."""
-        return by_all(-self.epsilon * mean(view.reference()), view)
+        return by_all(-self.epsilon * mean(view.reference_updates()), view)

@@ -71,5 +71,5 @@ class LIE(Attack):
     def craft(self, view: UpdateView) -> Tensor:
         """The same shifted mean for every malicious client."""
         z = max(0.0, lie_z(view.num_clients, view.num_malicious)) if self.z is None else self.z
-        mean, std = mean_and_std(view.reference())
+        mean, std = mean_and_std(view.reference_updates())
         return by_all(mean - z * std, view)

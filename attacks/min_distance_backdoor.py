@@ -85,6 +85,6 @@ class MinDistanceBackdoor(SquareBackdoor):
     def craft(self, view: UpdateView) -> Tensor:
         """Clip every coordinate of what was trained."""
         z = max(0.0, lie_z(view.num_clients, view.num_malicious)) if self.z is None else self.z
-        mean, std = mean_and_std(view.reference())
+        mean, std = mean_and_std(view.reference_updates())
         own = view.own_updates.to(mean)
         return own.clamp(mean - z * std, mean + z * std).to(view.own_updates.dtype)

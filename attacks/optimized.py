@@ -73,7 +73,7 @@ class Optimized(Attack):
 
     def craft(self, view: UpdateView) -> Tensor:
         """The same update for every malicious client."""
-        mean, std = mean_and_std(view.reference())
+        mean, std = mean_and_std(view.reference_updates())
         path = -std if self.attack == "alie" else -mean
 
         def moved(factor: float) -> float:

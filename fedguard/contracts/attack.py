@@ -119,11 +119,11 @@ class UpdateView:
         num_clients: int,
         global_params: Tensor,
         initial_params: Tensor,
-        own_updates: Tensor,
+        own_updates: Tensor | Updates,
         generator: torch.Generator,
         previous_params: Tensor | None = None,
         attack: str = "the attack",
-        benign_updates: Tensor | None = None,
+        benign_updates: Tensor | Updates | None = None,
         aggregator: Aggregator | None = None,
         defense: Defense | None = None,
         received: Received | None = None,
@@ -134,7 +134,7 @@ class UpdateView:
         self.global_params = global_params
         self.previous_params = global_params if previous_params is None else previous_params
         self.initial_params = initial_params
-        self.own_updates = own_updates
+        self._own = own_updates
         self.generator = generator
         self._attack = attack
         self._received = received
@@ -148,20 +148,28 @@ class UpdateView:
             )
         return value
 
+    @cached_property
+    def own_updates(self) -> Tensor:
+        """(m, d) the updates that the malicious clients would send if they were honest."""
+        return _matrix(self._own)
+
     @property
     def benign_updates(self) -> Tensor:
         """(k, d) the finite updates of the benign clients, k ≤ n − m."""
+        return _matrix(self._benign())
+
+    def _benign(self) -> Tensor | Updates:
         self._get("benign_updates")
         return self._finite_benign
 
     @cached_property
-    def _finite_benign(self) -> Tensor:
+    def _finite_benign(self) -> Tensor | Updates:
         return _finite(self._known["benign_updates"])  # type: ignore[arg-type]
 
     @cached_property
     def _finite_own(self) -> Tensor:
         """The attacker's own finite updates; one zero update if none is finite."""
-        own = _finite(self.own_updates)
+        own = _matrix(_finite(self.own_updates))
         return own if len(own) else torch.zeros_like(self.own_updates[:1])
 
     @property
@@ -202,8 +210,16 @@ class UpdateView:
 
         The benign clients' updates if they are known and there are any, otherwise the attacker's own.
         """
-        known = self._known["benign_updates"]
-        return self._finite_own if known is None or len(self.benign_updates) == 0 else self.benign_updates
+        return _matrix(self._reference())
+
+    def reference_updates(self) -> Updates:
+        """:meth:`reference` without a copy of the matrix, for attacks that work on blocks of it."""
+        known = self._reference()
+        return known if isinstance(known, Updates) else Updates(known)
+
+    def _reference(self) -> Tensor | Updates:
+        known = self._known["benign_updates"] is not None and len(self._benign()) > 0
+        return self._finite_benign if known else self._finite_own
 
     def before_attack(self) -> Tensor:
         """(k, d) the finite updates of the round without the attack, as far as the attacker knows them."""
@@ -211,8 +227,14 @@ class UpdateView:
         return self._finite_own if known is None else torch.cat([self._finite_own, self.benign_updates])
 
 
-def _finite(updates: Tensor) -> Tensor:
+def _matrix(updates: Tensor | Updates) -> Tensor:
+    return updates.matrix if isinstance(updates, Updates) else updates
+
+
+def _finite(updates: Tensor | Updates) -> Tensor | Updates:
     """The rows without NaN and Inf; the argument itself if all are finite."""
+    if isinstance(updates, Updates):
+        return updates.take(updates.finite)
     fine = torch.from_numpy(Updates(updates).finite) if updates.numel() else torch.ones(0, dtype=torch.bool)
     return updates if bool(fine.all()) else updates[fine]
 
@@ -301,7 +323,10 @@ class Attack(Method, ABC):
         return num_examples
 
     def commit(self, view: UpdateView, crafted: Tensor) -> None:
-        """Store what later rounds need, after ``crafted`` was sent; ``craft`` must not change the attack."""
+        """Store what later rounds need, after ``crafted`` was sent; ``craft`` must not change the attack.
+
+        ``view`` ends with this call: copy what is to be kept of it.
+        """
 
     def state_dict(self) -> State:
         """A snapshot of everything that ``commit`` has stored: nested dicts of tensors and JSON values."""

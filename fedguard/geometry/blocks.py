@@ -116,9 +116,22 @@ def on_block(updates: Any, start: int, stop: int, *cut: Any, work: Callable[...,
     return work(updates.block(start, stop), *cut)
 
 
+def empty_matrix(rows: int, columns: int) -> Tensor:
+    """(rows, columns) float32 in memory, not initialized.
+
+    NumPy asks Linux for huge pages, PyTorch does not: bringing in small ones takes longer than filling them.
+    """
+    return torch.from_numpy(np.empty((rows, columns), dtype=np.float32))
+
+
 def wide(block: Block) -> Block:
     """A copy in float64."""
     return block.astype(np.float64) if isinstance(block, np.ndarray) else block.double()
+
+
+def row_addresses(array: NDArray[np.float32]) -> NDArray[np.uintp]:
+    """(n,) where each row of an (n, w) array begins in memory."""
+    return (array.ctypes.data + np.arange(len(array)) * array.strides[0]).astype(np.uintp)
 
 
 def row_squares(block: Block) -> Block:

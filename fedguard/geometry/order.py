@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
-from .blocks import Block, joined, ordered, wide
+from .blocks import Block, joined, ordered, row_addresses, wide
 from .kernels import kernel_for
 from .updates import Updates
 
@@ -24,10 +25,17 @@ def middle_sums(updates: Updates, low: int, high: int) -> Tensor:
 
 def _middle_sums(updates: Updates, low: int, high: int) -> Tensor:
     rows = updates.addresses()
-    kernel = None if rows is None else kernel_for(updates.n, low, high, updates.d)
+    kernel = None if updates.device.type != "cpu" else kernel_for(updates.n, low, high, updates.d)
 
     def sums(start: int, stop: int) -> Block:
-        found = None if kernel is None or rows is None else kernel(rows, start, stop)
-        return wide(ordered(updates.block(start, stop))[low:high]).sum(0) if found is None else found
+        found, block = None, None
+        if kernel is not None and rows is not None:
+            found = kernel(rows, start, stop)
+        elif kernel is not None:
+            block = np.ascontiguousarray(updates.block(start, stop))
+            found = kernel(row_addresses(block), 0, stop - start)
+        if found is not None:
+            return found
+        return wide(ordered(updates.block(start, stop) if block is None else block)[low:high]).sum(0)
 
     return joined(updates.map_spans(sums))

@@ -21,6 +21,7 @@ from .blocks import (
     joined,
     on_block,
     ranges,
+    row_addresses,
     row_squares,
     wide,
 )
@@ -160,15 +161,14 @@ class Updates:
     def map_spans(self, work: Callable[[int, int], Result]) -> list[Result]:
         """``work(start, stop)`` for the columns of consecutive blocks, in several threads."""
         spans = ranges(self.n, self.d, self._gpu)
-        return list(in_order(lambda span: work(*span), spans, alone=self._gpu))
+        return list(self.in_blocks(lambda _, start, stop: work(start, stop), spans))
 
     def addresses(self) -> NDArray[np.uintp] | None:
         """(n,) where each row begins in memory, its float32 numbers next to each other; None on a GPU."""
         if self._gpu:
             return None
-        source = self._source.numpy()
-        rows = np.arange(self.n) if self._rows is None else self._rows.numpy()
-        return (source.ctypes.data + rows * source.strides[0]).astype(np.uintp)
+        rows = row_addresses(self._source.numpy())
+        return rows if self._rows is None else rows[self._rows.numpy()]
 
     def sum_blocks(self, work: Callable[..., Block], *vectors: Tensor) -> Tensor:
         """Σ over blocks of ``work(block in float64, …)``."""

@@ -26,13 +26,15 @@ from ..core.ids import ClientId
 from ..core.seeds import generator
 from ..core.state import State
 from ..exchange.template import weighted_median
+from ..geometry.overwritten import overwritten
+from ..geometry.updates import Updates
 from ..guard import Guard
 from ..training.local import side_by_side
 from ..training.parameters import mean_of, with_statistics
 from .attackers import adjusts, own_trial, prepare_round, prepares
 from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
-from .jobs import EvaluationJob, TrainJob, evaluate_batch, train_job, worked
+from .jobs import EvaluationJob, Gathering, TrainJob, evaluate_batch
 from .keys import CellKey
 from .participation import LocalWork, call
 from .placement import guard_device, map_on
@@ -69,6 +71,7 @@ class Federation(Trajectory):
         self._attacked = set(cell.attack.schedule.rounds(cell.rounds, cell.seed))
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
+        self._gathering = Gathering()
         self._training = self.setup.training
         self._begin(len(self._names))
         self._key = CellKey.of(cell)
@@ -136,9 +139,9 @@ class Federation(Trajectory):
             self._start = self._there(self.params)
             seconds["training"] = time.perf_counter() - start
             attacking = attacking & set(asked)
-            sent = self._craft(work, attacking, index)
+            sent, changed = self._craft(work, attacking, index)
             received = self._round(work, sent, index, attacking)
-            attacking = self._active(asked, attacking, work.updates, sent)
+            attacking = self._active(attacking, changed)
             outcome = self._decide(received)
             seconds.update(outcome.seconds)
             self.previous_params = self.params
@@ -146,7 +149,7 @@ class Federation(Trajectory):
             self._take_statistics(work.statistics, outcome)
             if self._controls is not None:
                 lr = self._training.in_round(index, self.cell.rounds).lr
-                self._controls.learn(asked, on_cpu(sent), work.steps, lr, outcome.weights > 0)
+                self._controls.learn(asked, on_cpu(sent.matrix), work.steps, lr, outcome.weights > 0)
             if outcome.restart:
                 self._begin(len(self._names))
         return Progress(index, asked, attacking & set(asked), outcome, seconds, received, called)
@@ -197,7 +200,7 @@ class Federation(Trajectory):
             if since is not None and wait is not None and index >= since + wait:
                 self._names[client].append(f"{client}.{len(self._names[client])}")
 
-    def _round(self, work: LocalWork, updates: Tensor, index: int, attacking: set[int]) -> Round:
+    def _round(self, work: LocalWork, updates: Updates, index: int, attacking: set[int]) -> Round:
         """The round as the server receives it."""
         # Clients claim their own samples; a backdoor does not reveal that it trains on more.
         claims = np.array([len(self.setup.samples[c]) for c in work.clients], dtype=float)
@@ -244,22 +247,24 @@ class Federation(Trajectory):
                 own = state if attacks else None
                 jobs.append((self._key, clients, index, start, statistics, attacks, back, added, own))
         sizes = len(start), len(statistics)
-        return worked(asked, jobs, self._map(train_job, jobs), sizes, self._planned(asked, index))
+        return self._gathering.run(self._map, asked, jobs, sizes, self._planned(asked, index))
 
     def _planned(self, asked: list[int], index: int) -> np.ndarray[Any, Any]:
         """(n,) the steps that each client will take in a round, as FedNova counts them."""
         training = self._training.in_round(index, self.cell.rounds)
         return np.array([training.effective_steps(len(self.setup.samples[c])) for c in asked], dtype=float)
 
-    def _active(self, asked: list[int], attacking: set[int], trained: Tensor, sent: Tensor) -> set[int]:
+    def _active(self, attacking: set[int], changed: set[int]) -> set[int]:
         """The attackers that sent something other than their honest update.
 
         For example, flipping the labels of a class that a client does not have changes nothing.
+
+        Args:
+            attacking: the attackers.
+            changed: those that sent something other than what they trained.
         """
         if self._adjusts:
             return attacking
-        place = {client: i for i, client in enumerate(asked)}
-        changed = {c for c in attacking if not same_bits(trained[place[c]], sent[place[c]])}
         if poisons_data(type(self.attack)):
             changed |= {client for client in attacking if changes_data(self._key, client)}
         return changed
@@ -276,45 +281,44 @@ class Federation(Trajectory):
         inputs = self.setup.dataset.training_set.inputs
         return TOGETHER if not alone and side_by_side(self.setup.model, inputs, self._training) else 1
 
-    def _craft(self, work: LocalWork, attacking: set[int], index: int) -> Tensor:
-        """Replace the attackers' updates with what the adversary sends."""
-        updates, bad = work.updates, torch.tensor([client in attacking for client in work.clients])
+    def _craft(self, work: LocalWork, attacking: set[int], index: int) -> tuple[Updates, set[int]]:
+        """What clients send, in the memory of what they trained, and the attackers that changed theirs."""
+        updates, bad = Updates(work.updates), np.array([client in attacking for client in work.clients])
         if not bad.any():
-            return updates
-        known = "benign_updates" in self.attack.knowledge
-
-        def sent(crafted: Tensor) -> Tensor:
-            result = updates.clone()
-            result[bad] = crafted.to(result.dtype)
-            return result
+            return updates, set()
+        known, own, _ = "benign_updates" in self.attack.knowledge, np.flatnonzero(bad), updates.finite
 
         def received(crafted: Tensor) -> tuple[Round, np.ndarray[Any, Any]]:
-            whole, own = self._round(work, sent(crafted), index, attacking), np.flatnonzero(bad.numpy())
+            whole = self._round(work, overwritten(updates, own, crafted, copy=True), index, attacking)
             return (whole, own) if known else (whole.take(own), np.arange(len(own)))
 
         view = self._view(updates, bad, index, received)
         crafted = self.attack.craft(view)
-        if crafted.shape != updates[bad].shape:
+        if crafted.shape != (len(own), updates.d):
             raise ParameterError(
                 f"attack {self.attack.name} crafted shape {tuple(crafted.shape)}, "
-                f"expected {tuple(updates[bad].shape)}"
+                f"expected {(len(own), updates.d)}"
             )
         self.attack.commit(view, crafted)
-        return sent(crafted)
+        pairs = zip(own.tolist(), crafted.to(torch.float32), strict=True)
+        changed = {work.clients[i] for i, row in pairs if not same_bits(updates.matrix[i], row)}
+        return overwritten(updates, own, crafted), changed
 
-    def _view(self, updates: Tensor, bad: Tensor, index: int, received: Received) -> UpdateView:
+    def _view(
+        self, updates: Updates, bad: np.ndarray[Any, Any], index: int, received: Received
+    ) -> UpdateView:
         """What the attack may see, exactly as it declares."""
         know = self.attack.knowledge
         return UpdateView(
             index=index,
-            num_clients=len(updates),
+            num_clients=updates.n,
             global_params=self._start,
             previous_params=self._there(self.previous_params),
             initial_params=self._there(self.setup.initial),
-            own_updates=updates[bad],
+            own_updates=updates.take(bad),
             generator=generator(self.cell.seed, "attack", index),
             attack=self.attack.name,
-            benign_updates=updates[~bad] if "benign_updates" in know else None,
+            benign_updates=updates.take(~bad) if "benign_updates" in know else None,
             aggregator=copy.deepcopy(self.guard.aggregator) if "aggregator" in know else None,
             defense=copy.deepcopy(self.guard) if "defense" in know else None,
             received=received if "defense" in know else None,

@@ -42,7 +42,7 @@ class Progress:
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Whether two vectors of the same size hold the same numbers, NaN included."""
-    return bool((one.view(torch.int32) == other.view(torch.int32)).all())
+    return torch.equal(one.view(torch.int32), other.view(torch.int32))
 
 
 def is_finite(progress: Progress, params: Tensor, loss: float) -> bool:

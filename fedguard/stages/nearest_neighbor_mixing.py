@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..contracts.card import Card
@@ -11,7 +10,7 @@ from ..contracts.round import Round
 from ..contracts.stage import Stage
 from ..core.errors import ParameterError
 from ..core.ties import levels, tolerance
-from ..geometry.updates import Updates
+from ..geometry.mixed import MixedUpdates
 
 
 class NearestNeighborMixing(Stage):
@@ -48,11 +47,6 @@ class NearestNeighborMixing(Stage):
         slack = tolerance(round.n, round.updates.d)
         rank = np.stack([levels(row, slack) for row in distances.cpu().numpy()])
         chosen = rank.argsort(axis=1, kind="stable")[:, : round.n - f]
-        nearest = torch.from_numpy(chosen).to(distances.device)
-        mixing = torch.zeros_like(distances).scatter_(1, nearest, 1 / (round.n - f))
-        mixed = torch.empty(round.n, round.updates.d, device=distances.device)
-        start = 0
-        for block in round.updates.blocks():
-            mixed[:, start : start + block.shape[1]] = mixing @ block
-            start += block.shape[1]
-        return round.with_updates(Updates(mixed)), weights
+        mixing = np.zeros((round.n, round.n))
+        np.put_along_axis(mixing, chosen, 1 / (round.n - f), axis=1)
+        return round.with_updates(MixedUpdates(round.updates, mixing)), weights

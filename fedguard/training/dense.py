@@ -34,7 +34,7 @@ def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
 
     Returns None for a model with hooks too, as hooks must see every pass, and for one with frozen parameters.
     """
-    if type(model).forward is not nn.Sequential.forward or any(map(_hooked, model.modules())):
+    if type(model).forward is not nn.Sequential.forward or any(map(hooked, model.modules())):
         return None
     parts = list(model.children())
     if parts and type(parts[0]) is nn.Flatten and (parts[0].start_dim, parts[0].end_dim) == (1, -1):
@@ -52,7 +52,8 @@ def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
     return [(layer.out_features, layer.in_features) for layer in layers] if plain else None
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether code of somebody else runs with the module's passes."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
     return any(map(bool, (*hooks, module._backward_hooks, module._backward_pre_hooks)))
 

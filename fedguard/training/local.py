@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -17,10 +18,11 @@ from ..core.errors import ParameterError
 from .augmentation import augmentation
 from .dense import Shapes, dense_shapes, train_dense
 from .early_stop import EarlyStop, split
+from .held import hold
 from .layout import bears_channels_last, store_channels_last
 from .losses import loss_function
 from .optimizers import Steps
-from .parameters import device_of, fitting, flat, flat_statistics, learned, load_parameters
+from .parameters import device_of, fitting, flat, flat_statistics, learned
 from .randomness import drawn_from
 
 
@@ -99,14 +101,17 @@ def trained(
     generators: Sequence[torch.Generator],
     adjust: Adjust | None = None,
     corrections: Sequence[Tensor] | None = None,
+    into: Sequence[Tensor] | None = None,
 ) -> list[Trained]:
     """Like :func:`train_clients`, with the model's statistics after each client's training.
 
     Args:
         corrections: per client, (d,) what SCAFFOLD adds to every gradient.
+        into: per client, (d,) memory for its update on the model's device; new memory if absent.
     """
     device = device_of(model, start)
     start = start.to(device)
+    places = [torch.empty_like(start) for _ in clients] if into is None else into
     shares = [_share(client, device) for client in clients]
     if any(len(share.rows) == 0 for share in shares):
         raise ParameterError("training: the client has no samples; every client needs at least one")
@@ -114,13 +119,14 @@ def trained(
     shapes = None if alone else side_by_side(model, shares[0].data.inputs, settings)
     if shapes is None:
         added: Sequence[Tensor | None] = corrections or [None] * len(shares)
-        each = zip(shares, generators, added, strict=True)
-        return [_alone(model, start, share, settings, draw, adjust, extra) for share, draw, extra in each]
+        each = zip(shares, generators, added, places, strict=True)
+        return [_alone(model, start, *own, adjust=adjust, settings=settings) for own in each]
     each_draw = zip(shares, generators, strict=True)
     batches = [_batches(share.rows, settings, draw, device) for share, draw in each_draw]
     model.train()
     dense = train_dense(shapes, start, shares, batches, settings)  # such models have no buffers
-    return [Trained(parameters.sub_(start), flat_statistics(model)) for parameters in dense]
+    pairs = zip(dense, places, strict=True)
+    return [Trained(torch.sub(own, start, out=place), flat_statistics(model)) for own, place in pairs]
 
 
 def _share(client: LabeledData | Share, device: torch.device) -> Share:
@@ -133,17 +139,18 @@ def _alone(
     model: nn.Module,
     start: Tensor,
     share: Share,
-    settings: LocalTraining,
     generator: torch.Generator,
-    adjust: Adjust | None,
     correction: Tensor | None,
+    out: Tensor,
+    settings: LocalTraining,
+    adjust: Adjust | None,
 ) -> Trained:
     """Train one client, and restore the buffers so that it does not affect the next one."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
         with drawn_from(generator, share.data.inputs.device):  # Dropout draws from the global generator
-            update, steps = _by_autograd(model, start, share, settings, generator, adjust, correction)
-        return Trained(update, flat_statistics(model), steps)
+            steps = _by_autograd(model, start, share, settings, generator, adjust, correction, out)
+        return Trained(out, flat_statistics(model), steps)
     finally:
         with torch.no_grad():
             for buffer, old in zip(model.buffers(), before, strict=True):
@@ -158,9 +165,14 @@ def _by_autograd(
     generator: torch.Generator,
     adjust: Adjust | None,
     correction: Tensor | None,
-) -> tuple[Tensor, int | None]:
-    """Train any model by autograd; the generator is also for FL-WBC."""
-    load_parameters(model, start)
+    out: Tensor,
+) -> int | None:
+    """Train any model by autograd; the generator is also for FL-WBC. The update goes to ``out``.
+
+    Returns:
+        How many steps early stopping left; None if as many as the settings say.
+    """
+    hold(model, start)
     model.train()
     parameters = list(learned(model).values())
     for parameter in parameters:  # a model may be frozen for evaluation as a whole
@@ -179,7 +191,10 @@ def _by_autograd(
     added = _like(parameters, correction) if correction is not None else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
     inputs = data.inputs.permute(0, 2, 3, 1) if images and fast else data.inputs
-    for batch in _batches(share.rows, settings, generator, data.inputs.device):
+    kept = list(fitting(model, len(start)).values())
+    # The last step writes where the update is wanted, not into the model and from there.
+    last = settings.steps_for(len(share.rows)) if settings.own_sgd and len(kept) == len(parameters) else 0
+    for number, batch in enumerate(_batches(share.rows, settings, generator, data.inputs.device), 1):
         taken = inputs.index_select(0, batch)
         taken = taken.permute(0, 3, 1, 2) if images and fast else taken.contiguous()
         if augment is not None:
@@ -198,11 +213,16 @@ def _by_autograd(
             gradients = tuple(g + more for g, more in zip(gradients, added, strict=True))
         if blood_cells is not None:
             blood_cells.perturb(parameters, gradients)
+        if number == last and early is None:
+            step(gradients, _like(parameters, out))
+            _from(start, parameters if number == 1 else [], out)
+            return None
         step(gradients)
         if early is not None and early.after_step():
             break
     steps = None if early is None else early.finish()
-    return flat(fitting(model, len(start)).values()).sub_(start), steps
+    torch.sub(flat(kept), start, out=out)
+    return steps
 
 
 def clipped(gradients: Sequence[Tensor], most: float) -> tuple[Tensor, ...]:
@@ -218,14 +238,21 @@ def _like(parameters: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
     return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 
-def _stepper(
-    parameters: list[nn.Parameter], settings: LocalTraining, per_epoch: int
-) -> Callable[[tuple[Tensor, ...]], None]:
+@torch.no_grad()
+def _from(start: Tensor, held: Sequence[Tensor], out: Tensor) -> None:
+    """out ← out − start; parameters that still hold the start are in the cache."""
+    if not held:
+        out.sub_(start)
+    for part, parameter in zip(_like(held, out) if held else (), held, strict=True):
+        part.sub_(parameter)
+
+
+def _stepper(parameters: list[nn.Parameter], settings: LocalTraining, per_epoch: int) -> Callable[..., None]:
     """What moves the parameters along a step's gradients."""
     if not settings.own_sgd:
         return Steps(parameters, settings, per_epoch)
     velocity = [torch.zeros_like(p) for p in parameters] if settings.momentum else []
-    return lambda gradients: _step(parameters, gradients, velocity, settings)
+    return functools.partial(_step, parameters, velocity, settings)
 
 
 class _WhiteBloodCells:
@@ -254,17 +281,28 @@ class _WhiteBloodCells:
 @torch.no_grad()
 def _step(
     parameters: list[nn.Parameter],
-    gradients: tuple[Tensor, ...],
     velocity: list[Tensor],
     settings: LocalTraining,
+    gradients: tuple[Tensor, ...],
+    out: Sequence[Tensor] = (),
 ) -> None:
-    """Do one SGD step. Not with torch.optim, whose import takes every worker a second."""
+    """Do one SGD step. Not with torch.optim, whose import takes every worker a second.
+
+    Args:
+        out: where the new parameters go; without it, in place of the old ones.
+    """
     for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         if settings.weight_decay:
             gradient = gradient.add(parameter, alpha=settings.weight_decay)
         if settings.momentum:
             gradient = velocity[i].mul_(settings.momentum).add_(gradient)
-        parameter.add_(gradient, alpha=-settings.lr)
+        if not out:
+            parameter.add_(gradient, alpha=-settings.lr)
+        elif parameter.is_contiguous() and gradient.is_contiguous():
+            torch.add(parameter, gradient, alpha=-settings.lr, out=out[i])
+        else:  # in the parameter's memory order, since another one may be rounded in another way
+            same = parameter.stride() == gradient.stride()
+            out[i].copy_((parameter.add if same else parameter.add_)(gradient, alpha=-settings.lr))
 
 
 def _batches(

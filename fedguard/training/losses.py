@@ -97,6 +97,8 @@ def loss_function(spec: str | Mapping[str, Any]) -> Loss:
         ParameterError: the name or a parameter is unknown.
     """
     name, params = named(spec)
+    if name in LOSSES and not params:
+        return LOSSES[name]
     if ":" in name:
         try:
             function = load_code(name, "loss")

@@ -87,8 +87,9 @@ def statistics_of(model: nn.Module) -> dict[str, Tensor]:
 
     Others, such as a language model's table of rotations, are constants that no client changes.
     """
-    stored = model.state_dict().keys()
-    return {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in stored}
+    floating = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+    stored = model.state_dict().keys() if floating else ()
+    return {name: b for name, b in floating.items() if name in stored}
 
 
 def flat_statistics(model: nn.Module) -> Tensor:
