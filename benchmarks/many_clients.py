@@ -2,7 +2,6 @@
 
     python benchmarks/many_clients.py                         # 10,000 × 10⁴, every method
     python benchmarks/many_clients.py --parameters 100000 --only dnc geometric_median krum
-    python benchmarks/many_clients.py --save                  # also writes results/many_clients.md
 
 Every method runs in a process of its own, on updates that share a direction; a tenth of the clients sends
 five times as much, reversed. Seconds are those of the processor, which other work on the machine hardly
@@ -29,7 +28,6 @@ from bench import extra_memory, normal_updates
 
 from fedguard import Round, make_aggregator, make_detector
 
-RESULTS = Path(__file__).resolve().parent / "results" / "many_clients.md"
 #: Rounds before the measured one, for methods that compare rounds.
 EARLIER = {"cross_round": 2, "flanders": 2, "fldetector": 2, "foolsgold": 2}
 #: Methods that are told how many clients are malicious: a tenth.
@@ -134,7 +132,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=NAMES, help="names, as in the table or without ' (…)'")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one method, its input included")
     parser.add_argument("--case", choices=NAMES, help=argparse.SUPPRESS)
-    parser.add_argument("--save", action="store_true", help=f"also write {RESULTS.name}")
+    parser.add_argument("--out", type=Path, help="also append the table to this file")
     given = parser.parse_args()
     if given.case:
         print(json.dumps(measure(given.case, given.clients, given.parameters)))
@@ -153,9 +151,10 @@ def main() -> None:
         if label in given.only or label.partition(" ")[0] in given.only:
             lines.append(row(label, in_a_process(label, given)))
             print(lines[-1], flush=True)
-    if given.save:
+    if given.out:
         command = " ".join(["python benchmarks/many_clients.py", *sys.argv[1:]])
-        RESULTS.write_text(f"# Many clients\n\n    {command}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(f"    {command}\n\n" + "\n".join(lines) + "\n\n")
 
 
 if __name__ == "__main__":
