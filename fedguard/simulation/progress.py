@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,10 +12,16 @@ from torch import Tensor
 
 from ..contracts.outcome import Outcome
 from ..contracts.round import Round
+from ..core.ids import ClientId
+from ..guard import Guard
 from .participation import Call
+from .records import ClientRow
 
 #: The note of a round in which all clients are banned.
 NOBODY = "every client is banned: the global model stays as it is"
+
+#: Where a record's numbers hold what a passive attack reconstructed.
+LEAK = "leak"
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Progress:
         seconds: wall time by part.
         round: as the server received it.
         called: who was asked, dropped out or is late; None for a recording.
+        leaked: measures of what a passive attack reconstructed; empty if none did.
     """
 
     index: int
@@ -38,6 +46,12 @@ class Progress:
     seconds: dict[str, float]
     round: Round | None
     called: Call | None = None
+    leaked: Mapping[str, float] = field(default_factory=dict)
+
+    def info(self, outcome: Outcome | None) -> dict[str, dict[str, float]]:
+        """The numbers to record: those that detectors report in an outcome, and what leaked."""
+        reported = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
+        return {**reported, LEAK: dict(self.leaked)} if self.leaked else reported
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -54,3 +68,34 @@ def is_finite(progress: Progress, params: Tensor, loss: float) -> bool:
         return True
     honest = np.array([client not in progress.attacking for client in progress.asked], dtype=bool)
     return bool(received.usable[honest].any() if honest.any() else received.usable.any())
+
+
+def client_row(
+    guard: Guard, client: int, name: ClientId, malicious: bool, i: int | None, progress: Progress
+) -> ClientRow:
+    """The row of one client in the record of a round.
+
+    Args:
+        guard: whose ledger knows the client.
+        client: its number.
+        name: its current id.
+        malicious: the truth about it.
+        i: its position in the round; None if it sent nothing.
+        progress: the round.
+    """
+    outcome = progress.outcome
+    who = (client, str(name), malicious, client in progress.attacking, i is not None)
+    if i is None or outcome is None:
+        record = guard.ledger[name]
+        banned = guard.ledger.is_banned(name, progress.index)
+        excuse = progress.called.excuse(client) if progress.called else ""
+        reason = f"banned since round {record.banned_since}" if banned else excuse or "not asked"
+        return ClientRow(*who, float("nan"), False, 0.0, banned, reason)
+    return ClientRow(
+        *who,
+        float(outcome.scores[i]),
+        bool(outcome.suspects[i]),
+        float(outcome.weights[i]),
+        bool(outcome.banned[i]),
+        outcome.reasons[i],
+    )

@@ -46,7 +46,7 @@ class RoundRecord:
         loss: its mean loss there: cross-entropy, binary cross-entropy or squared error by the data's task.
         asr: attack success rate; NaN if the attack has no target.
         note: a remark, for example that all clients were excluded.
-        info: numbers that detectors report, by detector.
+        info: numbers that detectors report, by detector; under "leak" what a passive attack reconstructed.
         seconds: wall time of training, each detector, the policy and the aggregator.
         finite: False if the run has diverged: the new global model, its loss or every honest update is
             not finite.

@@ -154,7 +154,7 @@ class Setup:
 
     def check_attack(self, attack: Attack) -> None:
         """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
-        if attack.kind != "none" and not self.malicious:
+        if attack.kind not in ("none", "passive") and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
         if type(attack).tasks is Method.tasks and self.task != "classification" and _needs_classes(attack):
             raise ParameterError(

@@ -65,7 +65,6 @@ class Watcher:
     def _record(self, progress: Progress, actual: RoundRecord, outcome: Outcome) -> RoundRecord:
         rows = self._federation.rows(dataclasses.replace(progress, outcome=outcome, seconds={}))
         seconds = {"training": progress.seconds["training"], **outcome.seconds}
-        info = {name: dict(values) for name, values in outcome.info.items()}
         return RoundRecord(
             actual.index,
             rows,
@@ -73,7 +72,7 @@ class Watcher:
             actual.loss,
             actual.asr,
             outcome.note,
-            info,
+            progress.info(outcome),
             seconds,
             actual.finite,
         )
