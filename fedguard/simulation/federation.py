@@ -37,7 +37,7 @@ from .keys import CellKey
 from .leaks import leak_job, leak_jobs, mean_leak
 from .participation import Call, LocalWork, call
 from .placement import guard_device, map_on
-from .progress import NOBODY, client_row, is_finite, same_bits
+from .progress import GENERATION, LEAK, NOBODY, client_row, is_finite, reported, same_bits
 from .progress import Progress as Progress
 from .records import ClientRow, RoundRecord
 from .settings import Cell
@@ -111,12 +111,17 @@ class Federation(Trajectory):
     def record(self, progress: Progress) -> RoundRecord:
         """The record of a round, with the metrics of the new global model (NaN if it is not tested)."""
         error = loss = asr = math.nan
+        made: dict[str, float] = {}
         tested = self.cell.tests_after(progress.index)
         if tested:
             error, loss = self._evaluate(targeted=False)
             asr = 1 - self._evaluate(targeted=True)[0]
+            made = self.setup.score_samples(self.params, self.statistics)
         finite, outcome = is_finite(progress, self.params, loss if tested else 0.0), progress.outcome
-        info, note = progress.info(outcome), outcome.note if outcome else NOBODY
+        info, note = (
+            reported(outcome, {LEAK: progress.leaked, GENERATION: made}),
+            outcome.note if outcome else NOBODY,
+        )
         return RoundRecord(
             progress.index, self.rows(progress), 1 - error, loss, asr, note, info, progress.seconds, finite
         )

@@ -22,6 +22,8 @@ NOBODY = "every client is banned: the global model stays as it is"
 
 #: Where a record's numbers hold what a passive attack reconstructed.
 LEAK = "leak"
+#: Where they hold how good a generative model's samples are.
+GENERATION = "generation"
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,18 @@ class Progress:
     called: Call | None = None
     leaked: Mapping[str, float] = field(default_factory=dict)
 
-    def info(self, outcome: Outcome | None) -> dict[str, dict[str, float]]:
-        """The numbers to record: those that detectors report in an outcome, and what leaked."""
-        reported = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
-        return {**reported, LEAK: dict(self.leaked)} if self.leaked else reported
+
+def reported(
+    outcome: Outcome | None, beside: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The numbers to record: those of an outcome's detectors, and those of the federation itself, if any.
+
+    Args:
+        outcome: the guard's; None if nobody sent anything.
+        beside: :data:`LEAK`, :data:`GENERATION` → their numbers; others are left out.
+    """
+    own = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
+    return own | {name: dict(beside[name]) for name in (LEAK, GENERATION) if beside.get(name)}
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:

@@ -13,6 +13,7 @@ from ..core.state import State
 from ..guard import Guard
 from .build import build_guard
 from .federation import Federation, Map, Progress
+from .progress import reported
 from .recorded import RecordedFederation
 from .records import RoundRecord
 from .settings import Cell, Defense
@@ -72,7 +73,7 @@ class Watcher:
             actual.loss,
             actual.asr,
             outcome.note,
-            progress.info(outcome),
+            reported(outcome, actual.info),
             seconds,
             actual.finite,
         )

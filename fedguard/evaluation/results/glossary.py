@@ -52,6 +52,8 @@ GLOSSARY = {
     "leak_labels": "The share of the labels of those samples that a passive attack finds.",
     "noise_psnr": "What `leak_psnr` would be of pixels drawn at random.",
     "noise_ssim": "What `leak_ssim` would be of pixels drawn at random.",
+    "frechet": "Fréchet distance between the samples of a generative model and the test set, in the 64 "
+    "features of a perceptron trained on all clients' data; of the final model, smaller is better.",
     "diverged": "The first round after which the global model, its test loss, or every honest update "
     "was not finite; of several seeds the earliest.",
 }

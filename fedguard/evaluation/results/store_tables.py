@@ -15,7 +15,7 @@ ADDED = {
     6: ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best"),
     7: ("loss", "diverged"),
     8: ("sent_bytes",),
-    9: ("leak_psnr", "leak_ssim", "leak_labels", "noise_psnr", "noise_ssim"),
+    9: ("leak_psnr", "leak_ssim", "leak_labels", "noise_psnr", "noise_ssim", "frechet"),
 }
 
 #: The columns of each table in order, and the version since which a group of them exists.

@@ -11,7 +11,7 @@ from ...guard import Guard
 from ...simulation.federation import Federation
 from ...simulation.flcert import FLCert
 from ...simulation.leaks import mean_leak
-from ...simulation.progress import LEAK
+from ...simulation.progress import GENERATION, LEAK
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ...simulation.setup import setup_for
@@ -61,6 +61,7 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "benign_excluded": benign_excluded(truth, present, weights),
         "sent_bytes": _sent(federation.cell),
         **_leaked(records),
+        **last.info.get(GENERATION, {}),
     }
     if not guard.detectors:
         return row

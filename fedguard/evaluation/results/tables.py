@@ -111,6 +111,7 @@ COLUMNS = {
         Column("leak_labels", "Leak labels %", 100, "min", 1),
         Column("noise_psnr", "Noise PSNR dB", 1, "", 1),
         Column("noise_ssim", "Noise SSIM", 1, "", 3),
+        Column("frechet", "Fréchet distance", 1, "min", 1),
         Column("diverged", "Diverged", 1, "", 0),
     )
 }
@@ -119,8 +120,8 @@ UNDEFINED = "–"
 _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 #: The columns shown by default.
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
-#: Those that are shown beside them under a passive attack.
-SHOWN_IF_ANY = ("leak_psnr", "noise_psnr", "leak_ssim", "leak_labels")
+#: Those that are shown beside them under a passive attack, and of a generative model.
+SHOWN_IF_ANY = ("frechet", "leak_psnr", "noise_psnr", "leak_ssim", "leak_labels")
 
 FOOTNOTE = """\
 Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it; a \
