@@ -178,17 +178,8 @@ class Federation(Trajectory):
     def rows(self, progress: Progress) -> list[ClientRow]:
         """One row for every client of this federation."""
         position = {client: i for i, client in enumerate(progress.asked)}
-        return [
-            client_row(
-                self.guard,
-                client,
-                self.id_of(client),
-                client in self.malicious,
-                position.get(client),
-                progress,
-            )
-            for client in self._names
-        ]
+        members = [(c, self.id_of(c), c in self.malicious) for c in self._names]
+        return [client_row(self.guard, who, position.get(who[0]), progress) for who in members]
 
     @property
     def clients(self) -> list[int]:

@@ -80,29 +80,25 @@ def is_finite(progress: Progress, params: Tensor, loss: float) -> bool:
     return bool(received.usable[honest].any() if honest.any() else received.usable.any())
 
 
-def client_row(
-    guard: Guard, client: int, name: ClientId, malicious: bool, i: int | None, progress: Progress
-) -> ClientRow:
+def client_row(guard: Guard, who: tuple[int, ClientId, bool], i: int | None, progress: Progress) -> ClientRow:
     """The row of one client in the record of a round.
 
     Args:
         guard: whose ledger knows the client.
-        client: its number.
-        name: its current id.
-        malicious: the truth about it.
+        who: its number, its current id, and whether it is malicious.
         i: its position in the round; None if it sent nothing.
         progress: the round.
     """
-    outcome = progress.outcome
-    who = (client, str(name), malicious, client in progress.attacking, i is not None)
+    (client, name, malicious), outcome = who, progress.outcome
+    facts = (client, str(name), malicious, client in progress.attacking, i is not None)
     if i is None or outcome is None:
         record = guard.ledger[name]
         banned = guard.ledger.is_banned(name, progress.index)
         excuse = progress.called.excuse(client) if progress.called else ""
         reason = f"banned since round {record.banned_since}" if banned else excuse or "not asked"
-        return ClientRow(*who, float("nan"), False, 0.0, banned, reason)
+        return ClientRow(*facts, float("nan"), False, 0.0, banned, reason)
     return ClientRow(
-        *who,
+        *facts,
         float(outcome.scores[i]),
         bool(outcome.suspects[i]),
         float(outcome.weights[i]),
