@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 
 from fedguard.contracts.card import Card
@@ -33,6 +35,8 @@ class DLG(PassiveAttack):
         "samples whose gradient matches the update",
         "Zhu et al., Deep Leakage from Gradients, NeurIPS 2019",
     )
+
+    check_with = MappingProxyType({"iterations": 5})
 
     def __init__(self, iterations: int = 300, lr: float = 1.0, restarts: int = 1) -> None:
         for name, value in (("iterations", iterations), ("restarts", restarts)):

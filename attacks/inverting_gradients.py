@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,8 @@ class InvertingGradients(PassiveAttack):
         "images whose gradient has the direction of the update",
         "Geiping et al., Inverting Gradients, NeurIPS 2020",
     )
+
+    check_with = MappingProxyType({"iterations": 5})
 
     def __init__(self, iterations: int = 4800, lr: float = 0.1, tv: float = 1e-4, restarts: int = 1) -> None:
         for name, value in (("iterations", iterations), ("restarts", restarts)):

@@ -43,6 +43,9 @@ class RevealingLabels(PassiveAttack):
             raise ParameterError(f"revealing_labels: tolerance is {tolerance}; use a share in (0, 1)")
         self.tolerance = tolerance
 
+    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
+        """Any inputs will do, as it finds labels only."""
+
     def reconstruct(self, leak: Leak) -> Reconstruction:
         """The labels that the gradient admits, each once."""
         weight, _ = last_linear(leak, self.name)

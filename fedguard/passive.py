@@ -74,20 +74,23 @@ class Reconstruction(NamedTuple):
 
 
 class PassiveAttack(Attack):
-    """Reconstructs training data from updates and changes nothing. Override ``reconstruct``."""
+    """Reconstructs training data from updates and changes nothing. Override ``reconstruct``.
+
+    It is the server's, or an eavesdropper's: in a federation there are no malicious clients beside it.
+    """
 
     kind = "passive"
     goal = "none"
+    tasks = frozenset({"classification"})
 
     @abstractmethod
     def reconstruct(self, leak: Leak) -> Reconstruction:
         """The reconstructed inputs and labels of the client."""
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Always raises ParameterError: suites cannot measure a passive attack."""
-        raise ParameterError(
-            f"{self.name} only looks at updates and changes none; run `fedguard leak {self.name}` instead"
-        )
+        """Raise ParameterError for inputs that are not images: what leaks is measured on pixels."""
+        if len(input_shape) != 3:
+            raise ParameterError(f"{self.name}: leaks are measured on images, the inputs are {input_shape}")
 
 
 def loss_gradient(leak: Leak, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ PLACES = {
     "ServerSettings": "server",
     "Defense": "defenses.<label>",
     "Schedule": "attacks.<label>.schedule",
+    "Victims": "attacks.<label>.victims",
 }
 
 

@@ -27,6 +27,8 @@ class Card:
 
 #: What labels are: one class per sample, several yes-or-no labels, numbers, or each next token of a text.
 TASKS = ("classification", "multilabel", "regression", "causal")
+#: The task of a model that generates samples, whatever the labels are.
+GENERATIVE = "generative"
 
 
 class Method:
@@ -37,8 +39,8 @@ class Method:
     check_with: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     #: Contract checks that do not apply to the method: name of the check → reason.
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    #: The tasks of data sets that it is defined for.
-    tasks: ClassVar[frozenset[str]] = frozenset(TASKS)
+    #: The tasks of data sets, and of generative models, that it is defined for.
+    tasks: ClassVar[frozenset[str]] = frozenset((*TASKS, GENERATIVE))
 
     @property
     def name(self) -> str:

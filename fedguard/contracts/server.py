@@ -50,7 +50,8 @@ class Server:
             the model's own is ignored.
         input_shape: the shape of one model input, for example (1, 28, 28).
         num_classes: the number of labels.
-        task: what labels are: "classification", "multilabel", "regression" or "causal".
+        task: what labels are: "classification", "multilabel", "regression" or "causal"; or
+            "generative".
         validation: samples disjoint from every client's, for evaluating models.
         root: samples disjoint from every client's, for training (FLTrust).
         training: the configuration of local training, for methods that train on the root data.

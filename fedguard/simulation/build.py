@@ -20,8 +20,14 @@ TOLD = ("detectors", "stages", "aggregators")
 
 
 def build_attack(cell: Cell) -> Attack:
-    """The cell's attack. Defenses among its parameters get the cell's assumed number of malicious clients."""
+    """The cell's attack. Defenses among its parameters get the cell's assumed number of malicious clients.
+
+    Raises:
+        ParameterError: victims of an attack that is not passive.
+    """
     attack: Attack = _make("attacks", cell.attack, cell)
+    if cell.attack.victims is not None and attack.kind != "passive":
+        raise ParameterError(f"attack {attack.name} reconstructs no data; leave `victims` out")
     return attack
 
 
@@ -75,7 +81,7 @@ def resolve_attack(attack: AttackSpec, settings: Settings) -> AttackSpec:
     """The same attack with every default filled in."""
     told = None if getattr(settings, "grid", None) else settings.assumed_per_round
     spec = _resolved("attacks", attack, told)
-    return AttackSpec(name=spec.name, schedule=attack.schedule, **spec.params)
+    return AttackSpec(name=spec.name, **attack.beside, **spec.params)
 
 
 def _make(kind: str, spec: Spec, settings: Settings) -> Any:

@@ -36,9 +36,10 @@ from .build import build_attack, build_guard
 from .client_data import changes_data, evaluation_batches, poisons_data
 from .jobs import EvaluationJob, Gathering, TrainJob, evaluate_batch
 from .keys import CellKey
-from .participation import LocalWork, call
+from .leaks import leak_job, leak_jobs, mean_leak
+from .participation import Call, LocalWork, call
 from .placement import guard_device, map_on
-from .progress import NOBODY, is_finite, same_bits
+from .progress import GENERATION, LEAK, NOBODY, client_row, is_finite, reported, same_bits
 from .progress import Progress as Progress
 from .records import ClientRow, RoundRecord
 from .settings import Cell
@@ -67,7 +68,7 @@ class Federation(Trajectory):
         self.attack: Attack = build_attack(cell)
         members = range(cell.clients) if clients is None else clients
         self.guard: Guard = build_guard(cell.shrunk_to(len(members)))
-        self.malicious = self.setup.malicious if self.attack.kind != "none" else []
+        self.malicious = self.setup.malicious if self.attack.kind not in ("none", "passive") else []
         self._attacked = set(cell.attack.schedule.rounds(cell.rounds, cell.seed))
         self._names: dict[int, list[ClientId]] = {c: [c] for c in members}
         self._map = map
@@ -113,13 +114,17 @@ class Federation(Trajectory):
     def record(self, progress: Progress) -> RoundRecord:
         """The record of a round, with the metrics of the new global model (NaN if it is not tested)."""
         error = loss = asr = math.nan
+        made: dict[str, float] = {}
         tested = self.cell.tests_after(progress.index)
         if tested:
             error, loss = self._evaluate(targeted=False)
             asr = 1 - self._evaluate(targeted=True)[0]
+            made = self.setup.score_samples(self.params, self.statistics)
         finite, outcome = is_finite(progress, self.params, loss if tested else 0.0), progress.outcome
-        info = {name: dict(values) for name, values in outcome.info.items()} if outcome else {}
-        note = outcome.note if outcome else NOBODY
+        info, note = (
+            reported(outcome, {LEAK: progress.leaked, GENERATION: made}),
+            outcome.note if outcome else NOBODY,
+        )
         return RoundRecord(
             progress.index, self.rows(progress), 1 - error, loss, asr, note, info, progress.seconds, finite
         )
@@ -131,7 +136,7 @@ class Federation(Trajectory):
         called = call(self.setup, index, set(self._names) - set(banned), len(self._names), self._mail.senders)
         asked, attacking = called.sending, self.attacking(index)
         seconds: dict[str, float] = {}
-        outcome, received = None, None
+        outcome, received, leaked = None, None, {}
         if asked:
             start = time.perf_counter()
             work = self._mail.exchange(self._train(called.training, attacking, index), called)
@@ -141,6 +146,7 @@ class Federation(Trajectory):
             attacking = attacking & set(asked)
             sent, changed = self._craft(work, attacking, index)
             received = self._round(work, sent, index, attacking)
+            leaked = self._leaked(received, called, index)
             attacking = self._active(attacking, changed)
             outcome = self._decide(received)
             seconds.update(outcome.seconds)
@@ -152,7 +158,14 @@ class Federation(Trajectory):
                 self._controls.learn(asked, on_cpu(sent.matrix), work.steps, lr, outcome.weights > 0)
             if outcome.restart:
                 self._begin(len(self._names))
-        return Progress(index, asked, attacking & set(asked), outcome, seconds, received, called)
+        return Progress(index, asked, attacking & set(asked), outcome, seconds, received, called, leaked)
+
+    def _leaked(self, received: Round, called: Call, index: int) -> dict[str, float]:
+        """What a passive attack reconstructs from the updates of a round."""
+        if self.attack.kind != "passive" or index not in self._attacked:
+            return {}
+        jobs = leak_jobs(self._key, received, called, index, self.params, self.statistics)
+        return mean_leak(self._map(leak_job, jobs))
 
     def _decide(self, received: Round) -> Outcome:
         """The guard's decision on a round."""
@@ -168,7 +181,8 @@ class Federation(Trajectory):
     def rows(self, progress: Progress) -> list[ClientRow]:
         """One row for every client of this federation."""
         position = {client: i for i, client in enumerate(progress.asked)}
-        return [self._row(client, position.get(client), progress) for client in self._names]
+        members = [(c, self.id_of(c), c in self.malicious) for c in self._names]
+        return [client_row(self.guard, who, position.get(who[0]), progress) for who in members]
 
     @property
     def clients(self) -> list[int]:
@@ -332,22 +346,3 @@ class Federation(Trajectory):
         model = self.params.numpy(), self.statistics.numpy()
         jobs: list[EvaluationJob] = [(self._key, targeted, k, *model) for k in range(len(parts))]
         return mean_of(self._map(evaluate_batch, jobs), sum(len(part.labels) for part in parts))
-
-    def _row(self, client: int, i: int | None, progress: Progress) -> ClientRow:
-        outcome, index = progress.outcome, progress.index
-        name, truth = self.id_of(client), client in self.malicious
-        who = (client, str(name), truth, client in progress.attacking, i is not None)
-        if i is None or outcome is None:
-            record = self.guard.ledger[name]
-            banned = self.guard.ledger.is_banned(name, index)
-            excuse = progress.called.excuse(client) if progress.called else ""
-            reason = f"banned since round {record.banned_since}" if banned else excuse or "not asked"
-            return ClientRow(*who, float("nan"), False, 0.0, banned, reason)
-        return ClientRow(
-            *who,
-            float(outcome.scores[i]),
-            bool(outcome.suspects[i]),
-            float(outcome.weights[i]),
-            bool(outcome.banned[i]),
-            outcome.reasons[i],
-        )

@@ -20,8 +20,9 @@ from .attackers import refuse_prepared
 from .client_data import evaluation_batches
 from .federation import Federation, Map
 from .keys import CellKey
+from .leaks import mean_leak
 from .placement import cell_device, evaluation_batches_on, model_on
-from .progress import NOBODY
+from .progress import LEAK, NOBODY
 from .records import ClientRow, RoundRecord
 from .settings import Cell, FLCertSettings
 from .setup import setup_of
@@ -116,6 +117,8 @@ class FLCert(Stepwise):
         note = "; ".join(text for text in notes if not text.endswith(": "))
         certified = self.settings.mode == "disjoint" and not math.isnan(safe)
         info = {"flcert": {"certified_accuracy": safe}} if certified else {}
+        leaked = mean_leak([dict(progress.leaked) for progress in done])
+        info |= {LEAK: leaked} if leaked else {}
         finite = all(bool(part.params.isfinite().all()) for part in self.members)
         merged = self._merged(rows, index)
         return RoundRecord(index, merged, right, math.nan, hit, note, info, seconds, finite)

@@ -43,10 +43,12 @@ class RoundRecord:
         index: the round.
         clients: one row for every client of the federation, present or not.
         tacc: accuracy of the new global model on the test set.
-        loss: its mean loss there: cross-entropy, binary cross-entropy or squared error by the data's task.
+        loss: its mean loss there: cross-entropy, binary cross-entropy or squared error by the data's task; of
+            a generative model, the sum of both networks'.
         asr: attack success rate; NaN if the attack has no target.
         note: a remark, for example that all clients were excluded.
-        info: numbers that detectors report, by detector.
+        info: numbers that detectors report, by detector; under "leak" what a passive attack reconstructed,
+            under "generation" how good a generative model's samples are.
         seconds: wall time of training, each detector, the policy and the aggregator.
         finite: False if the run has diverged: the new global model, its loss or every honest update is
             not finite.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..contracts.attack import Attack
-from ..contracts.card import Method
+from ..contracts.card import GENERATIVE, Method
 from ..contracts.data import LabeledData, Samples
 from ..contracts.detector import NEEDS, check_needs
 from ..contracts.server import Server, map_in_order
@@ -22,12 +23,14 @@ from ..core.errors import FedGuardError, ParameterError
 from ..core.seeds import derive, generator, numpy_generator
 from ..guard import Guard
 from ..training.check import check_takes, check_training
+from ..training.generation import OUTPUTS
 from ..training.losses import BY_TASK
-from ..training.parameters import flat_parameters, flat_statistics
+from ..training.parameters import flat_parameters, flat_statistics, load_parameters, load_statistics
 from .datasets import Dataset, load_dataset
 from .deal import deal, malicious_clients, with_changes
+from .generation import generation_score
 from .keys import CellKey
-from .models import build_model
+from .models import build_model, models
 from .models.check import check_fit
 from .pool import scratch, shared
 from .settings import Cell, Spec
@@ -50,8 +53,11 @@ class Setup:
         seed = cell.seed
         with _blame("data"):
             self.dataset: Dataset = shared().get(cell.data.key) or dataset_of(cell.data)
-        #: What labels are: "classification", "multilabel", "regression" or "causal".
-        self.task: str = self.dataset.task
+        with _blame("model"):
+            generative = is_generative(cell.model.name, self.dataset)
+        #: What labels are: "classification", "multilabel", "regression" or "causal"; or "generative".
+        self.task: str = GENERATIVE if generative else self.dataset.task
+        outputs = OUTPUTS if generative else self.dataset.num_classes
         dealt = deal(cell, self.dataset)
         self.validation = self._held_out(dealt.validation)
         self.root = self._held_out(dealt.root)
@@ -63,7 +69,7 @@ class Setup:
                 self.training,
                 self.task,
                 self.dataset.input_shape,
-                self.dataset.num_classes,
+                outputs,
                 [len(rows) for rows in (*dealt.samples, dealt.root) if len(rows)],
             )
         with _blame("model"):
@@ -76,7 +82,7 @@ class Setup:
             )
             train = self.dataset.train
             two = self.dataset.labeled(train.take(torch.arange(2) % len(train.labels))).inputs
-            check_fit(cell.model.name, self.model, two, self.dataset.num_classes, self._alone(), self.task)
+            check_fit(cell.model.name, self.model, two, outputs, self._alone(), self.task)
         with _blame("training"):
             check_takes(self.training, self.model)
         self.initial = flat_parameters(self.model)
@@ -116,9 +122,18 @@ class Setup:
         NaN for labels other than classes.
         """
         labels = self.dataset.train.labels
-        if self.task != "classification":
+        if self.dataset.task != "classification":
             return np.full(len(self.samples), np.nan)
         return label_skew([labels[index].numpy() for index in self.samples], self.dataset.num_classes)
+
+    def score_samples(self, params: Tensor, statistics: Tensor) -> dict[str, float]:
+        """How good the samples of a generative model with these parameters are; empty for other models."""
+        if self.task != GENERATIVE:
+            return {}
+        model = copy.deepcopy(self.model).eval()
+        load_parameters(model, params)
+        load_statistics(model, statistics)
+        return generation_score(self.dataset, model)
 
     def server(self, map: Any = map_in_order) -> Server:
         """The server of this federation; ``map`` runs its work."""
@@ -154,11 +169,11 @@ class Setup:
 
     def check_attack(self, attack: Attack) -> None:
         """Refuse an attack that does not fit the data or the numbers of clients (ParameterError)."""
-        if attack.kind != "none" and not self.malicious:
+        if attack.kind not in ("none", "passive") and not self.malicious:
             raise ParameterError(f"attack {attack.name} needs malicious clients; set `malicious` above 0")
         if type(attack).tasks is Method.tasks and self.task != "classification" and _needs_classes(attack):
             raise ParameterError(
-                f"attack {attack.name} changes the labels of classes, but the data are for {self.task}; "
+                f"attack {attack.name} changes the labels of classes, but {self._purpose}; "
                 "use an attack that crafts updates, or data for classification"
             )
         self.check_task(attack)
@@ -170,9 +185,19 @@ class Setup:
         for part in (method, *getattr(method, "members", {}).values()):
             if self.task not in part.tasks:
                 raise ParameterError(
-                    f"{part.name} is defined for {' and '.join(sorted(part.tasks))}, and the data are a "
-                    f"{self.task}; choose another method"
+                    f"{part.name} is defined for {' and '.join(sorted(part.tasks))}, and {self._purpose}; "
+                    "choose another method"
                 )
+            asked = sorted(getattr(part, "needs", frozenset()) & LABELED)
+            if self.task == GENERATIVE and asked:
+                raise ParameterError(
+                    f"{part.name} needs {' and '.join(asked)} data to predict labels on, and "
+                    f"{self._purpose}; choose a method that looks at updates only"
+                )
+
+    @property
+    def _purpose(self) -> str:
+        return "the model generates" if self.task == GENERATIVE else f"the data are for {self.task}"
 
     def check_guard(self, guard: Guard, n: int) -> None:
         """Refuse a guard that needs what the server lacks, or that does not work with n clients."""
@@ -182,6 +207,24 @@ class Setup:
             name for name in ("validation", "root") if getattr(self, name) is not None
         }
         check_parts(guard, n, frozenset(have & NEEDS.keys()))
+
+
+#: What methods need to evaluate or train a model as one that predicts labels.
+LABELED = frozenset({"validation", "root"})
+
+
+def is_generative(name: str, data: Dataset) -> bool:
+    """Whether a model generates samples, which takes data with classes: a classifier scores them.
+
+    Raises:
+        ParameterError: there is no such model, or it generates and the data have no classes.
+    """
+    generative = bool(getattr(models.get(name), "generative", False))
+    if generative and data.task != "classification":
+        raise ParameterError(
+            f"model {name} generates samples, which a classifier judges, but the data are for {data.task}"
+        )
+    return generative
 
 
 def _needs_classes(attack: Attack) -> bool:

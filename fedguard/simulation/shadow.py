@@ -13,6 +13,7 @@ from ..core.state import State
 from ..guard import Guard
 from .build import build_guard
 from .federation import Federation, Map, Progress
+from .progress import reported
 from .recorded import RecordedFederation
 from .records import RoundRecord
 from .settings import Cell, Defense
@@ -65,7 +66,6 @@ class Watcher:
     def _record(self, progress: Progress, actual: RoundRecord, outcome: Outcome) -> RoundRecord:
         rows = self._federation.rows(dataclasses.replace(progress, outcome=outcome, seconds={}))
         seconds = {"training": progress.seconds["training"], **outcome.seconds}
-        info = {name: dict(values) for name, values in outcome.info.items()}
         return RoundRecord(
             actual.index,
             rows,
@@ -73,7 +73,7 @@ class Watcher:
             actual.loss,
             actual.asr,
             outcome.note,
-            info,
+            reported(outcome, actual.info),
             seconds,
             actual.finite,
         )

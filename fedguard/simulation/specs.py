@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from ..contracts.registry import REGISTRIES
 from .base import Model
 from .schedule import Schedule
+from .victims import Victims
 
 #: The most clients and rounds of a federation, and the most of any other count. Larger values are
 #: mistakes or attacks, which would otherwise show only after hours.
@@ -38,13 +45,26 @@ class Spec(Model):
 
 
 class AttackSpec(Spec):
-    """An attack by name, with its parameters and its schedule beside the name.
+    """An attack by name, with its parameters, its schedule and its victims beside the name.
 
     Attributes:
         schedule: when it takes place, and which malicious clients take part; always and all if absent.
+        victims: of a passive attack, whose data it reconstructs; one client per round if absent.
     """
 
     schedule: Schedule = Schedule()
+    victims: Victims | None = None
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What stands beside its name and is none of its parameters."""
+        return {"schedule": self.schedule, "victims": self.victims}
+
+    @model_serializer(mode="wrap")
+    def _without_victims(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs of other attacks keep the keys that they had before there were victims."""
+        values: dict[str, Any] = serialized(self)
+        return values if self.victims else {k: v for k, v in values.items() if k != "victims"}
 
 
 def resolved(kind: str) -> AfterValidator:
@@ -54,7 +74,7 @@ def resolved(kind: str) -> AfterValidator:
         name, params = REGISTRIES[kind].resolve(spec.name, spec.params)
         if name == spec.name:
             return spec
-        fields = {"schedule": spec.schedule} if isinstance(spec, AttackSpec) else {}
+        fields = spec.beside if isinstance(spec, AttackSpec) else {}
         return type(spec)(name=name, **fields, **params)
 
     return AfterValidator(resolve)

@@ -17,6 +17,9 @@ from ..contracts.registry import attacks, make_aggregator
 from ..core.errors import FedGuardError, KnowledgeError
 from ..core.state import pack, unpack
 from ..guard import Guard
+from ..passive import Leak, PassiveAttack
+from ..training.local import train_client
+from ..training.parameters import flat_parameters
 from .core import Check, Report, Untouched, carded, check_contract, documented, require
 
 N, M, D, SHAPE, CLASSES = 10, 3, 40, (1, 8, 8), 10
@@ -262,6 +265,51 @@ def own_training(case: Case) -> None:
     require(ends[0][1] == ends[1][1], "preparing twice gives two states")
 
 
+def reconstruction(case: Case) -> None:
+    """A passive attack finds finite inputs, or labels, with the same bits twice, and leaves what it sees."""
+    attack = case.make()
+    if not isinstance(attack, PassiveAttack):
+        return
+    found = []
+    for _ in range(2):
+        leak = _leak()
+        given = Untouched(params=leak.global_params, update=leak.update)
+        found.append(attack.reconstruct(leak))
+        given.verify()
+    one, other = found
+    require(one.inputs is not None or one.labels is not None, "it finds neither inputs nor labels")
+    for name, part, again in zip(one._fields, one, other, strict=True):
+        if part is not None:
+            require(again is not None and torch.equal(part, again), f"two searches give other {name}")
+    if one.inputs is not None:
+        require(one.inputs.shape[1:] == SHAPE, f"inputs have the shape {tuple(one.inputs.shape)}")
+        require(bool(one.inputs.isfinite().all()), "an input is not finite")
+    if one.labels is not None:
+        known = (one.labels >= 0) & (one.labels < CLASSES)
+        require(one.labels.ndim == 1 and bool(known.all()), "labels are not those of the classes")
+
+
+def _leak() -> Leak:
+    """What is seen of a client that took one step on two samples."""
+    view = _local_view()
+    data = LabeledData(view.data.inputs[:2], view.data.labels[:2])
+    training = LocalTraining(epochs=None, steps=1, batch_size=2, lr=0.1)
+    start = flat_parameters(view.model)
+    update = train_client(view.model, start, data, training, torch.Generator().manual_seed(5))
+    return Leak(
+        model=view.model.eval(),
+        global_params=start,
+        update=update,
+        input_shape=SHAPE,
+        num_classes=CLASSES,
+        count=2,
+        gradient_scale=0.1,
+        bounds=(torch.tensor(-0.5), torch.tensor(0.5)),
+        generator=torch.Generator().manual_seed(6),
+        training=training,
+    )
+
+
 def state_round_trip(case: Case) -> None:
     """The state after commit() survives packing. Keep tensors and JSON values in state_dict."""
     attack, restored = case.make(), case.make()
@@ -275,8 +323,6 @@ def state_round_trip(case: Case) -> None:
 
 def small_images(case: Case) -> None:
     """It accepts images of 8 x 8 with ten classes, or says why not. Raise ParameterError in check()."""
-    if case.cls.kind == "passive":
-        return
     try:
         case.make().check(SHAPE, CLASSES, N, M)
     except FedGuardError as error:
@@ -296,6 +342,7 @@ CHECKS: dict[str, Check] = {
     "poisoned data": data,
     "trial": trial,
     "own training": own_training,
+    "reconstruction": reconstruction,
     "state round trip": state_round_trip,
     "small images": small_images,
 }

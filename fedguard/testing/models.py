@@ -17,6 +17,7 @@ from ..core.seeds import generator
 from ..simulation.models import build_from, models
 from ..simulation.models.check import check_fit
 from ..simulation.packing import pack, unpack
+from ..training.generation import OUTPUTS
 from ..training.parameters import flat_parameters, flat_statistics, learned, load_parameters, predict
 from .core import Check, MethodCheck, Report, Untouched, require
 
@@ -48,6 +49,11 @@ class Case:
         draw = generator(seed, "model of the checks")
         return build_from(self.maker, self.name, self.input_shape, self.num_classes, draw, self.params)
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers it gives for a sample."""
+        return OUTPUTS if getattr(self.maker, "generative", False) else self.num_classes
+
     def inputs(self, count: int = 4) -> Tensor:
         """(count, *input_shape) normal numbers, or whole numbers below the number of classes for a series."""
         draw = generator(0, "inputs of the checks")
@@ -58,7 +64,7 @@ class Case:
     def accepts(self) -> bool:
         """Whether the model can be built for these inputs and takes them."""
         try:
-            check_fit(self.name, self.make(), self.inputs(2), self.num_classes)
+            check_fit(self.name, self.make(), self.inputs(2), self.outputs)
         except Exception:  # a stranger's model may raise anything
             return False
         return True
@@ -123,10 +129,10 @@ def shapes(case: Case) -> None:
     made for one shape only, say so: fedguard check NAME input_shape=[1,28,28] num_classes=10.
     """
     model = case.make()
-    check_fit(case.name, model, case.inputs(2), case.num_classes)
+    check_fit(case.name, model, case.inputs(2), case.outputs)
     for count in (1, 5):
         logits = model.eval()(case.inputs(count))
-        require(logits.shape == (count, case.num_classes), f"for {count} samples it gave {logits.shape}")
+        require(logits.shape == (count, case.outputs), f"for {count} samples it gave {logits.shape}")
 
 
 def initialization(case: Case) -> None:

@@ -225,6 +225,19 @@ def _by_autograd(
     return steps
 
 
+def visited(rows: Tensor, settings: LocalTraining, generator: torch.Generator) -> Tensor:
+    """The samples that :func:`train_client` computes an update from, each once, in its first pass's order.
+
+    Args:
+        rows: (n,) the client's samples.
+        settings: how it trains; early stopping is not foreseen.
+        generator: as it was before training; it advances.
+    """
+    if settings.patience:
+        rows = split(Share(LabeledData(rows, rows), rows), settings)[0].rows
+    return torch.cat(list(_batches(rows, settings, generator, rows.device, passes=1)))
+
+
 def clipped(gradients: Sequence[Tensor], most: float) -> tuple[Tensor, ...]:
     """g · min(1, most / (‖g‖ + 10⁻⁶)), ‖·‖ over all of them: as ``torch.nn.utils.clip_grad_norm_``."""
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
@@ -306,10 +319,19 @@ def _step(
 
 
 def _batches(
-    rows: Tensor, settings: LocalTraining, generator: torch.Generator, device: torch.device
+    rows: Tensor,
+    settings: LocalTraining,
+    generator: torch.Generator,
+    device: torch.device,
+    passes: int | None = None,
 ) -> Iterator[Tensor]:
-    """Yield batches of the samples' rows; every epoch is shuffled anew, in memory, and sent to the device."""
+    """Yield batches of the samples' rows; every epoch is shuffled anew, in memory, and sent to the device.
+
+    With ``passes``, stop after so many epochs.
+    """
     left = settings.steps_for(len(rows))
+    if passes is not None:
+        left = min(left, passes * -(-len(rows) // settings.batch_size))
     while left > 0:
         order = on_device(rows[torch.randperm(len(rows), generator=generator)], device)
         for batch in torch.split(order, settings.batch_size)[:left]:

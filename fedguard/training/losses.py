@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from ..contracts.card import GENERATIVE
 from ..contracts.local_training import named
 from ..core.errors import ConfigError, ParameterError
 from ..core.named_code import load_code
 from ..core.params import check_params, nearest
+from .generation import OUTPUTS, gan
 from .tokens import next_token
 
 #: (outputs, labels) → the scalar that training minimizes.
@@ -62,6 +64,7 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "l1": l1,
     "huber": huber,
     "next_token": next_token,
+    "gan": gan,
 }
 #: The loss of each task: what is trained by default, and what the test loss always is.
 BY_TASK = {
@@ -69,6 +72,7 @@ BY_TASK = {
     "multilabel": "bce",
     "regression": "mse",
     "causal": "next_token",
+    GENERATIVE: "gan",
 }
 #: Losses that need one class per sample.
 OF_CLASSES = frozenset({"cross_entropy", "nll"})
@@ -125,7 +129,7 @@ def check_loss(spec: str | Mapping[str, Any], task: str, outputs: int) -> None:
 
     Args:
         spec: its name, or its name and parameters.
-        task: of the data set: "classification", "multilabel", "regression" or "causal".
+        task: of the data set: "classification", "multilabel", "regression" or "causal"; or "generative".
         outputs: how many outputs the model has.
 
     Raises:
@@ -138,9 +142,13 @@ def check_loss(spec: str | Mapping[str, Any], task: str, outputs: int) -> None:
             f"loss {name} needs one class per sample, and the data are a {task}; leave `loss` out for "
             f"{BY_TASK[task]}"
         )
+    if (task == GENERATIVE) != (name == "gan") and name in LOSSES:
+        raise ParameterError(f"loss {name} is not for the task {task}; leave `loss` out for {BY_TASK[task]}")
     classes = task == "classification"
     labels = torch.zeros(2, dtype=torch.int64) if classes else torch.zeros(2, outputs)
     given = torch.zeros(2, outputs)
+    if task == GENERATIVE:
+        given = torch.zeros(2, OUTPUTS)
     if task == "causal":  # two texts of three tokens
         given, labels = torch.zeros(2, 3, outputs), torch.zeros(2, 3, dtype=torch.int64)
     try:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from ..contracts.card import GENERATIVE
 from ..contracts.data import LabeledData
 from ..core.errors import RoundError
+from .generation import gan
 from .layout import bears_channels_last, channels_last, same_layout
 from .tokens import TEXTS, token_sums
 
@@ -164,6 +166,7 @@ def wrong_and_loss(
     - multilabel: per sample the share of wrong labels, a label being predicted where its output is above 0;
       the binary cross-entropy, mean over the labels;
     - regression: NaN, as nothing is right or wrong; the squared error, mean over the outputs;
+    - generative: NaN; the loss of both networks;
     - causal: per text the share of answer tokens that are predicted wrongly; their cross-entropy, mean over
       the tokens.
 
@@ -179,6 +182,8 @@ def wrong_and_loss(
         sums = [token_sums(predict(model, vector, part.inputs), part.labels, whole) for part in few]
         return sum(part.wrong for part in sums), sum(part.loss for part in sums)
     outputs = predict(model, vector, data.inputs)
+    if task == GENERATIVE:
+        return float("nan"), float(gan(outputs, data.labels)) * len(outputs)
     labels = data.labels.to(outputs.device)
     if task == "classification":
         wrong = int((outputs.argmax(1) != labels).sum())

@@ -108,11 +108,23 @@ def test_every_active_attack_of_the_catalogue(tmp_path, kind):
     assert (cell.attack.params, cell.malicious) == (params, count)
 
 
+#: type → its keys, the attack, its parameters, the samples of a victim.
+PASSIVE_CASES = {
+    "dlg": ({"attack_epoch": 20}, "dlg", {"iterations": 20}, None),
+    "invert_gradient": ({"num_images": 2}, "inverting_gradients", {}, 2),
+    "revealing_labels_from_gradients": ({}, "revealing_labels", {}, None),
+}
+
+
 @pytest.mark.parametrize("kind", sorted(set(ATTACKS) - set(ATTACK_CASES)))
-def test_passive_attacks_are_referred_to_leak(tmp_path, kind):
-    path = written(tmp_path, {"enable_attack": True, "attack_type": kind})
-    with pytest.raises(ConfigError, match=rf"attack_args\.attack_type: {kind}: not here: .*fedguard leak"):
-        read_fedml(path)
+def test_every_passive_attack_of_the_catalogue(tmp_path, kind):
+    keys, name, params, samples = PASSIVE_CASES[kind]
+    path = written(tmp_path, {**keys, "enable_attack": True, "attack_type": kind})
+    suite, source = load_suite(path, ["data=digits"], fedml=True)
+    check_suite(suite, source)
+    (cell,) = suite.cells()
+    assert (cell.attack.name, cell.attack.params, cell.malicious) == (name, params, 0)
+    assert (cell.attack.victims and cell.attack.victims.samples) == samples
 
 
 DEFENSE_CASES = {

@@ -23,6 +23,7 @@ MEANS = (
     "rounds_to_detection", "caught", "benign_excluded", "fpr_low_skew", "fpr_mid_skew", "fpr_high_skew",
     "dacc_active", "fnr_active", "auroc_active", "aar_active", "harm",
     "tacc", "tacc_best", "loss", "asr", "accuracy_lost", "aoi", "state_bytes", "sent_bytes",
+    "leak_psnr", "leak_ssim", "leak_labels", "noise_psnr", "noise_ssim", "frechet",
     "detector_seconds", "detector_share",
 )  # fmt: skip
 _COUNTS = ["tp", "fp", "tn", "fn"]

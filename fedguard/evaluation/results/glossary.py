@@ -46,6 +46,14 @@ GLOSSARY = {
     "sent_bytes": "Size of what a client sends in a round: the update of what is trained, and statistics.",
     "loss": "Test loss of the final model: cross-entropy (of causal texts, of the answer tokens), binary "
     "cross-entropy or squared error.",
+    "leak_psnr": "Peak signal-to-noise ratio in dB of the images that a passive attack reconstructs, against "
+    "the samples that the client's update was computed from: mean over victims and attacked rounds.",
+    "leak_ssim": "Structural similarity of the same images, 1 for equal ones.",
+    "leak_labels": "The share of the labels of those samples that a passive attack finds.",
+    "noise_psnr": "What `leak_psnr` would be of pixels drawn at random.",
+    "noise_ssim": "What `leak_ssim` would be of pixels drawn at random.",
+    "frechet": "Fréchet distance between the samples of a generative model and the test set, in the 64 "
+    "features of a perceptron trained on all clients' data; of the final model, smaller is better.",
     "diverged": "The first round after which the global model, its test loss, or every honest update "
     "was not finite; of several seeds the earliest.",
 }

@@ -32,7 +32,7 @@ _FILLED = {
 _ALL = {
     **dict.fromkeys([*_TEXTS.split(), "basis"], "typeof({0}) = 'text'"),
     **dict.fromkeys(_FLAGS.split(), "typeof({0}) = 'integer' AND {0} IN (0, 1)"),
-    **dict.fromkeys(("score", "loss"), "typeof({0}) IN ('real', 'integer')"),  # Inf is possible
+    **dict.fromkeys(("score", "loss", "leak_psnr"), "typeof({0}) IN ('real', 'integer')"),  # Inf is possible
     **dict.fromkeys(_WHOLE.split(), "typeof({0}) = 'integer'"),
     "mode": "{0} IN ('closed', 'shadow', 'recorded')",
     "status": "{0} IN ('done', 'failed')",

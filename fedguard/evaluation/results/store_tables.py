@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: The version of the tables, in SQLite's ``user_version``.
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 #: The metrics that a version added; runs of the versions before do not have them.
 ADDED = {
@@ -15,6 +15,7 @@ ADDED = {
     6: ("dacc_active", "fnr_active", "auroc_active", "aar_active", "tacc_best"),
     7: ("loss", "diverged"),
     8: ("sent_bytes",),
+    9: ("leak_psnr", "leak_ssim", "leak_labels", "noise_psnr", "noise_ssim", "frechet"),
 }
 
 #: The columns of each table in order, and the version since which a group of them exists.
@@ -36,6 +37,7 @@ _COLUMNS: dict[str, tuple[tuple[int, str], ...]] = {
         (6, ", ".join(f"{name} REAL" for name in ADDED[6])),
         (7, ", ".join(f"{name} REAL" for name in ADDED[7])),
         (8, ", ".join(f"{name} REAL" for name in ADDED[8])),
+        (9, ", ".join(f"{name} REAL" for name in ADDED[9])),
         (1, "settings TEXT"),
     ),
     "clients": (

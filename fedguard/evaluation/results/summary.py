@@ -10,6 +10,8 @@ from ...core.state import pack
 from ...guard import Guard
 from ...simulation.federation import Federation
 from ...simulation.flcert import FLCert
+from ...simulation.leaks import mean_leak
+from ...simulation.progress import GENERATION, LEAK
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ...simulation.setup import setup_for
@@ -58,6 +60,8 @@ def summarize(federation: Federation | FLCert | Watcher, records: list[RoundReco
         "aar_active": aar(truth & attacking.any(0), aggregated & attacking),
         "benign_excluded": benign_excluded(truth, present, weights),
         "sent_bytes": _sent(federation.cell),
+        **_leaked(records),
+        **last.info.get(GENERATION, {}),
     }
     if not guard.detectors:
         return row
@@ -98,6 +102,12 @@ def _sent(cell: Cell) -> float:
         return float("nan")
     setup = setup_for(cell)
     return float(setup.initial.nbytes + setup.initial_statistics.nbytes)
+
+
+def _leaked(records: list[RoundRecord]) -> dict[str, float]:
+    """What a passive attack reconstructed, as the mean over the rounds in which it did."""
+    found = mean_leak([record.info.get(LEAK, {}) for record in records])
+    return {name if name.startswith("noise_") else f"leak_{name}": value for name, value in found.items()}
 
 
 def _mean_info(records: list[RoundRecord], name: str) -> float:

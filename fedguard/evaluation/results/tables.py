@@ -53,7 +53,7 @@ class Column:
     @property
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest possible value."""
-        if self.name == "accuracy_lost":
+        if self.name in ("accuracy_lost", "leak_ssim", "noise_ssim"):
             return -1.0, 1.0
         return 0.0, 1.0 if self.scale == 100 or "AUROC" in self.title or self.name == "ap" else math.inf
 
@@ -106,6 +106,12 @@ COLUMNS = {
         Column("state_bytes", "State kB", 1e-3, "min", 1),
         Column("sent_bytes", "Sent kB", 1e-3, "min", 1),
         Column("loss", "Loss", 1, "min", 4),
+        Column("leak_psnr", "Leak PSNR dB", 1, "min", 1),
+        Column("leak_ssim", "Leak SSIM", 1, "min", 3),
+        Column("leak_labels", "Leak labels %", 100, "min", 1),
+        Column("noise_psnr", "Noise PSNR dB", 1, "", 1),
+        Column("noise_ssim", "Noise SSIM", 1, "", 3),
+        Column("frechet", "Fréchet distance", 1, "min", 1),
         Column("diverged", "Diverged", 1, "", 0),
     )
 }
@@ -114,6 +120,8 @@ UNDEFINED = "–"
 _MODES = {"shadow": "shadow mode", "recorded": "recorded rounds, shadow mode"}
 #: The columns shown by default.
 SHOWN = ("dacc", "fpr", "fnr", "aar", "tacc", "asr", "auroc", "detector_share")
+#: Those that are shown beside them under a passive attack, and of a generative model.
+SHOWN_IF_ANY = ("frechet", "leak_psnr", "noise_psnr", "leak_ssim", "leak_labels")
 
 FOOTNOTE = """\
 Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it; a \
@@ -139,10 +147,10 @@ def columns_named(names: Sequence[str]) -> list[Column]:
 
 
 def defined(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
-    """The columns with at least one value; the default ones with the test loss if there is no accuracy."""
-    named = tuple(column.name for column in columns)
-    if named == SHOWN and frame["tacc"].isna().all():  # regression
-        columns = [*columns, COLUMNS["loss"]]
+    """The columns with at least one value; the default ones with what leaked, and the loss."""
+    if tuple(column.name for column in columns) == SHOWN:
+        loss = ("loss",) if frame["tacc"].isna().all() else ()  # regression
+        columns = [*columns, *(COLUMNS[name] for name in (*loss, *SHOWN_IF_ANY))]
     return [c for c in columns if frame[c.name].notna().any()]
 
 

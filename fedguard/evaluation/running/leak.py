@@ -18,6 +18,7 @@ from ...core.seeds import generator
 from ...core.threads import single_thread
 from ...passive import Leak, PassiveAttack, measure
 from ...simulation.datasets import Dataset, load_dataset
+from ...simulation.leaks import input_bounds, input_pixels
 from ...simulation.models import build_model
 from ...training.local import train_client
 from ...training.parameters import flat_parameters
@@ -96,7 +97,7 @@ def leak_of(settings: LeakSettings, attack: PassiveAttack, start: PassiveAttack 
         if start is not None:
             leak = _begin(leak, start)
         found = attack.reconstruct(leak)
-    pixels = None if found.inputs is None else _pixels(data, found.inputs)
+    pixels = None if found.inputs is None else input_pixels(data, found.inputs)
     guess = torch.rand(own.pixels.shape, generator=generator(settings.seed, "leak guess"))
     noise = measure(found, guess, own.pixels, own.labels)
     metrics = measure(found, pixels, own.pixels, own.labels)
@@ -111,7 +112,6 @@ def _leak(settings: LeakSettings, data: Dataset, own: LabeledData) -> Leak:
     training = LocalTraining(epochs=None, steps=settings.steps, batch_size=len(own.labels), lr=settings.lr)
     start = flat_parameters(model)
     update = train_client(model, start, own, training, generator(settings.seed, "leak batches"))
-    black, white = (data.normalize(torch.full((1, *data.input_shape), value)) for value in (0.0, 1.0))
     return Leak(
         model=model.eval(),
         global_params=start,
@@ -120,7 +120,7 @@ def _leak(settings: LeakSettings, data: Dataset, own: LabeledData) -> Leak:
         num_classes=data.num_classes,
         count=settings.samples,
         gradient_scale=settings.lr * settings.steps,
-        bounds=(black, white),
+        bounds=input_bounds(data),
         generator=generator(settings.seed, "leak attack"),
         training=training,
     )
@@ -132,13 +132,6 @@ def _begin(leak: Leak, start: PassiveAttack) -> Leak:
         raise ParameterError(f"{start.name} does not find inputs and labels to start from")
     logits = torch.nn.functional.one_hot(found.labels, leak.num_classes).float()
     return replace(leak, start=(found.inputs.float(), logits))
-
-
-def _pixels(data: Dataset, inputs: Tensor) -> Tensor:
-    """The model's inputs as pixels in [0, 1]."""
-    shape = (-1,) + (1,) * (inputs.ndim - 2)
-    mean, std = (inputs.new_tensor(part).view(shape) for part in (data.mean, data.std))
-    return (inputs * std + mean).clamp(0, 1)
 
 
 def save_picture(result: LeakResult, path: Path) -> None:

@@ -104,7 +104,7 @@ def _check_defense(setup: Setup, cell: Cell) -> None:
                 "flcert: malicious_per_round is of one federation, not of its groups; leave it out"
             )
         if setup.task != "classification":
-            raise ParameterError(f"flcert: its models vote for a class, and the data are a {setup.task}")
+            raise ParameterError(f"flcert: its models vote for a class, and the task is {setup.task}")
     group = cell.shrunk_to(cell.group_size)
     setup.check_guard(build_guard(group), group.senders)
 

@@ -102,7 +102,16 @@ def _model_replacement(values: Values, clients: int, per_round: int) -> Pieces:
     )
 
 
-_PASSIVE = "it reconstructs data and changes no update; run `fedguard leak` with a suite of this federation"
+def _reconstruction(name: str, names: dict[str, str], samples: str = "") -> Method:
+    """A type that reconstructs data; the key ``samples`` is the number of samples of a victim."""
+
+    def build(values: Values, clients: int, per_round: int) -> Pieces:
+        victims = {"victims": {"samples": values[samples]}} if samples in values else {}
+        return Pieces({"name": name, **victims, **_renamed(values, names)})
+
+    return Method((*names, *([samples] if samples else [])), build)
+
+
 ATTACKS: dict[str, Method] = {
     "byzantine": _attack("byzantine", "byzantine_client_num", {"attack_mode": "mode"}),
     "label_flipping": Method(
@@ -122,9 +131,9 @@ ATTACKS: dict[str, Method] = {
         "edge_case", "poisoned_client_num", {"backdoor_sample_percentage": "fraction"}
     ),
     "backdoor": _attack("min_distance_backdoor", "backdoor_client_num", {"num_std": "z", "alpha": "alpha"}),
-    "dlg": _absent(_PASSIVE),
-    "invert_gradient": _absent(_PASSIVE),
-    "revealing_labels_from_gradients": _absent(_PASSIVE),
+    "dlg": _reconstruction("dlg", {"attack_epoch": "iterations"}),
+    "invert_gradient": _reconstruction("inverting_gradients", {}, "num_images"),
+    "revealing_labels_from_gradients": _reconstruction("revealing_labels", {}),
 }
 
 

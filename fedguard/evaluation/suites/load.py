@@ -17,6 +17,7 @@ from ...simulation.settings import (
     Spec,
     TrainingSettings,
 )
+from ...simulation.victims import Victims
 from .fedml import read_fedml
 from .limits import MAX_POINTS, MAX_RUNS
 from .on_recording import on_recording
@@ -164,8 +165,9 @@ def _fields_at(path: tuple[str | int, ...]) -> list[str]:
         "defenses": Defense,
     }
     model = homes.get(str(path[0]), Spec) if path else Suite
-    if path and path[0] == "attacks" and path[-1] == "schedule":
-        model = Schedule
+    beside: dict[str, type[BaseModel]] = {"schedule": Schedule, "victims": Victims}
+    if path and path[0] == "attacks":
+        model = beside.get(str(path[-1]), model)
     return list(model.model_fields)
 
 

@@ -24,6 +24,8 @@ def suite_schema() -> dict[str, Any]:
     choices = {kind: _methods(kind) for kind in ("detectors", "attacks", "aggregators", "policies")}
     definitions = schema["$defs"]
     definitions.update(choices)
+    for attack in definitions["attacks"]["anyOf"][1:-2]:  # those with a name of ours
+        attack["properties"].update(schedule=_ref("Schedule"), victims=_ref("Victims"))
     definitions["datasets"] = _parts(datasets)
     definitions["partitions"] = _parts(partitions)
     definitions["models"] = _parts(models)

@@ -19,6 +19,7 @@ from .bilstm import BiLstm
 from .check import check_made, materialize
 from .cnn import FangCnn, FedredefenseCifarCnn, FedredefenseFmnistCnn, LeNet
 from .fedavg_cnn import FedAvgCnn
+from .gan import Gan
 from .language import language_model
 from .libraries import timm_model, torchvision_model
 from .linear import LogisticRegression, Mlp
@@ -37,6 +38,7 @@ __all__ = [
     "FedAvgCnn",
     "FedredefenseCifarCnn",
     "FedredefenseFmnistCnn",
+    "Gan",
     "LeNet",
     "LogisticRegression",
     "Lstm",
@@ -71,6 +73,7 @@ CATALOGUE = {
     "resnet56": "fedguard.simulation.models.resnet56:ResNet56",
     "lstm": "fedguard.simulation.models.lstm:Lstm",
     "bilstm": "fedguard.simulation.models.bilstm:BiLstm",
+    "gan": "fedguard.simulation.models.gan:Gan",
 }
 
 models = Parts(

@@ -30,7 +30,7 @@ from ..figures.timelines import timelines
 from ..figures.who_sees_what import who_sees_what
 from ..glossary import GLOSSARY
 from ..store import Store
-from ..tables import SHOWN, Marks, columns_named, defined, mark, shown
+from ..tables import SHOWN, Column, Marks, columns_named, defined, mark, shown
 from .answer import answers
 from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, sections
 from .scores import distribution, roc_panel, verdicts
@@ -97,7 +97,6 @@ def _template() -> Template:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
         glossary=GLOSSARY,
-        terms=columns_named(SHOWN),
         script=script,
         script_hash=f"sha256-{digest}",  # the only script a browser runs, whatever a name holds
     )
@@ -120,6 +119,7 @@ def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
     allowed = max(1, MAX_DETAILS // len(shown_parts))
     return {
         "about": _about(store),
+        "terms": _terms(parts),
         "where": where or {},
         "sections": [_section(store, part, allowed, f"s{i}") for i, part in enumerate(shown_parts, start=1)],
         "further": [_plain(part) for part in parts[MAX_SECTIONS:]],
@@ -128,6 +128,13 @@ def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
         "more_failures": max(0, len(failures) - MAX_FAILURES),
         "long_table": LONG_TABLE,
     }
+
+
+def _terms(parts: list[Section]) -> list[Column]:
+    """The columns to explain: the default ones, and those that only some results have."""
+    default = columns_named(SHOWN)
+    more = [column for part in parts for column in defined(part.frame, default) if column not in default]
+    return [*default, *dict.fromkeys(more)]
 
 
 # ---------------------------------------------------------------- the suite
