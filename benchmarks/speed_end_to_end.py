@@ -190,28 +190,26 @@ def flower(model: str, clients: int = 10) -> Row:
     return Row(who, version("flwr"), 10.0, theirs / own, own, theirs, threads=1, repeats=3, note=note)
 
 
-def rows(
-    quick: bool,
-    whole: bool = False,
-    only: str = "",
-    repeats: int | None = None,
-    after_each: Callable[[list[Row]], None] = lambda _: None,
-) -> list[Row]:
+def measured(quick: bool, whole: bool = False, only: str = "", repeats: int | None = None) -> Iterator[Row]:
     """All federations, or those whose name has ``only`` in it, each against its limit and its peers."""
-    found: list[Row] = []
     every = [1] if ONE_CORE or quick else [1, os.cpu_count() or 1]
     for case in QUICK if quick else USUAL + (ALL if whole else ()):
         for defense in case.defenses:
             for threads in every if only in f"{case.model}, {case.clients} clients, {defense}" else ():
                 start = time.perf_counter()
-                asked = dataclasses.replace(case, repeats=repeats or case.repeats)
-                found += against(asked, defense, threads)
-                after_each(found)
+                yield from against(
+                    dataclasses.replace(case, repeats=repeats or case.repeats), defense, threads
+                )
                 took = time.perf_counter() - start
                 print(f"{case.model}, {case.clients}, {defense}: {took:.0f} s", file=sys.stderr, flush=True)
     if not quick:
-        found += [flower(name) for name in end_to_end_flower.MODELS if only in f"{name}, 10 clients, mean"]
-    return found
+        names = end_to_end_flower.MODELS
+        yield from (flower(name) for name in names if only in f"{name}, 10 clients, mean")
+
+
+def rows(quick: bool) -> list[Row]:
+    """The usual federations."""
+    return list(measured(quick))
 
 
 HEAD = """# Whole federations
@@ -274,13 +272,11 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write {PAGE.name}")
     given = parser.parse_args()
     options = "".join(f" {shlex.quote(name)}" for name in sys.argv[1:] if name != "--save")
-
-    def save(found: list[Row]) -> None:
-        if given.save:
+    found: list[Row] = []
+    for row in measured(given.quick, given.all, given.only, given.repeats):
+        found.append(row)
+        if given.save:  # what there is, if the rest takes too long
             PAGE.write_text(page(found, options), encoding="utf-8")
-
-    found = rows(given.quick, given.all, given.only, given.repeats, save)
-    save(found)
     sys.stdout.write(page(found, options))
 
 
