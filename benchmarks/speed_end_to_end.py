@@ -2,6 +2,7 @@
 the limit that the gradients set.
 
     python benchmarks/speed_end_to_end.py [--quick] [--one-core] [--save] [--all] [--only NAME]
+        [--repeats N]
 
 Each client takes one step of SGD on 25 samples per round. The limit is the clients' gradients alone (forward
 and backward pass; batches lie ready, nothing is kept) in the fastest form on the same threads: a plain loop
@@ -98,7 +99,7 @@ USUAL = (
     Case("logistic regression", 10, 40),
     Case("logistic regression", 100, 10),
     Case("CNN", 10, 4),
-    Case("CNN", 25, 2, tuple(DEFENSES)),
+    Case("CNN", 25, 1, tuple(DEFENSES)),
     Case("CNN", 100, 1),
 )
 ALL = (
@@ -189,20 +190,26 @@ def flower(model: str, clients: int = 10) -> Row:
     return Row(who, version("flwr"), 10.0, theirs / own, own, theirs, threads=1, repeats=3, note=note)
 
 
-def rows(quick: bool, whole: bool = False, only: str = "") -> list[Row]:
+def measured(quick: bool, whole: bool = False, only: str = "", repeats: int | None = None) -> Iterator[Row]:
     """All federations, or those whose name has ``only`` in it, each against its limit and its peers."""
-    found: list[Row] = []
     every = [1] if ONE_CORE or quick else [1, os.cpu_count() or 1]
     for case in QUICK if quick else USUAL + (ALL if whole else ()):
         for defense in case.defenses:
             for threads in every if only in f"{case.model}, {case.clients} clients, {defense}" else ():
                 start = time.perf_counter()
-                found += against(case, defense, threads)
+                yield from against(
+                    dataclasses.replace(case, repeats=repeats or case.repeats), defense, threads
+                )
                 took = time.perf_counter() - start
                 print(f"{case.model}, {case.clients}, {defense}: {took:.0f} s", file=sys.stderr, flush=True)
     if not quick:
-        found += [flower(name) for name in end_to_end_flower.MODELS if only in f"{name}, 10 clients, mean"]
-    return found
+        names = end_to_end_flower.MODELS
+        yield from (flower(name) for name in names if only in f"{name}, 10 clients, mean")
+
+
+def rows(quick: bool) -> list[Row]:
+    """The usual federations."""
+    return list(measured(quick))
 
 
 HEAD = """# Whole federations
@@ -261,13 +268,16 @@ def main() -> None:
     parser.add_argument("--one-core", action="store_true", help="processor time, see bench.py")
     parser.add_argument("--all", action="store_true", help="1,000 clients and ResNet-18, too")
     parser.add_argument("--only", default="", help='federations with this in their name: "CNN, 25 clients"')
+    parser.add_argument("--repeats", type=int, help="measurements of each side")
     parser.add_argument("--save", action="store_true", help=f"write {PAGE.name}")
     given = parser.parse_args()
     options = "".join(f" {shlex.quote(name)}" for name in sys.argv[1:] if name != "--save")
-    text = page(rows(given.quick, given.all, given.only), options)
-    sys.stdout.write(text)
-    if given.save:
-        PAGE.write_text(text, encoding="utf-8")
+    found: list[Row] = []
+    for row in measured(given.quick, given.all, given.only, given.repeats):
+        found.append(row)
+        if given.save:  # what there is, if the rest takes too long
+            PAGE.write_text(page(found, options), encoding="utf-8")
+    sys.stdout.write(page(found, options))
 
 
 if __name__ == "__main__":

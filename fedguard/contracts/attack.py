@@ -323,10 +323,7 @@ class Attack(Method, ABC):
         return num_examples
 
     def commit(self, view: UpdateView, crafted: Tensor) -> None:
-        """Store what later rounds need, after ``crafted`` was sent; ``craft`` must not change the attack.
-
-        ``view`` ends with this call: copy what is to be kept of it.
-        """
+        """Store what later rounds need, as ``craft`` must not change the attack; ``view`` ends with this."""
 
     def state_dict(self) -> State:
         """A snapshot of everything that ``commit`` has stored: nested dicts of tensors and JSON values."""

@@ -269,13 +269,9 @@ class Federation(Trajectory):
         return np.array([training.effective_steps(len(self.setup.samples[c])) for c in asked], dtype=float)
 
     def _active(self, attacking: set[int], changed: set[int]) -> set[int]:
-        """The attackers that sent something other than their honest update.
+        """The attackers that sent something other than their honest update, or trained on other data.
 
         For example, flipping the labels of a class that a client does not have changes nothing.
-
-        Args:
-            attacking: the attackers.
-            changed: those that sent something other than what they trained.
         """
         if self._adjusts:
             return attacking
