@@ -284,7 +284,7 @@ def test_regression_and_several_labels_are_learned(data):
     [
         (
             {"defenses": ["err"]},
-            "err is defined for classification and multilabel, and the data are a regression",
+            "err is defined for classification and multilabel, and the data are for regression",
         ),
         ({"defenses": ["fedredefense"]}, "fedredefense is defined for classification"),
         (
