@@ -1,7 +1,7 @@
 """One round of 10,000 clients, method by method: seconds and memory beside the updates.
 
     python benchmarks/many_clients.py                         # 10,000 × 10⁴, every method
-    python benchmarks/many_clients.py --parameters 100000 --only dnc geometric_median krum
+    python benchmarks/many_clients.py --parameters 100000 --only dnc geometric_median
 
 Every method runs in a process of its own, on updates that share a direction; a tenth of the clients sends
 five times as much, reversed. Seconds are those of the processor, which other work on the machine hardly

@@ -14,9 +14,11 @@ processor time on one thread; without it, all cores are used as well. Missing pe
 from __future__ import annotations
 
 import argparse
+import cProfile
 import dataclasses
 import os
 import platform
+import pstats
 import shlex
 import sys
 import time
@@ -212,6 +214,33 @@ def rows(quick: bool) -> list[Row]:
     return list(measured(quick))
 
 
+#: What a profile sums up, in the order of a round.
+PARTS = ("_train", "forward", "grad", "hold", "_step", "_from", "_craft", "_decide", "_gram", "aggregate")
+
+
+def profiled(only: str, rounds: int = 5) -> str:
+    """Milliseconds of processor time per round of the federations with ``only`` in their name, by function.
+
+    Functions contain each other: ``grad`` and ``forward`` are in ``_train``.
+    """
+    lines = []
+    for case in USUAL + ALL:
+        for defense in case.defenses:
+            name = f"{case.model}, {case.clients} clients, {defense}"
+            if only not in name:
+                continue
+            with limited(1):
+                ours, profile = Ours(cell_of(case, defense), rounds), cProfile.Profile(time.process_time)
+                ours()
+                profile.runcall(ours)
+            total: dict[str, float] = {}
+            for (_, _, function), values in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+                total[function] = max(total.get(function, 0.0), values[3])
+            parts = [f"{part} {1e3 * total[part] / rounds:.0f}" for part in PARTS if part in total]
+            lines.append(f"{name}: {1e3 * total['__call__'] / rounds:.0f} ms: {', '.join(parts)}")
+    return "\n".join(lines) + "\n"
+
+
 HEAD = """# Whole federations
 
 `python benchmarks/speed_end_to_end.py{options}`: {cores} cores ({machine}), torch {torch}, NumPy {numpy};
@@ -269,8 +298,12 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="1,000 clients and ResNet-18, too")
     parser.add_argument("--only", default="", help='federations with this in their name: "CNN, 25 clients"')
     parser.add_argument("--repeats", type=int, help="measurements of each side")
+    parser.add_argument("--profile", action="store_true", help="only where FedGuard's time goes")
     parser.add_argument("--save", action="store_true", help=f"write {PAGE.name}")
     given = parser.parse_args()
+    if given.profile:
+        sys.stdout.write(profiled(given.only))
+        return
     options = "".join(f" {shlex.quote(name)}" for name in sys.argv[1:] if name != "--save")
     found: list[Row] = []
     for row in measured(given.quick, given.all, given.only, given.repeats):
