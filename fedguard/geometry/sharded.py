@@ -263,7 +263,10 @@ class _Columns:
     """What an actor is: the columns, and work on them."""
 
     def __init__(self, files: StreamedUpdates, start: int, stop: int) -> None:
-        self._updates = Updates(files.block(start, stop))
+        matrix = np.empty((files.n, stop - start), dtype=np.float32)
+        for i, row in enumerate(matrix):  # one at a time: the memory of one matrix, not two
+            row[:] = files.block(start, stop, slice(i, i + 1))[0]
+        self._updates = Updates(matrix)
 
     def call(self, work: Callable[[Updates], Any]) -> Any:
         return work(self._updates)
