@@ -90,8 +90,8 @@ def main() -> None:
         f"--shards {args.shards}`, {os.cpu_count()} cores, torch {torch.__version__}. "
         f"Updates: {4e-9 * args.clients * args.parameters:.1f} GB. Peak memory of an actor: "
         f"{min(actors):.1f}–{max(actors):.1f} GiB; what this process adds to its peak: {here:.2f} GiB. "
-        "Distances are kept for Krum; streamed, it reads the files once more for the check of NaN and Inf, which "
-        "the shards' norms have done.",
+        "Distances are kept for Krum; streamed, it reads the files once more for the check of NaN and Inf, "
+        "which the shards' norms have done.",
         "",
         f"| work | seconds in {args.shards} shards | seconds streamed from disk, one process | bits |",
         "|---|---|---|---|",
