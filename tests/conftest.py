@@ -82,8 +82,10 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def plain_loggers(one_thread):
+def plain_loggers():
     """pytest attaches itself, six times a test, to every logger that does not propagate: torch has forty."""
+    import torch  # noqa: F401 - it makes its loggers when it is imported
+
     for name, logger in logging.root.manager.loggerDict.items():
         if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger):
             logger.propagate = True

@@ -260,7 +260,7 @@ def test_the_stored_suite_spells_nested_methods_out(finished):
         {
             "name": "ensemble",
             "members": [
-                {"name": "foolsgold", "memory": True, "features": "all"},
+                {"name": "foolsgold", "memory": True, "features": "all", "sketch": None},
                 {"name": "krum", "num_malicious": 2, "select": "m_krum", "m": None},
             ],
             "combine": "rank_mean",
