@@ -121,10 +121,8 @@ class Federation(Trajectory):
             asr = 1 - self._evaluate(targeted=True)[0]
             made = self.setup.score_samples(self.params, self.statistics)
         finite, outcome = is_finite(progress, self.params, loss if tested else 0.0), progress.outcome
-        info, note = (
-            reported(outcome, {LEAK: progress.leaked, GENERATION: made}),
-            outcome.note if outcome else NOBODY,
-        )
+        info = reported(outcome, {LEAK: progress.leaked, GENERATION: made})
+        note = outcome.note if outcome else NOBODY
         return RoundRecord(
             progress.index, self.rows(progress), 1 - error, loss, asr, note, info, progress.seconds, finite
         )

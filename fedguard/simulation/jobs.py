@@ -101,7 +101,7 @@ def _train_view(
 
 
 class Gathering:
-    """The matrix of a round's updates. Its memory serves again once nothing refers to the last matrix in it.
+    """The matrix of a round's updates, whose memory is reused once nothing refers to the previous matrix.
 
     Work that runs in this process puts updates there while they are in the cache; workers send theirs.
     """
