@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import RoundError, StreamedError
+from ..core.errors import RoundError
 from ..core.extras import extra_module
-from .blocks import Block, Result, Span, batched, in_groups, ranges
+from .blocks import Block, Result, Span, batched, in_groups
+from .blockwise import BlockwiseUpdates
 from .matrix import Index, positions
 from .streamed import StreamedUpdates
 from .updates import Updates
@@ -31,7 +32,7 @@ class Shard(Protocol):
         """Start ``work(updates)`` for updates of these columns alone; calling what is returned gets it."""
 
 
-class ShardedUpdates(Updates):
+class ShardedUpdates(BlockwiseUpdates):
     """The updates of a round, split by columns over several processes: for rounds larger than one memory.
 
     Norms, Gram matrices, distances, cosines, medians and weighted sums are computed where the columns are.
@@ -50,6 +51,8 @@ class ShardedUpdates(Updates):
     Raises:
         RoundError: a shard has no columns.
     """
+
+    where = "lie in shards"
 
     def __init__(self, shards: Sequence[Shard], edges: Sequence[int], n: int) -> None:
         if len(edges) != len(shards) + 1 or any(a >= b for a, b in pairwise(edges)):
@@ -97,35 +100,9 @@ class ShardedUpdates(Updates):
         """Number of parameters."""
         return self._edges[-1]
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the blocks: the CPU."""
-        return torch.device("cpu")
-
-    @property
-    def matrix(self) -> Tensor:
-        """Not available, since the updates may not fit into one memory.
-
-        Raises:
-            StreamedError: always.
-        """
-        raise StreamedError(
-            f"the updates lie in {len(self._shards)} shards, but a method needs all of them at once "
-            f"({self.n} x {self.d}, {4e-9 * self.n * self.d:.2g} GB); use methods that work on blocks, "
-            "distances, norms or cosines, or load the updates into memory"
-        )
-
     def block(self, start: int, stop: int, rows: slice = slice(None)) -> Block:
         """(rows, stop − start) float32, fetched from the shards."""
         return self._ask(start, stop, rows)()
-
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield consecutive column blocks as float64 tensors that fit a core's cache."""
-        for span in ranges(self.n, self.d):
-            yield torch.from_numpy(self.block(*span)).double()
-
-    def addresses(self) -> None:
-        """Nothing: the rows are not in this process's memory."""
 
     def row(self, i: int) -> Tensor:
         """(d,) a copy of client i's update."""

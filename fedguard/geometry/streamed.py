@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import RoundError, StreamedError
+from ..core.errors import RoundError
 from ..core.files import write_atomically
 from .blocks import Block, in_order, ranges
+from .blockwise import BlockwiseUpdates
 from .matrix import Index, positions
 from .updates import Updates
 
@@ -139,7 +140,7 @@ def _float32(values: NDArray[Any], kind: str) -> NDArray[np.float32]:
         return values.astype(np.float32, copy=False)
 
 
-class StreamedUpdates(Updates):
+class StreamedUpdates(BlockwiseUpdates):
     """Updates in safetensors files, one per client; only column blocks are loaded into memory.
 
     Blocks, norms, Gram matrices, inner products, distances, cosines, single rows and selected columns are
@@ -170,6 +171,8 @@ class StreamedUpdates(Updates):
         Round(index=0, n=2, d=6)
         >>> folder.cleanup()
     """
+
+    where = "are streamed from disk"
 
     def __init__(
         self, files: Mapping[Any, str | Path] | Sequence[str | Path], names: Sequence[str] | None = None
@@ -203,35 +206,9 @@ class StreamedUpdates(Updates):
         """Number of parameters."""
         return self._files[0].edges[-1]
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the blocks: the CPU."""
-        return torch.device("cpu")
-
-    @property
-    def matrix(self) -> Tensor:
-        """Not available, since the updates may not fit into memory.
-
-        Raises:
-            StreamedError: always.
-        """
-        raise StreamedError(
-            f"the updates are streamed from disk, but a method needs all of them at once "
-            f"({self.n} x {self.d}, {4e-9 * self.n * self.d:.2g} GB); use methods that work on blocks, "
-            "distances, norms or cosines, or load the updates into memory"
-        )
-
     def block(self, start: int, stop: int, rows: slice = slice(None)) -> Block:
         """(rows, stop − start) float32, read from the files."""
         return np.stack([file.read(start, stop) for file in self._files[rows]])
-
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield consecutive column blocks as float64 tensors that fit a core's cache."""
-        for span in ranges(self.n, self.d):
-            yield torch.from_numpy(self.block(*span)).double()
-
-    def addresses(self) -> None:
-        """Nothing: the rows are not in memory."""
 
     def row(self, i: int) -> Tensor:
         """(d,) a copy of client i's update, in memory."""
