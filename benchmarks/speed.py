@@ -9,6 +9,7 @@ benchmarks/results/speed.md. Peers that are not installed are skipped: pip insta
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import platform
@@ -24,23 +25,31 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(arguments: list[str]) -> int:
-    quick, save = "--quick" in arguments, "--save" in arguments
     known = sorted(path.stem.removeprefix("speed_") for path in HERE.glob("speed_*.py"))
-    topics = [a for a in arguments if not a.startswith("--")] or known
-    if unknown := sorted(set(topics) - set(known)):
-        print(f"unknown topic {unknown[0]}; there are {', '.join(known)}", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("topics", nargs="*", metavar="topic", help=f"{', '.join(known)}; all without any")
+    parser.add_argument("--quick", action="store_true", help="smaller inputs")
+    parser.add_argument("--one-core", action="store_true", help="one thread for both sides, processor time")
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/speed.md; needs all topics"
+    )
+    options = parser.parse_args(arguments)  # bench.py looks for --one-core itself, when it is imported
+    if unknown := sorted(set(options.topics) - set(known)):
+        parser.error(f"unknown topic {unknown[0]}; there are {', '.join(known)}")
+    if options.save and options.topics:
+        parser.error("--save writes the page of all topics; leave out the topics, or --save")
+    topics = options.topics or known
     start, found, failed = time.perf_counter(), list[Row](), []
     for topic in topics:
         print(f"{topic} …", file=sys.stderr, flush=True)
         try:
-            found += importlib.import_module(f"speed_{topic}").rows(quick)
+            found += importlib.import_module(f"speed_{topic}").rows(options.quick)
         except Exception as error:  # the other topics go on
             failed.append(f"- {topic} failed: {type(error).__name__}: {error}")
     minutes = (time.perf_counter() - start) / 60
     text = "\n".join([table(found), "", *failed, footer(arguments, minutes)])
     print(text)
-    if save:
+    if options.save:
         (HERE / "results" / "speed.md").write_text(f"# Speed\n\n{text}\n")
     return 1 if failed else 0
 
