@@ -41,7 +41,7 @@ def features(round: Round, kind: Kind, components: int) -> NDArray[np.floating[A
     if kind == "last_layer":
         if round.server is None or round.server.model is None:
             raise NeedError("features 'last_layer' need model: give the round a Server(model=…)")
-        updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
+        updates = updates.between(last_layer(round.server.model, updates.d))
     if kind == "statistics":
         return _distinct(_standardized(statistics(updates)))
     spread = _spread(updates)
@@ -87,11 +87,11 @@ def principal_components(updates: Updates, components: int) -> Tensor:
 
 def projections(round: Round, components: int) -> Tensor:
     """(n, k) ⟨u_i − ū, r_j⟩ on k standard normal directions r_j, float64; the same r_j in every round."""
-    matrix = round.updates.matrix
-    result = matrix.new_zeros((round.n, components), dtype=torch.float64)
+    d, device = round.updates.d, round.updates.device
+    result = torch.zeros((round.n, components), dtype=torch.float64, device=device)
     draw_of = round.server.generator if round.server else (lambda *keys: generator(0, *keys))
-    for k, start in enumerate(range(0, round.updates.d, CHUNK)):
-        part = matrix[:, start : start + CHUNK].double()
+    for k, start in enumerate(range(0, d, CHUNK)):
+        part = torch.as_tensor(round.updates.block(start, min(start + CHUNK, d))).double()
         draw = draw_of("sklearn projection", k)
         directions = torch.randn((part.shape[1], components), generator=draw, dtype=torch.float64)
         result += (part - part.mean(0)) @ directions.to(part.device)
@@ -105,7 +105,7 @@ def statistics(updates: Updates) -> NDArray[np.float64]:
     The median is taken per coordinate. A zero update, or mean, has cosine 0.
     """
     n, d = updates.n, updates.d
-    norms, mean = updates.norms, updates.matrix.mean(1, dtype=torch.float64)
+    norms, mean = updates.norms, updates.sum_blocks(lambda block: block.sum(1)) / d
     largest, positive, zero, variance, to_median = (torch.zeros_like(norms) for _ in range(5))
     for block in updates.blocks():
         largest = torch.maximum(largest, block.abs().amax(1))

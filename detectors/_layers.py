@@ -27,4 +27,4 @@ def of_part(round: Round, features: Part) -> tuple[Updates, Tensor | None]:
         raise NeedError("features 'last_layer' need model: give the round a Server(model=…)")
     where = last_layer(round.server.model, round.updates.d)
     start = round.global_params
-    return Updates(round.updates.matrix[:, where]), None if start is None else start[where]
+    return round.updates.between(where), None if start is None else start[where]

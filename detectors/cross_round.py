@@ -81,7 +81,7 @@ class CrossRound(Detector):
         values = np.zeros(round.n)
         now: list[Tensor] = []
         for i, client in enumerate(round.client_ids):
-            sent = updates.matrix[i].cpu().double()
+            sent = updates.row(i).cpu().double()
             sent = (sent if base is None else sent + base).clamp(-LARGEST, LARGEST)
             now.append(sent.float())
             past = self._past.of_size(client, len(sent))

@@ -142,7 +142,7 @@ class DnC(Detector):
         """The sampled columns of each iteration; a single sample if b ≥ d, where all would be equal."""
         updates, d = round.updates, round.updates.d
         if self.coordinates >= d:
-            yield updates.matrix
+            yield updates.between(slice(d)).matrix
             return
         server = round.server
         draw = server.generator("dnc", round.index) if server else generator(0, "dnc", round.index)

@@ -230,10 +230,11 @@ class FedREDefense(Detector):
             )
         network = virtual_network(server.model)
         tasks = []
-        for client, update in zip(round.client_ids, round.updates.matrix, strict=True):
+        for i, client in enumerate(round.client_ids):
+            update = round.updates.row(i)
             memory = self._memory.get(client)
             knowledge = memory.knowledge if memory else self._first(server, client, update)
-            tasks.append(Task(update.clone(), knowledge, self._cap(memory, round.index)))
+            tasks.append(Task(update, knowledge, self._cap(memory, round.index)))
         size = max(len(tasks) // PIECES, together(network, len(start), self.settings))
         return [Job(network, start, tasks[i : i + size], self.settings) for i in range(0, len(tasks), size)]
 

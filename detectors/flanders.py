@@ -163,11 +163,12 @@ class FLANDERS(Detector):
         return bool(self._past) and all(rows.of_size(client, size) is not None for rows in self._past)
 
     def _sample(self, round: Round) -> Tensor:
-        matrix, d = round.updates.matrix.cpu(), round.updates.d
+        d = round.updates.d
         if self.coordinates >= d:
-            return matrix
+            return round.updates.between(slice(d)).matrix.cpu()
         draw = (round.server or Server()).generator("flanders")
-        return matrix[:, torch.randperm(d, generator=draw)[: self.coordinates].sort().values]
+        chosen = torch.randperm(d, generator=draw)[: self.coordinates].sort().values
+        return round.updates.columns(chosen).cpu()
 
     def _distances(
         self, sample: Tensor, client_ids: tuple[ClientId, ...], known: list[int]

@@ -126,7 +126,7 @@ class FoolsGold(Detector):
         """The histories, including this round."""
         updates = round.updates
         if self.features == "last_layer" and round.server and round.server.model:
-            updates = Updates(updates.matrix[:, last_layer(round.server.model, updates.d)])
+            updates = updates.between(last_layer(round.server.model, updates.d))
         if self.sketch is not None and self.sketch < updates.d:
             updates = Updates(Sketch(self.sketch, updates.d, round)(updates))
         if all(self._history.of_size(client, updates.d) is None for client in round.client_ids):

@@ -48,7 +48,7 @@ class FreqFed(Detector):
 
     def score(self, round: Round) -> Scores:
         """Transform, drop high frequencies, cluster."""
-        low = np.stack([self._low_frequencies(row) for row in round.updates.matrix.cpu().numpy()])
+        low = np.stack([self._low_frequencies(round.updates.row(i).cpu().numpy()) for i in range(round.n)])
         distances = 1 - Updates(low).cosines.numpy()
         np.fill_diagonal(distances, 0)
         slack = tolerance(round.n, low.shape[1])  # of a cosine

@@ -119,7 +119,7 @@ def _largest_angles(round: Round) -> Tensor:
 def _pairwise(round: Round) -> NDArray[np.float64]:
     """(n, 3) sums over j of Manhattan distance, difference in length, and squared cosine distance."""
     n = round.n
-    manhattan = torch.zeros((n, n), dtype=torch.float64, device=round.updates.matrix.device)
+    manhattan = torch.zeros((n, n), dtype=torch.float64, device=round.updates.device)
     for block in round.updates.blocks():
         manhattan += torch.cdist(block, block, p=1)
     _, _, longer = _lengths(round)

@@ -18,6 +18,7 @@ from fedguard.contracts.scores import Scores
 from fedguard.contracts.server import Server
 from fedguard.core.errors import ParameterError
 from fedguard.core.ties import above, tolerance
+from fedguard.geometry.blocks import Block
 from fedguard.geometry.clusters import bandwidth_of, mean_shift, nearest_center, same
 from fedguard.geometry.tables import ROWS
 
@@ -99,12 +100,13 @@ class SignGuard(Detector):
         )
 
     def _features(self, round: Round) -> NDArray[np.float64]:
-        matrix, d = round.updates.matrix, round.updates.d
+        d = round.updates.d
         count = max(1, int(self.fraction * d + 0.5))
         draw = (round.server or Server()).generator("signguard", round.index)
-        sample = matrix[:, torch.randperm(d, generator=draw)[:count].to(matrix.device)]
-        shares = [(sample > 0), (sample == 0), (sample < 0)]
-        columns = [part.double().mean(1).cpu().numpy() for part in shares]
+        sampled = torch.zeros(d, dtype=torch.bool)
+        sampled[torch.randperm(d, generator=draw)[:count]] = True
+        counts = round.updates.map_blocks(lambda block, here: _signs(block[:, here]), sampled)
+        columns = [torch.as_tensor(sum(parts)).cpu().numpy() / count for parts in zip(*counts, strict=True)]
         if self.similarity == "cosine":
             columns.append(_medians(round.updates.cosines))
         elif self.similarity == "distance":
@@ -112,6 +114,11 @@ class SignGuard(Detector):
             middle = float(np.median(typical))
             columns.append(np.minimum(typical / middle, 1e6) if middle > 0 else np.sign(typical))
         return np.stack(columns, axis=1).round(DIGITS)
+
+
+def _signs(sample: Block) -> tuple[Block, Block, Block]:
+    """(n,) each: how many coordinates are positive, zero and negative."""
+    return (sample > 0).sum(1), (sample == 0).sum(1), (sample < 0).sum(1)
 
 
 def _medians(

@@ -132,6 +132,8 @@ class Sklearn(Detector):
 def _identical(round: Round) -> list[list[int]]:
     """Groups (positions) of two or more clients with the same update."""
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for i, row in enumerate(round.updates.matrix.cpu().numpy()):
-        groups[hashlib.sha256((row + 0).tobytes()).digest()].append(i)  # −0 + 0 is 0
+    for i in range(round.n):
+        groups[hashlib.sha256((round.updates.row(i).cpu().numpy() + 0).tobytes()).digest()].append(
+            i
+        )  # −0 + 0 is 0
     return [group for group in groups.values() if len(group) > 1]

@@ -38,7 +38,7 @@ class FLTrust(Aggregator):
         cosines, length = trust_scores(round.updates, root_update(round))
         trust = weights * np.clip(cosines, 0, None)
         if not trust.any():
-            return torch.zeros_like(round.updates.matrix[0])
+            return torch.zeros(round.updates.d, device=round.updates.device)
         trust = trust / trust.sum()
         norms = round.updates.norms.cpu().numpy()
         share = np.divide(trust, norms, out=np.zeros_like(trust), where=trust > 0)

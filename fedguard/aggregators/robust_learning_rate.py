@@ -12,6 +12,7 @@ from torch import Tensor
 from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import ParameterError
+from ..geometry.blocks import joined
 from .mean import Mean
 
 
@@ -43,6 +44,6 @@ class RobustLearningRate(Mean):
 
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Flip the mean where agreement is below the threshold."""
-        agreement = round.updates.matrix.sign().sum(0).abs()
+        agreement = joined(round.updates.map_blocks(lambda u: abs((u > 0).sum(0) - (u < 0).sum(0))))
         mean = super().aggregate(round, weights)
         return torch.where(agreement >= self.threshold, mean, -mean)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import StreamedError
-from .blocks import ranges
+from .blocks import Block, ranges
+from .matrix import Index, positions
 from .updates import Updates
 
 
@@ -43,3 +44,48 @@ class BlockwiseUpdates(Updates):
 
     def addresses(self) -> None:
         """Nothing: the rows are not in memory."""
+
+    def between(self, span: slice) -> Updates:
+        """Consecutive coordinates of all updates, in memory."""
+        start, stop, _ = span.indices(self.d)
+        return Updates(self.block(start, stop))
+
+    def scaled(self, factors: Tensor) -> Updates:
+        """c_i u_i in float32, for (n,) float32 factors c, computed block by block when they are asked for."""
+        return _ScaledUpdates(self, factors)
+
+
+class _ScaledUpdates(BlockwiseUpdates):
+    def __init__(self, updates: BlockwiseUpdates, factors: Tensor) -> None:
+        self._updates = updates
+        self._factors = factors
+        self._lent = {}
+        self.where = updates.where
+
+    @property
+    def n(self) -> int:
+        """Number of clients."""
+        return self._updates.n
+
+    @property
+    def d(self) -> int:
+        """Number of parameters."""
+        return self._updates.d
+
+    def block(self, start: int, stop: int, rows: slice = slice(None)) -> Block:
+        """(rows, stop − start) float32."""
+        factors = self._factors[rows, None].numpy()
+        return self._updates.block(start, stop, rows) * factors
+
+    def row(self, i: int) -> Tensor:
+        """(d,) client i's update, in memory."""
+        return self._updates.row(i) * self._factors[i]
+
+    def columns(self, which: Tensor) -> Tensor:
+        """(n, k) some columns."""
+        return self._updates.columns(which) * self._factors[:, None]
+
+    def take(self, clients: Index) -> Updates:
+        """The updates of some clients (ordered positions, or a mask)."""
+        index = positions(clients)
+        return self._updates.take(index).scaled(self._factors[torch.from_numpy(index)])

@@ -119,6 +119,10 @@ class Updates:
         part = self._source.index_select(1, which.to(self.device))
         return part if self._rows is None else part[self._rows]
 
+    def between(self, span: slice) -> Updates:
+        """Consecutive coordinates of all updates, in memory: a view of the matrix, where there is one."""
+        return Updates(self.matrix[:, span])
+
     def map_blocks(self, work: Callable[..., Result], *vectors: Tensor) -> list[Result]:
         """``work(block, …)`` for consecutive float32 column blocks, in several threads; see ``blocks.py``.
 
@@ -303,6 +307,10 @@ class Updates:
         part._rows = index if self._rows is None else self._rows[index]
         self._hand_on(part, index.cpu().numpy())
         return part
+
+    def scaled(self, factors: Tensor) -> Updates:
+        """c_i u_i in float32, for (n,) float32 factors c."""
+        return Updates(self.matrix * factors[:, None])
 
     def _hand_on(self, part: Updates, index: NDArray[np.int64]) -> None:
         """Copy the computed geometry of some clients to an object that holds only these."""

@@ -51,7 +51,7 @@ class Bucketing(Stage):
         mix = np.zeros((len(buckets), round.n))
         for k, members in enumerate(buckets):
             mix[k, members] = weights[members] / weights[members].sum()
-        mixing = torch.from_numpy(mix).to(round.updates.matrix.device)
+        mixing = torch.from_numpy(mix).to(round.updates.device)
         means = torch.cat([(mixing @ block).float() for block in round.updates.blocks()], dim=1)
         with np.errstate(over="ignore"):  # claims may be near the largest float64
             examples = [round.num_examples[members].sum() for members in buckets]

@@ -12,7 +12,6 @@ from ..contracts.card import Card
 from ..contracts.round import Round
 from ..contracts.stage import Stage
 from ..core.errors import ParameterError
-from ..geometry.updates import Updates
 
 #: How to summarize the norms of a round.
 Typical: TypeAlias = Literal["median", "mean"]
@@ -59,4 +58,4 @@ def clipped(round: Round, bound: float) -> Round:
     """Return the round with no update longer than the bound."""
     norms = round.updates.norms
     factors = torch.where(norms > bound, bound / norms, 1.0).to(torch.float32)
-    return round.with_updates(Updates(round.updates.matrix * factors[:, None]))
+    return round.with_updates(round.updates.scaled(factors))

@@ -198,7 +198,7 @@ def test_a_full_disk_is_nobodys_fault(tmp_path, monkeypatch):
 
 
 def test_a_method_that_needs_all_updates_at_once_ends_the_run(tmp_path):
-    guard = Guard(make_detector("freqfed"))
+    guard = Guard(make_detector("foolsgold"))
     strategy = GuardedStrategy(flower.FedAvg(fraction_evaluate=0.0), guard, spill=tmp_path)
     with pytest.raises(StreamedError, match="streamed from disk, but a method needs all of them at once"):
         strategy.start(MemoryGrid(clients()), arrays_record(PLAIN), num_rounds=1, timeout=5)

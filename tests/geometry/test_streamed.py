@@ -163,7 +163,7 @@ def test_what_needs_the_whole_matrix_is_refused_with_its_size(pair):
     with pytest.raises(StreamedError, match=r"streamed from disk.*\(9 x 5000, 0\.00018 GB\)"):
         _ = StreamedUpdates(files).matrix
     with pytest.raises(StreamedError, match="streamed from disk"):
-        make_detector("freqfed")(Round(StreamedUpdates(files)))
+        make_detector("foolsgold")(Round(StreamedUpdates(files)))
 
 
 def test_order_statistics_are_written_block_by_block(pair, tmp_path):
