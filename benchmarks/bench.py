@@ -36,6 +36,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 REPEATS = 5
+#: Work that takes less is repeated within one measurement, so that neither side pays for a cold cache.
+SHORTEST = 0.02
 ONE_CORE, clock = False, time.perf_counter
 
 
@@ -135,13 +137,13 @@ def skipped(work: str, against: str, target: float | None, why: str = "not insta
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """How long one call takes; garbage is collected before, and the result is thrown away."""
+    """How long one call takes, or the mean of several short ones; garbage is collected before."""
     gc.collect()
-    start = clock()
-    result = function()
-    elapsed = clock() - start
-    del result
-    return elapsed
+    calls, start = 0, clock()
+    while calls == 0 or elapsed < SHORTEST:
+        function()
+        calls, elapsed = calls + 1, clock() - start
+    return elapsed / calls
 
 
 def extra_memory(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -117,17 +117,22 @@ class Round:
     @cached_property
     def problems(self) -> tuple[str | None, ...]:
         """For each client, why its update is unusable; None if it is usable."""
-        each = zip(self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True)
-        return tuple(_problem(*values) for values in each)
+        each = zip(
+            self.usable, self.faults, self.updates.finite, self.num_examples, self.num_steps, strict=True
+        )
+        return tuple(None if usable else _problem(*values) for usable, *values in each)
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
         """(n,) True where a client has no problem."""
-        return np.array([problem is None for problem in self.problems])
+        whole = np.array([fault is None for fault in self.faults]) & self.updates.finite
+        return whole & _countable(self.num_examples) & _countable(self.num_steps)
 
     def take(self, clients: Index) -> Round:
-        """The round restricted to some clients (positions, or a mask)."""
+        """The round restricted to some clients (positions, or a mask); itself, if that is everybody."""
         index = positions(clients)
+        if np.array_equal(index, np.arange(self.n)):
+            return self
         return dataclasses.replace(
             self,
             updates=self.updates.take(index),
@@ -172,16 +177,19 @@ def as_round(value: Any) -> Round:
     return value if isinstance(value, Round) else Round(value)
 
 
-def _problem(fault: str | None, finite: bool, examples: float, steps: float) -> str | None:
-    """Why one client's update is unusable; None if it is usable."""
+def _countable(counts: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) True where a count is positive and finite."""
+    return np.isfinite(counts) & (counts > 0)
+
+
+def _problem(fault: str | None, finite: bool, examples: float, steps: float) -> str:
+    """Why one client's update is unusable."""
     if fault is not None:
         return fault
     if not finite:
         return "non-finite update"
-    for what, count in (("sample", examples), ("step", steps)):
-        if not (np.isfinite(count) and count > 0):
-            return f"{what} count {count:g} is not a positive finite number"
-    return None
+    what, count = ("step", steps) if np.isfinite(examples) and examples > 0 else ("sample", examples)
+    return f"{what} count {count:g} is not a positive finite number"
 
 
 def _round_index(index: Any) -> int:

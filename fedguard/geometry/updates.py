@@ -78,7 +78,7 @@ class Updates:
     @property
     def n(self) -> int:
         """Number of clients."""
-        return len(self._source if self._rows is None else self._rows)
+        return (self._source if self._rows is None else self._rows).shape[0]
 
     @property
     def d(self) -> int:
