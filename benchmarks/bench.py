@@ -139,7 +139,7 @@ def skipped(work: str, against: str, target: float | None, why: str = "not insta
 def seconds(function: Callable[[], Any]) -> float:
     """How long one call takes, or the mean of several short ones; garbage is collected before."""
     gc.collect()
-    calls, start = 0, clock()
+    calls, elapsed, start = 0, 0.0, clock()
     while calls == 0 or elapsed < SHORTEST:
         function()
         calls, elapsed = calls + 1, clock() - start

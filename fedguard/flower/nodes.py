@@ -14,6 +14,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from ..core.errors import FedGuardError
+from .memory import early_collection, return_freed_memory
 
 #: How clients are identified.
 Identity = Literal["auto", "key", "node"]
@@ -109,14 +110,20 @@ class OneByOne(Wrapped):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Push all messages, and pull the replies until all are there or the time is over."""
+        with early_collection():
+            return self._received(messages, timeout)
+
+    def _received(self, messages: Iterable[Message], timeout: float | None) -> list[Message]:
         end = math.inf if timeout is None else time.monotonic() + timeout
         waiting = [number for number in self._grid.push_messages(messages) if number]
+        return_freed_memory()  # the serialized model
         replies: list[Message] = []
         while waiting:
             before = len(waiting)
             for number in list(waiting):
                 for reply in self._grid.pull_messages([number]):
                     self._keep(reply)
+                    return_freed_memory()
                     replies.append(reply)
                     waiting.remove(number)
             if time.monotonic() >= end:
