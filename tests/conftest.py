@@ -161,6 +161,19 @@ def python(tmp_path_factory, tmp_path):
     return start
 
 
+@pytest.fixture
+def forked_reader(monkeypatch, python):
+    """The other process in which the contract of data sets reads them is forked.
+
+    Its sets have the order that they have here.
+    """
+
+    def run(command, env, **_):
+        return python(*command[1:], env=env).wait()
+
+    monkeypatch.setattr("fedguard.testing.datasets.subprocess.run", run)
+
+
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium; tests that want one are skipped where there is none."""

@@ -38,6 +38,7 @@ def test_templates_pass_their_own_tests(tmp_path, python):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("forked_reader")
 @pytest.mark.parametrize("kind", with_checks())
 def test_what_a_template_makes_keeps_the_contract(monkeypatch, capsys, tmp_path, kind):
     scaffold(kind, f"far_{kind}", tmp_path)

@@ -21,7 +21,7 @@ SUITE = """\
 data: digits
 clients: 8
 malicious: 2
-rounds: 15
+rounds: 6
 attacks: [none, byzantine]
 defenses: {kr: {detector: krum}, dn: {detector: dnc}}
 """

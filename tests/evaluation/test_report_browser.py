@@ -54,8 +54,10 @@ def test_pictures_lie_within_their_frames(browser, report):
     assert browser.evaluate(cut) == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [(375, True), (1280, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(375, False), (1280, True)])],
+)
 def test_axe_finds_no_barrier(browser, report, width, dark):
     pytest.importorskip("axe_core_python")
     browser.open(report, width, dark=dark)
