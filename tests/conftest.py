@@ -115,6 +115,7 @@ def forked_workers(monkeypatch):
 
 #: What a process has imported from which others are forked.
 IMPORTED = ["fedguard.evaluation.running.runner", "fedguard.cli.entry"]
+IMPORTED += ["pandas", "sklearn.datasets", "sklearn.model_selection"]  # data sets and tables take a second more
 #: What ``python -c CODE ARGUMENTS`` and ``python -m MODULE ARGUMENTS`` do.
 PROGRAM = """
 import os, runpy, sys
