@@ -115,7 +115,7 @@ def forked_workers(monkeypatch):
 
 #: What a process has imported from which others are forked.
 IMPORTED = ["fedguard.evaluation.running.runner", "fedguard.cli.entry"]
-IMPORTED += ["pandas", "sklearn.datasets", "sklearn.model_selection"]  # data sets and tables take a second more
+IMPORTED += ["pandas", "sklearn.datasets", "sklearn.model_selection"]  # for data sets and tables, a second
 #: What ``python -c CODE ARGUMENTS`` and ``python -m MODULE ARGUMENTS`` do.
 PROGRAM = """
 import os, runpy, sys
@@ -148,7 +148,7 @@ class Forked:
     def wait(self):
         """What ``subprocess.run`` returns."""
         self.process.join(timeout=300)
-        said = (path.read_text(encoding="utf-8") for path in (self.out, self.err))
+        said = (path.read_text(encoding="utf-8") if path.exists() else "" for path in (self.out, self.err))
         return subprocess.CompletedProcess("python", self.process.exitcode, *said)
 
 
