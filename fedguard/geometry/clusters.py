@@ -123,9 +123,8 @@ def bandwidth_of(points: NDArray[np.float64], quantile: float) -> float:
     """The mean distance to the ⌊quantile · n⌋-th nearest point, counting the point itself (scikit-learn)."""
     kth = max(1, int(len(points) * quantile)) - 1
     parts = np.array_split(points, 1 + len(points) // ROWS)
-    return float(
-        np.concatenate([np.partition(_distances(part, points), kth)[:, kth] for part in parts]).mean()
-    )
+    nearest = [np.partition(_distances(part, points), kth)[:, kth] for part in parts]
+    return float(np.concatenate(nearest).mean())
 
 
 def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> NDArray[np.float64]:
