@@ -11,6 +11,7 @@ import gc
 import importlib.util
 import logging
 import multiprocessing
+import os
 import shutil
 import subprocess
 import zlib
@@ -89,6 +90,14 @@ def plain_loggers():
     for name, logger in logging.root.manager.loggerDict.items():
         if name.split(".")[0] == "torch" and isinstance(logger, logging.Logger):
             logger.propagate = True
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """What a test writes need not survive a power failure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -104,16 +104,17 @@ def whole(tmp_path_factory):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 @pytest.mark.parametrize(
-    ("number", "group", "code"),
+    ("number", "group", "code", "forked"),
     [
-        (signal.SIGTERM, False, 143),
-        pytest.param(signal.SIGTERM, True, 143, marks=pytest.mark.slow),
-        (signal.SIGINT, True, 130),
+        (signal.SIGTERM, False, 143, True),
+        pytest.param(signal.SIGTERM, False, 143, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, 143, True, marks=pytest.mark.slow),
+        (signal.SIGINT, True, 130, True),
     ],
-    ids=["TERM", "TERM to all", "INT to all"],
+    ids=["TERM", "TERM, spawned", "TERM to all", "INT to all"],
 )
-def test_an_evaluation_ends_in_order_and_resumes(number, group, code, whole, tmp_path, scratch):
-    run = start(tmp_path, scratch, forked=group)
+def test_an_evaluation_ends_in_order_and_resumes(number, group, code, forked, whole, tmp_path, scratch):
+    run = start(tmp_path, scratch, forked)
     while (line := run.stdout.readline()) and '"round"' not in line:
         pass
     assert line, run.stderr.read()
