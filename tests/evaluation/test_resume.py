@@ -67,7 +67,7 @@ class Stop(BaseException):
     """An interruption between two rounds."""
 
 
-@pytest.mark.thin(4)
+@pytest.mark.thin(2)
 @pytest.mark.parametrize(
     "rounds",
     [1, pytest.param(7, marks=pytest.mark.slow), 12, 23, pytest.param(39, marks=pytest.mark.slow), 48],
