@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from fedguard.contracts.card import Card
@@ -29,6 +30,7 @@ class DistilledKnowledge(PassiveAttack):
         "the images that FedREDefense distills from an update",
         "Xie et al., FedREDefense, ICML 2024",
     )
+    check_with = MappingProxyType({"defense": {"first_iterations": 2, "inner_steps": 2}})
 
     def __init__(self, defense: dict[str, Any] | None = None) -> None:
         self.defense = dict(defense or {})

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
 
 from fedguard.core.errors import DetectorError, ParameterError
 from fedguard.core.params import nearest
@@ -74,6 +73,8 @@ def load(path: str) -> type[Any]:
 def _detects(cls: Any) -> bool:
     if not inspect.isclass(cls) or inspect.isabstract(cls):
         return False
+    from sklearn.base import BaseEstimator, OutlierMixin  # a slow import
+
     return (issubclass(cls, OutlierMixin) and issubclass(cls, BaseEstimator)) or _of_pyod(cls)
 
 

@@ -123,8 +123,8 @@ class FedREDefense(Detector):
             "inner_steps": 2,
             "inner_lr": 1.0,
             "lr_images": 1.0,
-            "first_iterations": 3,
-            "later_iterations": 2,
+            "first_iterations": 2,
+            "later_iterations": 1,
         }
     )
 

@@ -75,7 +75,7 @@ class Sklearn(Detector):
         "any scikit-learn or PyOD outlier detector, on features of the updates",
         "Pedregosa et al., scikit-learn, JMLR 2011",
     )
-    check_with = MappingProxyType({"estimator_params": {"n_estimators": 20}})
+    check_with = MappingProxyType({"estimator_params": {"n_estimators": 8}})
     check_plant_with = MappingProxyType({"estimator_params": None})
 
     def __init__(

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
@@ -129,6 +127,8 @@ def ssim(first: Tensor, second: Tensor) -> float:
 
 
 def _ssim(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    from scipy.ndimage import gaussian_filter  # a slow import
+
     def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
         smooth: NDArray[np.float64] = gaussian_filter(image, 1.5, truncate=3.5)
         return smooth
@@ -157,6 +157,8 @@ def measure(
         (the pairing with the smallest total squared error); "labels", the share of the true labels found,
         counted as multisets. NaN for what the attack does not reconstruct.
     """
+    from scipy.optimize import linear_sum_assignment  # a slow import
+
     result = dict.fromkeys(("psnr", "ssim", "labels"), float("nan"))
     if pixels is not None:
         errors = torch.cdist(pixels.flatten(1).double(), original.flatten(1).double()).square()

@@ -11,6 +11,7 @@ import gc
 import importlib.util
 import logging
 import multiprocessing
+import os
 import shutil
 import subprocess
 import zlib
@@ -92,6 +93,14 @@ def plain_loggers():
 
 
 @pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """What a test writes need not survive a power failure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_command_line():
     """Typer builds all commands from their signatures at every call; here, once per process."""
     import typer
@@ -115,6 +124,7 @@ def forked_workers(monkeypatch):
 
 #: What a process has imported from which others are forked.
 IMPORTED = ["fedguard.evaluation.running.runner", "fedguard.cli.entry"]
+IMPORTED += ["pandas", "sklearn.datasets", "sklearn.model_selection"]  # for data sets and tables, a second
 #: What ``python -c CODE ARGUMENTS`` and ``python -m MODULE ARGUMENTS`` do.
 PROGRAM = """
 import os, runpy, sys
@@ -147,7 +157,7 @@ class Forked:
     def wait(self):
         """What ``subprocess.run`` returns."""
         self.process.join(timeout=300)
-        said = (path.read_text(encoding="utf-8") for path in (self.out, self.err))
+        said = (path.read_text(encoding="utf-8") if path.exists() else "" for path in (self.out, self.err))
         return subprocess.CompletedProcess("python", self.process.exitcode, *said)
 
 
@@ -159,6 +169,19 @@ def python(tmp_path_factory, tmp_path):
         return Forked(tmp_path_factory.mktemp("said"), *map(str, command), cwd=cwd, env=env)
 
     return start
+
+
+@pytest.fixture
+def forked_reader(monkeypatch, python):
+    """The other process in which the contract of data sets reads them is forked.
+
+    Its sets have the order that they have here.
+    """
+
+    def run(command, env, **_):
+        return python(*command[1:], env=env).wait()
+
+    monkeypatch.setattr("fedguard.testing.datasets.subprocess.run", run)
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,7 @@ class Registry(Generic[M]):
         self.aliases = ALIASES.get(self.group.removeprefix("fedguard."), {})
         self._extra_check = extra_check
         self._added: dict[str, type[M]] = {}
+        self._valid: dict[str, type[M]] = {}  # those of others that were checked
 
     @functools.cached_property
     def _sources(self) -> dict[str, Callable[[], Any]]:
@@ -89,7 +90,10 @@ class Registry(Generic[M]):
                 f"(`fedguard list {self.group.removeprefix('fedguard.')}` shows all; "
                 "your own class is named by 'module:Class')"
             )
-        return self._validate(self._sources[name](), name)
+        found = self._sources[name]()
+        if self._valid.get(name) is not found:
+            self._valid[name] = self._validate(found, name)
+        return self._valid[name]
 
     def resolve(self, name: str, params: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The name and the parameters that an alias stands for; parameters that are given have priority.

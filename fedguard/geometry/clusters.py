@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from ..core.ties import above, levels, lowest, tolerance
@@ -113,11 +111,20 @@ def k_means(points: NDArray[np.float64], k: int, starts: int = 10) -> Any:
         return KMeans(k, n_init=starts, random_state=0).fit(points)
 
 
+def _distances(one: Any, other: Any) -> NDArray[np.float64]:
+    """(m, n) Euclidean distances of the rows."""
+    from scipy.spatial.distance import cdist  # a slow import
+
+    table: NDArray[np.float64] = cdist(one, other)
+    return table
+
+
 def bandwidth_of(points: NDArray[np.float64], quantile: float) -> float:
     """The mean distance to the ⌊quantile · n⌋-th nearest point, counting the point itself (scikit-learn)."""
     kth = max(1, int(len(points) * quantile)) - 1
     parts = np.array_split(points, 1 + len(points) // ROWS)
-    return float(np.concatenate([np.partition(cdist(part, points), kth)[:, kth] for part in parts]).mean())
+    nearest = [np.partition(_distances(part, points), kth)[:, kth] for part in parts]
+    return float(np.concatenate(nearest).mean())
 
 
 def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> NDArray[np.float64]:
@@ -138,7 +145,7 @@ def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> N
     for point in points:
         center = point
         for _ in range(MOST_STEPS):
-            near = ~above(cdist(center[None], points)[0], bandwidth, slack, scale=1.0)
+            near = ~above(_distances(center[None], points)[0], bandwidth, slack, scale=1.0)
             before, center = center, points[near].mean(0)
             if np.linalg.norm(center - before) <= 1e-3 * bandwidth:
                 break
@@ -148,7 +155,7 @@ def mean_shift(points: NDArray[np.float64], bandwidth: float, slack: float) -> N
     kept: list[NDArray[np.float64]] = []
     most_first = np.array([-count for _, count in found.values()])
     for i in np.lexsort([*keys, most_first]):
-        if not kept or above(cdist(centers[i : i + 1], kept), bandwidth, slack, scale=1.0).all():
+        if not kept or above(_distances(centers[i : i + 1], kept), bandwidth, slack, scale=1.0).all():
             kept.append(centers[i])
     return np.array(kept)
 
@@ -157,7 +164,7 @@ def nearest_center(
     points: NDArray[np.float64], centers: NDArray[np.float64], within: float, slack: float
 ) -> NDArray[np.intp]:
     """(n,) the index of the nearest center (the first of ties); −1 if none is within the distance."""
-    distances = cdist(points, centers)
+    distances = _distances(points, centers)
     nearest = np.argmin(above(distances, distances.min(1, keepdims=True), slack, scale=1.0), axis=1)
     far = above(np.take_along_axis(distances, nearest[:, None], 1)[:, 0], within, slack, scale=1.0)
     return np.where(far, -1, nearest)
@@ -167,6 +174,8 @@ def connected(near: Tensor) -> list[Tensor]:
     """The connected components (positions) of two or more clients in the graph ``near``."""
     if not near.any():
         return []
+    from scipy.sparse.csgraph import connected_components  # a slow import
+
     _, label = connected_components(near.cpu().numpy(), directed=False)
     groups = [np.flatnonzero(label == g) for g in np.flatnonzero(np.bincount(label) > 1)]
     return [torch.as_tensor(group, device=near.device) for group in groups]

@@ -72,7 +72,7 @@ SELECTED = [(rule, seed) for rule in ("krum", "multi_krum", "bulyan") for seed i
 SELECTED += [("afa", seed) for seed in range(8)]
 
 
-@pytest.mark.thin(6)
+@pytest.mark.thin(10)
 @pytest.mark.parametrize(("rule", "seed"), SELECTED)
 @pytest.mark.parametrize("perturbation", PERTURBATIONS)
 def test_who_moved_is_selected_and_nobody_else_farther_out(rule, perturbation, seed):

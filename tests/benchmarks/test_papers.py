@@ -59,13 +59,15 @@ def needs_extra(name):
         pytest.importorskip("peft", exc_type=ImportError)
 
 
-#: Take as long as all others together; a third suite of their paper runs.
-LONG = ("fedredefense2024/fashion_mnist_adaptive", "fedredefense2024/cifar10_subset_figure4")
-#: One in three runs; that the others' suites can run is checked without running them.
-RUN = [
-    pytest.param(name, marks=pytest.mark.slow if k % 3 or name in LONG else ())
-    for k, name in enumerate(NAMES)
-]
+#: Tables, figures by a setting and by round; that the others' suites can run is checked without running them.
+QUICK = (
+    "fang2020/breast_cancer",
+    "fang2020/figure3_lr",
+    "fang2020/figure5c",
+    "fedredefense2024/cifar10_subset_aoi",
+    "fedsecurity2024/exp4_iid",
+)
+RUN = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 
 
 def smaller(name, quick):

@@ -34,10 +34,14 @@ def with_checks():
 def test_templates_pass_their_own_tests(tmp_path, python):
     for kind in with_checks():
         scaffold(kind, f"far_{kind}", tmp_path)
+    # That another process reads the same data is checked below.
+    quick = "from fedguard.testing.datasets import CHECKS\n\ndel CHECKS['another process']\n"
+    (tmp_path / "conftest.py").write_text(quick)
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", ".").wait()
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("forked_reader")
 @pytest.mark.parametrize("kind", with_checks())
 def test_what_a_template_makes_keeps_the_contract(monkeypatch, capsys, tmp_path, kind):
     scaffold(kind, f"far_{kind}", tmp_path)

@@ -185,7 +185,7 @@ defenses:
         - {name: krum, select: m_krum}
         - {name: dnc, num_malicious: 1}
         - {name: ensemble, members: [foolsgold, {name: krum, select: m_krum}]}
-        - sklearn
+        - {name: sklearn, estimator_params: {n_estimators: 5}}
     policy: {name: gate, policy: {name: ban, strikes: 2}}
   standard: {detector: ensemble}
   groups: {detector: {name: ensemble, members: [dnc]}, flcert: {groups: 2}}
@@ -270,7 +270,7 @@ def test_the_stored_suite_spells_nested_methods_out(finished):
         {
             "name": "sklearn",
             "estimator": "sklearn.ensemble.IsolationForest",
-            "estimator_params": None,
+            "estimator_params": {"n_estimators": 5},
             "features": "random_projection",
             "components": 10,
         },

@@ -108,6 +108,7 @@ def kept_of(method):
     return dict(method.state_dict()["knowledge"])
 
 
+@pytest.mark.thin(2)
 @pytest.mark.parametrize("inner_loop", ["closed", "func", "higher"])
 @pytest.mark.parametrize(
     ("case", "stops"),

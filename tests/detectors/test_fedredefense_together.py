@@ -46,7 +46,7 @@ def network(bias=True):
     [
         {},
         {"momentum": 0.5, "schedule": "continuous"},
-        {"preset": "fast", "first_iterations": 30},
+        {"preset": "fast", "first_iterations": 12},
         {"optimizer": "adam", "inner_rate": "matched", "inner_steps": 2},
         {"give_up_after": 3, "loss_average": "batch"},
     ],
@@ -65,7 +65,7 @@ def test_a_search_has_the_same_bits_in_any_company(params, bias):
         updates, global_params=start, server=Server(model=model, input_shape=(1, 4, 4), num_classes=3)
     )
     method = make_detector(
-        "fedredefense", **{"inner_lr": 1.0, "first_iterations": 25, "num_images": 4} | params
+        "fedredefense", **{"inner_lr": 1.0, "first_iterations": 10, "num_images": 4} | params
     )
     whole = method(round_)
     for some in ([0], [6, 5], [7, 3, 39], list(range(20, 40))):

@@ -108,6 +108,7 @@ def test_a_wrong_command_would_be_noticed():
     assert len([line for page in PAGES for line in commands(page.read_text(encoding="utf-8"))]) > 60
 
 
+@pytest.mark.usefixtures("forked_reader")
 @pytest.mark.parametrize(
     "page", [p for p, n in zip(PAGES, NAMES, strict=True) if n not in ELSEWHERE], ids=str
 )

@@ -34,6 +34,7 @@ TARGETED = {
 }
 CHANGES = {
     "digits": ("rounds=8",),
+    "digits, early": ("rounds=4",),
     "fashion_mnist": ("rounds=6", "data=fashion_mnist", "clients=20", "malicious=6", "server.validation=0"),
 }
 
@@ -50,7 +51,8 @@ def last_round(data, attack):
 
 @pytest.mark.parametrize("attack", UNTARGETED)
 def test_accuracy_falls(attack):
-    assert last_round("digits", attack)[0] < last_round("digits", "none")[0] - UNTARGETED[attack][1]
+    early = "digits, early"
+    assert last_round(early, attack)[0] < last_round(early, "none")[0] - UNTARGETED[attack][1]
 
 
 @pytest.mark.parametrize("attack", TARGETED)

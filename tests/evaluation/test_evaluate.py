@@ -76,8 +76,9 @@ def test_the_resolved_suite_spells_everything_out_and_runs_to_the_same_results(f
 
 def test_testing_less_often_changes_nothing_else(tmp_path):
     text = TINY + "  voted: {flcert: {groups: 2}}\n"
+    small = ["rounds=4", "attacks=[scaling_backdoor]"]
     every, third = (
-        run_suite(suite_of(tmp_path, text, ["rounds=4", f"test_every={n}"])[0], tmp_path / str(n), workers=1)
+        run_suite(suite_of(tmp_path, text, [*small, f"test_every={n}"])[0], tmp_path / str(n), workers=1)
         for n in (1, 3)
     )
     assert dump(third, ["clients"]) == dump(every, ["clients"])

@@ -176,7 +176,7 @@ def test_nothing_of_a_hostile_name_becomes_markup(tree):
 def test_ids_and_errors_are_hostile_too(copy):
     sql(copy, "UPDATE clients SET id = '<img src=x onerror=alert(1)>' WHERE client = 1")
     sql(copy, "UPDATE runs SET status = 'failed', error = '<img src=y>' WHERE run = 3")
-    html = render(Store(copy))
+    html = render(Store(copy), {"malicious": 2, "mode": "closed"})
     root = Tree(html).root
     assert not list(root.all("img"))
     assert "<img src=y>" in root.one("table", "failures").text
@@ -386,9 +386,9 @@ def test_timelines_show_the_verdicts_of_the_first_seed(store, tree):
     assert "seed 0" in svg.attrs["aria-label"]
 
 
-def test_it_has_every_picture_without_matplotlib(store, html, monkeypatch):
+def test_the_same_results_give_the_same_bytes_and_every_picture_without_matplotlib(store, html, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert render(store) == html
+    assert render(Store(Path(store.folder))) == html
     for title in ("Who sees what", "Honest clients accused, attackers missed", "Accuracy and cost"):
         assert list(figure(part(Tree(html).root, "malicious = 3"), title).all("svg"))
 
@@ -437,8 +437,8 @@ def test_every_picture_has_a_title_axes_and_words(tree):
 
 
 def test_details_are_bounded_and_what_is_left_out_is_said(store, monkeypatch):
-    monkeypatch.setattr(page, "MAX_DETAILS", 12)
-    section = part(Tree(render(store)).root, "malicious = 2")
+    monkeypatch.setattr(page, "MAX_DETAILS", 6)
+    section = part(Tree(render(store, {"malicious": 2})).root, "malicious = 2")
     shown = [d.one("summary").text for d in section.all("details", "detail")]
     assert len(shown) == 3, "one for each attack"
     for attack, text in zip(("none", EVIL, "backdoor"), shown, strict=True):
@@ -458,10 +458,11 @@ def test_sections_are_bounded_and_what_is_left_out_is_said(store, monkeypatch):
 
 def test_long_tables_are_collapsed(store, monkeypatch):
     monkeypatch.setattr(page, "LONG_TABLE", 5)
-    section = part(Tree(render(store, {"malicious": 2})).root, "malicious = 2")
+    where = {"malicious": 2, "mode": "closed"}
+    section = part(Tree(render(store, where)).root, "malicious = 2")
     assert len(list(section.all("table", "summary"))) == 3
     monkeypatch.setattr(page, "MAX_ROWS", 4)
-    section = part(Tree(render(store, {"malicious": 2})).root, "malicious = 2")
+    section = part(Tree(render(store, where)).root, "malicious = 2")
     assert "5 further rows are left out" in section.text
 
 
@@ -479,7 +480,7 @@ def test_where(store):
         render(store, {"attack": "nobody"})
     with pytest.raises(ParameterError, match="several seeds"):
         render(store, {"seed": [0, 1]})
-    one = Tree(render(store, {"seed": 1, "mode": "closed"})).root
+    one = Tree(render(store, {"seed": 1, "mode": "closed", "malicious": 2})).root
     assert "One seed" in one.text
 
 
@@ -572,6 +573,7 @@ def test_a_store_without_runs(copy):
 
 
 def test_where_it_goes(copy, tmp_path, monkeypatch):
+    sql(copy, "DELETE FROM runs WHERE run > 2")
     assert write_report(copy) == copy / "report.html"
     assert (copy / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     monkeypatch.setattr(page, "render", lambda store, where: "the same")
@@ -582,10 +584,6 @@ def test_where_it_goes(copy, tmp_path, monkeypatch):
     (copy / "report.html").mkdir()
     with pytest.raises(ConfigError, match=r"cannot write .*; give another file with --out"):
         write_report(copy)
-
-
-def test_the_same_results_give_the_same_bytes(store, html):
-    assert html == render(Store(Path(store.folder)))
 
 
 # ---------------------------------------------------------------- colors

@@ -54,8 +54,15 @@ def test_pictures_lie_within_their_frames(browser, report):
     assert browser.evaluate(cut) == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(375, False, marks=pytest.mark.slow),
+        (375, True),
+        (1280, False),
+        pytest.param(1280, True, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_barrier(browser, report, width, dark):
     pytest.importorskip("axe_core_python")
     browser.open(report, width, dark=dark)

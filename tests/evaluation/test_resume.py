@@ -1,10 +1,8 @@
 """Interrupted at any moment and run again: the same bits as without the interruption."""
 
-import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -259,7 +257,11 @@ def test_failed_runs_are_run_again_on_request_only(tmp_path, monkeypatch, capsys
 # --- kill -9
 
 
-def killed(tmp_path, kills, seed):
+def said(path):
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def killed(tmp_path, kills, seed, python):
     """Run the suite in two processes, kill it ``kills`` times after some more rounds, and end it here."""
     path, out = write(tmp_path), tmp_path / "out"
     script = (
@@ -268,45 +270,38 @@ def killed(tmp_path, kills, seed):
         "from fedguard.evaluation.suites.load import load_suite\n"
         "import multiprocessing as mp\n"
         "if __name__ == '__main__':\n"
-        "    if 'forkserver' in mp.get_all_start_methods():\n"  # two imports instead of three
+        "    if 'forkserver' in mp.get_all_start_methods():\n"  # one import instead of two
         "        mp.set_forkserver_preload(['fedguard.evaluation.running.runner'])\n"
         "        mp.context.SpawnProcess._Popen = staticmethod(mp.context.ForkServerProcess._Popen)\n"
         "    suite, _ = load_suite(sys.argv[1])\n"
         "    say = lambda cell, index: print('round', flush=True)\n"
         "    run_suite(suite, Path(sys.argv[2]), 2, on_round=say, checkpoint_seconds=0)\n"
     )
-    program = tmp_path / "run.py"
-    program.write_text(script)
     draw, died = random.Random(seed), 0  # noqa: S311
     for _ in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, str(program), str(path), str(out)],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for _ in range(draw.randint(0, 50 // kills)):
-            process.stdout.readline()
+        running, rounds = python("-c", script, path, out), draw.randint(0, 50 // kills)
+        while running.process.is_alive() and said(running.out).count("round") < rounds:
+            time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        died += process.returncode == -signal.SIGKILL
+        running.process.kill()
+        died += running.wait().returncode == -signal.SIGKILL
         time.sleep(0.3)  # workers notice that their parent is gone
     return run_suite(load_suite(path)[0], out, 1), died
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
-def test_killed_at_random_moments(whole, tmp_path, seed):
+def test_killed_at_random_moments(whole, tmp_path, seed, python):
     kills = 5 if seed else 1
-    store, died = killed(tmp_path, kills, seed)
+    store, died = killed(tmp_path, kills, seed, python)
     assert died == kills
     assert dump(store) == whole[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 20))
-def test_killed_at_a_hundred_random_moments(whole, tmp_path, seed):
-    store, _ = killed(tmp_path, 10, seed)
+def test_killed_at_a_hundred_random_moments(whole, tmp_path, seed, python):
+    store, _ = killed(tmp_path, 10, seed, python)
     assert dump(store) == whole[1]
 
 

@@ -14,7 +14,7 @@ from fedguard.core.errors import FedGuardError
 from fedguard.core.state import pack, unpack
 
 #: Each runs whole rounds.
-quick = settings(max_examples=settings.default.max_examples // 2)
+quick = settings(max_examples=settings.default.max_examples // 3)
 
 POLICIES = {
     "observe": {},

@@ -48,12 +48,19 @@ class Bomb:
 # --- what the sources do not do
 
 
+def written(node):
+    """An expression as it is written; names and attributes in a tenth of the time that unparse takes."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return f"{written(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ast.unparse(node)
+
+
 @functools.cache
 def calls():
     """(file, what it calls, as it is written) of all sources."""
     trees = {str(p.relative_to(ROOT)): ast.parse(p.read_text(encoding="utf-8")) for p in FILES}
     return {
-        (file, ast.unparse(node.func))
+        (file, written(node.func))
         for file, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)

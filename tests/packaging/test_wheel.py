@@ -12,6 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 #: Runs several command lines in one process.
 COMMANDS = Path(__file__).with_name("commands.py")
+#: Says where FedGuard lies, then runs the program that comes next.
+WHERE = """
+import runpy, sys
+import fedguard, fedguard.detectors
+print(fedguard.__file__, fedguard.detectors.__file__, flush=True)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +70,6 @@ def test_runs_outside_the_checkout(wheel, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run("-c", "import fedguard, fedguard.detectors as d; print(fedguard.__file__, d.__file__)")
-    assert where.count(str(site)) == 2
     overrides = ["rounds=1", "attacks=[none, lie]", "defenses=[none, krum]", "--workers=1", "--quiet"]
     lines = [
         ["list", "detectors"],
@@ -71,7 +77,9 @@ def test_runs_outside_the_checkout(wheel, tmp_path):
         ["report", "results/quickstart", "--out", "report.html"],
         ["export", "results/quickstart", "--format", "csv", "--out", "table.csv"],
     ]
-    assert "fedredefense" in run(str(COMMANDS), *map(json.dumps, lines)).partition("$ fedguard evaluate")[0]
+    said = run("-c", WHERE, str(COMMANDS), *map(json.dumps, lines)).split("$ fedguard ")
+    assert said[0].count(str(site)) == 2
+    assert "fedredefense" in said[1]
     table = (elsewhere / "table.csv").read_text(encoding="utf-8")
     assert len(table.splitlines()) == 1 + 2 * 2
     assert "<svg" in (elsewhere / "report.html").read_text(encoding="utf-8")

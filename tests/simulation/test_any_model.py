@@ -143,7 +143,7 @@ def test_frozen_parameters_stay_the_servers(tmp_path):
     "defense",
     [
         "{detector: recommended}",
-        "{detector: [err, deepsight, {name: foolsgold, features: last_layer}]}",
+        "{detector: [err, {name: deepsight, samples: 500}, {name: foolsgold, features: last_layer}]}",
         "{detector: {name: fedredefense, num_images: 2, first_iterations: 2, later_iterations: 1}}",
         "{detector: {name: fedredefense, inner_loop: higher, num_images: 2, first_iterations: 2,"
         " first_labels: bias, later_iterations: 1}}",

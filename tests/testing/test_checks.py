@@ -41,20 +41,21 @@ def built_in(kind):
                 yield cls, params
 
 
-#: Detectors that take most of the time. All checks run with their first parameters; with each of the others
+#: Methods that take most of the time. All checks run with their first parameters; with each of the others
 #: one check in four, in turn, and the rest are slow.
-DEAR = ("fedredefense", "sklearn")
+DEAR = {"detectors": ("fedredefense", "sklearn"), "attacks": ("agr_tailored",)}
 
 
 def thinned(mark):
-    """The cases of a mark, those of dear detectors thinned."""
+    """The cases of a mark, those of dear methods thinned."""
     cases, seen = [], {}
     for case in mark.args[1]:
         (check,) = case.values
         choices = seen.setdefault(check.cls, {})
         done = choices.setdefault(case.id.removesuffix(check.name), [])
         number = list(choices).index(case.id.removesuffix(check.name))
-        slow = check.cls.card.name in DEAR and number and (number + len(done)) % 4
+        dear = check.cls in [REGISTRIES[kind].get(name) for kind, names in DEAR.items() for name in names]
+        slow = dear and number and (number + len(done)) % 4
         done.append(check.name)
         marks = [*case.marks, pytest.mark.slow] if slow else case.marks
         cases.append(pytest.param(check, id=case.id, marks=marks))
@@ -67,7 +68,7 @@ def test_detectors(check):
     check()
 
 
-@parametrize_checks([*built_in("attacks"), *MORE], kind="attack")
+@thinned(parametrize_checks([*built_in("attacks"), *MORE], kind="attack"))
 def test_attacks(check):
     check()
 
@@ -87,17 +88,20 @@ def test_policies(check):
     check()
 
 
-def test_every_check_of_every_choice_of_a_dear_detector_runs_somewhere():
-    whole = parametrize_checks(built_in("detectors"))
+@pytest.mark.parametrize(
+    ("kind", "methods"), [("detectors", built_in("detectors")), ("attacks", [*built_in("attacks"), *MORE])]
+)
+def test_every_check_of_every_choice_of_a_dear_method_runs_somewhere(kind, methods):
+    whole = parametrize_checks(methods := list(methods), kind=kind.removesuffix("s"))
     assert [case.id for case in thinned(whole).args[1]] == [case.id for case in whole.args[1]]
     quick = [case for case in thinned(whole).args[1] if pytest.mark.slow not in case.marks]
-    for name in DEAR:
-        cls = REGISTRIES["detectors"].get(name)
+    for name in DEAR[kind]:
+        cls = REGISTRIES[kind].get(name)
         mine = [case for case in quick if case.values[0].cls is cls]
         choices = {case.id.removesuffix(case.values[0].name) for case in mine}
-        assert len(choices) == len(list(variants(cls)))
-        further = {case.values[0].name for case in mine[len(CONTRACTS["detectors"].checks) :]}
-        assert further == CONTRACTS["detectors"].checks.keys(), "each check with some other choice, too"
+        assert len(choices) == sum(method in (name, cls) for method, _ in methods)
+        further = {case.values[0].name for case in mine[len(CONTRACTS[kind].checks) :]}
+        assert further == CONTRACTS[kind].checks.keys(), "each check with some other choice, too"
 
 
 def test_exemptions_name_checks_that_exist():

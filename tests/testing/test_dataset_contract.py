@@ -23,23 +23,13 @@ def good():
     return Dataset("good", samples, samples, 2, (0.0,), (1.0,), np.arange(20) % 3, ("a", "b", "c"))
 
 
-@pytest.fixture
-def forked(monkeypatch, python):
-    """The other process that reads the data is forked; its sets have the order that they have here."""
-
-    def run(command, env, **_):
-        return python(*command[1:], env=env).wait()
-
-    monkeypatch.setattr("fedguard.testing.datasets.subprocess.run", run)
-
-
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_reader")
 @pytest.mark.parametrize("name", ["digits", "breast_cancer"])
 def test_built_in_data_sets_keep_it(name):
     check_dataset(name).raise_for_failures()
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_reader")
 def test_files_keep_it(tmp_path):
     (tmp_path / "x.csv").write_text("a,b,y\n" + "".join(f"{k},{'pq'[k % 2]},{k % 3}\n" for k in range(30)))
     check_dataset("csv", {"path": str(tmp_path / "x.csv"), "label": "y", "client": "b"}).raise_for_failures()
@@ -114,7 +104,7 @@ def test_each_check_fails_where_its_promise_is_broken(module, name, monkeypatch)
         CHECKS[name](Case("own_data:load", {}))
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_reader")
 def test_drawing_from_the_global_generator_is_found(module):
     module.load = drawing
     failed = {result.check for result in check_dataset("own_data:load").failures}
@@ -134,7 +124,7 @@ def test_another_order_in_another_process_is_found(tmp_path, monkeypatch):
     assert [r.check for r in check_dataset("set_order:load").failures] == ["another process"]
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked_reader")
 def test_a_data_set_that_cannot_be_read_fails_with_the_reason():
     report = check_dataset("csv", {"path": "nowhere.csv", "label": "y"})
     assert not report.ok

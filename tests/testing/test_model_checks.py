@@ -12,7 +12,13 @@ from fedguard.testing.models import CHECKS, check_model, checks
 SHAPES = {"resnet18": (3, 8, 8), "resnet20": (3, 8, 8), "resnet56": (3, 8, 8), "lstm": (6, 2), "bilstm": (9,)}
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+#: Deep; resnet20 is made of the same parts.
+LONG = {"resnet56"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in CATALOGUE]
+)
 def test_built_in_models_pass(name):
     report = check_model(name, input_shape=SHAPES.get(name))
     report.raise_for_failures()

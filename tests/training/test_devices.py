@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(not can_pretend(), reason="this torch cannot reg
 if can_pretend():
     registered_device()  # before any test of this process calls autograd, which counts devices once
 
-SHAPES = ((3, 32, 32), (1, 28, 28), (64,), (12,))
+SHAPES = ((3, 32, 32), (1, 28, 28), (12,), (64,))
 #: BatchNorm counts batches in a tensor that cannot be fake.
 PARAMS = {"resnet18": {"norm": "group"}, "vgg11": {"norm": "none"}}
 TRAININGS = {
-    "momentum and weight decay": LocalTraining(batch_size=5, momentum=0.9, weight_decay=0.1),
-    "FedProx and FL-WBC": LocalTraining(epochs=None, steps=3, batch_size=5, proximal=0.1, wbc=0.1),
+    "momentum and weight decay": LocalTraining(batch_size=3, momentum=0.9, weight_decay=0.1),
+    "FedProx and FL-WBC": LocalTraining(epochs=None, steps=2, batch_size=3, proximal=0.1, wbc=0.1),
 }
 
 
@@ -66,9 +66,9 @@ def test_a_model_trains_and_predicts_there(name, there):
     assert shapes, "no shape fits this model; add one"
     with FakeTensorMode():
         model = moved(build(name, shapes[0]), there)
-        data = LabeledData(torch.rand(12, *shapes[0]), torch.randint(0, 10, (12,)))
+        data = LabeledData(torch.rand(5, *shapes[0]), torch.randint(0, 10, (5,)))
         start = flat_parameters(model)
-        clients = [data, Share(data, torch.arange(7))]
+        clients = [data, Share(data, torch.arange(4))]
         loss, outputs = ("gan", 3) if name == "gan" else ("cross_entropy", 10)
         trainings = [dataclasses.replace(training, loss=loss) for training in TRAININGS.values()]
         for training in trainings:
@@ -78,7 +78,7 @@ def test_a_model_trains_and_predicts_there(name, there):
         adjusted = trained(model, start, [data], trainings[0], [torch.Generator()], lambda g: g)
         assert adjusted[0].update.device == there
         logits = predict(model, start.cpu(), data.inputs)
-        assert (logits.device, logits.shape) == (there, (12, outputs))
+        assert (logits.device, logits.shape) == (there, (5, outputs))
 
 
 def test_the_test_sees_mixes_and_numbers_read_back(there):

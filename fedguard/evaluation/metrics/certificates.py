@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr
 
 from ...core.errors import ParameterError
 
@@ -54,6 +53,8 @@ def vote_bounds(
         slack = np.sqrt(math.log(1 / alpha) / (2 * total))
         lower, upper = first / total - slack, second / total + slack
     elif bound == "clopper_pearson":
+        from scipy.special import betaincinv  # a slow import
+
         lower = betaincinv(np.maximum(first, 1), total - first + 1, alpha)
         rest = np.maximum(total - second, 1)
         upper = np.where(second == total, 1.0, betaincinv(second + 1, rest, 1 - alpha))
@@ -105,6 +106,8 @@ def certified_radius(
             raise ParameterError(f"{name} is {value}; use finite numbers above 0")
     if len(terms) < 1:
         raise ParameterError("influence is empty; give one number per attacker")
+    from scipy.special import ndtr  # a slow import
+
     labels, high, low = vote_bounds(votes, alpha, bound)
     sure = high > low
     gap = np.where(sure, (np.sqrt(high) - np.sqrt(low)) ** 2, 0.0)

@@ -116,7 +116,7 @@ print(hashlib.sha256((results.clients.to_csv() + results.rounds.to_csv()).encode
 """
 
 
-def python(*arguments):
+def fresh(*arguments):
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
@@ -124,12 +124,23 @@ def python(*arguments):
     return done.stdout.split()
 
 
-def test_a_script_without_a_main_guard_gives_the_same_bits(tmp_path):
+#: Runs a script as the main module, with workers from a process of its own that has imported FedGuard.
+FORKED = """
+import multiprocessing as mp, runpy, sys
+if "forkserver" in mp.get_all_start_methods():
+    mp.set_forkserver_preload(["fedguard.evaluation.running.runner"])
+    mp.context.SpawnProcess._Popen = staticmethod(mp.context.ForkServerProcess._Popen)
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def test_a_script_without_a_main_guard_gives_the_same_bits(tmp_path, python):
     body = (HERE / "own.py").read_text()
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(body=body, workers=2))
     here = bits(run(attacks=[own.Mine(), own.Mine], defenses=[own.Far(), own.Far]))
-    assert python(str(script)) == ["4", hashlib.sha256(here.encode()).hexdigest()]
+    done = python("-c", FORKED, script).wait()
+    assert done.stdout.split() == ["4", hashlib.sha256(here.encode()).hexdigest()], done.stderr
 
 
 @pytest.mark.slow
@@ -137,7 +148,7 @@ def test_a_script_without_a_main_guard_gives_the_same_bits(tmp_path):
 def test_code_without_a_file_gives_the_same_bits(workers):
     body = (HERE / "own.py").read_text()
     here = bits(run(attacks=[own.Mine(), own.Mine], defenses=[own.Far(), own.Far]))
-    found = python("-c", SCRIPT.format(body=body, workers=workers))
+    found = fresh("-c", SCRIPT.format(body=body, workers=workers))
     assert found == ["4", hashlib.sha256(here.encode()).hexdigest()]
 
 
