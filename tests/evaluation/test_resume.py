@@ -16,7 +16,8 @@ from filelock import FileLock
 from fedguard.cli.entry import main
 from fedguard.core.errors import ResultsError
 from fedguard.evaluation.results import code
-from fedguard.evaluation.results.store import Store, folder_for
+from fedguard.evaluation.results.folders import folder_for
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.checkpoint import Checkpoint
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.load import load_suite
