@@ -28,7 +28,8 @@ from .figures import (
 )
 from .figures.picture import Picture
 from .figures.style import Sheet
-from .names import names_of
+from .names import display_all, names_of
+from .ranks import ranking
 from .report.results import HEATS, HeatMap, Section, heat_maps, sections
 from .report.results import curves as curves_of
 from .report.scores import distribution, roc_panel, verdicts
@@ -129,23 +130,19 @@ def draw(
     if kind == "client_map":
         raise ParameterError("a client map needs updates: give a recording (`fedguard evaluate --record`)")
     with sheet.style():
-        if kind == "critical_difference":
-            ranked: Figure = ranks.draw(sheet, store, chosen_runs(store, where), metric)
-            return ranked
-        if kind == "skew_share":
-            shares = skew_share.skew_share(chosen_runs(store, where), names_of(store.folder))
-            shared: Figure = printed.draw(sheet, shares)
-            return shared
-        part = _only(sections(store, where))
-        if kind == "confusion":
-            found = [(a, d, confusion.shares(table)) for a, d, table in _each(store, part)]
-            bars: Figure = confusion.draw(sheet, found, part.seeds)
-            return bars
-        picture = (
-            heatmap.heatmap(_heat_map(part, metric)) if kind == "heatmap" else pictured(store, part, kind)
-        )
-        figure: Figure = printed.draw(sheet, picture)
+        figure: Figure = printed.draw(sheet, _picture(store, kind, metric, where))
         return figure
+
+
+def _picture(store: Store, kind: str, metric: str, where: Mapping[str, Any] | None) -> Picture:
+    if kind == "critical_difference":
+        found = ranking(chosen_runs(store, where), *columns_named([metric]))
+        called = display_all(found.names, names_of(store.folder))
+        return ranks.critical_difference(found, list(called.values()))
+    if kind == "skew_share":
+        return skew_share.skew_share(chosen_runs(store, where), names_of(store.folder))
+    part = _only(sections(store, where))
+    return heatmap.heatmap(_heat_map(part, metric)) if kind == "heatmap" else pictured(store, part, kind)
 
 
 def draw_recording(
@@ -167,7 +164,7 @@ def draw_recording(
         raise ParameterError("of a recording, --where chooses rounds only: --where round=[1,5]")
     sheet = sheet or Sheet()
     with sheet.style():
-        figure: Figure = client_map.draw(sheet, client_map.maps(recording, rounds))
+        figure: Figure = printed.draw(sheet, client_map.client_map(client_map.maps(recording, rounds)))
     return figure
 
 
@@ -213,6 +210,9 @@ def pictured(store: Store, part: Section, kind: str) -> Picture:
         settings = {(run["attack"], run["defense"]): run["settings"] for _, run in part.runs.iterrows()}
         spreads = [(a, d, distribution(table, settings[a, d])) for a, d, table in _each(store, part)]
         return scores.scores([(a, d, spread) for a, d, spread in spreads if spread is not None])
+    if kind == "confusion":
+        shares = [(a, d, confusion.shares(table)) for a, d, table in _each(store, part)]
+        return confusion.confusion(shares, part.seeds)
     if kind == "timeline":
         found = [(a, d, timeline(table)) for a, d, table in _each(store, part)]
         return timelines.timelines([(a, d, one) for a, d, one in found if one is not None])
@@ -225,5 +225,5 @@ def pictured(store: Store, part: Section, kind: str) -> Picture:
 
 #: The metrics that are drawn by round, and their names.
 CURVES = {"accuracy": ("tacc", "test accuracy"), "success": ("asr", "attack success")}
-PICTURED = (*CURVES, "roc", "scores", "pareto", "cost", "timeline", "who_sees_what")
-KINDS = ("heatmap", *PICTURED, "confusion", "skew_share", "client_map", "critical_difference")
+PICTURED = (*CURVES, "roc", "scores", "pareto", "cost", "timeline", "confusion", "who_sees_what")
+KINDS = ("heatmap", *PICTURED, "skew_share", "client_map", "critical_difference")
