@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.errors import ConfigError, ParameterError
+from ...core.errors import ParameterError
 from ...core.extras import extra_module
-from ...core.files import is_file, why, write_atomically
+from ...core.files import is_file
 from ...core.params import nearest
 from ...recording.index import INDEX
 from ...recording.recording import Recording
+from ..suites.holdings import Holdings, federations, holdings
+from ..suites.load import load_suite
+from . import plot_holdings
 from .figures import (
     client_map,
     confusion,
@@ -27,6 +30,7 @@ from .figures import (
     who_sees_what,
 )
 from .figures.picture import Picture
+from .figures.saved import check_format, save
 from .figures.style import Sheet
 from .names import display_all, names_of
 from .ranks import ranking
@@ -41,8 +45,6 @@ from .versus import chosen_runs
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot(
@@ -77,8 +79,7 @@ def plot(
     recorded = is_file(folder / INDEX)
     beside = folder.with_name(f"{folder.name}-{kind}.svg")  # a recording holds its own files only
     out = out or (beside if recorded else folder / f"{kind}.svg")
-    if out.suffix.lower() not in FORMATS:
-        raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
+    check_format(out)
     sheet = sheet or Sheet()
     if recorded:
         figure = draw_recording(Recording(folder), kind, where, sheet)
@@ -86,21 +87,6 @@ def plot(
         figure = draw(Store(folder), kind, metric, where, sheet)
     save(figure, out, sheet)
     return out
-
-
-def save(figure: Any, out: Path, sheet: Sheet) -> None:
-    """Write a figure; the same figure gives the same bytes.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    ending = out.suffix[1:].lower()
-    about = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
-    try:
-        with sheet.style():
-            write_atomically(out, lambda to: figure.savefig(to, dpi=200, format=ending, metadata=about))
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {why(error)}") from None
 
 
 def draw(
@@ -116,7 +102,8 @@ def draw(
     panel per attack), "roc" (a panel per attack), "scores", "timeline" and "confusion" (a panel per attack
     and defense), "pareto" (FPR against FNR), "cost" (accuracy against seconds), "who_sees_what", and
     "critical_difference" (average ranks of the defenses by a metric, with Nemenyi's test) and "skew_share"
-    (AUROC by partition and share of malicious clients), of several points of the grid together.
+    (AUROC by partition and share of malicious clients), of several points of the grid together; and
+    "partition" (who has what at the first seed: it reads the data).
     See :func:`plot` for the arguments.
 
     Raises:
@@ -129,9 +116,29 @@ def draw(
     sheet = sheet or Sheet()
     if kind == "client_map":
         raise ParameterError("a client map needs updates: give a recording (`fedguard evaluate --record`)")
+    if kind == "partition":
+        dealt: Figure = plot_holdings.draw(_holdings(store, where), True, sheet)
+        return dealt
     with sheet.style():
         figure: Figure = printed.draw(sheet, _picture(store, kind, metric, where))
         return figure
+
+
+def _holdings(store: Store, where: Mapping[str, Any] | None) -> Holdings:
+    """Who has what at the one point of the grid that is chosen, at the suite's first seed or the chosen one."""
+    plan, source = load_suite(store.folder / "suite.yaml")
+    wanted = {k: [str(v) for v in (v if isinstance(v, list) else [v])] for k, v in (where or {}).items()}
+    seed = wanted.pop("seed", [""])[0]
+    cells = federations(plan, source, int(seed) if seed.isdecimal() else None)
+    wanted = {path: found for path, found in wanted.items() if path not in ("attack", "defense", "mode")}
+    unknown = sorted(set(wanted) - set(cells[0].point))
+    if unknown:
+        raise ParameterError(f"the grid of {store.folder} has no {unknown[0]}, so that nothing depends on it")
+    left = [c for c in cells if all(str(c.point[path]) in found for path, found in wanted.items())]
+    if len(left) != 1:
+        points = "; ".join(", ".join(f"{k} = {v}" for k, v in cell.point.items()) for cell in cells[:6])
+        raise ParameterError(f"one figure shows one partition; choose with --where (there are {points})")
+    return holdings(left[0], source)
 
 
 def _picture(store: Store, kind: str, metric: str, where: Mapping[str, Any] | None) -> Picture:
@@ -226,4 +233,4 @@ def pictured(store: Store, part: Section, kind: str) -> Picture:
 #: The metrics that are drawn by round, and their names.
 CURVES = {"accuracy": ("tacc", "test accuracy"), "success": ("asr", "attack success")}
 PICTURED = (*CURVES, "roc", "scores", "pareto", "cost", "timeline", "confusion", "who_sees_what")
-KINDS = ("heatmap", *PICTURED, "skew_share", "client_map", "critical_difference")
+KINDS = ("heatmap", *PICTURED, "skew_share", "client_map", "critical_difference", "partition")
