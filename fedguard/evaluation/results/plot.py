@@ -125,7 +125,7 @@ def draw(
 
 
 def _holdings(store: Store, where: Mapping[str, Any] | None) -> Holdings:
-    """Who has what at the one point of the grid that is chosen, at the suite's first seed or the chosen one."""
+    """Who has what at the chosen point of the grid, at the suite's first seed or the chosen one."""
     plan, source = load_suite(store.folder / "suite.yaml")
     wanted = {k: [str(v) for v in (v if isinstance(v, list) else [v])] for k, v in (where or {}).items()}
     seed = wanted.pop("seed", [""])[0]
