@@ -18,7 +18,7 @@ from ...simulation.shadow import Shadow
 from .costs import Costs, Kind, Part, Timed
 
 #: Timing ends after so many seconds, or after this share of the estimate.
-SECONDS, SHARE = 4.0, 0.05
+SECONDS, SHARE = 5.0, 0.1
 #: A first run is timed twice if it takes no longer; the difference is what a process does once.
 AGAIN = 2.0
 
