@@ -112,12 +112,13 @@ def _versus(
     from ..evaluation.results.store import Store
     from ..evaluation.results.versus import show_versus, versus
     from ..evaluation.suites.source import choices
+    from ..evaluation.terminal import terminal
 
     found = versus(Store(folder), mine, names, choices(where))
     if per_seed:
         write(csv_text(found.pairs).encode(), out)
     elif out is None:
-        for part in show_versus(found, everything):
+        for part in show_versus(found, everything, terminal(piped_width=120).width):
             print_table(part)
     elif out.suffix.lower() == ".csv":
         write(csv_text(found.frame).encode(), out)

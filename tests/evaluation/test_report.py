@@ -412,8 +412,9 @@ def test_verdicts_by_round_are_stacked_to_the_shares_of_the_store(store, tree):
                 shares.setdefault(number, []).append(100 * count / totals[run, number])
         expected = sum(sum(found) / store_seeds(store) for found in shares.values())
         drawn = [path for path in svg.all("path") if path.attrs.get(name) == value]
-        boxes = re.findall(r"M[\d.]+ ([\d.]+)H[\d.]+V([\d.]+)", drawn[0].attrs["d"])
+        boxes = re.findall(r"M[\d.]+ ([\d.]+)H[\d.]+V([\d.]+)", drawn[0].attrs["d"] if drawn else "")
         assert sum(float(low) - float(high) for low, high in boxes) / 1.5 == pytest.approx(expected, abs=0.3)
+        assert bool(drawn) == (expected > 0)
     assert {pattern.attrs["id"] for pattern in tree.all("pattern")} == {"stripes-l0", "stripes-l1"}
 
 

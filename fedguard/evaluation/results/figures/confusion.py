@@ -70,7 +70,9 @@ def _plot(attack: str, defense: str, table: pd.DataFrame) -> Plot:
             for at, low, high in zip(rounds, floor, top, strict=True)
             if high > low
         ]
-        marks.append(Boxes(bars, color, f"{name}: {table[name].mean():.1f} % on average", striped=striped))
+        if bars:
+            label = f"{name}: {table[name].mean():.1f} % on average"
+            marks.append(Boxes(bars, color, label, striped=striped))
         floor = top
     x = Axis("round", rounds[0] - 0.5, rounds[-1] + 0.5, whole=True)
     means = ", ".join(f"{name} {table[name].mean():.1f} %" for name, _, _ in KINDS)

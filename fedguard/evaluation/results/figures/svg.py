@@ -247,7 +247,8 @@ def _boxes(to: Drawing, mark: Boxes) -> str:
         return shape
     x0, y0, x1, y1 = mark.boxes[0]
     x, y = (to.x(x0) + to.x(x1)) / 2, (to.y(y0) + to.y(y1)) / 2 + 4
-    return f"<g>{_title(mark.label)}{shape}{_word(f'cell f-{mark.ink}', x, y, 'middle', mark.text)}</g>"
+    word = f'<text class="cell f-{mark.ink}" x="{px(x)}" y="{px(y)}">{escape(mark.text)}</text>'
+    return f"<g>{_title(mark.label)}{shape}{word}</g>"
 
 
 def _dots(to: Drawing, mark: Dots) -> Iterator[str]:

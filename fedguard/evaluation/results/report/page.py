@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 #: Limits of a report, so that browsers can open the report of a large suite.
 MAX_SECTIONS = 12
 MAX_DETAILS = 160
+MAX_VERDICTS = 100  # details with verdicts by round, which their timelines also show
 MAX_ROWS = 4000
 MAX_PANELS = 60
 MAX_FAILURES = 50
@@ -236,9 +237,12 @@ def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str,
         tables = list(verdicts(store, part, attack))
         panels.append(roc_panel(part, attack, tables))
         curve = {line.name: line for line in panels[-1].lines}
-        details += [_detail(part, attack, d, t, curve.get(d)) for d, t in tables if (attack, d) in chosen]
+        by_round = len(chosen) <= MAX_VERDICTS
+        details += [
+            _detail(part, attack, d, t, curve.get(d), by_round) for d, t in tables if (attack, d) in chosen
+        ]
     words = {"tacc": "test accuracy", "asr": "attack success"}
-    by_round = [curves_picture(curves(store, part, m), what, part.seeds) for m, what in words.items()]
+    moving = [curves_picture(curves(store, part, m), what, part.seeds) for m, what in words.items()]
     first = [who_sees_what(part), pareto.trade_off_of_rates(part), pareto.trade_off_of_costs(store, part)]
     return {
         **_plain(part),
@@ -246,7 +250,7 @@ def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str,
         "first": _with_plots(first),
         "heats": [(heatmap(chart), GLOSSARY[chart.column.name]) for chart in heat_maps(part, HEATS)],
         "ranks": _ranks(part),
-        "curves": [one.only(MAX_PANELS) for one in _with_plots([*by_round, roc(panels, part.seeds)])],
+        "curves": [one.only(MAX_PANELS) for one in _with_plots([*moving, roc(panels, part.seeds)])],
         "panels_left_out": max(0, len(part.attacks) - MAX_PANELS),
         "costs": _with_plots([seconds(costs(store, part))]),
         "details": details,
@@ -320,7 +324,7 @@ def _chosen(part: Section, allowed: int) -> set[tuple[str, str]]:
 
 
 def _detail(
-    part: Section, attack: str, defense: str, table: pd.DataFrame, curve: Line | None
+    part: Section, attack: str, defense: str, table: pd.DataFrame, curve: Line | None, by_round: bool
 ) -> dict[str, Any]:
     row = part.row(attack, defense)
     runs = part.runs[(part.runs["attack"] == attack) & (part.runs["defense"] == defense)]
@@ -336,8 +340,8 @@ def _detail(
         drawn.append(
             replace(alone, title=f"ROC curve; AUROC {shown(row, columns_named(('auroc',))[0])}", keys=())
         )
-    verdicts_by_round = confusion.confusion([(attack, defense, confusion.shares(table))], part.seeds)
-    drawn += _with_plots([verdicts_by_round])
+    if by_round:
+        drawn += _with_plots([confusion.confusion([(attack, defense, confusion.shares(table))], part.seeds)])
     if history:
         drawn.append(timelines([(attack, defense, history)]))
     return {
