@@ -36,7 +36,9 @@ def export(
     where: Annotated[
         list[str] | None, typer.Option(help="Only these, e.g. --where attack=\\[lie,min_max].")
     ] = None,
-    preset: Annotated[str, typer.Option(help="A paper's layout, e.g. fedredefense_table1.")] = "",
+    preset: Annotated[
+        str, typer.Option(help="A paper's layout, e.g. fedredefense_table1; or two_columns.")
+    ] = "",
     caption: Annotated[str, typer.Option(help="LaTeX: the table's caption.")] = "",
     label: Annotated[str, typer.Option(help="LaTeX: the table's label, e.g. tab:main.")] = "",
     wide: Annotated[bool, typer.Option("--wide", help="LaTeX: across both columns of the page.")] = False,
@@ -48,7 +50,7 @@ def export(
     from ..evaluation.suites.source import choices
 
     layout = layout_of(preset, pivot, columns, choices(where or []))
-    layout = dataclasses.replace(layout, float=Float(caption, label, wide))
+    layout = dataclasses.replace(layout, float=Float(caption, label, wide or layout.float.wide))
     write(render(Store(folder), format, layout), out)
 
 
