@@ -1,5 +1,6 @@
 """The estimate of a suite's cost: what it times, adds and multiplies, with runs that take known time."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -54,14 +55,27 @@ def test_a_run_costs_its_first_round_and_nine_times_its_second(slow):
     assert module.size(suite).startswith("2 runs (2 tasks, 1 point of the grid), 20 rounds\n")
 
 
-def test_every_attack_and_every_defense_is_timed_and_no_seed_twice(monkeypatch):
+def test_every_attack_and_every_defense_is_timed_and_no_seed_twice():
     suite, _ = load_suite("quickstart", FEW)
     names = [(cell.attack_label, cell.defense_label, cell.seed) for cell in picked(suite.cells())]
     attacks, defenses, seeds = (set(column) for column in zip(*names, strict=True))
     assert len(names) == 7, "6 attacks and 7 defenses"
     assert (attacks, defenses, seeds) == (set(suite.attacks), set(suite.defenses), {0})
-    points, _ = load_suite("quickstart", [*FOUR, "grid={partition.beta: [0.1, 1.0, 10.0]}"])
-    assert [c.partition.params["beta"] for c in picked(points.cells())] == [0.1, 0.1, 1.0, 10.0]
+
+
+def test_of_every_other_point_the_slowest_run_is_timed(slow, monkeypatch):
+    """lie × krum and min_max × dnc at the first point, then the one that took longer, at each other point."""
+    monkeypatch.setattr(sampling, "SECONDS", 1000)
+    took = sampling._first_rounds
+
+    def first_rounds(cell):
+        one = took(cell)
+        return replace(one, judging=one.judging * (9 if cell.defense_label == "dnc" else 1))
+
+    monkeypatch.setattr(sampling, "_first_rounds", first_rounds)
+    suite, _ = load_suite("quickstart", [*FOUR, "grid={partition.beta: [0.1, 1.0, 10.0]}"])
+    module.duration(suite, workers=1)
+    assert [attack_and_defense[1] for attack_and_defense in Slow.built] == ["krum", "dnc", "dnc", "dnc"]
 
 
 def test_timing_stops_at_its_limit_and_says_so(slow):

@@ -49,40 +49,48 @@ def sample(cells: Sequence[Cell], total: Callable[[Costs], float]) -> Sample:
     """
     start, before = time.perf_counter(), time.process_time()
     found = Sample()
-    picks = picked(cells)
-    for number, cell in enumerate(picks):
+    elsewhere: dict[str, list[Cell]] = {}
+    for cell in cells:
+        elsewhere.setdefault(Kind.of(cell).federation, []).append(cell)
+    picks: list[list[Cell]] = [[cell] for cell in picked(next(iter(elsewhere.values())))]
+    picks += list(elsewhere.values())[1:]  # one of each, the slowest: it tells most about the others
+    for number, among in enumerate(picks):
         limit = max(SECONDS, SHARE * total(Costs(found.timed))) if found.timed else SECONDS
         if found.timed and time.perf_counter() - start > limit:
             found.left = len(picks) - number
             break
-        one = _first_rounds(cell)
+        one = _first_rounds(_slowest(among, found.timed))
         if number == 0:
             found.once, cold = before, one
             if _both(one) < AGAIN:
-                one = _first_rounds(cell)
+                one = _first_rounds(among[0])
                 found.once += max(0.0, _both(cold) - _both(one))
         found.timed.append(one)
     found.seconds = time.perf_counter() - start
     return found
 
 
+def _slowest(among: Sequence[Cell], timed: Sequence[Timed]) -> Cell:
+    """The run that takes longest, by the times so far; the first of those that are alike."""
+    if len(among) == 1 or not timed:
+        return among[0]
+    costs = Costs(timed)
+    return max(
+        {Kind.of(cell): cell for cell in reversed(among)}.values(), key=lambda cell: sum(costs.of(cell))
+    )
+
+
 def picked(cells: Sequence[Cell]) -> list[Cell]:
-    """The fewest runs, about, with every attack and every defense in one federation; one of each other."""
+    """The fewest runs of one federation, about, in which every attack and every defense is."""
     kinds = [Kind.of(cell) for cell in cells]
-    home = kinds[0].federation
     chosen: dict[int, Cell] = {}
     seen: set[tuple[str, str]] = set()
     for new in (2, 1):  # first runs whose attack and defense are both new
         for number, kind in enumerate(kinds):
             marks = {("attack", kind.attack), ("defense", kind.defense)} - seen
-            if kind.federation == home and len(marks) >= new:
+            if len(marks) >= new:
                 chosen[number] = cells[number]
                 seen |= marks
-    federations = {home}
-    for number, kind in enumerate(kinds):
-        if kind.federation not in federations:
-            chosen[number] = cells[number]
-            federations.add(kind.federation)
     return list(chosen.values())
 
 
