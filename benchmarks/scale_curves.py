@@ -1,6 +1,7 @@
 """Time and extra memory against the number of clients and of parameters.
 
     python benchmarks/scale_curves.py [--quick] [--limit VALUES]
+    python benchmarks/scale_curves.py --draw      # the figure of benchmarks/results/scale.csv
 
 Every point runs in a process of its own: one fresh round, one call. Writes benchmarks/results/scale.csv and
 docs/images/scale.png; needs matplotlib (pip install -e ".[plot]"). The largest inputs are 4 GB;
@@ -20,8 +21,14 @@ import torch
 from bench import extra_memory, normal_updates, seconds
 
 from fedguard import Round, make_aggregator, make_detector
+from fedguard.evaluation.results.figures.axes import power_text
+from fedguard.evaluation.results.figures.picture import line_of
+from fedguard.evaluation.results.figures.style import Sheet
 
 HERE = Path(__file__).resolve().parent
+PICTURE = HERE.parent / "docs" / "images" / "scale.png"
+#: What is drawn over sizes, and its name.
+HEIGHTS = {"seconds": "seconds", "extra_mib": "extra memory (MiB)"}
 #: Label → what is called, with its parameters for n clients.
 METHODS: dict[str, tuple[Any, str, Any]] = {
     "mean": (make_aggregator, "mean", lambda n: {}),
@@ -55,34 +62,41 @@ def in_a_process(label: str, n: int, d: int) -> dict[str, Any]:
 
 
 def draw(points: list[dict[str, Any]], picture: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharey="row")
-    for column, (axis, fixed, other) in enumerate([("n", "d", 10**5), ("d", "n", 100)]):
-        for row, (value, name) in enumerate([("seconds", "seconds"), ("extra_mib", "extra memory (MiB)")]):
-            panel = axes[row][column]
-            for label in METHODS:
-                line = [p for p in points if p["method"] == label and p[fixed] == other]
-                heights = [max(p[value], 0.1 if row else 0) for p in line]
-                panel.plot([p[axis] for p in line], heights, "o-", label=label, markersize=4)
-            panel.set(xscale="log", yscale="log")
-            panel.grid(alpha=0.3)
-            if column == 0:
-                panel.set_ylabel(name)
-            panel.set_xlabel("clients n (d = 10⁵)" if axis == "n" else "parameters d (n = 100)")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncol=len(labels), fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1, 0.95))
-    figure.savefig(picture, dpi=110)
+    sheet = Sheet()
+    with sheet.style():
+        figure = sheet.figure(5.0)
+        axes = figure.subplots(2, 2, sharey="row")
+        for column, (axis, fixed, other) in enumerate([("n", "d", 10**5), ("d", "n", 100)]):
+            for row, (value, name) in enumerate(
+                [("seconds", "seconds"), ("extra_mib", "extra memory (MiB)")]
+            ):
+                panel = axes[row][column]
+                for place, label in enumerate(METHODS):
+                    line = [p for p in points if p["method"] == label and p[fixed] == other]
+                    heights = [max(p[value], 0.1 if row else 0) for p in line]
+                    color = sheet.colors[line_of(place)[0]]
+                    panel.plot([p[axis] for p in line], heights, "o-", label=label, markersize=3, color=color)
+                panel.set(xscale="log", yscale="log")
+                panel.xaxis.set_major_formatter(lambda at, _: power_text(at))
+                panel.yaxis.set_major_formatter(lambda at, _: power_text(at))
+                panel.grid(visible=True)
+                if column == 0:
+                    panel.set_ylabel(name)
+                panel.set_xlabel("clients n (d = 10⁵)" if axis == "n" else "parameters d (n = 100)")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncol=len(labels))
+        figure.savefig(picture, dpi=200)
 
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--point"]:
         label, n, d = arguments[1:]
         print(json.dumps(measure(label, int(n), int(d))))
+        return
+    if "--draw" in arguments:
+        with (HERE / "results" / "scale.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        draw([{k: v if k == "method" else float(v) for k, v in row.items()} for row in rows], PICTURE)
         return
     largest = 10**7 if "--quick" in arguments else 10**10
     if "--limit" in arguments:
@@ -97,7 +111,7 @@ def main(arguments: list[str]) -> None:
         writer = csv.DictWriter(file, points[0])
         writer.writeheader()
         writer.writerows(points)
-    draw(points, HERE.parent / "docs" / "images" / "scale.png")
+    draw(points, PICTURE)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 

@@ -1,4 +1,6 @@
-"""Take report.png and control_room.png anew: ``python docs/images/take_screenshots.py [RESULTS]``.
+"""Take the pictures of the report and the control room anew, wide and as on a phone.
+
+    python docs/images/take_screenshots.py [RESULTS]
 
 The report is that of docs/how-to/report.md; RESULTS is what ``fedguard evaluate quickstart`` wrote, which
 runs (a minute) if it is absent. The control room shows what the code of docs/how-to/control-room.md leaves
@@ -20,6 +22,8 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PYTHON = (sys.executable, "-m", "fedguard")
+#: Width and height in pixels.
+PHONE = (390, 1050)
 WHERE = (
     *("--where", "attack=[label_flip,lie,scaling_backdoor]"),
     *("--where", "defense=[no_defense,m_krum,dnc,lfr,fedredefense]"),
@@ -49,6 +53,8 @@ def report(browser: Any, folder: Path, results: Path | None) -> None:
     subprocess.run([*PYTHON, "report", results, *WHERE, "--out", folder / "report.html"], check=True)
     browser.open(folder / "report.html", 1200, 1780)
     browser.screenshot(HERE / "report.png", full=False)
+    browser.open(folder / "report.html", *PHONE)
+    browser.screenshot(HERE / "report_phone.png", full=False)
 
 
 def control_room(browser: Any, folder: Path) -> None:
@@ -67,6 +73,8 @@ def control_room(browser: Any, folder: Path) -> None:
             raise SystemExit(f"the control room did not start: {address}")
         _enter(browser, found[0], token.removeprefix("token: ").strip())
         browser.screenshot(HERE / "control_room.png", full=False)
+        _resize(browser, *PHONE)
+        browser.screenshot(HERE / "control_room_phone.png", full=False)
     finally:
         browser("Page.navigate", url="about:blank")  # it holds a connection open
         server.terminate()
@@ -74,7 +82,7 @@ def control_room(browser: Any, folder: Path) -> None:
 
 
 def _enter(browser: Any, url: str, token: str) -> None:
-    browser("Emulation.setDeviceMetricsOverride", width=1000, height=1050, deviceScaleFactor=1, mobile=False)
+    _resize(browser, 1000, 1050)
     for _ in range(100):  # until it listens
         browser("Page.navigate", url=url)
         time.sleep(0.1)
@@ -88,6 +96,11 @@ def _enter(browser: Any, url: str, token: str) -> None:
     browser.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
 
 
+def _resize(browser: Any, width: int, height: int) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser("Emulation.setDeviceMetricsOverride", **size)
+
+
 def _wait(browser: Any, condition: str) -> None:
     for _ in range(200):
         if browser.evaluate(condition):
@@ -97,7 +110,7 @@ def _wait(browser: Any, condition: str) -> None:
 
 
 def main() -> None:
-    """Both pictures."""
+    """All pictures."""
     browser = open_browser()
     try:
         with tempfile.TemporaryDirectory() as name:

@@ -76,12 +76,18 @@ def evaluate(
         list[str] | None, typer.Option(help="A parameter for submitit, e.g. --slurm slurm_partition=cpu.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how large it is and check everything; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say how large it is, check everything, and say how long it takes if runs like it are "
+            "stored; run nothing.",
+        ),
     ] = False,
     estimate: Annotated[
         bool,
         typer.Option(
-            "--estimate", help="As --dry-run, and say how long it takes by running two rounds of each kind."
+            "--estimate",
+            help="As --dry-run, and say how long it takes, from two rounds of a few runs.",
         ),
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")] = False,
@@ -139,7 +145,7 @@ def evaluate(
 
 def evaluate_suite(options: Options) -> None:
     """Check the suite, then estimate or run it; exit with a nonzero status if interrupted or a run failed."""
-    from ..evaluation.results.store import folder_for
+    from ..evaluation.results.folders import folder_for
     from ..evaluation.results.tables import SHOWN, columns_named
     from ..evaluation.running.executors import make_executor
     from ..evaluation.running.follow import run_followed
@@ -151,15 +157,14 @@ def evaluate_suite(options: Options) -> None:
     shown = SHOWN if columns is None else tuple(column.name for column in columns)
     plan, source = _loaded(options)
     if options.dry_run:
-        from ..evaluation.running.estimate import duration, size
+        from ..evaluation.running.estimate import size
 
         typer.echo(size(plan))  # first: it takes no time, and the checks may
     _check(options, plan, source)
     count = options.workers or cores()
     if options.dry_run:
         typer.echo("everything fits together; nothing has been run")
-        if options.estimate:
-            typer.echo(duration(plan, count))
+        _tell_duration(options, plan, count)
         return
     folder = options.out or folder_for(Path("results") / plan.name, plan, options.force)
     where = make_executor(
@@ -184,9 +189,23 @@ def evaluate_suite(options: Options) -> None:
         raise typer.Exit(1)
 
 
+def _tell_duration(options: Options, plan: Suite, count: int) -> None:
+    """Say how long it takes: measured if asked for, else as the runs that are stored took."""
+    from ..evaluation.results.folders import last_folder
+    from ..evaluation.running.estimate import duration, duration_as_stored
+
+    folder = options.out or last_folder(Path("results") / plan.name)
+    if options.estimate:
+        typer.echo(duration(plan, count))
+    elif text := duration_as_stored(plan, count, folder):
+        typer.echo(text)
+    else:
+        typer.echo("no run like these is stored, to say how long they take; --estimate times a few rounds")
+
+
 def _loaded(options: Options) -> tuple[Suite, Source]:
     """Load the suite, and refuse code that must not be imported."""
-    from ..evaluation.results.store import from_elsewhere
+    from ..evaluation.results.folders import from_elsewhere
     from ..evaluation.suites.load import load_suite
 
     return load_suite(

@@ -42,7 +42,7 @@ def partition(
 ) -> None:
     """Show who has what: every client's samples by class. Nothing is trained."""
     from ..core.named_code import find_here
-    from ..evaluation.results.store import from_elsewhere
+    from ..evaluation.results.folders import from_elsewhere
     from ..evaluation.suites.holdings import federations, holdings
     from ..evaluation.suites.load import load_suite
 

@@ -36,7 +36,9 @@ def export(
     where: Annotated[
         list[str] | None, typer.Option(help="Only these, e.g. --where attack=\\[lie,min_max].")
     ] = None,
-    preset: Annotated[str, typer.Option(help="A paper's layout, e.g. fedredefense_table1.")] = "",
+    preset: Annotated[
+        str, typer.Option(help="A paper's layout, e.g. fedredefense_table1; or two_columns.")
+    ] = "",
     caption: Annotated[str, typer.Option(help="LaTeX: the table's caption.")] = "",
     label: Annotated[str, typer.Option(help="LaTeX: the table's label, e.g. tab:main.")] = "",
     wide: Annotated[bool, typer.Option("--wide", help="LaTeX: across both columns of the page.")] = False,
@@ -45,10 +47,10 @@ def export(
     from ..evaluation.results.export import export as render
     from ..evaluation.results.layout import Float, layout_of
     from ..evaluation.results.store import Store
-    from ..evaluation.suites.source import assignments
+    from ..evaluation.suites.source import choices
 
-    layout = layout_of(preset, pivot, columns, assignments(where or []))
-    layout = dataclasses.replace(layout, float=Float(caption, label, wide))
+    layout = layout_of(preset, pivot, columns, choices(where or []))
+    layout = dataclasses.replace(layout, float=Float(caption, label, wide or layout.float.wide))
     write(render(Store(folder), format, layout), out)
 
 
@@ -111,13 +113,14 @@ def _versus(
     from ..evaluation.cells import csv_text
     from ..evaluation.results.store import Store
     from ..evaluation.results.versus import show_versus, versus
-    from ..evaluation.suites.source import assignments
+    from ..evaluation.suites.source import choices
+    from ..evaluation.terminal import terminal
 
-    found = versus(Store(folder), mine, names, assignments(where))
+    found = versus(Store(folder), mine, names, choices(where))
     if per_seed:
         write(csv_text(found.pairs).encode(), out)
     elif out is None:
-        for part in show_versus(found, everything):
+        for part in show_versus(found, everything, terminal(piped_width=120).width):
             print_table(part)
     elif out.suffix.lower() == ".csv":
         write(csv_text(found.frame).encode(), out)
@@ -151,11 +154,11 @@ def report(
 def _results_report(folder: Path, out: Path | None, events: Path | None, where: list[str] | None) -> Path:
     from ..core.errors import ParameterError
     from ..evaluation.results.report.page import write_report
-    from ..evaluation.suites.source import assignments
+    from ..evaluation.suites.source import choices
 
     if events is not None:
         raise ParameterError("--events belongs to the report of a ledger; this is a results folder")
-    return write_report(folder, out, assignments(where or []))
+    return write_report(folder, out, choices(where or []))
 
 
 def _ledger_report(ledger: Path, out: Path | None, events: Path | None, where: list[str] | None) -> Path:
@@ -179,7 +182,7 @@ def plot(
             "--kind",
             "-k",
             help="heatmap, accuracy, success, roc, scores, pareto, cost, timeline, confusion, who_sees_what, "
-            "skew_share, critical_difference; client_map of a recording.",
+            "skew_share, critical_difference, partition; client_map of a recording.",
         ),
     ] = "heatmap",
     metric: Annotated[
@@ -195,10 +198,10 @@ def plot(
     """Draw one figure of results, or of a recording, with matplotlib (extra: plot)."""
     from ..evaluation.results.figures.style import Sheet
     from ..evaluation.results.plot import plot as draw
-    from ..evaluation.suites.source import assignments
+    from ..evaluation.suites.source import choices
 
     sheet = Sheet(columns, dark)
-    typer.echo(f"wrote {draw(folder, kind, out, metric, assignments(where or []), sheet)}")
+    typer.echo(f"wrote {draw(folder, kind, out, metric, choices(where or []), sheet)}")
 
 
 def replay(

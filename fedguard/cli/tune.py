@@ -60,7 +60,7 @@ def tune(
     """
     from ..core.errors import ParameterError
     from ..core.named_code import find_here
-    from ..evaluation.results.store import from_elsewhere
+    from ..evaluation.results.folders import from_elsewhere
     from ..evaluation.suites.load import load_suite
     from ..evaluation.suites.source import assignments
     from ..evaluation.tuning.report import checks_table, heading, trial_line, verdict

@@ -9,9 +9,10 @@ import pytest
 
 from fedguard.core.errors import ConfigError, DataError, ResultsError
 from fedguard.evaluation.results.export import export
+from fedguard.evaluation.results.folders import folder_for
 from fedguard.evaluation.results.frame import metrics_frame
 from fedguard.evaluation.results.report.page import write_report
-from fedguard.evaluation.results.store import Store, folder_for
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.results.tables import attack_tables
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite

@@ -1,13 +1,16 @@
 """Grids: every combination once, filters, and mistakes by line."""
 
 import itertools
+import sys
 
 import pytest
 
+from fedguard.cli.entry import main
 from fedguard.core.errors import ConfigError
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
+from fedguard.evaluation.suites.source import choices
 
 SUITE = """\
 data: digits
@@ -155,6 +158,22 @@ def test_tables_keep_points_and_modes_apart(tmp_path):
     assert "| point " in export(store, "markdown").decode()
     assert "malicious = 3" in export(store, "csv").decode()
     assert "shadow" in export(store, "latex").decode()
+
+
+def test_runs_are_chosen_by_the_path_of_a_setting(tmp_path, monkeypatch, capsys):
+    """``--where partition.beta=5.0`` in every command that shows results."""
+    changes = ("grid={partition.beta: [0.5, 5.0]}", "malicious=1", "training.lr=0.1", "seeds=[0]")
+    run_suite(suite_of(tmp_path, *changes, "attacks=[byzantine]"), tmp_path / "out", workers=1)
+    arguments = ["--where", "partition.beta=5.0", "--columns", "dacc"]
+    monkeypatch.setattr(sys, "argv", ["fedguard", "export", str(tmp_path / "out"), *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    assert out.count("partition.beta = 5.0") == 2
+    assert "partition.beta = 0.5" not in out
+    assert choices(["a.b=1", "c=[x, y]"]) == {"a.b": 1, "c": ["x", "y"]}
+    with pytest.raises(ConfigError, match=r"write key\.path=value"):
+        choices(["a.b"])
 
 
 def test_runs_by_a_parameter_of_a_detector(tmp_path):

@@ -14,7 +14,8 @@ from fedguard.core.errors import ConfigError, DataError, ResultsError
 from fedguard.core.named_code import GIVEN
 from fedguard.evaluation.results.compare import compare
 from fedguard.evaluation.results.data import fingerprints, named, sign_data, stored_data
-from fedguard.evaluation.results.store import Store, folder_for
+from fedguard.evaluation.results.folders import folder_for
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite

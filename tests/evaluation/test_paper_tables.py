@@ -12,7 +12,7 @@ from rich.console import Console
 from fedguard.contracts.registry import REGISTRIES
 from fedguard.core.errors import ResultsError
 from fedguard.evaluation.results.export import export
-from fedguard.evaluation.results.layout import Layout, layout_of
+from fedguard.evaluation.results.layout import PRESETS, Layout, layout_of
 from fedguard.evaluation.results.marks import marks
 from fedguard.evaluation.results.names import DISPLAY, display, display_all, names_of, write_names
 from fedguard.evaluation.results.tables import COLUMNS, attack_tables, show
@@ -112,6 +112,33 @@ def test_every_built_in_method_has_a_name_in_print():
     assert names - DISPLAY.keys() <= {"sklearn"}
 
 
+@pytest.mark.parametrize(
+    ("preset", "head", "first"),
+    [
+        ("fang_table2", "defense,none,lie", "none,"),
+        ("ndss_reduction", "attack,none,krum", "lie,"),
+        ("fedsecurity", "attack,none,krum", "none,"),
+        ("two_columns", "attack,krum dacc,krum fpr", "lie,"),
+    ],
+)
+def test_presets_have_the_rows_and_columns_of_their_papers(tmp_path, preset, head, first):
+    changes = [
+        "clients=6",
+        "malicious=2",
+        "rounds=1",
+        "attacks=[none, lie]",
+        "defenses=[none, {detector: krum}]",
+    ]
+    suite, _ = load_suite("quickstart", changes)
+    store = run_suite(suite, tmp_path / "out", workers=1)
+    lines = export(store, "csv", PRESETS[preset]).decode().splitlines()
+    titles = [title for title in lines[0].split(",") if not title.endswith("_ci")]
+    assert ",".join(titles) == head
+    assert lines[1].startswith(first)
+    text = export(store, "latex", PRESETS[preset]).decode()
+    assert ("table*" in text) == (preset == "two_columns")
+
+
 @pytest.mark.slow
 def test_latex_compiles_the_table(tmp_path):
     """With TeX Live of the system (Debian: texlive-latex-recommended)."""
@@ -120,9 +147,10 @@ def test_latex_compiles_the_table(tmp_path):
     few = ["clients=6", "malicious=2", "rounds=2", "seeds=[0, 1, 2]", "only=[{attack: [none, lie]}]"]
     suite, _ = load_suite("quickstart", few)
     store = run_suite(suite, tmp_path / "a_b%c", workers=1)
-    for name, layout in {"long": Layout(), "wide": layout_of("", "attack,defense", "dacc,fnr", {})}.items():
+    layouts = {"long": Layout(), "wide": layout_of("", "attack,defense", "dacc,fnr", {}), **PRESETS}
+    for name, layout in layouts.items():
         (tmp_path / f"{name}.tex").write_bytes(export(store, "latex", layout))
-    inputs = "\\input{long}\\input{wide}"
+    inputs = "".join(f"\\input{{{name}}}" for name in layouts)
     (tmp_path / "main.tex").write_text(
         f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{inputs}\\end{{document}}"
     )
@@ -131,4 +159,13 @@ def test_latex_compiles_the_table(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+    (tmp_path / "page.tex").write_text(
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\\usepackage[margin=2cm]{geometry}"
+        "\\begin{document}\\input{two_columns}\\end{document}"
+    )
+    page = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Overfull" not in page.stdout, "six defenses fit across two columns"
     assert "Output written on main.pdf" in done.stdout

@@ -1,5 +1,6 @@
 """``fedguard plot``: files of the right kind, the numbers of the store, plain words where nothing is."""
 
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -7,12 +8,14 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from fedguard.cli.entry import main
 from fedguard.core.errors import ConfigError, ParameterError
-from fedguard.evaluation.results.figures import grid
+from fedguard.evaluation.results.figures import grid, saved
 from fedguard.evaluation.results.figures.style import Sheet
 from fedguard.evaluation.results.plot import KINDS, plot
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
+from fedguard.evaluation.suites.holdings import federations, holdings
 from fedguard.evaluation.suites.load import load_suite
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -51,6 +54,36 @@ def test_kinds(folder, tmp_path, kind):
     assert text.startswith("<?xml")
     assert f'width="{3.5 * 72:.0f}pt"' in text or kind == "pareto"
     assert "#14171b" in text
+
+
+def test_the_partition_is_that_of_the_suite(folder, tmp_path, figures, monkeypatch, capsys):
+    """The bars hold the counts of ``fedguard partition``; a point of a grid must be chosen."""
+    plot(folder, "partition", tmp_path / "p.svg", where={"mode": "closed", "seed": 1})
+    suite, source = load_suite(folder / "suite.yaml")
+    counts = holdings(federations(suite, source, 1)[0], source).counts
+    bars = figures[0].axes[0].containers
+    assert [[bar.get_height() for bar in one] for one in bars[: counts.shape[1]]] == counts.T.tolist()
+    with pytest.raises(ParameterError, match=r"the grid of .* has no lr"):
+        plot(folder, "partition", tmp_path / "p.svg", where={"lr": 1})
+    text = (folder / "suite.yaml").read_text(encoding="utf-8")
+    varied = shutil.copytree(folder, tmp_path / "varied")
+    (varied / "suite.yaml").write_text(text.replace("grid: {}", "grid: {partition.beta: [0.1, 1.0]}"))
+    with pytest.raises(ParameterError, match=r"there are partition\.beta = 0\.1; partition\.beta = 1\.0"):
+        plot(varied, "partition", tmp_path / "p.svg")
+    chosen = ["--where", "partition.beta=0.1", "--out", str(tmp_path / "q.svg")]
+    monkeypatch.setattr(sys, "argv", ["fedguard", "plot", str(varied), "--kind", "partition", *chosen])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code or 0, (tmp_path / "q.svg").exists()) == (0, True), capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_advice(folder, monkeypatch):
+    def refuse(path, _):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(saved, "write_atomically", refuse)
+    with pytest.raises(ConfigError, match=r"cannot write .*heatmap\.svg: Permission denied; .* --out"):
+        plot(folder, "heatmap", where={"mode": "closed"})
 
 
 @pytest.mark.parametrize("ending", HEADS)

@@ -17,9 +17,12 @@ from statistics import mean
 import pytest
 
 from fedguard.core.errors import ConfigError, ParameterError, ResultsError
+from fedguard.evaluation.results.ranks import ranking
 from fedguard.evaluation.results.report import page
 from fedguard.evaluation.results.report.page import render, write_report
+from fedguard.evaluation.results.report.results import sections
 from fedguard.evaluation.results.store import Store
+from fedguard.evaluation.results.tables import COLUMNS
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
@@ -386,6 +389,48 @@ def test_timelines_show_the_verdicts_of_the_first_seed(store, tree):
     assert "seed 0" in svg.attrs["aria-label"]
 
 
+def test_verdicts_by_round_are_stacked_to_the_shares_of_the_store(store, tree):
+    """Of every kind the heights of the bars, in percent of the frame, are the mean shares over seeds."""
+    details = part(tree, "malicious = 3").all("details", "detail")
+    chosen = next(d for d in details if d.one("summary").text.startswith("backdoor × banned"))
+    svg = next(figure(chosen, "Verdicts by round").all("svg"))
+    rows = sql(
+        store.folder,
+        "SELECT run, round, 2 * clients.malicious + suspect, COUNT(*) FROM clients JOIN runs USING (run) "
+        "WHERE attack = 'backdoor' AND defense = 'banned' AND mode = 'closed' AND point = ? "
+        "AND participated = 1 GROUP BY 1, 2, 3",
+        '{"malicious": 3}',
+    )
+    totals: dict[tuple[int, int], int] = {}
+    for run, number, _, count in rows:
+        totals[run, number] = totals.get((run, number), 0) + count
+    looks = {3: ("class", "f-l1"), 2: ("fill", "url(#stripes-l1)"), 1: ("fill", "url(#stripes-l0)")}
+    for kind, (name, value) in looks.items():
+        shares: dict[int, list[float]] = {}
+        for run, number, code, count in rows:
+            if code == kind:
+                shares.setdefault(number, []).append(100 * count / totals[run, number])
+        expected = sum(sum(found) / store_seeds(store) for found in shares.values())
+        drawn = [path for path in svg.all("path") if path.attrs.get(name) == value]
+        boxes = re.findall(r"M[\d.]+ ([\d.]+)H[\d.]+V([\d.]+)", drawn[0].attrs["d"] if drawn else "")
+        assert sum(float(low) - float(high) for low, high in boxes) / 1.5 == pytest.approx(expected, abs=0.3)
+        assert bool(drawn) == (expected > 0)
+    assert {pattern.attrs["id"] for pattern in tree.all("pattern")} == {"stripes-l0", "stripes-l1"}
+
+
+def store_seeds(store):
+    return len({seed for (seed,) in sql(store.folder, "SELECT seed FROM runs")})
+
+
+def test_ranks_are_those_of_the_comparison(store, tree):
+    found = ranking(sections(store)[2].runs, COLUMNS["dacc"])
+    text = figure(part(tree, "malicious = 3; closed loop"), "DACC: average ranks").text
+    assert f"over {found.blocks} {found.unit}s" in text
+    assert f"CD = {found.difference:.2f}" in text
+    for rank in found.ranks:
+        assert f"{rank:.2f}" in text
+
+
 def test_the_same_results_give_the_same_bytes_and_every_picture_without_matplotlib(store, html, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert render(Store(Path(store.folder))) == html
@@ -430,8 +475,8 @@ def test_every_picture_has_a_title_axes_and_words(tree):
         if svg.attrs.get("aria-hidden") != "true" and "scale" not in svg.attrs.get("class", ""):
             assert svg.attrs["role"] == "img"
             assert len(svg.attrs["aria-label"]) > 20
-            drawn = svg.attrs["class"].startswith("drawn") if "class" in svg.attrs else False
-            assert list(svg.all("text", None if drawn else "axis")), svg.attrs["aria-label"]
+            diagram = svg.attrs["aria-label"].startswith("Average ranks")
+            assert list(svg.all("text", None if diagram else "axis")), svg.attrs["aria-label"]
     for box in tree.all("div", "scroll"):
         assert box.attrs["aria-label"]
 
@@ -503,7 +548,7 @@ def test_every_attack_by_every_defense_is_a_file_that_still_opens(tmp_path):
     root = Tree(html).root
     assert len(list(root.all("details", "detail"))) == 34 * (page.MAX_DETAILS // 34)
     assert f"{34 * 47 - 34 * 4} of {34 * 47} combinations are left out" in root.text
-    assert root.one("section", "part").text.count("attack_33 × defense_46") >= 1
+    assert root.one("section", "part").text.count("attack 33 × defense 46") >= 1
 
 
 # ---------------------------------------------------------------- broken and unfinished results

@@ -1,5 +1,6 @@
 """Interrupted at any moment and run again: the same bits as without the interruption."""
 
+import json
 import random
 import signal
 import sqlite3
@@ -14,7 +15,8 @@ from filelock import FileLock
 from fedguard.cli.entry import main
 from fedguard.core.errors import ResultsError
 from fedguard.evaluation.results import code
-from fedguard.evaluation.results.store import Store, folder_for
+from fedguard.evaluation.results.folders import folder_for
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.checkpoint import Checkpoint
 from fedguard.evaluation.running.runner import run_suite
 from fedguard.evaluation.suites.load import load_suite
@@ -194,6 +196,22 @@ def test_a_comment_does_not_block_a_resume_and_a_change_is_named(whole, tmp_path
     assert create(b"Y = 3  # three\n") == forced
     with pytest.raises(ResultsError, match=r"krum\.py has changed since"):
         create(b"Y = 2\n")
+
+
+def test_files_that_only_show_results_do_not_count(monkeypatch):
+    """Neither now, nor in what an earlier version noted when it still counted them."""
+    sources = {"fedguard/evaluation/results/plot.py": b"Y = 2\n", "fedguard/guard.py": b"Y = 2\n"}
+    monkeypatch.setattr(code, "_all_sources", lambda: sources)
+    code.functional_code.cache_clear()
+    counted = json.loads(code.functional_code())
+    code.functional_code.cache_clear()
+    assert counted.keys() == {"python", "fedguard/guard.py"}
+    monkeypatch.setattr(code, "functional_code", lambda: json.dumps(counted))
+    before = {**counted, "fedguard/evaluation/results/plot.py": "0"}
+    assert code._changed(json.dumps(before)) == ""
+    assert (
+        code._changed(json.dumps({**before, "fedguard/gone.py": "0"})) == "fedguard/gone.py has changed since"
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import yaml
 import fedguard
 from fedguard.core.errors import ParameterError, ResultsError
 from fedguard.core.extras import extra_module
-from fedguard.evaluation.results.store import Store, from_elsewhere
+from fedguard.evaluation.results.folders import from_elsewhere
+from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.results.tables import COLUMNS
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.evaluation.tuning.explore import Proposals, explore

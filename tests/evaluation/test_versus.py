@@ -4,6 +4,7 @@ Oracles: scipy's paired t test and Friedman test, tables of power (G*Power 3.1 a
 Demšar (2006), tables 5 and 6, and arithmetic by hand.
 """
 
+import io
 import shutil
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats
 
 import fedguard
@@ -22,7 +24,7 @@ from fedguard.evaluation.results.plot import draw
 from fedguard.evaluation.results.ranks import average_ranks, critical_difference, friedman, ranking
 from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.results.tables import COLUMNS
-from fedguard.evaluation.results.versus import ALL, versus
+from fedguard.evaluation.results.versus import ALL, Duel, _numbers, show_versus, versus
 
 SETTINGS = {"clients": 6, "malicious": 1, "rounds": 1, "workers": 1, "model": "logistic_regression"}
 NAMES = ("mine", "twin", "krum", "best")
@@ -126,6 +128,28 @@ def call(monkeypatch, capsys, *args):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     return stop.value.code or 0, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_narrow_terminal_gets_a_table_per_metric_in_which_no_number_breaks(results, everything):
+    found = versus(results._store, "mine", ["tacc", "loss"])
+    console = Console(file=io.StringIO(), width=80)
+    tables = [part for part in show_versus(found, everything, 80) if not isinstance(part, str)]
+    for table in tables:
+        console.print(table)
+    lines = console.file.getvalue().splitlines()
+    assert len(tables) == 2 * (1 + everything)
+    assert max(map(len, lines)) <= 80
+    numbers = {number for duel in found.duels for number in _numbers(duel)[3].replace("[", " ").split()}
+    words = {word.strip("[") for line in lines for word in line.split()}
+    assert numbers <= words
+    assert len(list(show_versus(found, everything, 160))) < len(list(show_versus(found, everything, 80)))
+
+
+def test_no_interval_of_a_difference_of_rates_exceeds_100_points():
+    """By hand: 0 − 100 % in each of two seeds, − 97 % in one: t(2) · s/√3 = 4.3 · 1.0 points."""
+    duel = Duel("", "", "", "b", COLUMNS["tacc"], 0.0, 0.99, paired([-1.0, -1.0, -0.97]), 3, 0, 0)
+    assert _numbers(duel)[2] == "-99.0 [-100.0, -94.7]"
 
 
 def test_the_command(results, tmp_path, monkeypatch, capsys):

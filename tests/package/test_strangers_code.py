@@ -14,8 +14,8 @@ from fedguard.contracts.registry import REGISTRIES
 from fedguard.core.errors import ConfigError, FedGuardError, RegistryError
 from fedguard.core.named_code import code_in
 from fedguard.core.threads import single_thread
+from fedguard.evaluation.results.folders import from_elsewhere
 from fedguard.evaluation.results.report.page import write_report
-from fedguard.evaluation.results.store import from_elsewhere
 from fedguard.evaluation.running.replay import Question, ask
 from fedguard.recording import Recording
 from fedguard.recording.index import read_index, write_index

@@ -14,7 +14,7 @@ from ...core.interrupts import terminating
 from ...core.named_code import find_here, giving
 from ...simulation.packing import by_value
 from ...simulation.pool import without_main
-from ..results.store import from_elsewhere
+from ..results.folders import from_elsewhere
 from ..running.executors import Executor, make_executor
 from ..running.follow import run_followed
 from ..suites.check import check_devices, check_suite

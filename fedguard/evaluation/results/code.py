@@ -17,8 +17,15 @@ import torch
 from ...core.version import __version__
 from ..terminal import plain
 
-#: Folders of FedGuard whose code changes no result.
+_SHOWING = (
+    *("compare", "export", "folders", "glossary", "latex", "layout", "marks", "paired", "plot"),
+    *("plot_holdings", "ranks", "versus"),
+)
+_TELLING = ("costs", "estimate", "follow", "json_lines", "live", "sampling", "stored_times", "trackers")
+#: Folders and files of FedGuard whose code changes no result.
 _IRRELEVANT = (
+    *(f"evaluation/results/{name}.py" for name in _SHOWING),
+    *(f"evaluation/running/{name}.py" for name in _TELLING),
     "cli/",
     "serve/",
     "testing/",
@@ -66,11 +73,7 @@ def functional_code() -> str:
     versions of Python cannot be compared.
     """
     python = "{}.{}".format(*sys.version_info)
-    kept = {
-        name: text
-        for name, text in sorted(_all_sources().items())
-        if not name.removeprefix("fedguard/").startswith(_IRRELEVANT)
-    }
+    kept = {name: text for name, text in sorted(_all_sources().items()) if _counts(name)}
     collecting = gc.isenabled()
     gc.disable()  # a syntax tree has many objects and no cycles: a fifth of the time
     try:
@@ -80,6 +83,11 @@ def functional_code() -> str:
     finally:
         if collecting:
             gc.enable()
+
+
+def _counts(name: str) -> bool:
+    """Whether a file's code may change results."""
+    return not name.removeprefix("fedguard/").startswith(_IRRELEVANT)
 
 
 def _changed(before: str) -> str:
@@ -94,7 +102,7 @@ def _changed(before: str) -> str:
     if then.get("python") != now["python"]:
         return f"it ran with Python {plain(then.get('python'), 9)}, this is {now['python']}"
     files = [name for name in now if now[name] != then.get(name)]
-    files += [plain(name, 100) for name in then if name not in now]
+    files += [plain(name, 100) for name in then if name not in now and _counts(name)]
     if not files:
         return ""
     more = f" and {len(files) - 3} more" if len(files) > 3 else ""

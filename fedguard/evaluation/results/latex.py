@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..terminal import plain
 from .marks import marked
 from .names import display, display_all, names_of
-from .tables import UNDEFINED, Column, Mark, Marks, columns_named, defined, shown
+from .tables import UNDEFINED, Column, Mark, Marks, columns_named, defined, show, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,9 @@ def _lines(
     for index, row in frame.iterrows():
         cells = table.setdefault(tuple(name(key, row[key]) for key in down), {})
         above = ", ".join(name(key, row[key]) for key in layout.columns)
-        texts = {column: _number(row, column, found.get((index, column.name))) for column in used}
+        texts = {
+            column: _number(row, column, found.get((index, column.name)), layout.intervals) for column in used
+        }
         if layout.joined:
             known = [text for text in texts.values() if text != "--"]
             cells[above, ""] = "/".join(known) or "--"
@@ -107,8 +109,8 @@ def _lines(
     return list(table.items())
 
 
-def _number(row: Any, column: Column, mark: Mark | None) -> str:
-    text = shown(row, column)
+def _number(row: Any, column: Column, mark: Mark | None, intervals: bool) -> str:
+    text = shown(row, column) if intervals else show(row[column.name], column)
     if text == UNDEFINED:
         return "--"
     value, _, interval = text.partition(" ")
@@ -153,8 +155,10 @@ def _note(used: Sequence[Column], seeds: Sequence[int], found: Marks, layout: La
     parts = []
     if layout.joined or len(used) == 1:
         parts.append(f"{'/'.join(heading(column) for column in used)}.")
-    if seeds[-1] > 1:
-        count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    if seeds[-1] > 1 and not layout.intervals:
+        parts.append(f"Mean over {count} seeds.")
+    elif seeds[-1] > 1:
         parts.append(
             rf"Mean over {count} seeds $\pm$ 95\,\% confidence interval (Student's $t$), or [its ends] where "
             "a bound cuts it."

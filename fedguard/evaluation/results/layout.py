@@ -11,7 +11,7 @@ from ...core.params import nearest
 from ..terminal import plain
 from .frame import BY, metrics_frame
 from .store import Store
-from .tables import SHOWN, UNDEFINED, Marks, columns_named, defined, shown
+from .tables import SHOWN, UNDEFINED, Marks, columns_named, defined, show, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +45,7 @@ class Layout:
         joined: shows all values in one cell, as in "85.9/2.4".
         attacked: leaves out runs without an attack.
         detecting: leaves out defenses without a detector.
+        intervals: shows the intervals beside the means.
         float: caption, label and width of the LaTeX float.
     """
 
@@ -55,10 +56,11 @@ class Layout:
     joined: bool = False
     attacked: bool = False
     detecting: bool = False
+    intervals: bool = True
     float: Float = Float()
 
 
-#: The layouts of published tables.
+#: The layouts of published tables, and of a two-column venue.
 PRESETS = {
     # Xie et al., FedREDefense, ICML 2024, Table 1.
     "fedredefense_table1": Layout(
@@ -70,7 +72,34 @@ PRESETS = {
     ),
     # The same, Table 2: TACC (/ASR).
     "fedredefense_table2": Layout(
-        rows=("data", "attack"), columns=("defense",), values=("tacc", "asr"), joined=True
+        rows=("data", "attack"), columns=("defense",), values=("tacc", "asr"), joined=True, intervals=False
+    ),
+    # Fang et al., USENIX Security 2020, Table 2; accuracy where the paper has its complement, the error.
+    "fang_table2": Layout(rows=("data", "defense"), columns=("attack",), values=("tacc",), intervals=False),
+    # Shejwalkar and Houmansadr, NDSS 2021: the accuracy that an attack costs under each rule.
+    "ndss_reduction": Layout(
+        rows=("data", "attack"),
+        columns=("defense",),
+        values=("accuracy_lost",),
+        attacked=True,
+        intervals=False,
+    ),
+    # FedMLSecurity (2023) and FedSecurity (2024), experiments 1 to 7: the accuracy at the curves' ends.
+    "fedsecurity": Layout(rows=("data", "attack"), columns=("defense",), values=("tacc",), intervals=False),
+    # FedSecurity (2024), experiments 8 and 9.
+    "fedsecurity_exp8": Layout(
+        rows=("attack", "defense"), values=("dacc", "fpr", "fnr", "aar", "tacc", "asr")
+    ),
+    # Across both columns of a two-column venue: detection and false alarms of every defense.
+    "two_columns": Layout(
+        rows=("attack",),
+        columns=("defense",),
+        values=("dacc", "fpr"),
+        attacked=True,
+        detecting=True,
+        joined=True,
+        intervals=False,
+        float=Float(wide=True),
     ),
 }
 
@@ -129,7 +158,7 @@ def words(frame: pd.DataFrame, layout: Layout, bold: Callable[[str], str], found
     used = defined(frame, columns_named(layout.values))
 
     def cells(row: pd.Series) -> dict[str, str]:
-        texts = {c.title: shown(row, c) for c in used}
+        texts = {c.title: shown(row, c) if layout.intervals else show(row[c.name], c) for c in used}
         for c in used:
             if found.get((row.name, c.name)) == "best":
                 texts[c.title] = bold(texts[c.title])

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.errors import ConfigError, ParameterError
+from ...core.errors import ParameterError
 from ...core.extras import extra_module
-from ...core.files import is_file, why, write_atomically
+from ...core.files import is_file
 from ...core.params import nearest
 from ...recording.index import INDEX
 from ...recording.recording import Recording
+from ..suites.holdings import Holdings, federations, holdings
+from ..suites.load import load_suite
+from . import plot_holdings
 from .figures import (
     client_map,
     confusion,
@@ -27,8 +30,10 @@ from .figures import (
     who_sees_what,
 )
 from .figures.picture import Picture
+from .figures.saved import check_format, save
 from .figures.style import Sheet
-from .names import names_of
+from .names import display_all, names_of
+from .ranks import ranking
 from .report.results import HEATS, HeatMap, Section, heat_maps, sections
 from .report.results import curves as curves_of
 from .report.scores import distribution, roc_panel, verdicts
@@ -40,8 +45,6 @@ from .versus import chosen_runs
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot(
@@ -76,8 +79,7 @@ def plot(
     recorded = is_file(folder / INDEX)
     beside = folder.with_name(f"{folder.name}-{kind}.svg")  # a recording holds its own files only
     out = out or (beside if recorded else folder / f"{kind}.svg")
-    if out.suffix.lower() not in FORMATS:
-        raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
+    check_format(out)
     sheet = sheet or Sheet()
     if recorded:
         figure = draw_recording(Recording(folder), kind, where, sheet)
@@ -85,21 +87,6 @@ def plot(
         figure = draw(Store(folder), kind, metric, where, sheet)
     save(figure, out, sheet)
     return out
-
-
-def save(figure: Any, out: Path, sheet: Sheet) -> None:
-    """Write a figure; the same figure gives the same bytes.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    ending = out.suffix[1:].lower()
-    about = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
-    try:
-        with sheet.style():
-            write_atomically(out, lambda to: figure.savefig(to, dpi=200, format=ending, metadata=about))
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {why(error)}") from None
 
 
 def draw(
@@ -115,7 +102,8 @@ def draw(
     panel per attack), "roc" (a panel per attack), "scores", "timeline" and "confusion" (a panel per attack
     and defense), "pareto" (FPR against FNR), "cost" (accuracy against seconds), "who_sees_what", and
     "critical_difference" (average ranks of the defenses by a metric, with Nemenyi's test) and "skew_share"
-    (AUROC by partition and share of malicious clients), of several points of the grid together.
+    (AUROC by partition and share of malicious clients), of several points of the grid together; and
+    "partition" (who has what at the first seed: it reads the data).
     See :func:`plot` for the arguments.
 
     Raises:
@@ -128,24 +116,40 @@ def draw(
     sheet = sheet or Sheet()
     if kind == "client_map":
         raise ParameterError("a client map needs updates: give a recording (`fedguard evaluate --record`)")
+    if kind == "partition":
+        dealt: Figure = plot_holdings.draw(_holdings(store, where), True, sheet)
+        return dealt
     with sheet.style():
-        if kind == "critical_difference":
-            ranked: Figure = ranks.draw(sheet, store, chosen_runs(store, where), metric)
-            return ranked
-        if kind == "skew_share":
-            shares = skew_share.skew_share(chosen_runs(store, where), names_of(store.folder))
-            shared: Figure = printed.draw(sheet, shares)
-            return shared
-        part = _only(sections(store, where))
-        if kind == "confusion":
-            found = [(a, d, confusion.shares(table)) for a, d, table in _each(store, part)]
-            bars: Figure = confusion.draw(sheet, found, part.seeds)
-            return bars
-        picture = (
-            heatmap.heatmap(_heat_map(part, metric)) if kind == "heatmap" else pictured(store, part, kind)
-        )
-        figure: Figure = printed.draw(sheet, picture)
+        figure: Figure = printed.draw(sheet, _picture(store, kind, metric, where))
         return figure
+
+
+def _holdings(store: Store, where: Mapping[str, Any] | None) -> Holdings:
+    """Who has what at the chosen point of the grid, at the suite's first seed or the chosen one."""
+    plan, source = load_suite(store.folder / "suite.yaml")
+    wanted = {k: [str(v) for v in (v if isinstance(v, list) else [v])] for k, v in (where or {}).items()}
+    seed = wanted.pop("seed", [""])[0]
+    cells = federations(plan, source, int(seed) if seed.isdecimal() else None)
+    wanted = {path: found for path, found in wanted.items() if path not in ("attack", "defense", "mode")}
+    unknown = sorted(set(wanted) - set(cells[0].point))
+    if unknown:
+        raise ParameterError(f"the grid of {store.folder} has no {unknown[0]}, so that nothing depends on it")
+    left = [c for c in cells if all(str(c.point[path]) in found for path, found in wanted.items())]
+    if len(left) != 1:
+        points = "; ".join(", ".join(f"{k} = {v}" for k, v in cell.point.items()) for cell in cells[:6])
+        raise ParameterError(f"one figure shows one partition; choose with --where (there are {points})")
+    return holdings(left[0], source)
+
+
+def _picture(store: Store, kind: str, metric: str, where: Mapping[str, Any] | None) -> Picture:
+    if kind == "critical_difference":
+        found = ranking(chosen_runs(store, where), *columns_named([metric]))
+        called = display_all(found.names, names_of(store.folder))
+        return ranks.critical_difference(found, list(called.values()))
+    if kind == "skew_share":
+        return skew_share.skew_share(chosen_runs(store, where), names_of(store.folder))
+    part = _only(sections(store, where))
+    return heatmap.heatmap(_heat_map(part, metric)) if kind == "heatmap" else pictured(store, part, kind)
 
 
 def draw_recording(
@@ -167,7 +171,7 @@ def draw_recording(
         raise ParameterError("of a recording, --where chooses rounds only: --where round=[1,5]")
     sheet = sheet or Sheet()
     with sheet.style():
-        figure: Figure = client_map.draw(sheet, client_map.maps(recording, rounds))
+        figure: Figure = printed.draw(sheet, client_map.client_map(client_map.maps(recording, rounds)))
     return figure
 
 
@@ -213,6 +217,9 @@ def pictured(store: Store, part: Section, kind: str) -> Picture:
         settings = {(run["attack"], run["defense"]): run["settings"] for _, run in part.runs.iterrows()}
         spreads = [(a, d, distribution(table, settings[a, d])) for a, d, table in _each(store, part)]
         return scores.scores([(a, d, spread) for a, d, spread in spreads if spread is not None])
+    if kind == "confusion":
+        shares = [(a, d, confusion.shares(table)) for a, d, table in _each(store, part)]
+        return confusion.confusion(shares, part.seeds)
     if kind == "timeline":
         found = [(a, d, timeline(table)) for a, d, table in _each(store, part)]
         return timelines.timelines([(a, d, one) for a, d, one in found if one is not None])
@@ -225,5 +232,5 @@ def pictured(store: Store, part: Section, kind: str) -> Picture:
 
 #: The metrics that are drawn by round, and their names.
 CURVES = {"accuracy": ("tacc", "test accuracy"), "success": ("asr", "attack success")}
-PICTURED = (*CURVES, "roc", "scores", "pareto", "cost", "timeline", "who_sees_what")
-KINDS = ("heatmap", *PICTURED, "confusion", "skew_share", "client_map", "critical_difference")
+PICTURED = (*CURVES, "roc", "scores", "pareto", "cost", "timeline", "confusion", "who_sees_what")
+KINDS = ("heatmap", *PICTURED, "skew_share", "client_map", "critical_difference", "partition")

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import ParameterError
 from ..suites.holdings import Holdings
+from .figures.saved import check_format, save
 from .figures.style import BENIGN, MALICIOUS, Sheet
-from .plot import FORMATS, save
 
 #: Ten colors that stay apart with any kind of color vision: Paul Tol's muted scheme; on a dark ground his
 #: light scheme and a violet.
@@ -46,8 +45,7 @@ def plot_holdings(
         ParameterError: an unknown format, or matplotlib is not installed.
         ConfigError: the file cannot be written.
     """
-    if out.suffix.lower() not in FORMATS:
-        raise ParameterError(f"cannot write {out.name}: use a name that ends in {', '.join(FORMATS)}")
+    check_format(out)
     sheet = sheet or Sheet()
     save(draw(found, show_malicious, sheet), out, sheet)
     return out

@@ -26,20 +26,16 @@ from typing import Any
 from ...core.errors import FedGuardError, ResultsError
 from ...core.files import is_file, refuse_link, why, write_file
 from ...core.sqlite_file import connect
-from ...recording.index import INDEX, OLD_INDEX
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
 from ..suites.load import load_suite
 from ..suites.suite import Suite, spelled_out
 from .code import code_version, functional_code, other_code
-from .data import sign_data
 from .names import write_names
 from .store_checks import LONGEST, is_empty, other_suite, wrong_column, wrong_file, wrong_text
 from .store_migration import migrate
 from .store_tables import SCHEMA_VERSION, tables
 
-#: Marks the folder of a search (``fedguard tune``), which holds several results folders.
-TUNING = "tuning.json"
 #: The names that a results folder holds; links with these names are refused.
 OURS = (
     *("suite.yaml", "names.yaml", "results.sqlite", "results.sqlite-journal", "lock", "checkpoints"),
@@ -316,33 +312,3 @@ def _with_defaults(path: Path) -> str:
         return spelled_out(load_suite(path, allow_code=False)[0])
     except FedGuardError:
         return ""
-
-
-def folder_for(base: Path, suite: Suite, force: bool = False) -> Path:
-    """The folder to run a suite in: ``base``, ``base-2``, ``base-3`` …
-
-    Returns the last existing one if it holds an unfinished run of the same suite, code (unless ``force``)
-    and data, otherwise the first without results.
-    """
-    candidate, last, number = base, None, 1
-    while (candidate / "results.sqlite").exists():
-        last, number = candidate, number + 1
-        candidate = base.with_name(f"{base.name}-{number}")
-    if last is None:
-        return candidate
-    try:
-        store = Store.create(last, suite, force)
-        sign_data(store, suite)
-    except ResultsError:
-        return candidate
-    return last if len(store.finished()) < len(suite.cells()) else candidate
-
-
-def from_elsewhere(suite: str) -> bool:
-    """Whether a suite is part of a results folder, search or recording, which may be someone else's."""
-    path = Path(suite)
-    if not is_file(path):
-        return False
-    marks = ("results.sqlite", TUNING, INDEX, OLD_INDEX)
-    parents = {*path.absolute().parents, *path.resolve().parents}
-    return any((parent / mark).exists() for parent in parents for mark in marks)

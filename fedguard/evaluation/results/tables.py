@@ -230,12 +230,12 @@ def _fitting(
     """One table, or several if no other way fits the width."""
     for intervals, lines in ((True, True), (True, False), (False, False)):
         table = _table(rows, columns, found, intervals, lines)
-        if not width or _least_width(table) <= width:
+        if not width or least_width(table) <= width:
             return [table]
     for count in range(len(columns) - 1, 0, -1):
         parts = [columns[i : i + count] for i in range(0, len(columns), count)]
         tables = [_table(rows, part, found) for part in parts]
-        if max(map(_least_width, tables)) <= width:
+        if max(map(least_width, tables)) <= width:
             return tables
     return [_table(rows, [column], found) for column in columns] or [table]
 
@@ -260,7 +260,7 @@ def _table(
     return table
 
 
-def _least_width(table: Table) -> int:
+def least_width(table: Table) -> int:
     """The width at which no number and no word breaks; headings and names may break at spaces."""
     console = Console(width=10_000, markup=False, emoji=False)
     return table.__rich_measure__(console, console.options).minimum

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from .names import display_all, names_of
 from .paired import Paired, holm, paired
 from .ranks import Ranking, ranking, ranking_lines
 from .store import Store
-from .tables import Column, columns_named, show
+from .tables import Column, columns_named, least_width, show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,12 +249,22 @@ def _row(duel: Duel) -> dict[str, Any]:
     return {names.get(key, key): fields[key] for key in order}
 
 
-def show_versus(found: Versus, everything: bool) -> Iterator[Any]:
-    """The comparison for rich: a table over all attacks, one by attack, the ranks, and how to read them."""
+def show_versus(found: Versus, everything: bool, width: int = 0) -> Iterator[Any]:
+    """The comparison for rich: a table over all attacks, one by attack, the ranks, and how to read them.
+
+    Args:
+        found: the comparison.
+        everything: also show the table by attack.
+        width: of the terminal in characters; 0 for any.
+    """
     mine = found.called[found.mine]
-    yield _table(mine, found.duels, found.called)
-    if everything:
-        yield _table(mine, found.by_attack, found.called)
+    for duels in (found.duels, found.by_attack) if everything else (found.duels,):
+        table = _table(mine, duels, found.called)
+        if not width or least_width(table) <= width:
+            yield table
+            continue
+        for column in dict.fromkeys(duel.column for duel in duels):
+            yield _table(mine, [duel for duel in duels if duel.column == column], found.called, column.title)
     yield from ranking_lines(found.rankings, found.called)
     yield (
         f"difference: {mine} minus the other, [95 % interval] (Student's t over seeds, of means over "
@@ -263,27 +274,34 @@ def show_versus(found: Versus, everything: bool) -> Iterator[Any]:
     )
 
 
-def _table(mine: str, duels: Sequence[Duel], called: Mapping[str, str]) -> Table:
+def _table(mine: str, duels: Sequence[Duel], called: Mapping[str, str], metric: str = "") -> Table:
+    """A table of all metrics; or a narrow one of one: no lines, and the interval below the difference."""
     several = any(duel.attack != ALL for duel in duels)
-    table = Table()
-    heads = ["against", *(["attack"] if several else []), "metric", mine, "other", "difference", "g", "p",
-             "W/T/L", "seeds", "needed", ""]  # fmt: skip
+    style: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False}
+    table = Table(title=metric, **style) if metric else Table()
+    left = ("against", "attack", "metric")
+    heads = [*left, mine, "other", "difference", "g", "p", "W/T/L", "seeds", "needed", ""]
+    dropped = {"attack"} if not several else {"g", "needed"} if metric else set()
+    dropped |= {"metric", "seeds"} if metric else set()
     for head in heads:
-        right = head not in ("against", "attack", "metric", "")
-        table.add_column(head, justify="right" if right else "left", overflow="fold")
+        if head not in dropped:
+            table.add_column(head, justify="left" if head in (*left, "") else "right", overflow="fold")
     for duel in duels:
         place = "; ".join(part for part in (duel.point, duel.mode) if part and part != "closed")
         name = called[duel.other]
-        label = f"{name} ({place})" if place else name
-        attack = called.get(duel.attack, duel.attack)
-        cells = [label, *([attack] if several else []), duel.column.title, *_numbers(duel), duel.verdict]
+        label, attack = f"{name} ({place})" if place else name, called.get(duel.attack, duel.attack)
+        words = [label, attack, duel.column.title, *_numbers(duel), duel.verdict]
+        cells = [text for head, text in zip(heads, words, strict=True) if head not in dropped]
+        cells = [text.replace(" [", "\n[") for text in cells] if metric else cells
         table.add_row(*cells, style="bold" if duel.significant else None)
     return table
 
 
 def _numbers(duel: Duel) -> list[str]:
     column, d = duel.column, duel.paired
-    signed = [f"{v * column.scale:+.{column.digits}f}" for v in (d.mean, d.low, d.high)]
+    most = column.bounds[1] - column.bounds[0]  # no difference is larger
+    ends = (max(d.low, -most), min(d.high, most)) if not math.isnan(d.low) else (d.low, d.high)
+    signed = [f"{v * column.scale:+.{column.digits}f}" for v in (d.mean, *ends)]
     interval = "" if math.isnan(d.low) else f" [{signed[1]}, {signed[2]}]"
     needed = "–" if d.needed is None else str(d.needed)
     return [

@@ -5,15 +5,16 @@ from __future__ import annotations
 import heapq
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ...core.cores import cores
-from ...core.threads import single_thread
-from ...simulation.federation import Federation
 from ...simulation.settings import Cell
-from ...simulation.shadow import Shadow
+from ..results.store import Store
 from ..suites.suite import Suite
+from .costs import Costs, Kind
+from .sampling import sample
+from .stored_times import stored_times
 from .task import Task, tasks_of
 
 #: Bytes of the results file per client and round, measured (all_attacks: 6.6 MB for 73,440 rows).
@@ -38,33 +39,84 @@ def size(suite: Suite) -> str:
 
 
 def duration(suite: Suite, workers: int) -> str:
-    """How long a suite takes, as text.
+    """How long a suite takes, as text, from two rounds of a few of its runs in this process.
 
-    It comes from running the first two rounds of every attack × defense at the first point of the grid in
-    this process. A run costs what its setup and its first round take, and its second for each further one.
-    Each process also starts once: its imports, and reading the data. Tasks go to the processes in their
-    order. This is processor time (on a GPU, time). If this process did not get a whole processor, the text
-    also says how long it takes at that load. Rounds after the second may be faster or slower.
+    Every attack, every defense and every point of the grid is in one of them, see
+    :func:`.sampling.picked` and :class:`.costs.Costs`. Tasks go to the processes in their order, and each
+    process starts once: its imports, and reading the data. This is processor time (on a GPU, time). If this
+    process did not get a whole processor, the text also says how long it takes at that load.
     """
-    wall, busy = time.perf_counter(), time.process_time()
-    timed: dict[tuple[str, str], _Seconds] = {}
     cells = suite.cells()
-    warm = _first_rounds(cells[0])  # imports, reads the data
-    for cell in cells:
-        kind = (cell.attack_label, cell.defense_label)
-        if kind not in timed:
-            timed[kind] = _first_rounds(cell)
-    start = busy + max(0.0, warm.first - timed[cells[0].attack_label, cells[0].defense_label].first)
-    costs = [
-        sum(timed[cell.attack_label, cell.defense_label].of(cell.rounds) for cell in task.cells)
-        for task in _tasks(cells)
-    ]
-    seconds = _last_end(costs, workers, start)
-    text = f"about {_amount(seconds)} on {workers} process{'es' if workers > 1 else ''}"
+    kinds = {cell.key: Kind.of(cell) for cell in cells}
+    wall, busy = time.perf_counter(), time.process_time()
+
+    def end(costs: Costs, once: float = 0.0) -> float:
+        return _end(suite, cells, costs, workers, once, kinds)
+
+    found = sample(cells, end)
     got = (time.process_time() - busy) / max(time.perf_counter() - wall, 1e-9)
+    seconds = end(Costs(found.timed), found.once)
+    text = f"about {_amount(seconds)} on {_processes(workers)}"
     slower = _slower(got, workers, cores())
-    busier = slower > NOTABLE and cells[0].device == "cpu"
-    return f"{text}; {_amount(slower * seconds)} while the machine is as busy as now" if busier else text
+    if slower > NOTABLE and cells[0].device == "cpu":
+        text += f"; {_amount(slower * seconds)} while the machine is as busy as now"
+    return f"{text}\n{_basis(len(found.timed), len(set(kinds.values())), found.left, found.seconds)}"
+
+
+def duration_as_stored(suite: Suite, workers: int, folder: Path) -> str:
+    """How long the rest of a suite takes, as text, if it is like the runs that are stored in its folder.
+
+    Stored are seconds on a clock, so that the load of the machine then is in them. Empty if there is no
+    stored run; nothing is run.
+    """
+    timed = stored_times(folder)
+    if not timed:
+        return ""
+    store = Store(folder)
+    done = {} if store.other_suite(suite) or store.other_code() else store.finished()
+    cells = suite.cells()
+    if len(done) == len(cells):  # they will run again, in a new folder
+        done = {}
+    kinds = {cell.key: Kind.of(cell) for cell in cells}
+    known = [{one.kind[place] for one in timed} for place in range(3)]
+    rest = [cell for run, cell in enumerate(cells) if run not in done]
+    told = [c for c in rest if all(part in some for part, some in zip(kinds[c.key], known, strict=True))]
+    if not told:
+        return ""
+    text = f"{len(done):,} of them are finished; " if done else ""
+    missing = len(rest) - len(told)
+    which = f"{len(told):,} of the other {len(rest):,}" if missing and done else f"{len(told):,} of them"
+    which = which if missing else ("the others" if done else "they")
+    seconds = _end(suite, told, Costs(timed), workers, 0.0, kinds)
+    text += f"{which} take about {_amount(seconds)} on {_processes(workers)}, as the runs in {folder} did"
+    return f"{text} (nothing is known of the other {missing:,})" if missing else text
+
+
+def _end(
+    suite: Suite, cells: Sequence[Cell], costs: Costs, workers: int, once: float, kinds: dict[str, Kind]
+) -> float:
+    """When the last task ends."""
+    each = []
+    for task in _tasks(cells):
+        found = [costs.of(cell, kinds[cell.key]) for cell in task.cells]
+        # Runs that watch one federation share its work; processes that share one run, its clients.
+        each.append((found[0][0], sum(judging for _, judging in found)))
+    if suite.parallel == "clients":
+        return once + sum(work / workers + judging for work, judging in each)
+    return _last_end([sum(pair) for pair in each], workers, once)
+
+
+def _basis(timed: int, kinds: int, left: int, seconds: float) -> str:
+    """What an estimate comes from, and what it leaves out."""
+    which = "each kind of run" if timed == kinds else f"{timed} of the {kinds} kinds of run"
+    text = f"from two rounds of {which}, timed in {_amount(seconds)}"
+    if left:
+        text += f"; {left} more were left out, and count as the mean"
+    return f"{text}; bans and later rounds may change it"
+
+
+def _processes(workers: int) -> str:
+    return f"{workers} process{'es' if workers > 1 else ''}"
 
 
 def _last_end(costs: list[float], workers: int, start: float) -> float:
@@ -87,35 +139,10 @@ def _slower(got: float, workers: int, processors: int) -> float:
 
 def _amount(seconds: float) -> str:
     if seconds < 120:
-        return f"{max(1.0, seconds):.0f} seconds"
+        number = max(1, round(seconds))
+        return f"{number} second{'s' if number > 1 else ''}"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def _tasks(cells: list[Cell]) -> list[Task]:
+def _tasks(cells: Sequence[Cell]) -> list[Task]:
     return tasks_of(list(enumerate(cells)), Path(tempfile.gettempdir()), 0)
-
-
-class _Seconds(NamedTuple):
-    """Processor time of a run's setup with its first round, and of its second round."""
-
-    first: float
-    second: float
-
-    def of(self, rounds: int) -> float:
-        return self.first + (rounds - 1) * self.second
-
-
-def _first_rounds(cell: Cell) -> _Seconds:
-    clock = time.process_time if cell.device == "cpu" else time.perf_counter
-    start = clock()
-    with single_thread():  # as in the worker processes; with tiny work, many threads wait for each other
-        if cell.recording is not None:
-            Shadow([cell.model_copy(update={"rounds": 1})]).run()
-            each = clock() - start
-            return _Seconds(each, each)
-        federation = Federation(cell.model_copy(update={"rounds": min(2, cell.rounds)}))
-        federation.step(0)
-        middle = clock()
-        if cell.rounds > 1:
-            federation.step(1)
-    return _Seconds(middle - start, clock() - middle)

@@ -69,13 +69,10 @@ class Source:
         Raises:
             ConfigError: no "=", or the path leads through a value that has no keys.
         """
-        key, equals, text = assignment.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"override {assignment!r}: write key.path=value")
+        key, value = _split(assignment)
         path = key_path(key)
         if len(path) > MAX_DEPTH:
             raise ConfigError(f"override {assignment[:50]!r}…: nested more than {MAX_DEPTH} levels deep")
-        value, _ = parse(text, f"override {short(assignment)!r}")
         self.assign(path, value, assignment)
 
     def assign(self, path: Path_, value: Any, assignment: str = "") -> None:
@@ -144,6 +141,23 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         source.override(text)
     return dict(source.data)
+
+
+def choices(texts: list[str]) -> dict[str, Any]:
+    """``["a.b=1", "c=[x, y]"]`` as ``{"a.b": 1, "c": ["x", "y"]}``, which choose runs; values are YAML.
+
+    Raises:
+        ConfigError: no "=", or not valid YAML.
+    """
+    return dict(_split(text) for text in texts)
+
+
+def _split(assignment: str) -> tuple[str, Any]:
+    """The key path and the value of ``a.b=c``."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {assignment!r}: write key.path=value")
+    return key, parse(text, f"override {short(assignment)!r}")[0]
 
 
 def shipped_suites() -> dict[str, Path]:

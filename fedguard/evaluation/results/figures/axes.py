@@ -69,6 +69,7 @@ class Axis:
         unsigned: ticks have no sign.
         names: of the places 0, 1, …, instead of ticks.
         strong: which of them stand out.
+        blank: no ticks: the values mean nothing by themselves.
     """
 
     label: str
@@ -79,6 +80,7 @@ class Axis:
     unsigned: bool = False
     names: tuple[str, ...] = ()
     strong: frozenset[int] = frozenset()
+    blank: bool = False
 
     def place(self, value: float) -> float:
         """Where a value lies: 0 at the start, 1 at the end."""
@@ -87,7 +89,7 @@ class Axis:
 
     def ticks(self, most: int = 5) -> list[tuple[float, str]]:
         """About so many round values in the range, or all places with names, with their text."""
-        if self.names:
+        if self.names or self.blank:
             return [(float(i), name) for i, name in enumerate(self.names)]
         powers = [] if self.scale.kind == "linear" else _powers(self.low, self.high, self.scale)
         if len(powers) < 2:

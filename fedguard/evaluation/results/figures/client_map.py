@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,13 @@ from numpy.typing import NDArray
 from ....core.errors import ParameterError
 from ....recording.recording import Recording
 from ....simulation.recorded import Roster
-from .grid import grid, labels, legend, title
-from .style import BENIGN, MALICIOUS, Sheet
+from .axes import Axis
+from .picture import Dots, Key, Mark, Picture, Plot, Points, Stroke, Text
+from .style import BENIGN, MALICIOUS
 
 #: The most rounds of a map: first, last, and some between.
 ROUNDS = 6
+_NAMES = ("first principal component of the updates (%: of the variance)", "second")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,49 +93,52 @@ def _map(recording: Recording, clients: Roster, position: int) -> Map | None:
     return Map(recorded.round.index + 1, places, explained, recorded.suspects[usable], known)
 
 
-def draw(sheet: Sheet, found: Sequence[Map]) -> Any:
-    """A panel per round: filled in orange if suspect; a triangle if malicious, a circle if benign."""
-    from matplotlib.lines import Line2D
-
-    height = 0.85 * sheet.width / (1 + sheet.columns)
-    figure, axes = grid(sheet, len(found), "no round to draw", height, 1 + sheet.columns)
-    for axis, one in zip(axes, found, strict=True):
-        bad = np.zeros(len(one.places), dtype=bool) if one.malicious is None else one.malicious
-        for malicious in (False, True):
-            for suspect in (False, True):
-                rows = (bad == malicious) & (one.suspects == suspect)
-                axis.plot(*one.places[rows].T, **_dot(sheet, malicious, suspect))
-        _count(axis, one.places)
-        x, y = 100 * one.explained
-        title(axis, f"round {one.round} ({x:.0f} + {y:.0f} %)")
-        axis.axhline(0, color=sheet.colors["rule"], linewidth=0.6, zorder=0)
-        axis.axvline(0, color=sheet.colors["rule"], linewidth=0.6, zorder=0)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    labels(figure, "first principal component of the updates (%: of the variance)", "second")
-    truths = ("benign", "malicious") if found[0].malicious is not None else ("truth unknown",)
-    handles = {
-        f"{truth}, {word}": Line2D([], [], **_dot(sheet, truth == "malicious", word == "suspect"))
-        for truth in truths
-        for word in ("let through", "suspect")
-    }
-    legend(figure, handles, columns=2 if sheet.columns == 1 else 4)
-    return figure
+def client_map(found: Sequence[Map]) -> Picture:
+    """A plot per round: filled in orange if suspect; a triangle if malicious, a circle if benign."""
+    known = found[0].malicious is not None
+    truths = {"benign": False, "malicious": True} if known else {"truth unknown": False}
+    keys = [
+        Key(f"{truth}, {word}", _dots((), bad, suspect))
+        for truth, bad in truths.items()
+        for word, suspect in (("let through", False), ("suspect", True))
+    ]
+    return Picture("Clients", [_plot(one) for one in found], "no round to draw", "", keys, row=1.9)
 
 
-def _count(axis: Any, places: NDArray[np.float64]) -> None:
-    """Write how many updates lie on one point, as those of attackers that send the same."""
+def _plot(one: Map) -> Plot:
+    bad = np.zeros(len(one.places), dtype=bool) if one.malicious is None else one.malicious
+    x, y = (_axis(name, one.places[:, i]) for i, name in enumerate(_NAMES))
+    marks: list[Mark] = [
+        Stroke([(0.0, y.low), (0.0, y.high)], "rule", thin=True),
+        Stroke([(x.low, 0.0), (x.high, 0.0)], "rule", thin=True),
+    ]
+    for malicious in (False, True):
+        for suspect in (False, True):
+            rows = one.places[(bad == malicious) & (one.suspects == suspect)]
+            if len(rows):
+                marks.append(_dots([(a, b) for a, b in rows.tolist()], malicious, suspect))
+    shares = " + ".join(f"{100 * share:.0f}" for share in one.explained)
+    caught = f"{int((bad & one.suspects).sum())} of {int(bad.sum())} malicious ones"
+    alt = f"Updates of round {one.round} in two dimensions: {int(one.suspects.sum())} suspects"
+    alt += "" if one.malicious is None else f", {caught} among them"
+    title = f"round {one.round} ({shares} %)"
+    return Plot(title, x, y, [*marks, *_counts(one.places)], alt, (260.0, 220.0))
+
+
+def _axis(name: str, values: NDArray[np.float64]) -> Axis:
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    room = 0.08 * ((high - low) or 1.0)
+    return Axis(name, low - room, high + room, blank=True)
+
+
+def _counts(places: NDArray[np.float64]) -> list[Mark]:
+    """How many updates lie on one point, as those of attackers that send the same."""
     size = float(np.ptp(places, axis=0).max()) or 1.0
     points, counts = np.unique(np.round(places / (0.005 * size)), axis=0, return_counts=True)
-    for (x, y), count in zip(points * 0.005 * size, counts, strict=True):
-        if count > 1:
-            axis.annotate(f"×{count}", (x, y), xytext=(5, 3), textcoords="offset points", fontsize=6.5)
+    found = zip((points * 0.005 * size).tolist(), counts.tolist(), strict=True)
+    return [Text(x, y, f"×{count}", right=True) for (x, y), count in found if count > 1]
 
 
-def _dot(sheet: Sheet, malicious: bool, suspect: bool) -> dict[str, Any]:
-    color = sheet.colors[MALICIOUS] if suspect else sheet.colors[BENIGN]
-    face = color if suspect else sheet.colors["paper"]
-    return {
-        "marker": "^" if malicious else "o", "linestyle": "", "color": color, "markerfacecolor": face,
-        "markersize": 5.5 if malicious else 4.5, "markeredgewidth": 1.0,
-    }  # fmt: skip
+def _dots(points: Points, malicious: bool, suspect: bool) -> Dots:
+    words = f"{'malicious' if malicious else 'benign or unknown'}, {'suspect' if suspect else 'let through'}"
+    return Dots(points, MALICIOUS if suspect else BENIGN, filled=suspect, shape=3 * malicious, label=words)

@@ -1,13 +1,13 @@
-"""The confusion matrix over rounds, a panel per attack and defense."""
+"""The confusion matrix over rounds, a plot per attack and defense."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .grid import grid, labels, legend, title
-from .picture import over
-from .style import BENIGN, MALICIOUS, Sheet
+from .axes import Axis
+from .picture import Boxes, Key, Picture, Plot, over, side_by_side
+from .style import BENIGN, MALICIOUS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +19,8 @@ KINDS = (
     ("benign, accused", False, True),
     ("benign, let through", False, False),
 )
+#: Full color where the verdict is right, striped where it is wrong.
+_LOOKS = ((MALICIOUS, False), (MALICIOUS, True), (BENIGN, True), ("rule", False))
 
 
 def shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -39,44 +41,41 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def draw(sheet: Sheet, found: Sequence[tuple[str, str, pd.DataFrame]], seeds: int) -> Any:
+def confusion(found: Sequence[tuple[str, str, pd.DataFrame]], seeds: int) -> Picture:
     """Stacked bars: malicious clients caught and missed, benign ones accused and let through.
 
     Args:
-        sheet: what it is drawn on.
         found: attack, defense and :func:`shares`.
         seeds: over which they are means.
-
-    Raises:
-        ParameterError: nothing to draw, or too much.
     """
-    from matplotlib.patches import Patch
-
-    each, rest = divmod(len(found), len({attack for attack, _, _ in found}) or 1)
-    figure, axes = grid(sheet, len(found), "no verdict to draw", 1.25, 0 if rest else each)
-    fills = _fills(sheet)
-    for axis, (attack, defense, table) in zip(axes, found, strict=True):
-        floor = 0.0 * table[KINDS[0][0]]
-        for name, _, _ in KINDS:
-            axis.bar(table.index, table[name], bottom=floor, width=1.0, label=name, **fills[name])
-            floor = floor + table[name]
-        axis.set(ylim=(0, 100), xlim=(table.index.min() - 0.5, table.index.max() + 0.5))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        title(axis, f"{attack} × {defense}", 20 + 6 * sheet.columns)
-    labels(figure, "round", "% of the round's clients")
-    handles = {name: Patch(**fills[name]) for name, _, _ in KINDS}
-    legend(figure, handles, over(seeds), 2 if sheet.columns == 1 else 4)
-    return figure
+    plots = [_plot(attack, defense, table) for attack, defense, table in found if len(table)]
+    keys = [
+        Key(name, Boxes((), color, striped=striped))
+        for (name, _, _), (color, striped) in zip(KINDS, _LOOKS, strict=True)
+    ]
+    across = side_by_side([attack for attack, _, _ in found])
+    return Picture(
+        "Verdicts by round", plots, "no verdict to draw", over(seeds), keys, row=1.25, across=across
+    )
 
 
-def _fills(sheet: Sheet) -> dict[str, dict[str, Any]]:
-    """Full color where the verdict is right, hatched where it is wrong."""
-    colors = sheet.colors
-    edge = {"linewidth": 0.0}
-    wrong = {"hatch": "//////", "facecolor": colors["paper"], "linewidth": 0.0}
-    return {
-        KINDS[0][0]: {"facecolor": colors[MALICIOUS], **edge},
-        KINDS[1][0]: {**wrong, "edgecolor": colors[MALICIOUS]},
-        KINDS[2][0]: {**wrong, "edgecolor": colors[BENIGN]},
-        KINDS[3][0]: {"facecolor": colors["rule"], **edge},
-    }
+def _plot(attack: str, defense: str, table: pd.DataFrame) -> Plot:
+    rounds = [float(number) for number in table.index]
+    tops = table[[name for name, _, _ in KINDS]].cumsum(axis=1)
+    marks, floor = [], [0.0] * len(rounds)
+    for (name, _, _), (color, striped) in zip(KINDS, _LOOKS, strict=True):
+        top = [float(value) for value in tops[name]]
+        bars = [
+            (at - 0.5, low, at + 0.5, high)
+            for at, low, high in zip(rounds, floor, top, strict=True)
+            if high > low
+        ]
+        if bars:
+            label = f"{name}: {table[name].mean():.1f} % on average"
+            marks.append(Boxes(bars, color, label, striped=striped))
+        floor = top
+    x = Axis("round", rounds[0] - 0.5, rounds[-1] + 0.5, whole=True)
+    means = ", ".join(f"{name} {table[name].mean():.1f} %" for name, _, _ in KINDS)
+    alt = f"Verdicts of {defense} under {attack} by round, on average: {means}"
+    y = Axis("% of the round's clients", 0.0, 100.0)
+    return Plot(f"{attack} × {defense}", x, y, marks, alt, (300.0, 150.0))

@@ -69,6 +69,7 @@ class Boxes:
         label: what they are; a tooltip in the report.
         text: written in the middle of a single box.
         ink: the color of the text.
+        striped: in the color and the paper's.
     """
 
     boxes: Sequence[tuple[float, float, float, float]]
@@ -76,6 +77,7 @@ class Boxes:
     label: str = ""
     text: str = ""
     ink: str = "ink"
+    striped: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,14 @@ class Dots:
 
 @dataclass(frozen=True)
 class Text:
-    """Words at a place: centered, or starting right of it."""
+    """Words at a place: centered, or starting right or ending left of it."""
 
     x: float
     y: float
     text: str
     color: str = "ink"
     right: bool = False
+    left: bool = False
 
 
 Mark: TypeAlias = Stroke | Area | Boxes | Dots | Text
@@ -136,6 +139,7 @@ class Plot:
         size: width and height between the axes, in pixels of the report.
         notes: what only the report has room for.
         right: pixels right of the axes for words.
+        bare: a diagram without axes.
     """
 
     title: str
@@ -146,6 +150,7 @@ class Plot:
     size: tuple[float, float]
     notes: tuple[str, ...] = ()
     right: float = 0.0
+    bare: bool = False
 
     @property
     def square(self) -> bool:

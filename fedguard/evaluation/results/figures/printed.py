@@ -130,7 +130,9 @@ def _scale(sheet: Sheet, figure: Any, axes: Sequence[Any], ends: tuple[str, str]
 def _plot(sheet: Sheet, axis: Any, plot: Plot, room: tuple[float, float]) -> None:
     named = bool(plot.x.names or plot.y.names)
     axis.set_axisbelow(True)
-    if not named:
+    if plot.bare:
+        axis.set_axis_off()
+    elif not named:
         axis.grid(True)
     _ends(axis.set_xlim, plot.x)
     _ends(axis.set_ylim, plot.y)
@@ -198,9 +200,10 @@ def _mark(sheet: Sheet, axis: Any, plot: Plot, mark: Mark, level: float, room: t
         )  # fmt: skip
     else:
         (x,), (y,) = _places(plot, [(mark.x, mark.y)])
-        size = min(SMALL, room[0] / 3.4) if plot.x.names else SMALL
+        size = min(SMALL, room[0] / 3.4) if plot.x.names else LARGE if plot.bare else SMALL
+        words = f" {mark.text}" if mark.right else f"{mark.text} " if mark.left else mark.text
         axis.text(
-            x, y, f" {mark.text}" if mark.right else mark.text, ha="left" if mark.right else "center",
+            x, y, words, ha="left" if mark.right else "right" if mark.left else "center",
             va="center", fontsize=size, color=sheet.colors[mark.color], zorder=level,
         )  # fmt: skip
 
@@ -248,6 +251,9 @@ def _boxes(sheet: Sheet, axis: Any, plot: Plot, mark: Boxes, level: float, room:
 
 
 def _fill(sheet: Sheet, mark: Boxes) -> dict[str, Any]:
+    if mark.striped:
+        color, paper = sheet.colors[mark.color], sheet.colors["paper"]
+        return {"facecolor": paper, "edgecolor": color, "hatch": "//////", "linewidth": 0}
     if mark.color:
         return {"facecolor": sheet.colors[mark.color], "linewidth": 0}
     return {"facecolor": "none", "edgecolor": sheet.colors["rule"], "linewidth": 0.6, "linestyle": ":"}
@@ -264,7 +270,7 @@ def _handle(sheet: Sheet, key: Key) -> Any:
     if isinstance(key.mark, Area):
         return Patch(**_area(sheet, key.mark))
     if isinstance(key.mark, Boxes):
-        edge = {"edgecolor": sheet.colors["rule"], "linewidth": 0.6}
+        edge = {} if key.mark.striped else {"edgecolor": sheet.colors["rule"], "linewidth": 0.6}
         return Patch(**{**_fill(sheet, key.mark), **edge})
     return Line2D([], [], linestyle="")
 

@@ -7,9 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from .picture import CELL, Area, Boxes, Dots, Key, Mark, Plot, Points, Stroke, short, width_of
+from .picture import (
+    CELL,
+    CHARACTER,
+    Area,
+    Boxes,
+    Dots,
+    Key,
+    Mark,
+    Plot,
+    Points,
+    Stroke,
+    Text,
+    short,
+    width_of,
+)
 from .places import Beside, Box, beside
-from .style import SHAPES
+from .style import BENIGN, MALICIOUS, SHAPES
 
 #: Sizes of fonts in pixels: of names, and of ticks and other small words.
 NAMES, SMALL = 12.0, 11.0
@@ -17,6 +31,8 @@ NAMES, SMALL = 12.0, 11.0
 RADIUS = 4.5
 #: Cosine of the angle at which names stand above columns.
 SLANT = 0.72
+#: The colors of stripes.
+STRIPED = (BENIGN, MALICIOUS)
 #: About so many ticks of an axis.
 TICKS = 5
 
@@ -55,8 +71,8 @@ class Drawing:
 
     @property
     def wide(self) -> bool:
-        """It has a row or a column per name: its words would be unreadable if it were shrunk far."""
-        return bool(self.plot.x.names or self.plot.y.names)
+        """It has names in it: its words would be unreadable if it were shrunk far."""
+        return bool(self.plot.bare or self.plot.x.names or self.plot.y.names)
 
     @property
     def svg(self) -> str:
@@ -64,7 +80,8 @@ class Drawing:
         fit = f' class="wide" style="--w:{px(self.width)}px"' if self.wide else ""
         fit = fit or f' style="max-width:{px(1.35 * self.width)}px"'
         marks = (part for mark in self.plot.marks for part in _mark(self, mark))
-        body = "".join([*_axes(self), *marks, *_names(self)])
+        axes = () if self.plot.bare else _axes(self)
+        body = "".join([*axes, *marks, *_names(self)])
         return (
             f'<svg role="img"{fit} viewBox="0 0 {px(self.width)} {px(self.height)}" '
             f'aria-label="{escape(self.plot.alt)}">{body}</svg>'
@@ -73,6 +90,8 @@ class Drawing:
 
 def drawing(plot: Plot) -> Drawing:
     """Leave room for names and ticks around a plot."""
+    if plot.bare:
+        return _bare(plot)
     x, y = plot.x, plot.y
     texts = [text for _, text in y.ticks(TICKS)]
     corner = [_corner(plot)] if y.names else []
@@ -92,6 +111,17 @@ def drawing(plot: Plot) -> Drawing:
     return Drawing(plot, left, top, left + plot.size[0] + max(right, plot.right), top + plot.size[1] + bottom)
 
 
+def _bare(plot: Plot) -> Drawing:
+    """A diagram, with room for words that stand beyond its frame."""
+    wide, high = plot.size
+    left = right = 4.0
+    for word in (mark for mark in plot.marks if isinstance(mark, Text)):
+        place, size = wide * plot.x.place(word.x), len(word.text) * SMALL * CHARACTER + 8
+        left = max(left, size - place if word.left else 0.0)
+        right = max(right, place + size - wide if word.right else 0.0)
+    return Drawing(plot, left, 0.0, left + wide + right, high)
+
+
 def swatch(key: Key) -> str:
     """The mark of a legend's entry."""
     mark = key.mark
@@ -99,7 +129,9 @@ def swatch(key: Key) -> str:
         inner = f'<path class="{_stroke(mark)}" d="M1 5H25"/>'
     elif isinstance(mark, Boxes | Area):
         kind = "area " if isinstance(mark, Area) else ""
-        inner = f'<rect class="{kind}f-{mark.color}" x="3" width="20" height="10"/>'
+        striped = isinstance(mark, Boxes) and mark.striped
+        fill = _stripes(mark.color) if striped else f'class="{kind}f-{mark.color}"'
+        inner = f'<rect {fill} x="3" width="20" height="10"/>'
     elif isinstance(mark, Dots):
         inner = _dot(13, 5, mark, 4 * mark.size)
     else:
@@ -173,9 +205,9 @@ def _mark(to: Drawing, mark: Mark) -> Iterator[str]:
     elif isinstance(mark, Dots):
         yield from _dots(to, mark)
     else:
-        size, shift = ("start", 6.0) if mark.right else ("middle", 0.0)
+        anchor, shift = ("start", 6.0) if mark.right else ("end", -6.0) if mark.left else ("middle", 0.0)
         kind = f"small f-{mark.color}"
-        yield _word(kind, to.x(mark.x) + shift, to.y(mark.y) + 4, size, mark.text)
+        yield _word(kind, to.x(mark.x) + shift, to.y(mark.y) + 4, anchor, mark.text)
 
 
 def path(to: Drawing, points: Points) -> str:
@@ -195,6 +227,11 @@ def _stroke(mark: Stroke) -> str:
     return f"{'thin' if mark.thin else 'line'} s-{mark.color}{dash}"
 
 
+def _stripes(color: str) -> str:
+    """The fill of a striped box; the page defines the pattern of :data:`STRIPED` colors."""
+    return f'fill="url(#stripes-{color})" stroke="none"'
+
+
 def _title(text: str) -> str:
     return f"<title>{escape(text)}</title>" if text else ""
 
@@ -204,13 +241,14 @@ def _boxes(to: Drawing, mark: Boxes) -> str:
     for x0, y0, x1, y1 in mark.boxes:
         left, right, start, end = to.x(x0), to.x(x1), to.y(y0), to.y(y1)
         parts.append(f"M{px(left)} {px(start)}H{px(right)}V{px(end)}H{px(left)}Z")
-    kind = f"f-{mark.color}" if mark.color else "none"
-    shape = f'<path class="{kind}" d="{"".join(parts)}">{"" if mark.text else _title(mark.label)}</path>'
+    kind = _stripes(mark.color) if mark.striped else f'class="{f"f-{mark.color}" if mark.color else "none"}"'
+    shape = f'<path {kind} d="{"".join(parts)}">{"" if mark.text else _title(mark.label)}</path>'
     if not mark.text:
         return shape
     x0, y0, x1, y1 = mark.boxes[0]
     x, y = (to.x(x0) + to.x(x1)) / 2, (to.y(y0) + to.y(y1)) / 2 + 4
-    return f"<g>{_title(mark.label)}{shape}{_word(f'cell f-{mark.ink}', x, y, 'middle', mark.text)}</g>"
+    word = f'<text class="cell f-{mark.ink}" x="{px(x)}" y="{px(y)}">{escape(mark.text)}</text>'
+    return f"<g>{_title(mark.label)}{shape}{word}</g>"
 
 
 def _dots(to: Drawing, mark: Dots) -> Iterator[str]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SEES, BLIND = 0.9, 0.6
 #: A mean false positive rate that is worth a warning.
 HARMFUL = 0.1
+#: The most names in a sentence.
+MOST = 8
 #: What a defense can win on, and in which words.
 _WINS = {
     "dacc": "labels the most clients correctly under attack",
@@ -110,4 +112,6 @@ def _amount(value: float, column: Column) -> str:
 
 
 def _list(words: list[str]) -> str:
+    if len(words) > MOST + 1:
+        return f"{', '.join(words[:MOST])} and {len(words) - MOST} more"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

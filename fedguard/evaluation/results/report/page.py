@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import math
@@ -12,25 +13,30 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....core.errors import ConfigError, FedGuardError
+from ....core.errors import ConfigError, FedGuardError, ParameterError
 from ....core.files import why, write_file
 from ...suites.load import load_suite
 from ...suites.suite import Suite
 from ..data import named, stored_data
-from ..figures import pareto
+from ..figures import confusion, pareto
 from ..figures.curves import curves as curves_picture
 from ..figures.heatmap import heatmap
 from ..figures.picture import Picture
+from ..figures.ranks import critical_difference
 from ..figures.roc import roc
 from ..figures.scores import scores
 from ..figures.seconds import seconds
+from ..figures.skew_share import skew_share
 from ..figures.style import COLORS, DASHES
-from ..figures.svg import drawing, swatch
+from ..figures.svg import STRIPED, drawing, swatch
 from ..figures.timelines import timelines
 from ..figures.who_sees_what import who_sees_what
 from ..glossary import GLOSSARY
+from ..names import names_of
+from ..ranks import ranking
 from ..store import Store
 from ..tables import SHOWN, Column, Marks, columns_named, defined, mark, shown
+from ..versus import chosen_runs
 from .answer import answers
 from .results import HEATS, Line, Panel, Section, costs, curves, heat_maps, plural, sections
 from .scores import distribution, roc_panel, verdicts
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
 #: Limits of a report, so that browsers can open the report of a large suite.
 MAX_SECTIONS = 12
 MAX_DETAILS = 160
+MAX_VERDICTS = 100  # details with verdicts by round, which their timelines also show
 MAX_ROWS = 4000
 MAX_PANELS = 60
 MAX_FAILURES = 50
@@ -100,7 +107,7 @@ def _template() -> Template:
         script=script,
         script_hash=f"sha256-{digest}",  # the only script a browser runs, whatever a name holds
     )
-    environment.globals.update(colors=COLORS, dashes=DASHES)
+    environment.globals.update(colors=COLORS, dashes=DASHES, striped=STRIPED)
     return environment.get_template("report.html")
 
 
@@ -122,12 +129,20 @@ def _contents(store: Store, where: Mapping[str, Any] | None) -> dict[str, Any]:
         "terms": _terms(parts),
         "where": where or {},
         "sections": [_section(store, part, allowed, f"s{i}") for i, part in enumerate(shown_parts, start=1)],
+        "shares": _shares(store, where) if len(parts) > 1 else [],
         "further": [_plain(part) for part in parts[MAX_SECTIONS:]],
         "left_out": left_out,
         "failures": failures[:MAX_FAILURES],
         "more_failures": max(0, len(failures) - MAX_FAILURES),
         "long_table": LONG_TABLE,
     }
+
+
+def _shares(store: Store, where: Mapping[str, Any] | None) -> list[Picture]:
+    """AUROC by partition and share of malicious clients, if the grid varies these and nothing else."""
+    with contextlib.suppress(ParameterError):
+        return [skew_share(chosen_runs(store, where), names_of(store.folder))]
+    return []
 
 
 def _terms(parts: list[Section]) -> list[Column]:
@@ -222,16 +237,20 @@ def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str,
         tables = list(verdicts(store, part, attack))
         panels.append(roc_panel(part, attack, tables))
         curve = {line.name: line for line in panels[-1].lines}
-        details += [_detail(part, attack, d, t, curve.get(d)) for d, t in tables if (attack, d) in chosen]
+        by_round = len(chosen) <= MAX_VERDICTS
+        details += [
+            _detail(part, attack, d, t, curve.get(d), by_round) for d, t in tables if (attack, d) in chosen
+        ]
     words = {"tacc": "test accuracy", "asr": "attack success"}
-    by_round = [curves_picture(curves(store, part, m), what, part.seeds) for m, what in words.items()]
+    moving = [curves_picture(curves(store, part, m), what, part.seeds) for m, what in words.items()]
     first = [who_sees_what(part), pareto.trade_off_of_rates(part), pareto.trade_off_of_costs(store, part)]
     return {
         **_plain(part),
         "answers": answers(part),
         "first": _with_plots(first),
         "heats": [(heatmap(chart), GLOSSARY[chart.column.name]) for chart in heat_maps(part, HEATS)],
-        "curves": [one.only(MAX_PANELS) for one in _with_plots([*by_round, roc(panels, part.seeds)])],
+        "ranks": _ranks(part),
+        "curves": [one.only(MAX_PANELS) for one in _with_plots([*moving, roc(panels, part.seeds)])],
         "panels_left_out": max(0, len(part.attacks) - MAX_PANELS),
         "costs": _with_plots([seconds(costs(store, part))]),
         "details": details,
@@ -242,6 +261,16 @@ def _section(store: Store, part: Section, allowed: int, place: str) -> dict[str,
 
 def _with_plots(found: list[Picture]) -> list[Picture]:
     return [picture for picture in found if picture.plots]
+
+
+def _ranks(part: Section) -> list[Picture]:
+    """Critical-difference diagrams of detection and of accuracy, where there is something to rank."""
+    found = []
+    for column in columns_named(("dacc", "tacc")):
+        with contextlib.suppress(ParameterError):
+            ranked = ranking(part.runs[part.runs["status"] == "done"], column)
+            found.append(critical_difference(ranked, ranked.names))
+    return found
 
 
 def _plain(part: Section) -> dict[str, Any]:
@@ -295,7 +324,7 @@ def _chosen(part: Section, allowed: int) -> set[tuple[str, str]]:
 
 
 def _detail(
-    part: Section, attack: str, defense: str, table: pd.DataFrame, curve: Line | None
+    part: Section, attack: str, defense: str, table: pd.DataFrame, curve: Line | None, by_round: bool
 ) -> dict[str, Any]:
     row = part.row(attack, defense)
     runs = part.runs[(part.runs["attack"] == attack) & (part.runs["defense"] == defense)]
@@ -311,6 +340,8 @@ def _detail(
         drawn.append(
             replace(alone, title=f"ROC curve; AUROC {shown(row, columns_named(('auroc',))[0])}", keys=())
         )
+    if by_round:
+        drawn += _with_plots([confusion.confusion([(attack, defense, confusion.shares(table))], part.seeds)])
     if history:
         drawn.append(timelines([(attack, defense, history)]))
     return {
