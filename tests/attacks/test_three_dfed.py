@@ -1,4 +1,4 @@
-"""3DFed: each part against loops, NumPy or definitions, and the whole in a federation."""
+"""3DFed: what it trains and sends, and what it reads, against loops and definitions."""
 
 import math
 
@@ -9,16 +9,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.attacks import _three_dfed_indicators as indicators
-from fedguard.attacks._three_dfed_training import backdoored
+from fedguard.attacks._three_dfed_training import backdoored, decoy
 from fedguard.contracts.attack import UpdateView
 from fedguard.contracts.data import LabeledData, Samples
 from fedguard.contracts.local_training import LocalTraining
 from fedguard.contracts.local_view import LocalView
 from fedguard.contracts.registry import make_attack
 from fedguard.core.errors import ParameterError
-from fedguard.evaluation.suites.load import load_suite
-from fedguard.simulation.federation import Federation
-from fedguard.training.parameters import flat_parameters, predict
+from fedguard.training.parameters import flat_parameters
 
 CLASSES, SIDE, HIDDEN, COUNT = 4, 6, 40, 24
 
@@ -36,7 +34,7 @@ def network(*layers):
         return nn.Sequential(nn.Flatten(), *parts)
 
 
-def local_view(model=None, colluders=4, batch=100, lr=0.1, seed=1):
+def local_view(model=None, colluders=4, batch=100, lr=0.1, seed=1, epochs=1):
     own = samples()
     return LocalView(
         index=0,
@@ -44,7 +42,7 @@ def local_view(model=None, colluders=4, batch=100, lr=0.1, seed=1):
         samples=own,
         data=LabeledData(own.pixels * 2 - 1, own.labels),
         normalize=lambda pixels: pixels * 2 - 1,
-        training=LocalTraining(batch_size=batch, lr=lr, momentum=0.5),
+        training=LocalTraining(epochs=epochs, batch_size=batch, lr=lr, momentum=0.5),
         num_classes=CLASSES,
         generator=torch.Generator().manual_seed(seed),
         colluding=lambda: [samples()] * (colluders - 1),
@@ -102,20 +100,29 @@ def test_the_backdoor_is_trained_on_both_losses_and_the_distance():
 # --- noise masks
 
 
-def test_masks_lie_on_other_rows_of_the_output_layer_than_the_targets():
-    attack, view = three_dfed(neurons=2), local_view()
+@pytest.mark.parametrize(("neurons", "count"), [(2, 2), (9, CLASSES - 1)])
+def test_masks_lie_on_other_rows_of_the_output_layer_than_the_targets(neurons, count):
+    attack, view = three_dfed(neurons=neurons), local_view()
     attack.prepare(view)
-    plan = attack.plan
-    output, bias = np.arange(view.model[3].weight.numel()), view.model[3].bias.numel()
-    offset = len(plan.backdoor) - bias - len(output)
-    rows = [{*(offset + j * HIDDEN + np.arange(HIDDEN)), offset + len(output) + j} for j in range(CLASSES)]
+    plan, weights = attack.plan, HIDDEN * CLASSES
+    first = len(plan.backdoor) - CLASSES - weights
+    rows = [
+        {*range(first + j * HIDDEN, first + (j + 1) * HIDDEN), first + weights + j} for j in range(CLASSES)
+    ]
     assert plan.groups.tolist() == [0, 0, 1, 1]
     for places in plan.places.tolist():
         touched = [j for j in range(CLASSES) if rows[j] & set(places)]
-        assert len(touched) == 2
-        assert 1 not in touched
-        assert set(places) == rows[touched[0]] | rows[touched[1]]
+        assert (len(touched), 1 in touched) == (count, False)
+        assert set(places) == set().union(*(rows[j] for j in touched))
     assert torch.equal(plan.places[0], plan.places[1])
+
+
+def test_masks_are_a_fifth_and_weak_once_the_server_adds_noise():
+    attack, other = three_dfed(mask_std=0.05), three_dfed(mask_std=0.01)
+    attack.noisy, other.alphas = True, [0.1, 0.1]
+    for one in (attack, other):
+        one.prepare(local_view())
+    torch.testing.assert_close(attack.plan.masks, other.plan.masks)
 
 
 # --- indicators
@@ -142,8 +149,11 @@ def test_every_colluder_scales_one_weight_that_no_other_colluder_does():
     attack, view = three_dfed(), local_view()
     attack.prepare(view)
     plan, crafted = attack.plan, attack.craft(update_view(flat_parameters(view.model), 4))
+    hidden = view.model[1].weight.numel()
     assert len(set(plan.positions.tolist())) == 4
-    assert int(plan.positions.max()) < view.model[1].weight.numel(), "in the hidden layer"
+    assert int(plan.positions.max()) < hidden, "in the hidden layer"
+    moved = plan.backdoor.abs() + attack._honest(local_view(), flat_parameters(view.model)).abs()
+    assert float(moved[plan.positions].max()) <= float(moved[:hidden].sort().values[39]) * 1.0001
     for i, row in enumerate(crafted):
         expected, place = plan.backdoor.clone(), plan.positions[i]
         expected[plan.places[i]] += plan.masks[i]
@@ -214,6 +224,12 @@ def test_a_backdoor_shorter_than_the_honest_update_is_scaled():
     assert attack._scale(long, short) == pytest.approx(2.5)
     assert attack._scale(short, long) == 1.0
     assert attack._scale(100 * long, short) == 5.0
+    plain, scaled = (three_dfed(constraint=0.9, max_scale=most) for most in (1.0, 5.0))
+    for one in (plain, scaled):
+        one.prepare(local_view())
+    factor = scaled._scale(plain._honest(local_view(), flat_parameters(network())), plain.plan.backdoor)
+    assert factor > 1.5
+    torch.testing.assert_close(scaled.plan.backdoor, factor * plain.plan.backdoor)
 
 
 def test_a_decoy_leaves_the_honest_model_in_one_weight_where_the_backdoor_does_not():
@@ -232,6 +248,25 @@ def test_a_decoy_leaves_the_honest_model_in_one_weight_where_the_backdoor_does_n
     crafted = attack.craft(update_view(flat_parameters(view.model), 4))
     changed = crafted[2:] != plan.decoys
     assert changed.sum(1).tolist() == [1, 1], "and its indicator"
+
+
+def test_a_decoy_is_trained_on_clean_data_and_pushed_until_it_is_ten_away():
+    view, place, start = local_view(lr=1.0, epochs=4), (2, 7), flat_parameters(network())
+    model, position = network(), len(start) - CLASSES - HIDDEN * CLASSES + 2 * HIDDEN + 7
+    honest = float(start[position]) - 0.1
+    update = decoy(view, view.model[3].weight, place, honest)
+    velocity, own, pushes = torch.zeros_like(start), list(model.parameters()), []
+    for _ in range(4):
+        loss = F.cross_entropy(model(view.data.inputs), view.data.labels)
+        gradient = 0.5 * torch.cat([g.flatten() for g in torch.autograd.grad(loss, own)])
+        gap = float(flat_parameters(model)[position]) - honest
+        pushes.append(abs(gap) <= 10)
+        gradient[position] -= 5 * math.copysign(1, gap) * pushes[-1]
+        velocity = 0.5 * velocity + gradient
+        torch.nn.utils.vector_to_parameters(flat_parameters(model) - velocity, own)
+    torch.testing.assert_close(update, flat_parameters(model) - start, rtol=1e-4, atol=1e-5)
+    assert pushes[0]
+    assert not pushes[-1]
 
 
 def test_decoys_take_over_the_first_principal_component():
@@ -292,43 +327,3 @@ def test_feedback_tunes_the_next_round():
         assert other.decoys == k
         assert all(low <= alpha <= high for alpha in other.alphas)
         assert other.alphas != [0.5, 0.3]
-
-
-# --- in a federation
-
-
-def federation(attack, defense, rounds=6):
-    suite, _ = load_suite("quickstart", [f"rounds={rounds}"])
-    cell = next(c for c in suite.cells() if c.attack_label == "none" and c.defense_label == defense)
-    return Federation(cell.model_copy(update={"attack": type(cell.attack)(**attack)}))
-
-
-def test_the_backdoor_opens_under_fedavg():
-    attacked, clean = (
-        federation({"name": "three_dfed"}, "no_defense"),
-        federation({"name": "none"}, "no_defense"),
-    )
-    last, honest = attacked.run()[-1], clean.run()[-1]
-    trial = attacked.attack.trial(clean.setup.dataset.test, 10)
-    inputs = clean.setup.dataset.normalize(trial.samples.pixels)
-    without = float(
-        (predict(clean.setup.model, clean.params, inputs).argmax(1) == trial.target).float().mean()
-    )
-    assert without < 0.2
-    assert last.asr > 0.9
-    assert last.tacc > honest.tacc - 0.25
-    assert (attacked.attack.noisy, attacked.attack.decoys) == (False, 0)
-
-
-def test_the_attack_answers_a_defense_that_rejects_it():
-    """DnC drops all colluders in round 0, which costs one decoy and fresh α."""
-    guarded = federation({"name": "three_dfed"}, "dnc", 2)
-    first = guarded.advance(0)
-    colluders = [first.asked.index(client) for client in guarded.malicious]
-    assert not first.outcome.weights[colluders].any()
-    before = guarded.attack.alphas
-    assert guarded.attack.decoys == 0
-    guarded.advance(1)
-    assert guarded.attack.decoys == 1
-    assert len(guarded.attack.sent.groups) == len(colluders) - 1
-    assert not set(before) & set(guarded.attack.alphas)
