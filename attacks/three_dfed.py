@@ -118,9 +118,12 @@ class ThreeDFed(SquareBackdoor):
     Differences from the authors' code: decoys come from the colluders, at most half of them, not from further
     clients; a group that answers feedback is the one that sent the masks; all masks of a group step at once,
     and a group of one sends none; masks and decoys are on the output layer also for MNIST. Colluders train
-    honestly themselves, without effect on what they send. As in the code, the rule for "clipped" takes equal
-    weights of the clients for granted: a colluder with at most 0.8 of the largest colluder's weight reads as
-    clipped. The trigger is a white square in the bottom-right corner, added before normalization.
+    honestly themselves, without effect on what they send. The trigger is a white square in the bottom-right
+    corner, added before normalization.
+
+    As in the code, the server should give clients equal weights: otherwise a group's masks do not cancel in
+    the mean, and a colluder with at most 0.8 of the largest colluder's weight reads as clipped. The constants
+    of the masks are for output layers of about 500 inputs; with few inputs, masks cancel in part only.
 
     Args:
         target: the label that the trigger should cause; 8 in the authors' settings.

@@ -224,7 +224,7 @@ def test_a_backdoor_shorter_than_the_honest_update_is_scaled():
     assert attack._scale(long, short) == pytest.approx(2.5)
     assert attack._scale(short, long) == 1.0
     assert attack._scale(100 * long, short) == 5.0
-    plain, scaled = (three_dfed(constraint=0.9, max_scale=most) for most in (1.0, 5.0))
+    plain, scaled = (three_dfed(epochs=1, constraint=0.9, max_scale=most) for most in (1.0, 5.0))
     for one in (plain, scaled):
         one.prepare(local_view())
     factor = scaled._scale(plain._honest(local_view(), flat_parameters(network())), plain.plan.backdoor)
