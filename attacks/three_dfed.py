@@ -117,7 +117,7 @@ class ThreeDFed(SquareBackdoor):
 
     Differences from the authors' code: decoys come from the colluders, at most half of them, not from further
     clients; a group that answers feedback is the one that sent the masks; all masks of a group step at once,
-    and a group of one sends none; masks and decoys are on the output layer also for MNIST. Colluders train
+    and a group of one sends none; decoys move a weight of the output layer also for MNIST. Colluders train
     honestly themselves, without effect on what they send. The trigger is a white square in the bottom-right
     corner, added before normalization.
 
