@@ -45,4 +45,5 @@ CATALOGUE = {
     "iba": "fedguard.attacks.iba:IBA",
     "dpot": "fedguard.attacks.dpot:DPOT",
     "collapois": "fedguard.attacks.collapois:CollaPois",
+    "three_dfed": "fedguard.attacks.three_dfed:ThreeDFed",
 }

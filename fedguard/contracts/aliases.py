@@ -35,6 +35,7 @@ ALIASES: dict[str, dict[str, Alias]] = {
         **_of("min_max", "minmax"),
         **_of("min_sum", "minsum"),
         **_of("lazy_worker", "free_rider", "freerider"),
+        **_of("three_dfed", "3dfed", "thrdfed"),
     },
     "aggregators": {
         **_of("mean", "fedavg", "fed_avg", "average"),

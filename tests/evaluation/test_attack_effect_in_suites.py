@@ -30,6 +30,7 @@ TARGETED = {
     "iba": ({}, 0.6),
     "dpot": ({}, 0.8),
     "collapois": ({}, 0.8),
+    "three_dfed": ({}, 0.8),
     "min_distance_backdoor": ({"z": 3.0, "patch": 3, "alpha": 0.99}, 0.5),
 }
 CHANGES = {

@@ -95,7 +95,7 @@ def test_a_cell_agrees_with_the_built_in_loop(case, tmp_path, monkeypatch):
     assert len(there.statistics) == (16 if case == "batch normalization" else 0)
 
 
-@pytest.mark.parametrize("attack", ["a3fl", "iba", "chameleon", "dpot", "collapois"])
+@pytest.mark.parametrize("attack", ["a3fl", "iba", "chameleon", "dpot", "collapois", "three_dfed"])
 def test_attacks_that_need_the_model_are_refused(attack):
     with pytest.raises(ParameterError, match=f"cannot run attack: {attack}"):
         FlowerFederation(cell(attack={"name": attack}), grid())

@@ -34,6 +34,12 @@ CASES = {
         "server": {"validation": 60, "root": 60},
         "defense": {"detector": [{"name": "err"}], "aggregator": "fltrust"},
     },
+    "an attack that prepares rounds": {
+        "attack": {"name": "three_dfed", "epochs": 2},
+        "malicious": 3,
+        "model": {"name": "mlp", "hidden": [8]},
+        "defense": {"detector": [{"name": "krum"}]},
+    },
     "an attack that asks the guard": {
         "attack": {"name": "adaptive"},
         "defense": {"detector": [{"name": "krum"}], "stages": [{"name": "norm_clipping"}]},

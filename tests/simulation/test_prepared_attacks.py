@@ -41,6 +41,7 @@ def test_every_round_has_its_own_trigger_and_success_is_measured_with_it():
         {"name": "iba"},
         {"name": "dpot", "steps": 3},
         {"name": "collapois", "epochs": 2},
+        {"name": "three_dfed", "epochs": 2},
     ],
 )
 def test_a_resumed_federation_goes_on_as_if_nothing_had_happened(attack):
