@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do the tests notice? Thirty deliberate mistakes, one at a time, each against the tests of its area.
+"""Do the tests notice? Deliberate mistakes, one at a time, each against the tests of its area.
 
     python benchmarks/mutants.py                    the tests of the checkout's last commit
     python benchmarks/mutants.py --ref v0.1.0       those of another commit
@@ -56,8 +56,8 @@ MUTANTS = [
     ),
     Mutant(
         "detectors/foolsgold.py",
-        "np.fill_diagonal(c, 0)",
-        "np.fill_diagonal(c, 0.1)",
+        "np.fill_diagonal(c[:, rows.start :], 0)",
+        "np.fill_diagonal(c[:, rows.start :], 0.1)",
         "detectors/test_foolsgold",
     ),
     Mutant("detectors/foolsgold.py", "w[w == 1] = 0.99", "w[w == 1] = 0.6", "detectors/test_foolsgold"),
@@ -150,7 +150,7 @@ MUTANTS = [
     ),
     Mutant(
         "fedguard/policies/ban.py",
-        "s and not most and not case.idle(i)",
+        "s and not most and not case.excuse(i)",
         "s and not most",
         "policies/test_doubtful_verdicts policies/test_policies",
     ),
@@ -187,9 +187,9 @@ MUTANTS = [
     ),
     # geometry
     Mutant(
-        "fedguard/geometry/updates.py",
-        "distances.fill_diagonal_(0)",
-        "distances.fill_diagonal_(1e-6)",
+        "fedguard/geometry/tables.py",
+        "out.fill_diagonal_(0)",
+        "out.fill_diagonal_(1e-6)",
         "geometry/test_updates geometry/test_distances",
     ),
     # ledger
@@ -218,6 +218,51 @@ MUTANTS = [
         "positive * (positive + 1) / 2) / (positive",
         "positive * (positive - 1) / 2) / (positive",
         "evaluation/test_metric_values evaluation/test_metrics",
+    ),
+    # what tests with smaller inputs protect
+    Mutant(
+        "detectors/_search.py",
+        "self.updates[stay], self.squares[stay]",
+        "self.updates[stay], self.squares[: len(stay)]",
+        "detectors/test_fedredefense_together",
+    ),
+    Mutant(
+        "detectors/_search.py",
+        "math.isfinite(error) or step == self.caps[i]",
+        "math.isfinite(error) or step == self.caps[i] + 1",
+        "detectors/test_fedredefense",
+    ),
+    Mutant("detectors/sklearn.py", "values[twins].max()", "values[twins].min()", "detectors/test_sklearn"),
+    Mutant(
+        "detectors/_impact.py",
+        "0.0 if a == b else a - b",
+        "a - b",
+        "detectors/test_err_lfr_union detectors/test_more_detectors",
+    ),
+    Mutant(
+        "attacks/agr_tailored.py",
+        "multi_krum(table, min(m, (n - 3) // 2))",
+        "multi_krum(table, min(m, (n - 3) // 2) - 1)",
+        "attacks/test_agr_tailored attacks/test_tailored",
+    ),
+    Mutant(
+        "fedguard/core/restored.py",
+        "part.load_state_dict(state)",
+        "part.state_dict()",
+        "core/test_restored core/test_strange_states",
+    ),
+    Mutant("fedguard/core/restored.py", "is not int or value < 0", "is not int", "core/test_restored"),
+    Mutant(
+        "fedguard/core/interrupts.py",
+        "signal.signal(number, signal.SIG_IGN)  #",
+        "pass  #",
+        "core/test_interrupts",
+    ),
+    Mutant(
+        "fedguard/evaluation/running/task.py",
+        'records, clock.before = load_records(state["records"]), float(state["seconds"])',
+        'clock.before = float(state["seconds"])',
+        "evaluation/test_resume",
     ),
 ]
 
