@@ -37,31 +37,31 @@ def methods(registry, make):
             yield name, make(name, **params), make(name, **params)
 
 
-def test_detectors(rounds):
+def compare(found, expected, name):
+    """Scores and suspects of detectors, vectors of aggregators."""
+    if isinstance(found, torch.Tensor):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7, msg=name)
+        return
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert np.array_equal(found.suspects, expected.suspects), name
+
+
+@pytest.mark.parametrize(
+    ("registry", "make"),
+    [(detectors, make_detector), (aggregators, make_aggregator)],
+    ids=["detectors", "aggregators"],
+)
+def test_the_same_from_disk_or_refused(rounds, registry, make):
     refused = set()
-    for name, here, there in methods(detectors, make_detector):
+    for name, here, there in methods(registry, make):
         expected = here(rounds[0])
         try:
             found = there(rounds[1])
         except StreamedError:
             refused.add(name)
         else:
-            np.testing.assert_allclose(found.values, expected.values, rtol=1e-9, atol=1e-9, err_msg=name)
-            assert np.array_equal(found.suspects, expected.suspects), name
-    assert refused == REFUSED & set(detectors.names())
-
-
-def test_aggregators(rounds):
-    refused = set()
-    for name, here, there in methods(aggregators, make_aggregator):
-        expected = here(rounds[0])
-        try:
-            found = there(rounds[1])
-        except StreamedError:
-            refused.add(name)
-        else:
-            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7, msg=name)
-    assert refused == REFUSED & set(aggregators.names())
+            compare(found, expected, name)
+    assert refused == REFUSED & set(registry.names())
 
 
 def test_shortened_updates(rounds):
