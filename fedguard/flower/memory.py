@@ -15,17 +15,20 @@ def early_collection() -> Iterator[None]:
     """Collect reference cycles soon after they are left.
 
     Flower's HTTP responses are such cycles, each with a piece of a model. By default Python finds them when
-    a reply is complete, and so holds it twice. What exists already is left out, so a collection is short.
+    a reply is complete, and so holds it twice. What exists already is left out, so a collection is short. An
+    application that has frozen its objects keeps them so.
     """
-    before = gc.get_threshold()
+    before, frozen = gc.get_threshold(), gc.get_freeze_count() > 0
     gc.collect()
-    gc.freeze()
+    if not frozen:
+        gc.freeze()
     gc.set_threshold(100, 1, 1)
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 def return_freed_memory() -> None:

@@ -1,6 +1,7 @@
 """Replies on disk: the bits and verdicts are those of memory, one reply is in memory, nothing is left."""
 
 import errno
+import gc
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from flwr.serverapp import strategy as flower
 from fedguard import Card, Detector, Guard, Scores, make_aggregator, make_detector, make_policy
 from fedguard.core.errors import ParameterError, StreamedError
 from fedguard.flower import GuardedStrategy, spill
+from fedguard.flower.memory import early_collection
 from fedguard.flower.spill import Spilled
 from fedguard.testing.flower import MemoryGrid, arrays_record, reply
 
@@ -203,6 +205,25 @@ def test_a_method_that_needs_all_updates_at_once_ends_the_run(tmp_path):
     with pytest.raises(StreamedError, match="streamed from disk, but a method needs all of them at once"):
         strategy.start(MemoryGrid(clients()), arrays_record(PLAIN), num_rounds=1, timeout=5)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_garbage_is_collected_as_before_after_a_round(frozen):
+    before, count = gc.get_threshold(), gc.get_freeze_count()
+    try:
+        if frozen:
+            gc.freeze()
+        else:
+            gc.unfreeze()
+        kept = gc.get_freeze_count()
+        with pytest.raises(RuntimeError), early_collection():
+            assert gc.get_threshold() != before
+            assert gc.get_freeze_count() > 0
+            raise RuntimeError
+        assert (gc.get_threshold(), gc.get_freeze_count()) == (before, kept)
+    finally:
+        if count and not frozen:
+            gc.freeze()
 
 
 def test_mistakes_of_the_integrator_are_named(tmp_path):
