@@ -215,11 +215,11 @@ def test_garbage_is_collected_as_before_after_a_round(frozen):
             gc.freeze()
         else:
             gc.unfreeze()
-        kept = gc.get_freeze_count()
         with early_collection():
             assert gc.get_threshold() != before
             assert gc.get_freeze_count() > 0
-        assert (gc.get_threshold(), gc.get_freeze_count()) == (before, kept)
+        # Not the exact count: frozen objects still die when nothing refers to them.
+        assert (gc.get_threshold(), gc.get_freeze_count() > 0) == (before, frozen)
     finally:
         if count and not frozen:
             gc.freeze()
