@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection():
     """What is collected stays until the end, so no garbage collection looks at it, now or later.
 
-    Some of Flower's strategies collect garbage for every reply.
+    Some of Flower's strategies collect garbage for every reply. Little of what tests leave is in cycles.
     """
     gc.disable()
     try:
@@ -71,6 +71,7 @@ def pytest_collection():
     finally:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
         gc.enable()
 
 
