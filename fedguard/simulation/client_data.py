@@ -42,7 +42,6 @@ def changes_data(key: CellKey, client: int) -> bool:
     return not all(map(torch.equal, own, poisoned_data(key.attack, client)))
 
 
-@functools.lru_cache(maxsize=512)
 def poisoned_data(key: CellKey, client: int) -> LabeledData:
     """The poisoned data of a client, made once for all defenses and all workers.
 
@@ -50,6 +49,20 @@ def poisoned_data(key: CellKey, client: int) -> LabeledData:
         key: a :attr:`CellKey.attack`.
         client: a malicious client.
     """
+    kept = _poisoned_by(key)
+    if client not in kept:
+        kept[client] = _made_once(key, client)
+    return kept[client]
+
+
+@functools.lru_cache(maxsize=4)  # copies of the malicious clients' data: keep few
+def _poisoned_by(key: CellKey) -> dict[int, LabeledData]:
+    """What has been poisoned so far, by client."""
+    return {}
+
+
+def _made_once(key: CellKey, client: int) -> LabeledData:
+    """Poison the data of a client, or read what another worker has poisoned."""
     folder = scratch()
     if folder is None:
         return poison(key, client)

@@ -1,5 +1,8 @@
 """What cells of one federation share: normalized data, and poisoned data across defenses and workers."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -28,12 +31,12 @@ def cell(**changes):
 @pytest.fixture
 def poisonings(monkeypatch):
     """How many samples each call of ``poison_data`` got."""
-    client_data.poisoned_data.cache_clear()
+    client_data._poisoned_by.cache_clear()
     kind, calls = type(make_attack("random_labels")), []
     inner = kind.poison_data
     monkeypatch.setattr(kind, "poison_data", lambda *a: calls.append(len(a[1].labels)) or inner(*a))
     yield calls
-    client_data.poisoned_data.cache_clear()
+    client_data._poisoned_by.cache_clear()
 
 
 def data_of(one, attacking=True):
@@ -72,6 +75,12 @@ def test_poisoned_data_are_those_of_the_attack(poisonings):
     assert poisonings == [len(whole.rows)]
 
 
+def test_poisoned_data_of_earlier_attacks_are_given_up(poisonings):
+    kept = [weakref.ref(data_of(cell(seed=seed)).labels) for seed in range(8)]
+    gc.collect()
+    assert [labels() is not None for labels in kept] == 4 * [False] + 4 * [True]
+
+
 def test_clean_data_stay_where_they_are():
     one, other = cell(), cell(seed=9, defense={"aggregator": "median"})
     assert data_of(one, attacking=False).data.inputs.data_ptr() == (
@@ -87,14 +96,14 @@ def test_one_worker_poisons_for_all(poisonings, tmp_path):
     token = pool._SCRATCH.set(tmp_path)
     try:
         first = data_of(cell())
-        client_data.poisoned_data.cache_clear()  # as in another worker
+        client_data._poisoned_by.cache_clear()  # as in another worker
         second = data_of(cell(defense={"aggregator": "median"}))
     finally:
         pool._SCRATCH.reset(token)
     assert len(poisonings) == 1
     assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.labels, second.labels)
-    client_data.poisoned_data.cache_clear()
+    client_data._poisoned_by.cache_clear()
     alone = data_of(cell())
     assert torch.equal(alone.inputs, second.inputs)
     assert torch.equal(alone.labels, second.labels)
