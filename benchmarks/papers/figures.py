@@ -41,7 +41,7 @@ class Tabled:
 
 
 def draw(figure: dict[str, Any], measured: Measured | Tabled) -> Any:
-    """A figure in the style of ``fedguard plot``: panels side by side, two if each has a legend of its own."""
+    """A figure in the style of ``fedguard plot``; panels with legends of their own are two side by side."""
     sheet, panels = Sheet(), figure["panels"]
     first = list(next(iter(panels.values())))
     alike = all(list(labels) == first for labels in panels.values())
