@@ -41,12 +41,15 @@ class Tabled:
 
 
 def draw(figure: dict[str, Any], measured: Measured | Tabled) -> Any:
-    """A figure with its panels side by side, in the style of ``fedguard plot``."""
+    """A figure in the style of ``fedguard plot``; panels with legends of their own are two side by side."""
     sheet, panels = Sheet(), figure["panels"]
     first = list(next(iter(panels.values())))
-    picture = sheet.figure(2.8, min(sheet.width, 1.2 + 2.6 * len(panels)))
-    axes = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, title in zip(axes, panels, strict=True):
+    alike = all(list(labels) == first for labels in panels.values())
+    columns = len(panels) if alike else min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    picture = sheet.figure(2.8 * rows, min(sheet.width, 1.2 + 2.6 * columns))
+    axes = picture.subplots(rows, columns, sharey=True, squeeze=False)
+    for axis, title in zip(axes.flat, panels, strict=False):
         curves = measured.curves(figure, title)
         for place, (label, curve) in enumerate(curves.items()):
             color, dash = line_of(8 * (place // 7) + place % 7)
@@ -56,9 +59,12 @@ def draw(figure: dict[str, Any], measured: Measured | Tabled) -> Any:
         axis.set_xscale(figure.get("scale", "linear"))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(visible=True)
-        if list(panels[title]) != first or axis is axes[0]:
+        if not alike or axis is axes.flat[0]:
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-    axes[0].set_ylabel(figure["metric"])
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for line in axes:
+        line[0].set_ylabel(figure["metric"])
     return picture
 
 

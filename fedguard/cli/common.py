@@ -11,7 +11,7 @@ import typer
 
 from ..core.cores import cores
 from ..core.errors import ConfigError
-from ..core.files import why, write_file
+from ..core.files import not_written, write_file
 
 __all__ = [
     "AllowRecordedCode",
@@ -50,7 +50,7 @@ def write(content: bytes, out: Path | None) -> None:
     try:
         write_file(out, content)
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {why(error)}") from None
+        raise ConfigError(not_written(out, error)) from None
 
 
 def set_data_root(folder: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import ConfigError
-from ..core.files import why
+from ..core.files import not_written
 from .common import DataRoot, print_table, set_data_root, write
 from .completion import beginning, kinds
 
@@ -164,6 +164,6 @@ def leak(
         try:
             save_picture(result, picture)
         except OSError as error:
-            raise ConfigError(f"cannot write {picture}: {why(error)}") from None
+            raise ConfigError(not_written(picture, error, "write to another file (--picture)")) from None
         except ValueError as error:
             raise ConfigError(f"cannot write {picture}: {error}") from None

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..core.errors import ConfigError
-from ..core.files import why, write_file
+from ..core.files import not_written, write_file
 from ..core.params import nearest
 
 KINDS = ("detector", "attack", "aggregator", "policy", "stage", "model", "dataset", "partition")
@@ -45,7 +45,7 @@ def scaffold(kind: str, name: str, folder: Path) -> list[Path]:
         try:
             write_file(path, text.format(**words))
         except OSError as error:
-            raise ConfigError(f"cannot write {path}: {why(error)}") from None
+            raise ConfigError(not_written(path, error, "change to a folder of yours first")) from None
     return paths
 
 

@@ -33,6 +33,15 @@ def why(error: Exception) -> str:
     return f"{said}; {MAKE_SPACE}" if error.errno in _FULL else said
 
 
+def not_written(path: Path, error: Exception, instead: str = "write to another file (--out)") -> str:
+    """What to say about a file or a folder that cannot be written: which, why, and what to do."""
+    reason = why(error)
+    if ";" in reason:  # it says what to do
+        return f"cannot write {path}: {reason}"
+    first = "create its folder first, or " if getattr(error, "errno", 0) == errno.ENOENT else ""
+    return f"cannot write {path}: {reason}; {first}{instead}"
+
+
 def refuse_link(path: Path) -> None:
     """Refuse to write through a symbolic link, which may point to any file of the user.
 

@@ -11,6 +11,7 @@ import subprocess
 import urllib.request
 from collections.abc import Sequence
 from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -166,6 +167,8 @@ class Email:
         mail = EmailMessage()
         mail["Subject"] = f"FedGuard: {alert.title}"
         mail["From"], mail["To"] = self.sender, ", ".join(self.to)
+        mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain=self.sender.split("@")[1])
+        mail["Auto-Submitted"] = "auto-generated"  # so that nobody's absence note answers (RFC 3834)
         facts = json.dumps(alert.as_json(), indent=1, allow_nan=False)
         mail.set_content(f"{alert.text}\n\n{facts}\n")
         context = ssl.create_default_context()

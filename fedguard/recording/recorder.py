@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from ..contracts.outcome import Outcome
 from ..contracts.round import Round
 from ..core.errors import ParameterError, ResultsError
-from ..core.files import refuse_link, refuse_name, sha256_of, sync_folder, why, write_atomically
+from ..core.files import not_written, refuse_link, refuse_name, sha256_of, sync_folder, why, write_atomically
 from .content import kept_columns, save_round
 from .index import INDEX, Entry, Index, Precision, read_index, round_file, write_index
 
@@ -85,7 +85,7 @@ class Recorder:
         except Timeout:
             raise ResultsError(f"another recorder is writing to {self.folder}") from None
         except OSError as error:
-            raise ResultsError(f"cannot record to {self.folder}: {why(error)}") from None
+            raise ResultsError(not_written(self.folder, error, "record to another folder")) from None
         try:
             self._index = self._open(wanted)
         except BaseException:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError, DataError
-from ..core.files import is_file, why, write_file
+from ..core.files import is_file, not_written, write_file
 from ..ledger.pages import MAX_PAGE, story
 from ..ledger.sqlite import SQLiteLedger
 from ..observers.tail import Tail
@@ -105,7 +105,7 @@ def write_ledger_report(ledger_path: Path, out: Path | None = None, events: Path
     try:
         write_file(path, room(data, live=False))
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {why(error)}") from None
+        raise ConfigError(not_written(path, error)) from None
     return path
 
 

@@ -9,12 +9,13 @@ import pytest
 import safetensors
 import torch
 
+import fedguard
 from fedguard import SQLiteLedger
 from fedguard.cli.common import write
 from fedguard.cli.entry import main
 from fedguard.cli.scaffold import scaffold
 from fedguard.core.errors import ConfigError, LedgerError, ParameterError, ResultsError
-from fedguard.core.files import open_to_append, save_tensors, why, write_atomically, write_file
+from fedguard.core.files import not_written, open_to_append, save_tensors, why, write_atomically, write_file
 from fedguard.core.state import load, save
 from fedguard.observers.events import EventLog
 from fedguard.recording import Recorder
@@ -28,6 +29,15 @@ def precious(tmp_path):
     path.write_text("precious")
     yield path
     assert path.read_text() == "precious"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """A results folder."""
+    out = tmp_path_factory.mktemp("results") / "out"
+    settings = {"clients": 6, "malicious": 1, "rounds": 1, "seeds": [0, 1], "workers": 1}
+    fedguard.evaluate(**settings, attacks="min_max", defenses=["dnc", "krum"], out=out)
+    return out
 
 
 def test_a_link_is_refused_and_so_is_what_is_no_file(tmp_path, precious):
@@ -155,6 +165,57 @@ def test_a_full_disk_says_what_to_do():
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert why(full).endswith("free some space there, then give the same command again")
     assert why(OSError(errno.EACCES, "Permission denied")) == "Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [
+        (errno.EACCES, "write to another file (--out)"),
+        (errno.EROFS, "write to another file (--out)"),
+        (
+            errno.ENOENT,
+            "create its folder first, or write to another file (--out)",
+        ),
+        (errno.ENOSPC, "free some space there, then give the same command again"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_what_to_do(tmp_path, number, ends):
+    said = not_written(tmp_path / "a.csv", OSError(number, os.strerror(number)))
+    assert said == f"cannot write {tmp_path / 'a.csv'}: {os.strerror(number)}; {ends}"
+
+
+#: A command that writes into a folder that cannot be written → what it says to do.
+UNWRITABLE = {
+    "report RESULTS": "write to another file (--out)",
+    "export RESULTS -o FILE": "write to another file (--out)",
+    "compare RESULTS --mine dnc -o FILE": "write to another file (--out)",
+    "compare RESULTS RESULTS -o FILE": "write to another file (--out)",
+    "evaluate SUITE -q --out FILE": "choose another folder (--out)",
+    "evaluate SUITE -q --out FOLDER --record FILE": "record to another folder",
+}
+
+
+@pytest.mark.parametrize("command", UNWRITABLE)
+def test_every_command_says_what_to_do_about_a_folder_it_cannot_write(
+    command, tmp_path, results, monkeypatch, capsys
+):
+    def refuse(path, *args, **settings):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    if command.startswith("report"):
+        monkeypatch.setattr("fedguard.core.files.open_fresh", refuse)
+    suite = "{clients: 4, malicious: 1, rounds: 1, attacks: [none], defenses: {krum: {detector: krum}}}"
+    (tmp_path / "suite.yaml").write_text(suite)
+    (tmp_path / "file").write_text("")
+    places = {"RESULTS": results, "FILE": tmp_path / "file" / "out", "FOLDER": tmp_path / "new",
+              "SUITE": tmp_path / "suite.yaml"}  # fmt: skip
+    words = [str(places.get(word, word)) for word in command.split()]
+    monkeypatch.setattr(sys, "argv", ["fedguard", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert end.value.code == 2, said
+    assert UNWRITABLE[command] in said
 
 
 WRITERS = {

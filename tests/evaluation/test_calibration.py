@@ -1,10 +1,12 @@
 """Calibration on a recording; expected numbers are counted by hand on updates of one parameter."""
 
+import io
 import json
 import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fedguard import Card, Detector, Guard, Round, Scores, load_guard
 from fedguard.cli import entry as cli
@@ -14,6 +16,7 @@ from fedguard.evaluation.calibration.calibrate import Found, Wish, best, calibra
 from fedguard.evaluation.calibration.injection import Injection
 from fedguard.evaluation.calibration.rates import Rate
 from fedguard.evaluation.calibration.rounds import Rounds
+from fedguard.evaluation.calibration.show import _tables
 from fedguard.recording import Recorder, Recording
 from fedguard.recording.index import Index, read_index, write_index
 
@@ -133,6 +136,24 @@ def test_a_policy_that_says_its_rule_keeps_it(live):
     policy = {"name": "exclude", "rule": {"name": "top", "count": 1}}
     (only,) = calibrate(rounds_of(live), [Size()], Wish(policy=policy, attacks=[]))
     assert only.suspicions == (3, 12)
+
+
+@pytest.mark.parametrize(("width", "tables"), [(80, 2), (160, 1)])
+def test_no_name_and_no_number_breaks_in_a_narrow_terminal(live, width, tables):
+    attacks = ["sign_flip", {"name": "scaling_backdoor", "scale": 2.0}, "lie"]
+    wish = Wish(rate=0.1, attacks=attacks)
+    found = calibrate(rounds_of(live), [Size()], wish)
+    console = Console(file=io.StringIO(), width=width)
+    shown = list(_tables(found, wish, width))
+    for table in shown:
+        console.print(table)
+    text = console.file.getvalue()
+    assert len(shown) == tables
+    assert max(map(len, text.splitlines())) <= width
+    rates = [rate for each in found for rate in (each.suspicions, each.bans, *each.detection.values())]
+    parts = {part for rate in rates for part in str(rate).split(" ", 1)}
+    for word in ("sign_flip", "scaling_backdoor scale=2", "lie", *parts):
+        assert word in text
 
 
 def test_the_best_rule_detects_most_among_those_that_agree_with_the_rate():

@@ -102,6 +102,16 @@ def test_noise_is_not_significant(before, tmp_path):
     assert "label_flip" in printed(found, everything=True)
 
 
+def test_a_change_by_the_same_in_every_seed_is_shown_but_not_overstated(before, tmp_path):
+    shift = "UPDATE runs SET tacc = tacc + 0.125 WHERE attack = 'label_flip' AND defense = 'nothing'"
+    (change,) = compare(before, edited(before, tmp_path / "after", shift), ["tacc"]).changes
+    assert (change.p, change.test, change.significant) == (0.25, "signs", False), "2/2³"
+    assert change.words()[-3:] == ("+12.5", "3", "0.25†")
+    text = printed(compare(before, Store(tmp_path / "after"), ["tacc"]))
+    assert "0.25†" in text
+    assert "†: the same difference in every seed" in text
+
+
 def test_holms_correction_by_hand():
     ps = [0.04, 0.001, 0.02, float("nan"), 0.013, 1.0]
     changes = [Change(("", "", "", ""), COLUMNS["dacc"], 0, 1, 3, p) for p in ps]

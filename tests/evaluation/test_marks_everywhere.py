@@ -26,14 +26,15 @@ attacks: [label_flip]
 defenses: {winner: {detector: krum}, twin: {detector: krum}, other: {detector: krum}, last: {detector: krum}}
 """
 #: By seed. AUROC: everybody is below chance. FNR: one wins clearly, and the next two are equal. FPR: two are
-#: equally good. ASR: on average one wins, but not in every seed. TACC: the first two are clear.
+#: equally good. ASR: on average one wins, but not in every seed. TACC: the first two are clear, and the third
+#: beats the last by the same in every seed.
 VALUES = {
     "winner": {
         "auroc": (0.016, 0.02, 0.01),
         "fnr": (0.1, 0.11, 0.1),
         "fpr": (0.1, 0.1, 0.1),
         "asr": (0.9, 0.0, 0.0),
-        "tacc": (0.9, 0.9, 0.9),
+        "tacc": (0.9, 0.91, 0.9),
     },
     "twin": {
         "auroc": (0.01, 0.01, 0.01),
@@ -47,7 +48,7 @@ VALUES = {
         "fnr": (0.4, 0.4, 0.4),
         "fpr": (0.3, 0.3, 0.3),
         "asr": (0.8, 0.8, 0.8),
-        "tacc": (0.7, 0.7, 0.7),
+        "tacc": (0.7, 0.7, 0.71),
     },
     "last": {
         "auroc": (0.0, 0.0, 0.0),

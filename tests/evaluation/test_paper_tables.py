@@ -35,9 +35,9 @@ def test_intervals_of_rates_stay_within_0_and_100(value, width, expected):
 
 
 def test_what_is_marked_as_best():
-    """By hand: a wins by 0.2 in every seed; b and c tie; nobody beats a coin in FNR."""
+    """By hand: a wins by about 0.2 in every seed; b and c tie; nobody beats a coin in FNR."""
     seeds = range(4)
-    values = {"a": [0.9, 0.91, 0.89, 0.9], "b": [0.7, 0.71, 0.69, 0.7], "c": [0.7, 0.71, 0.69, 0.7]}
+    values = {"a": [0.9, 0.91, 0.9, 0.9], "b": [0.7, 0.71, 0.69, 0.7], "c": [0.7, 0.71, 0.69, 0.7]}
     runs = pd.DataFrame(
         [
             {"attack": "x", "defense": d, "seed": s, "dacc": values[d][s], "fnr": 0.9}
@@ -49,6 +49,8 @@ def test_what_is_marked_as_best():
     frame.attrs["keys"] = ["attack", "defense"]
     found = marks(frame, runs, [COLUMNS["dacc"], COLUMNS["fnr"]])
     assert found == {(0, "dacc"): "best"}
+    equal = runs.assign(dacc=runs["defense"].map({"a": 0.9, "b": 0.7, "c": 0.7}))
+    assert marks(frame, equal, [COLUMNS["dacc"]]) == {}, "four equal signs: p = 2/2⁴ = 12.5 %"
     one = runs[runs["seed"] == 0]
     frame.loc[:, "dacc"] = [0.9, 0.7, 0.6]
     one = one.assign(dacc=[0.9, 0.7, 0.6])

@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_advice(folder, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(saved, "write_atomically", refuse)
-    with pytest.raises(ConfigError, match=r"cannot write .*heatmap\.svg: Permission denied; .* --out"):
+    with pytest.raises(ConfigError, match=r"cannot write .*heatmap\.svg: Permission denied; .*--out"):
         plot(folder, "heatmap", where={"mode": "closed"})
 
 

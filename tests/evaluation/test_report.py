@@ -623,11 +623,11 @@ def test_where_it_goes(copy, tmp_path, monkeypatch):
     assert (copy / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     monkeypatch.setattr(page, "render", lambda store, where: "the same")
     assert write_report(copy, tmp_path / "else.html").exists()
-    with pytest.raises(ConfigError, match=r"cannot write .*nowhere.*directory$"):
+    with pytest.raises(ConfigError, match=r"cannot write .*nowhere.*directory; create its folder first"):
         write_report(copy, tmp_path / "nowhere" / "r.html")
     (copy / "report.html").unlink()
     (copy / "report.html").mkdir()
-    with pytest.raises(ConfigError, match=r"cannot write .*; give another file with --out"):
+    with pytest.raises(ConfigError, match=r"cannot write .* is a folder; use another name"):
         write_report(copy)
 
 

@@ -41,6 +41,13 @@ def test_the_winner_harm_and_what_nobody_sees():
     ]
 
 
+def test_the_same_difference_in_every_seed_is_no_proof():
+    equal = section([("LIE", "Krum", (0.5, 0.5, 0.5), 0.0, 0.95), ("LIE", "DnC", (0.6, 0.6, 0.6), 0.05, 0.8)])
+    assert answers(equal)[0].endswith(
+        "3 seeds do not tell them apart (the same difference in each; test of signs, p = 0.25)."
+    )
+
+
 def test_ties_single_seeds_and_harmless_defenses_are_not_dressed_up():
     one = section([("LIE", "Krum", (0.5,), 0.0, 0.95), ("LIE", "DnC", (0.6,), 0.05, 0.8)], seeds=(0,))
     assert answers(one) == [

@@ -19,7 +19,15 @@ from scipy import stats
 import fedguard
 from fedguard.cli import entry as cli
 from fedguard.core.errors import ParameterError
-from fedguard.evaluation.results.paired import bootstrap, holm, paired, power, seeds_needed, unbiased
+from fedguard.evaluation.results.paired import (
+    bootstrap,
+    holm,
+    paired,
+    paired_test,
+    power,
+    seeds_needed,
+    unbiased,
+)
 from fedguard.evaluation.results.plot import draw
 from fedguard.evaluation.results.ranks import average_ranks, critical_difference, friedman, ranking
 from fedguard.evaluation.results.store import Store
@@ -190,15 +198,51 @@ def test_the_correction_of_hedges_by_hand():
     assert np.isnan(unbiased(1))
 
 
-def test_equal_differences_and_single_seeds():
-    assert paired([0.1, 0.1, 0.1])._asdict() | {"effect": 0} == {
-        "n": 3, "mean": pytest.approx(0.1), "low": pytest.approx(0.1), "high": pytest.approx(0.1),
-        "boot_low": pytest.approx(0.1), "boot_high": pytest.approx(0.1), "effect": 0, "p": 0.0, "needed": 2,
-    }  # fmt: skip
+@pytest.mark.parametrize("n", [2, 3, 5, 6, 10])
+@pytest.mark.parametrize("value", [0.1, -0.3])
+def test_equal_differences_claim_no_more_than_their_signs(n, value):
+    # both mean what the exact sign-flip test means: 2 of the 2ⁿ ways to choose signs are as extreme
+    flips = stats.permutation_test(([value] * n,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    wilcoxon = stats.wilcoxon(value * np.arange(1, n + 1), method="exact")  # ranks without ties
+    found = paired([value] * n)
+    assert found.p == pytest.approx(flips.pvalue)
+    assert found.p == pytest.approx(wilcoxon.pvalue)
+    assert (found.n, found.test, found.equal, found.needed) == (n, "signs", True, 6)
+    assert found.mean == pytest.approx(value)
+    assert np.isnan([found.low, found.high, found.boot_low, found.boot_high, found.effect]).all()
+    assert (found.p < 0.05) == (n >= found.needed)
+
+
+def test_equal_differences_are_equal_in_spite_of_rounding():
+    d = np.array([0.9, 0.8, 0.7]) - np.array([0.6, 0.5, 0.4])
+    assert len(set(d)) > 1
+    assert paired_test(d) == (0.25, "signs")
+    nothing = paired([0.0, 0.0, 1e-17])
+    assert (nothing.mean, nothing.effect, nothing.p, nothing.equal, nothing.needed) == (0, 0, 1, False, None)
+
+
+def test_single_seeds_are_not_tested():
     one = paired([0.1])
-    assert (one.n, one.mean, one.needed) == (1, 0.1, None)
+    assert (one.n, one.mean, one.needed, one.test) == (1, 0.1, None, "")
     assert np.isnan([one.low, one.p, one.boot_low]).all()
     assert paired([]).n == 0
+
+
+def test_equal_differences_are_told(results, tmp_path):
+    """Mine − krum is made 0.2 in each of three seeds under both attacks: p = 2/2³, times three by Holm."""
+    shutil.copytree(results.folder, tmp_path / "copy")
+    with sqlite3.connect(tmp_path / "copy" / "results.sqlite") as db:
+        db.execute("UPDATE runs SET tacc = CASE defense WHEN 'krum' THEN 0.6 ELSE 0.8 END")
+    found = versus(Store(tmp_path / "copy"), "mine", ["tacc"])
+    text = found.text()
+    (krum,) = (duel for duel in found.duels if duel.other == "krum")
+    assert _numbers(krum)[2:] == ["+20.0", "–", "0.75†", "6/0/0", "3", "6"]
+    assert "0.75†" in text
+    assert "†: the same difference in every seed" in text
+    assert not np.isinf(found.frame[["effect", "low", "high"]]).any().any()
+    assert set(found.frame["test"]) == {"signs"}
+    assert not any(duel.verdict for duel in found.duels)
+    assert "†" not in results.compare("mine", values="tacc").text(everything=False)
 
 
 @pytest.mark.parametrize(("size", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])

@@ -15,6 +15,7 @@ from fedguard.observers.alert import KINDS
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 RULES = EXAMPLES / "fedguard-rules.yml"
 DASHBOARD = EXAMPLES / "fedguard-dashboard.json"
+FIELDS = {"alert", "expr", "for", "keep_firing_for", "labels", "annotations"}
 NAME = re.compile(r"\bfedguard_\w+")
 
 
@@ -59,6 +60,22 @@ def test_every_kind_of_alert_has_a_rule():
     assert {"FedGuard" + "".join(map(str.title, kind.split("_"))) for kind in KINDS} <= names
 
 
+def test_rules_have_the_fields_that_prometheus_reads():
+    """Prometheus refuses a file with a field that it does not know, or a duration it cannot read."""
+    (group,) = yaml.safe_load(RULES.read_text())["groups"]
+    assert set(group) == {"name", "rules"}
+    for rule in group["rules"]:
+        assert {"alert", "expr", "labels", "annotations"} <= set(rule) <= FIELDS, rule["alert"]
+        assert re.fullmatch(r"(?:\d+[smhdwy])+", rule.get("for", "0s"))
+        texts = {**rule["labels"], **rule["annotations"]}
+        assert all(re.fullmatch(r"[a-zA-Z_]\w*", name) for name in texts)
+        assert all(isinstance(text, str) and text.count("{{") == text.count("}}") for text in texts.values())
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+    names = [rule["alert"] for rule in group["rules"]]
+    assert len(names) == len(set(names))
+
+
 def test_panels_do_not_overlap():
     cells = [
         (x, y)
@@ -70,6 +87,7 @@ def test_panels_do_not_overlap():
     assert max(x for x, _ in cells) < 24
 
 
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 #: Series (one value a minute) → the rules that fire after 20 minutes, worked out by hand.
 CASES = [
     ({"fedguard_bans_total": "0x10 1x30"}, {"FedGuardBan"}),
@@ -91,7 +109,20 @@ CASES = [
 ]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def promtool(*arguments):
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_promtool_can_read_what_the_dashboard_asks(tmp_path):
+    asked = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(expressions())]
+    path = tmp_path / "asked.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": asked}]}))
+    promtool("check", "rules", str(path))
+
+
+@needs_promtool
 def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path):
     names = [rule["alert"] for rule in rules()]
     assert {name for _, firing in CASES for name in firing} == set(names), "each rule has a case"
@@ -116,6 +147,5 @@ def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path):
     path.write_text(
         yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": groups})
     )
-    for command in (["check", "rules", str(RULES)], ["test", "rules", str(path)]):
-        done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "rules", str(RULES))
+    promtool("test", "rules", str(path))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import ConfigError
-from ...core.files import why, write_file
+from ...core.files import not_written, write_file
 from ..results.export import rendered
 from ..results.layout import Layout, numbers, selected, words
 from ..results.marks import marked
@@ -116,7 +116,7 @@ def written(path: Path, content: bytes) -> Path:
     try:
         write_file(path, content)
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {why(error)}") from None
+        raise ConfigError(not_written(path, error, "write to another file")) from None
     return path
 
 

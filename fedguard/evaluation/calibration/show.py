@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from ...contracts.nested import make
 from ...core.errors import ConfigError
-from ...core.files import why, write_file
+from ...core.files import not_written, write_file
 from ...guard_file import load_guard
 from ...recording import Recording
 from ...simulation.recorded import server_of
@@ -75,7 +77,8 @@ def show_calibration(question: Question, out: Path | None) -> bool:
         f"{len(rounds.clients)} clients taken as honest; in percent, with 95 % intervals",
         soft_wrap=True,
     )
-    console.print(_table(found, question.wish))
+    for table in _tables(found, question.wish, console.width):
+        console.print(table)
     for each in found:
         for note in each.notes:
             hint = "; see --model, --validation and --root" if "give the round" in note else ""
@@ -104,18 +107,48 @@ def _rounds(question: Question, recording: Recording) -> Rounds:
     return Rounds(recording, question.last, question.learn, server)
 
 
-def _table(found: Sequence[Found], wish: Wish) -> Table:
+def _tables(found: Sequence[Found], wish: Wish, width: int) -> Iterator[Table]:
+    """One table of all rules; where a name or a number would break in it, one for each rule."""
+    names = [label(attack) for attack in wish.attacks]
+    known = [each for each in found if not each.failed]
+    table = _table(known, names)
+    if Console(width=10_000).measure(table).maximum <= width:
+        yield table
+    else:
+        yield from (_rates(each, names) for each in known)
+
+
+def _table(found: Sequence[Found], names: Sequence[str]) -> Table:
     table = Table()
     table.add_column("detector")
     table.add_column("rule")
-    names = [label(attack) for attack in wish.attacks]
-    for title in ("false suspicions", "false bans", *(f"{name} kept out" for name in names)):
-        table.add_column(title, justify="right", overflow="fold")
+    for title in ("false\nsuspicions", "false\nbans", *(f"{name}\nkept out" for name in names)):
+        table.add_column(title, justify="right")
     for each in found:
-        if not each.failed:
-            rates = [_cell(each.suspicions), _cell(each.bans), *(_attack_cell(each, name) for name in names)]
-            table.add_row(label(each.detector), each.rule, *rates)
+        rates = [_cell(each.suspicions), _cell(each.bans), *(_attack_cell(each, name) for name in names)]
+        table.add_row(label(each.detector), each.rule.replace(" ", "\n", 1), *rates)
     return table
+
+
+def _rates(each: Found, names: Sequence[str]) -> Table:
+    """The rates of one rule, one below the other."""
+    title = f"{label(each.detector)} ({each.rule})"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for head in ("rate", "95 % interval", "honest kept out"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_row("false suspicions", *_split(each.suspicions), "")
+    table.add_row("false bans", *_split(each.bans), "")
+    for name in names:
+        honest = _split(each.honest.get(name))[0]
+        table.add_row(f"{name} kept out", *_split(each.detection.get(name)), honest)
+    return table
+
+
+def _split(rate: Rate | None) -> tuple[str, str]:
+    """The rate, and its interval."""
+    number, _, interval = str(rate or "–").partition(" ")
+    return number, interval
 
 
 def _cell(rate: Rate | None) -> str:
@@ -142,4 +175,4 @@ def _write(found: Found, question: Question, out: Path) -> None:
     try:
         write_file(out, "\n".join(lines) + "\n" + body)
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {why(error)}") from None
+        raise ConfigError(not_written(out, error)) from None

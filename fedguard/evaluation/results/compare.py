@@ -16,7 +16,7 @@ from ..terminal import plain
 from .data import named, stored_data
 from .frame import BY, run_frame
 from .marks import LEVEL
-from .paired import holm
+from .paired import SIGNS_NOTE, holm, p_text, paired_test
 from .store import Store
 from .tables import Column, columns_named, show
 
@@ -33,8 +33,9 @@ class Change(NamedTuple):
         before: its mean over the common seeds in the first folder.
         after: its mean in the second folder.
         seeds: how many seeds have the metric in both folders.
-        p: of a paired t test over these seeds, NaN for fewer than two.
+        p: of a paired test over these seeds, NaN for fewer than two.
         significant: at 5 %, after Holm's correction over all changes.
+        test: "t" or "signs", see :func:`.paired.paired_test`; empty if there was none.
     """
 
     where: tuple[str, ...]
@@ -44,10 +45,16 @@ class Change(NamedTuple):
     seeds: int
     p: float
     significant: bool = False
+    test: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether it is the same in every seed, of several."""
+        return self.test == "signs" and self.p < 1
 
     def words(self) -> tuple[str, ...]:
         """A row of a table."""
-        p = "–" if math.isnan(self.p) else f"{self.p:.3g}{' *' if self.significant else ''}"
+        p = p_text(self.p, self.equal) + (" *" if self.significant else "")
         delta = (self.after - self.before) * self.column.scale
         before, after = show(self.before, self.column), show(self.after, self.column)
         change = "undefined" if math.isnan(delta) else f"{delta:+.{self.column.digits}f}"
@@ -87,9 +94,9 @@ class Comparison(NamedTuple):
 def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
     """All differences between two results folders in the given metrics.
 
-    Runs are paired by point of the grid, mode, attack, defense and seed. A difference is significant if a
-    paired t test over seeds gives p < 5 % after Holm's correction over all tests. Equal differences in
-    every seed have p = 0; a single seed is not tested.
+    Runs are paired by point of the grid, mode, attack, defense and seed. A difference is significant if
+    :func:`.paired.paired_test` over seeds gives p < 5 % after Holm's correction over all tests. A single seed
+    is not tested.
 
     Raises:
         ResultsError: a folder holds no run, or the folders have no run in common.
@@ -104,7 +111,7 @@ def compare(before: Store, after: Store, names: Sequence[str]) -> Comparison:
     only = ([_name(key) for key in left.index.difference(common, sort=False)],
             [_name(key) for key in right.index.difference(common, sort=False)])  # fmt: skip
     tested = _corrected(list(_tested(left.loc[common], right.loc[common], columns)))
-    changed = [c for c in tested if not _equal(c.before, c.after) or c.p == 0]
+    changed = [c for c in tested if not _equal(c.before, c.after)]
     return Comparison(list(_settings(before, after)), _code(before, after), only, len(tested), changed)
 
 
@@ -119,22 +126,11 @@ def _tested(left: pd.DataFrame, right: pd.DataFrame, columns: Sequence[Column]) 
             a, b = mine[column.name], theirs[column.name]
             both = a.notna() & b.notna()
             if both.any():
-                yield Change(
-                    words, column, a[both].mean(), b[both].mean(), int(both.sum()), _p(b[both] - a[both])
-                )
+                test = paired_test(b[both] - a[both])
+                means = a[both].mean(), b[both].mean()
+                yield Change(words, column, *means, int(both.sum()), test.p, test=test.kind)
             elif a.notna().any() or b.notna().any():
                 yield Change(words, column, a.mean(), b.mean(), 0, math.nan)
-
-
-def _p(differences: pd.Series) -> float:
-    """The p of a paired t test; 1 if all differences are 0, 0 if they are equal but not 0."""
-    from scipy.stats import ttest_1samp
-
-    if len(differences) < 2:
-        return math.nan
-    if differences.nunique() == 1:
-        return 1.0 if differences.iloc[0] == 0 else 0.0
-    return float(ttest_1samp(differences, 0.0).pvalue)
 
 
 def _corrected(tested: list[Change]) -> list[Change]:
@@ -188,7 +184,8 @@ def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
 
     Args:
         comparison: of two folders.
-        everything: also show changes that may be noise (p ≥ 5 %); with single seeds they are always shown.
+        everything: also show changes that may be noise (p ≥ 5 %); with single seeds they are always shown,
+            and so are those that are the same in every seed.
     """
     for path, before, after in comparison.settings:
         yield plain(f"setting {path}: {before} → {after}")
@@ -199,13 +196,15 @@ def show_comparison(comparison: Comparison, everything: bool) -> Iterator[Any]:
             rest = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
             yield plain(f"only in the {name}: {'; '.join(runs[:5])}{rest}")
     testable = any(change.seeds > 1 for change in comparison.changes)
-    shown = [c for c in comparison.changes if everything or c.p < 0.05 or not testable]
+    shown = [c for c in comparison.changes if everything or c.p < LEVEL or c.equal or not testable]
     if shown:
         table = Table("where", "attack", "defense", "metric", "before", "after", "change", "seeds", "p")
         for change in shown:
             table.add_row(*change.words(), style="bold" if change.significant else None)
         yield table
     significant = sum(change.significant for change in comparison.changes)
+    if any(change.equal for change in shown):
+        yield SIGNS_NOTE
     yield (
         f"{comparison.compared} metrics compared, {len(comparison.changes)} differ, {significant} of them "
         "significantly * (paired t test over seeds, 5 % in all by Holm's correction)"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..terminal import plain
 from .marks import marked
 from .names import display, display_all, names_of
+from .paired import EQUAL_NEEDED
 from .tables import UNDEFINED, Column, Mark, Marks, columns_named, defined, show, shown
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def latex_table(store: Store, frame: pd.DataFrame, layout: Layout) -> str:
     """The frame as a LaTeX float: caption, label, grouped headings with units and arrows, and a note.
 
     Needs ``\\usepackage{booktabs}``. The best value of the defenses is bold and the second underlined where
-    a paired t test over seeds tells it from the next one (see :mod:`.marks`).
+    a paired test over seeds tells it from the next one (see :mod:`.marks`).
 
     Args:
         store: of the results folder.
@@ -166,8 +167,10 @@ def _note(used: Sequence[Column], seeds: Sequence[int], found: Marks, layout: La
     else:
         parts.append("One seed.")
     if found:
+        signs = ", of signs where all differences are equal" if seeds[-1] >= EQUAL_NEEDED else ""
         test = (
-            r"it differs from the next (paired $t$ test over seeds, 5\,\% in all by Holm's correction)"
+            rf"it differs from the next (paired $t$ test over seeds{signs}, 5\,\% in all by Holm's "
+            "correction)"
             if seeds[-1] > 1
             else "no other defense has the same"
         )

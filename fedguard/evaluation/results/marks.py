@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .frame import run_frame
-from .paired import holm
+from .paired import holm, paired_test
 from .store import Store
 from .tables import Column, Mark, Marks, columns_named, defined, show
 
@@ -43,10 +42,10 @@ def marked(store: Store, frame: pd.DataFrame, names: Sequence[str]) -> Marks:
 def marks(frame: pd.DataFrame, runs: pd.DataFrame, columns: Sequence[Column]) -> Marks:
     """The best and the second best among rivals: cells that differ in the defense only.
 
-    A value is marked if it beats the next best one: by a paired t test over the seeds at 5 % with Holm's
-    correction over all tests of the table, or where there is one seed by the digits shown. Nothing is marked
-    where the best is no better than chance, or where it is equal to the next; a second only where there is a
-    best.
+    A value is marked if it beats the next best one: by :func:`.paired.paired_test` over the seeds at 5 % with
+    Holm's correction over all tests of the table, or where there is one seed by the digits shown. Nothing is
+    marked where the best is no better than chance, or where it is equal to the next; a second only where
+    there is a best.
 
     Args:
         frame: means over seeds, one row per cell.
@@ -85,16 +84,12 @@ def _steps(
         if show(values[row], column) == show(values[other], column):
             break
         one, two = (by_seed[tuple(group.loc[r, keys])][column.name] for r in (row, other))
-        found.append(_Step(row, column.name, mark, paired_p(one - two), number))
+        differences = (one - two).dropna()
+        p = _single_p(differences) if len(differences) < 2 else paired_test(differences).p
+        found.append(_Step(row, column.name, mark, p, number))
     return found
 
 
-def paired_p(differences: pd.Series) -> float:
-    """The p of a paired t test; 0 if all differences are equal but not 0, and for a single pair."""
-    from scipy.stats import ttest_1samp
-
-    known = differences.dropna()
-    if len(known) < 2 or known.nunique() == 1:
-        return 0.0 if len(known) and known.iloc[0] != 0 else 1.0
-    p = float(ttest_1samp(known, 0.0).pvalue)
-    return 1.0 if math.isnan(p) else p
+def _single_p(differences: pd.Series) -> float:
+    """One seed is not tested, its digits count: 0 for a difference, 1 for none."""
+    return 0.0 if len(differences) and differences.iloc[0] != 0 else 1.0

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from ...core.errors import ConfigError, ResultsError
-from ...core.files import is_file, why, write_file
+from ...core.files import is_file, not_written, write_file
 from ...core.yaml_values import parse
 
 #: The file of a results folder that holds its suite's ``names``.
@@ -179,7 +179,7 @@ def write_names(folder: Path, names: Mapping[str, str]) -> None:
     try:
         write_file(folder / FILE, yaml.safe_dump(dict(names), sort_keys=False, allow_unicode=True))
     except OSError as error:
-        raise ResultsError(f"cannot write {folder / FILE}: {why(error)}") from None
+        raise ResultsError(not_written(folder / FILE, error, "choose another folder (--out)")) from None
 
 
 def names_of(folder: Path) -> dict[str, str]:

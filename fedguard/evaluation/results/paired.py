@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ ENUMERATED = 6
 _DRAWS = 10_000
 #: The most seeds that are searched for a power of 80 %.
 MAX_SEEDS = 10_000
+#: The fewest equal differences with p < 5 % in the test of signs: 2 · 2⁻⁶ = 0.031.
+EQUAL_NEEDED = 6
+TestKind = Literal["t", "signs"]
+#: Differences closer than this are equal but for rounding.
+_ROUNDING = 1e-12
 _STEP = 1_000_000
 _NAN = math.nan
 
@@ -27,14 +32,15 @@ class Paired(NamedTuple):
     Attributes:
         n: how many there are.
         mean: d̄.
-        low: d̄ − t_{0.975, n−1} s/√n.
-        high: d̄ + t_{0.975, n−1} s/√n.
-        boot_low: the 2.5 % quantile of the mean of n differences drawn with replacement.
-        boot_high: its 97.5 % quantile.
-        effect: Hedges's g of the differences: J(n−1) d̄/s.
-        p: of the paired t test; 0 for equal differences that are not 0, 1 if all are 0.
+        low: d̄ − t_{0.975, n−1} s/√n; NaN for equal differences, which leave s = 0.
+        high: d̄ + t_{0.975, n−1} s/√n, likewise.
+        boot_low: the 2.5 % quantile of the mean of n differences drawn with replacement, likewise.
+        boot_high: its 97.5 % quantile, likewise.
+        effect: Hedges's g of the differences: J(n−1) d̄/s, likewise; 0 if all differences are 0.
+        p: of :func:`paired_test`.
         needed: the fewest seeds with which the test has a power of 80 % if d̄/s is the truth; None if no
-            number up to :data:`MAX_SEEDS` has.
+            number up to :data:`MAX_SEEDS` has. For equal differences, the fewest with p < 5 %.
+        test: "t" or "signs", see :func:`paired_test`; empty if there was none.
     """
 
     n: int
@@ -46,6 +52,51 @@ class Paired(NamedTuple):
     effect: float
     p: float
     needed: int | None
+    test: TestKind | Literal[""] = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether all differences are the same, and not 0."""
+        return self.test == "signs" and self.mean != 0
+
+
+class Tested(NamedTuple):
+    """A test of paired differences.
+
+    Attributes:
+        p: two-sided; NaN for fewer than two differences.
+        kind: "t" or "signs"; empty for fewer than two differences.
+    """
+
+    p: float
+    kind: TestKind | Literal[""]
+
+
+def paired_test(differences: Iterable[float]) -> Tested:
+    """The paired t test; for differences that are all the same, the exact test of their signs.
+
+    Equal differences leave the t test no variance: its p of 0 would claim more than n seeds can tell. If each
+    difference were as likely below 0 as above, n of the same sign would have p = 2 · 2⁻ⁿ. That is also what
+    the sign-flip test and Wilcoxon's give for them. Differences of 0 have p = 1. Undefined ones (NaN) are
+    left out.
+
+    Example:
+        >>> paired_test([0.1, 0.1, 0.1])
+        Tested(p=0.25, kind='signs')
+    """
+    d = np.array([value for value in differences if not math.isnan(value)], dtype=float)
+    n = len(d)
+    if n < 2:
+        return Tested(_NAN, "")
+    if _equal(d):
+        return Tested(1.0 if abs(d.mean()) <= _ROUNDING else 2.0 ** (1 - n), "signs")
+    from scipy.stats import t
+
+    return Tested(2 * float(t.sf(abs(d.mean()) / (d.std(ddof=1) / math.sqrt(n)), n - 1)), "t")
+
+
+def _equal(d: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(d) <= _ROUNDING * max(1.0, float(np.abs(d).max())))
 
 
 def paired(differences: Sequence[float]) -> Paired:
@@ -63,19 +114,17 @@ def paired(differences: Sequence[float]) -> Paired:
     mean = float(d.mean())
     if n == 1:
         return Paired(1, mean, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, None)
-    if np.ptp(d) <= 1e-12 * max(1.0, float(np.abs(d).max())):  # equal up to rounding
-        same = abs(mean) <= 1e-12
-        return Paired(n, mean, mean, mean, mean, mean, 0.0 if same else math.copysign(math.inf, mean),
-                      1.0 if same else 0.0, None if same else 2)  # fmt: skip
+    p, kind = paired_test(d)
+    if kind == "signs":
+        effect, needed = (0.0, None) if p == 1 else (_NAN, EQUAL_NEEDED)
+        return Paired(n, 0.0 if p == 1 else mean, _NAN, _NAN, _NAN, _NAN, effect, p, needed, kind)
     from scipy.stats import t
 
     spread = float(d.std(ddof=1))
     half = float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
-    p = 2 * float(t.sf(abs(mean) / (spread / math.sqrt(n)), n - 1))
     size = mean / spread
-    return Paired(
-        n, mean, mean - half, mean + half, *bootstrap(d), unbiased(n - 1) * size, p, seeds_needed(abs(size))
-    )
+    effect, needed = unbiased(n - 1) * size, seeds_needed(abs(size))
+    return Paired(n, mean, mean - half, mean + half, *bootstrap(d), effect, p, needed, kind)
 
 
 def bootstrap(d: NDArray[np.float64]) -> tuple[float, float]:
@@ -145,3 +194,22 @@ def holm(values: Sequence[float]) -> list[float]:
         top = max(top, min(1.0, (len(known) - i) * p))
         found[place] = top
     return found
+
+
+def p_text(p: float, equal: bool = False) -> str:
+    """A p for a table: – if undefined, no 0 however small, † for the test of the signs of equal differences.
+
+    Example:
+        >>> p_text(0.25, True), p_text(0.0412), p_text(1e-9), p_text(float("nan"))
+        ('0.25†', '0.0412', '<0.001', '–')
+    """
+    if math.isnan(p):
+        return "–"
+    return ("<0.001" if p < 0.001 else f"{p:.3g}") + ("†" if equal else "")
+
+
+#: What a † in :func:`p_text` means.
+SIGNS_NOTE = (
+    "†: the same difference in every seed leaves no variance for a t test, an interval or g; "
+    "p = 2/2ⁿ of n equal signs, before Holm's correction"
+)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import FedGuardError, ResultsError
-from ...core.files import is_file, refuse_link, why, write_file
+from ...core.files import is_file, not_written, refuse_link, why, write_file
 from ...core.sqlite_file import connect
 from ...simulation.records import RoundRecord
 from ...simulation.settings import Cell
@@ -124,7 +124,7 @@ class Store:
                 with closing(connect(path, "rwc", LONGEST)) as db:
                     db.executescript(tables(SCHEMA_VERSION))
         except (OSError, sqlite3.Error) as error:
-            raise ResultsError(f"cannot write results to {folder}: {why(error)}") from None
+            raise ResultsError(not_written(folder, error, "choose another folder (--out)")) from None
         store = cls(folder)
         if store.path != path:
             raise ResultsError(

@@ -126,9 +126,9 @@ SHOWN_IF_ANY = ("frechet", "leak_psnr", "noise_psnr", "leak_ssim", "leak_labels"
 FOOTNOTE = """\
 Mean over seeds (± 95 % confidence interval, or [its ends] where a bound cuts it; a \
 narrow terminal shows none: `fedguard export`). * the best defense, if it differs from the \
-next one (paired t test over seeds, 5 % in all by Holm; one seed: by the digits shown) and \
-is better than chance. – undefined, ~ average over rounds (ADACC, AFPR, AFNR) where the \
-policy does not ban.
+next one (paired test over seeds, 5 % in all by Holm, six seeds or more if all differ by the \
+same; one seed: by the digits shown) and is better than chance. – undefined, ~ average over \
+rounds (ADACC, AFPR, AFNR) where the policy does not ban.
 What the columns mean: `fedguard list metrics`, docs/glossary.md."""
 
 

@@ -15,7 +15,7 @@ from ...core.errors import ParameterError
 from ...core.params import nearest
 from .frame import BY, run_frame
 from .names import display_all, names_of
-from .paired import Paired, holm, paired
+from .paired import SIGNS_NOTE, Paired, holm, p_text, paired
 from .ranks import Ranking, ranking, ranking_lines
 from .store import Store
 from .tables import Column, columns_named, least_width, show
@@ -243,7 +243,7 @@ def _row(duel: Duel) -> dict[str, Any]:
     fields = {**duel._asdict(), **duel.paired._asdict(), "metric": duel.column.name, "verdict": duel.verdict}
     order = (
         *("point", "mode", "attack", "other", "metric", "mine", "theirs", "mean", "low", "high", "boot_low"),
-        *("boot_high", "effect", "p", "adjusted", "wins", "ties", "losses", "n", "needed", "verdict"),
+        *("boot_high", "effect", "test", "p", "adjusted", "wins", "ties", "losses", "n", "needed", "verdict"),
     )
     names = {"mean": "difference", "adjusted": "p_holm", "n": "seeds", "needed": "seeds_needed"}
     return {names.get(key, key): fields[key] for key in order}
@@ -266,6 +266,9 @@ def show_versus(found: Versus, everything: bool, width: int = 0) -> Iterator[Any
         for column in dict.fromkeys(duel.column for duel in duels):
             yield _table(mine, [duel for duel in duels if duel.column == column], found.called, column.title)
     yield from ranking_lines(found.rankings, found.called)
+    shown = [*found.duels, *(found.by_attack if everything else ())]
+    if any(duel.paired.equal for duel in shown):
+        yield SIGNS_NOTE
     yield (
         f"difference: {mine} minus the other, [95 % interval] (Student's t over seeds, of means over "
         "attacks); g: Hedges's g of the pairs; p: paired t test after Holm's correction; W/T/L: pairs of "
@@ -309,7 +312,7 @@ def _numbers(duel: Duel) -> list[str]:
         show(duel.theirs, column),
         signed[0] + interval,
         "–" if math.isnan(d.effect) else f"{d.effect:+.2f}",
-        "–" if math.isnan(duel.adjusted) else f"{duel.adjusted:.3g}",
+        p_text(duel.adjusted, d.equal),
         f"{duel.wins}/{duel.ties}/{duel.losses}",
         str(d.n),
         needed,

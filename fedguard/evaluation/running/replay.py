@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...core.errors import ConfigError
-from ...core.files import why, write_file
+from ...core.files import not_written, write_file
 from ...core.named_code import find_here, refuse_code
 from ...core.threads import single_thread
 from ...recording import Recording
@@ -287,7 +287,7 @@ def _write(answer: Answer, out: Path) -> None:
         plain = [{name: _json(value) for name, value in row.items()} for row in rows]
         write_file(out, json.dumps(plain, indent=1) + "\n")
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {why(error)}") from None
+        raise ConfigError(not_written(out, error)) from None
 
 
 def _json(value: Any) -> Any:

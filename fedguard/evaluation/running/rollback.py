@@ -15,7 +15,7 @@ from ...contracts.aggregator import Aggregator
 from ...contracts.data import LabeledData
 from ...contracts.registry import make_aggregator
 from ...core.errors import ConfigError, ParameterError, ResultsError, RoundError
-from ...core.files import save_tensors, why, write_atomically
+from ...core.files import not_written, save_tensors, write_atomically
 from ...core.ids import ClientId
 from ...core.named_code import find_here, refuse_code
 from ...core.threads import single_thread
@@ -91,7 +91,7 @@ class RolledBack:
             metadata = {"fedguard rollback": json.dumps(about)}
             write_atomically(out, lambda fresh: save_tensors(tensors, fresh, metadata))
         except OSError as error:
-            raise ConfigError(f"cannot write {out}: {why(error)}") from None
+            raise ConfigError(not_written(out, error)) from None
 
     def __str__(self) -> str:
         """The lines that the command prints."""

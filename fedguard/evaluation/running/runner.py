@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from ...core.devices import resolve_device
 from ...core.errors import ResultsError
-from ...core.files import why
+from ...core.files import not_written
 from ...simulation.settings import Cell
 from ..results.data import sign_data
 from ..results.store import CellResult, Store
@@ -73,7 +73,7 @@ def run_suite(
     except Timeout:
         raise ResultsError(f"another process is writing to {folder}; wait for it, or use --out") from None
     except OSError as error:
-        raise ResultsError(f"cannot write to {folder}: {why(error)}") from None
+        raise ResultsError(not_written(folder, error, "choose another folder (--out)")) from None
     with lock:
         sign_data(store, suite)
         left = pending(store, suite, retry_failed)

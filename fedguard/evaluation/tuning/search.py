@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from ...contracts.registry import REGISTRIES
 from ...core.errors import ParameterError, ResultsError
 from ...core.extras import extra_module
-from ...core.files import refuse_link, why, write_file
+from ...core.files import not_written, refuse_link, write_file
 from ..results.folders import TUNING
 from ..running.executors import make_executor
 from ..suites.check import check_devices, check_suite
@@ -231,14 +231,14 @@ def _held(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     except Timeout:
         raise ResultsError(f"another process is searching in {folder}; wait for it, or use --out") from None
     except OSError as error:
-        raise ResultsError(f"cannot write to {folder}: {why(error)}") from None
+        raise ResultsError(not_written(folder, error, "choose another folder (--out)")) from None
     with lock:
         try:
             if not path.exists():
                 write_file(path, text)
             there = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise ResultsError(f"cannot write to {folder}: {why(error)}") from None
+            raise ResultsError(not_written(folder, error, "choose another folder (--out)")) from None
         if there != text:
             raise ResultsError(f"{folder} already holds another search; give another folder with --out")
         yield

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ....core.errors import ConfigError, ParameterError
-from ....core.files import why, write_atomically
+from ....core.files import not_written, write_atomically
 from .style import Sheet
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -24,8 +24,7 @@ def save(figure: Any, out: Path, sheet: Sheet) -> None:
         with sheet.style():
             write_atomically(out, lambda to: figure.savefig(to, dpi=200, format=ending, metadata=about))
     except OSError as error:
-        advice = "give another file with --out (out= in Python)"
-        raise ConfigError(f"cannot write {out}: {why(error)}; {advice}") from None
+        raise ConfigError(not_written(out, error)) from None
 
 
 def check_format(out: Path) -> None:

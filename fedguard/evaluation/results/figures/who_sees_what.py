@@ -30,7 +30,7 @@ def who_sees_what(section: Section) -> Picture:
     for _, row in known.iterrows():
         place = defenses.index(row["defense"]), attacks.index(row["attack"])
         marks += _dot(*place, float(row["auroc"]), f"{row['attack']} × {row['defense']}")
-    edge = len(attacks) - 0.4
+    edge = len(attacks) - 0.3  # below the value of a ring in the last row
     marks.append(Stroke([(-0.5, edge), (len(defenses) - 0.5, edge)], "ink", thin=True))
     accused = section.frame.groupby("defense")["fpr"].mean() * 100
     marks += [_share(i, len(attacks), float(accused.get(name, math.nan))) for i, name in enumerate(defenses)]

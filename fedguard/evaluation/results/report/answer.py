@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..marks import LEVEL, paired_p
+from ..marks import LEVEL
+from ..paired import paired_test
 from ..tables import COLUMNS, Column, show
 from .results import Section
 
@@ -63,11 +64,13 @@ def _winner(table: pd.DataFrame, column: Column, words: str) -> str:
 
 
 def _sure(differences: Any) -> str:
-    if len(differences.dropna()) < 2:
+    known = differences.dropna()
+    p, kind = paired_test(known)
+    if not kind:
         return "; one seed, so chance is not ruled out"
-    p = paired_p(differences)
+    test = "paired t test" if kind == "t" else "the same difference in each; test of signs"
     told = "tell them apart" if p <= LEVEL else "do not tell them apart"
-    return f"; {len(differences)} seeds {told} (paired t test, p = {p:.2g})"
+    return f"; {len(known)} seeds {told} ({test}, p = {p:.2g})"
 
 
 def _harm(section: Section) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....core.errors import ConfigError, FedGuardError, ParameterError
-from ....core.files import why, write_file
+from ....core.files import not_written, write_file
 from ...suites.load import load_suite
 from ...suites.suite import Suite
 from ..data import named, stored_data
@@ -78,8 +78,7 @@ def write_report(folder: Path, out: Path | None = None, where: Mapping[str, Any]
     try:
         write_file(path, text)
     except OSError as error:
-        advice = "" if out else "; give another file with --out (out= in Python)"
-        raise ConfigError(f"cannot write {path}: {why(error)}{advice}") from None
+        raise ConfigError(not_written(path, error)) from None
     return path
 
 
