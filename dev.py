@@ -25,6 +25,7 @@ ALL_STAMP = VENV / "fedguard-setup-all"
 EXTRAS = "dev,flower,llm,parquet,plot,prometheus,pyod,ray,serve,slurm,tensorboard"
 PIP = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 PIP += ["-c", "constraints.txt"]
+PIP += ["--no-compile"]  # which takes longer than all the rest; Python compiles what it imports, when it does
 
 
 def setup(tools: bool = True) -> None:
@@ -51,7 +52,8 @@ def setup(tools: bool = True) -> None:
 
 def call(command: list[str], **env: str) -> None:
     """Run a command in the checkout; exit with its status if it fails."""
-    code = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, **env}).returncode
+    kept = {"PYTHONDONTWRITEBYTECODE": ""}  # else every process compiles every module anew
+    code = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, **kept, **env}).returncode
     if code:
         sys.exit(code)
 
@@ -70,7 +72,6 @@ def test(*args: str) -> None:
     call(
         [str(BIN / "python"), "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *args],
         OMP_NUM_THREADS="1",
-        PYTHONDONTWRITEBYTECODE="",  # else every process compiles every test and every module anew
     )
 
 

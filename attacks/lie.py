@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from scipy.special import ndtri
 from torch import Tensor
 
 from fedguard.contracts.attack import Attack, Knowledge, UpdateView, limit_knowledge
@@ -25,9 +24,14 @@ def lie_z(n: int, m: int) -> float:
         n: clients of the round.
         m: malicious clients among them.
     """
+    from scipy.special import ndtri  # a slow import
+
     benign = n - m
-    supporters = max(1, n // 2 + 1 - m)
-    return float(ndtri((benign - supporters) / benign)) if benign > 0 else float("-inf")
+    return float(ndtri((benign - _supporters(n, m)) / benign)) if benign > 0 else float("-inf")
+
+
+def _supporters(n: int, m: int) -> int:
+    return max(1, n // 2 + 1 - m)
 
 
 class LIE(Attack):
@@ -62,7 +66,7 @@ class LIE(Attack):
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
         """Refuse numbers of clients for which z would be 0."""
         require_spread(self.name, n - m if self.knowledge else m, m)
-        if self.z is None and m > 0 and lie_z(n, m) <= 0:
+        if self.z is None and m > 0 and n - m <= 2 * _supporters(n, m):  # Φ⁻¹ is above 0 from ½ on
             raise ParameterError(
                 f"lie: for {m} malicious of {n} clients the formula gives z = {lie_z(n, m):.3g}, which is "
                 "no attack; set z"

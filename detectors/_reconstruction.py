@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from fedguard.core.threads import single_thread
@@ -13,7 +12,7 @@ from fedguard.core.threads import single_thread
 from ._search import Result, Search, Task
 from ._search_settings import Settings
 from ._spectrum import least_error
-from ._unroll import INNER_LOOPS, trains_together
+from ._unroll import trains_together, unrolled
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,12 @@ def reconstruct(job: Job) -> list[Result]:
     One torch thread, so that the result does not depend on where it runs. Nor does it depend on the clients
     that are searched at the same time.
     """
-    with single_thread(), torch.enable_grad():
+    with single_thread():
         settings, network = job.settings, job.network
         # A copy has the alignment of our allocator, so that every process computes the same bits.
         start = job.start.to(next(network.parameters()).device, copy=True)
-        loop = INNER_LOOPS[settings.inner_loop](network, start, settings.inner_steps, settings.loss_average)
+        inner = settings.inner_loop, network, start, settings.inner_steps, settings.loss_average
+        loop = unrolled(*inner, job.tasks[0].knowledge.images)
         results = [_without_search(job, task) for task in job.tasks]
         open_ = [i for i, result in enumerate(results) if result is None]
         size = together(network, len(start), settings)

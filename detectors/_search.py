@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._descent_steps import Steps
 from ._search_settings import Settings
-from ._unroll import InnerLoop
+from ._unroll import Unrolled
 
 
 class Knowledge(NamedTuple):
@@ -58,17 +58,17 @@ class Search:
     Args:
         tasks: one per client; no update is zero.
         start: (d,) the global model.
-        loop: the inner loop.
+        unrolled: the inner loop and its gradients.
         settings: the same for all clients.
     """
 
-    def __init__(self, tasks: list[Task], start: Tensor, loop: InnerLoop, settings: Settings) -> None:
-        self.start, self.loop, self.settings = start, loop, settings
+    def __init__(self, tasks: list[Task], start: Tensor, unrolled: Unrolled, settings: Settings) -> None:
+        self.start, self.unrolled, self.settings = start, unrolled, settings
         self.caps = [task.iterations for task in tasks]
         self.updates = torch.stack([task.update.to(start.device) for task in tasks])
         self.squares = self.updates.double().square().sum(1).to(self.updates.dtype)
         self.leaves = [
-            torch.stack([part.to(start.device) for part in parts]).requires_grad_()
+            torch.stack([part.to(start.device) for part in parts])
             for parts in zip(*(task.knowledge for task in tasks), strict=True)
         ]
         self.matched, self.linear = settings.inner_rate == "matched", settings.inner_steps == 1
@@ -79,6 +79,7 @@ class Search:
         self.rows = list(range(len(tasks)))  # whose numbers are in the rows
         self.results: list[Result | None] = [None] * len(tasks)
 
+    @torch.no_grad()
     def run(self) -> list[Result]:
         """Search until everybody is done."""
         step = 0
@@ -90,28 +91,29 @@ class Search:
     def _iterate(self, step: int) -> None:
         """Measure the errors, take a step, and let go who is done."""
         images, labels, inner_lr = self.leaves
-        found = self.loop(images, labels.softmax(-1), inner_lr) - self.start
-        scale = self._nearest(found.detach()) if self.matched else torch.ones_like(inner_lr)
-        losses = self._errors(scale[:, None] * found if self.matched else found)
+        targets = labels.softmax(-1)
+        found = self.unrolled.ends(images, targets, inner_lr) - self.start
+        scale = self._nearest(found) if self.matched else torch.ones_like(inner_lr)
+        rest = (scale[:, None] * found if self.matched else found) - self.updates
         # With one inner step the result is linear in α, so this is the error of the knowledge with α scaled.
-        now = losses if self.linear or not self.matched else self._errors(found)
+        now = self._errors(rest if self.linear or not self.matched else found - self.updates)
         done = [self._done(i, error, step) for i, error in zip(self.rows, now.tolist(), strict=True)]
-        kept = [leaf.detach() for leaf in self.leaves]
+        kept = list(self.leaves)
         if self.linear:
             kept[2] = kept[2] * scale
         kept = [part.clone() for part in kept] if any(done) else kept
         if not all(done):
-            self._descend(losses)
+            self._descend(rest, scale, targets)
             if self.matched:
-                inner_lr.detach().mul_(scale)
+                inner_lr.mul_(scale)
         for row, (i, over) in enumerate(zip(self.rows, done, strict=True)):
             if over:
                 self._finish(i, step, Knowledge(*(part[row].cpu() for part in kept)))
         if any(done):
             self._leave([row for row, over in enumerate(done) if not over])
 
-    def _errors(self, found: Tensor) -> Tensor:
-        return (found - self.updates).square().sum(1) / self.squares
+    def _errors(self, rest: Tensor) -> Tensor:
+        return rest.square().sum(1) / self.squares
 
     def _done(self, i: int, error: float, step: int) -> bool:
         """Note a client's error; whether its search ends here."""
@@ -120,9 +122,13 @@ class Search:
             return True
         return _decided(self.errors[i], self.caps[i], self.settings)
 
-    def _descend(self, losses: Tensor) -> None:
+    def _descend(self, rest: Tensor, scale: Tensor, targets: Tensor) -> None:
         """One step of the outer optimizer. A client's error does not depend on the other rows."""
-        self.steps.step(torch.autograd.grad(losses.sum(), self.steps.leaves))
+        along = self.squares.reciprocal()[:, None] * (2 * rest)  # the gradient of e with respect to the rest
+        along = along * scale[:, None] if self.matched else along
+        to_images, to_targets, to_rate = self.unrolled.pull(along)
+        to_labels = torch.ops.aten._softmax_backward_data(to_targets, targets, -1, targets.dtype)
+        self.steps.step([to_images, to_labels, to_rate][: len(self.steps.leaves)])
 
     def _finish(self, i: int, step: int, kept: Knowledge) -> None:
         error, count = self.errors[i][-1], min(step + 1, self.caps[i])

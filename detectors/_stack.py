@@ -90,7 +90,7 @@ class Stack:
                 a, chosen = layer.choose(a)
                 seen.append(chosen)
         probabilities = a.softmax(-1)
-        g = self._scale(targets) * (probabilities - targets)
+        g = self.scale(targets) * (probabilities - targets)
         sensitivities: dict[int, Tensor] = {}
         gradients: list[list[Tensor]] = [[] for _ in self.layers]
         for i in reversed(range(self.first, len(self.layers))):
@@ -119,7 +119,7 @@ class Stack:
         assert r is not None  # noqa: S101 - there is an affine layer
         p = tape.probabilities
         centered = r - (p * r).sum(-1, keepdim=True)
-        scale = self._scale(targets)
+        scale = self.scale(targets)
         to_targets, g = -scale * centered, scale * p * centered
         product: list[list[Tensor]] = [[] for _ in self.layers]
         for i in reversed(range(len(self.layers))):
@@ -135,7 +135,7 @@ class Stack:
             g = layer.to_input(g, weight, a) + layer.to_input(gz, along[i][0], a)
         return product, g, to_targets
 
-    def _scale(self, targets: Tensor) -> float:
+    def scale(self, targets: Tensor) -> float:
         k, c = targets.shape[-2:]
         return 1 / (k * c if self.average == "classes" else k)
 

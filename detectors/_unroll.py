@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from fedguard.training.parameters import fitting, load_parameters, split_parameters
 
+from ._dense_unroll import DenseLoop, is_dense
 from ._stack import closed_form, unroll
 
 Average: TypeAlias = Literal["classes", "batch"]
@@ -118,3 +119,46 @@ def higher_loop(network: nn.Module, start: Tensor, steps: int, average: Average)
 
 
 INNER_LOOPS = {"closed": closed_loop, "func": functional_loop, "higher": higher_loop}
+
+
+class Unrolled(Protocol):
+    """N steps for B clients, and the gradients through them."""
+
+    def ends(self, images: Tensor, targets: Tensor, rate: Tensor) -> Tensor:
+        """(B, d) the parameters after N steps; valid until the next call."""
+        ...
+
+    def pull(self, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of ⟨along, ends⟩ with respect to images, targets and rates."""
+        ...
+
+
+class ByAutograd:
+    """Any inner loop."""
+
+    def __init__(self, loop: InnerLoop) -> None:
+        self._loop = loop
+
+    @torch.enable_grad()
+    def ends(self, images: Tensor, targets: Tensor, rate: Tensor) -> Tensor:
+        """(B, d) the parameters after N steps."""
+        self._leaves = [part.detach().requires_grad_() for part in (images, targets, rate)]
+        self._end = self._loop(*self._leaves)
+        return self._end.detach()
+
+    def pull(self, along: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients through the latest ``ends``."""
+        to_images, to_targets, to_rate = torch.autograd.grad(self._end, self._leaves, along)
+        return to_images, to_targets, to_rate
+
+
+def unrolled(
+    name: str, network: nn.Module, start: Tensor, steps: int, average: Average, sample: Tensor
+) -> Unrolled:
+    """The inner loop by its name, with its gradients; ``sample`` is some client's images."""
+    stack = closed_form(network, average) if name == "closed" else None
+    vectors = stack and stack.of_vectors()
+    if stack is not None and vectors is not None and stack.fits(sample) and is_dense(vectors):
+        first = list(split_parameters(network, start).values())
+        return DenseLoop(vectors, first, steps)
+    return ByAutograd(INNER_LOOPS[name](network, start, steps, average))

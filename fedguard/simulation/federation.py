@@ -51,6 +51,8 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 #: The most clients per piece of work if they are trained side by side. A hundred clients give eight pieces of
 #: nearly equal size, which 2, 4 or 8 workers share evenly.
 TOGETHER = 13
+#: Without workers, a piece has up to this many parameters of all its clients, which stay in the cache.
+IN_CACHE = 2**19
 
 
 class Federation(Trajectory):
@@ -287,7 +289,9 @@ class Federation(Trajectory):
         alone = attacking and (self._adjusts or poisons_data(type(self.attack)))
         alone = alone or self._controls is not None
         inputs = self.setup.dataset.training_set.inputs
-        return TOGETHER if not alone and side_by_side(self.setup.model, inputs, self._training) else 1
+        if alone or not side_by_side(self.setup.model, inputs, self._training):
+            return 1
+        return max(TOGETHER, IN_CACHE // len(self.params)) if self._map is map_in_order else TOGETHER
 
     def _craft(self, work: LocalWork, attacking: set[int], index: int) -> tuple[Updates, set[int]]:
         """What clients send, in the memory of what they trained, and the attackers that changed theirs."""

@@ -86,10 +86,10 @@ def train_dense(
         group = [i for i in order[:most] if rows[i] == height]
         order = order[len(group) :]
         networks = _Networks(shapes, start, len(group), height, settings)
+        data = [clients[i].data for i in group]
         for step in range(steps[group[0]]):
             active = sum(steps[i] > step for i in group)
-            for place, i in enumerate(group[:active]):
-                networks.load(place, clients[i].data, next(batches[i]))
+            networks.load(data[:active], [next(batches[i]) for i in group[:active]])
             networks.step(active)
         done.update(zip(group, networks.flat(), strict=True))
     return [done[i] for i in range(len(clients))]
@@ -105,6 +105,7 @@ class _Networks:
         self.settings = settings
         self.labels = torch.zeros(count, rows, 1, dtype=torch.int64, device=start.device)
         self.factor = start.new_zeros(count, rows, 1)  # −η / samples in the batch
+        self.counts = [0] * count  # samples in the batch
         self.minus_one = start.new_full((), -1.0).expand(count, rows, 1)
         self.ones = _matrices(count, 1, rows, start).fill_(1)
         self.inputs = [_matrices(count, rows, width, start) for _, width in shapes]
@@ -120,16 +121,38 @@ class _Networks:
             id(p): torch.zeros_like(p) for p in chain(self.weights, self.biases) if settings.momentum
         }
 
-    def load(self, place: int, data: LabeledData, batch: Tensor) -> None:
-        """Load the next batch of the client at this position."""
-        count = len(batch)
-        inputs, factor = self.inputs[0][place], self.factor[place]
-        torch.index_select(data.inputs.flatten(1), 0, batch, out=inputs[:count])
-        torch.index_select(data.labels, 0, batch, out=self.labels[place, :count, 0])
-        factor.fill_(-self.settings.lr / count)
-        if count < len(factor):
-            inputs[count:] = 0
-            factor[count:] = 0
+    def load(self, data: Sequence[LabeledData], batches: Sequence[Tensor]) -> None:
+        """Load the next batches of the first clients: at once if they are rows of the same data."""
+        rows, counts = self.factor.shape[1], [batch.shape[0] for batch in batches]
+        for place, count in enumerate(counts):
+            if count != self.counts[place]:
+                self.counts[place] = count
+                self.factor[place].fill_(-self.settings.lr / count)
+                self.factor[place, count:] = 0
+        first, inputs = data[0], self.inputs[0][: len(batches)]
+        if all(own.inputs is first.inputs and own.labels is first.labels for own in data):
+            self._load_rows(first, batches, counts)
+        else:
+            for place, (own, batch, count) in enumerate(zip(data, batches, counts, strict=True)):
+                torch.index_select(own.inputs.flatten(1), 0, batch, out=inputs[place, :count])
+                torch.index_select(own.labels, 0, batch, out=self.labels[place, :count, 0])
+        for place, count in enumerate(counts):
+            if count < rows:
+                inputs[place, count:] = 0
+
+    def _load_rows(self, data: LabeledData, batches: Sequence[Tensor], counts: list[int]) -> None:
+        """Load rows of the same data; any row will do where a batch has none."""
+        inputs, rows = self.inputs[0][: len(batches)], self.factor.shape[1]
+        pairs = zip(batches, counts, strict=True)
+        taken = torch.cat(
+            [batch if n == rows else torch.cat([batch, batch.new_zeros(rows - n)]) for batch, n in pairs]
+        )
+        source = data.inputs.flatten(1)
+        if inputs.is_contiguous():
+            torch.index_select(source, 0, taken, out=inputs.view(len(taken), -1))
+        else:
+            inputs.copy_(source[taken].view(inputs.shape))
+        torch.index_select(data.labels, 0, taken, out=self.labels[: len(batches)].view(-1))
 
     def step(self, active: int) -> None:
         """Do one SGD step of the first ``active`` networks. ``moves`` are −η times the gradients."""

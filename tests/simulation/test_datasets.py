@@ -3,6 +3,8 @@
 import gzip
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,11 +12,13 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from sklearn.model_selection import train_test_split
 
 from fedguard.contracts.data import Samples
 from fedguard.core.errors import DataError, ParameterError
 from fedguard.simulation.datasets import CATALOGUE, datasets, load_dataset
 from fedguard.simulation.datasets.base import image_dataset
+from fedguard.simulation.datasets.embedded import stratified
 from fedguard.simulation.datasets.mnist import NAMES, read_idx
 
 rng = np.random.default_rng(0)
@@ -48,6 +52,31 @@ def test_embedded_splits_are_fixed_and_complete(name):
     whole = torch.cat([first.train.pixels, first.test.pixels]).flatten(1)
     raw = getattr(sklearn.datasets, f"load_{name}")().data / (16 if name == "digits" else 1)
     assert sorted(map(tuple, whole.tolist())) == sorted(map(tuple, raw.astype(np.float32).tolist()))
+
+
+@pytest.mark.parametrize("name", ["digits", "breast_cancer"])
+def test_embedded_data_are_scikit_learns_and_split_by_it(name):
+    data, bunch = load_dataset(name), getattr(sklearn.datasets, f"load_{name}")()
+    split = train_test_split(bunch.data, bunch.target, test_size=0.2, stratify=bunch.target, random_state=0)
+    white = 16 if name == "digits" else 1
+    for samples, inputs, labels in ((data.train, *split[::2]), (data.test, *split[1::2])):
+        assert torch.equal(samples.pixels.flatten(1) * white, torch.from_numpy(inputs).float())
+        assert samples.labels.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_split_is_scikit_learns(seed):
+    draw = np.random.default_rng(seed)
+    labels = np.concatenate([np.repeat(np.arange(5), 3), draw.integers(0, 5, draw.integers(20, 300))])
+    test = float(draw.choice([0.2, 0.25, 0.5]))
+    theirs = train_test_split(np.arange(len(labels)), test_size=test, stratify=labels, random_state=seed)
+    for ours, rows in zip(stratified(labels, test, seed), theirs, strict=True):
+        assert ours.tolist() == rows.tolist()
+
+
+def test_digits_are_read_without_importing_scikit_learn():
+    code = "import sys; from fedguard.simulation.datasets import load_dataset; load_dataset('digits'); "
+    subprocess.run([sys.executable, "-c", code + "assert 'sklearn' not in sys.modules"], check=True)
 
 
 def test_digits_are_pixels_in_the_unit_interval():

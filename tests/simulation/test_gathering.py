@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from fedguard.contracts.server import map_in_order
 from fedguard.evaluation.suites.suite import Suite
 from fedguard.simulation.federation import Federation
+from fedguard.simulation.jobs import train_job
 from fedguard.simulation.pool import Workers
 
 
@@ -39,6 +41,24 @@ def test_a_view_counts_as_having_it():
     copy = row.clone()
     federation.advance(1)
     assert torch.equal(row, copy)
+
+
+@pytest.mark.parametrize("attack", ["none", "ipm"])
+def test_pieces_of_any_size_train_the_same(attack, monkeypatch):
+    sizes = []
+
+    def some_map(function, jobs):
+        jobs = list(jobs)
+        sizes.extend(len(job[1]) for job in jobs if function is train_job)
+        return map_in_order(function, jobs)
+
+    def trained(map):
+        federation = Federation(cell(attack, model={"name": "mlp", "hidden": [9]}), map)
+        return federation.advance(0).round.updates.matrix.clone()
+
+    monkeypatch.setattr("fedguard.simulation.federation.TOGETHER", 2)
+    assert torch.equal(trained(map_in_order), trained(some_map))
+    assert max(sizes) == 2
 
 
 @pytest.mark.slow  # starts processes

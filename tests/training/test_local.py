@@ -138,6 +138,24 @@ def test_a_share_of_a_larger_set_trains_like_a_copy_of_it(name, shape):
     assert torch.equal(train_client(model, start, Share(whole, rows), settings, seeded()), expected)
 
 
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    "shape", [(6,), (1, 4, 4), (16, 1, 5)]
+)  # whose batches fill whole cache lines or not
+def test_shares_of_one_set_train_side_by_side_like_copies(settings, shape):
+    model = build_model("mlp", shape, 3, seeded(), hidden=[9])
+    (whole,) = clients_of([90], shape)
+    parts = torch.split(torch.randperm(90, generator=seeded()), [20, 3, 41, 8, 18])
+    copies = [LabeledData(whole.inputs[rows], whole.labels[rows]) for rows in parts]
+
+    def train(clients):
+        draws = [seeded(i) for i in range(len(parts))]
+        return train_clients(model, flat_parameters(model), clients, settings, draws)
+
+    shares = train([Share(whole, rows) for rows in parts])
+    assert all(torch.equal(*pair) for pair in zip(shares, train(copies), strict=True))
+
+
 def test_samples_of_the_batch_before_do_not_count():
     """A huge one would overflow with the parameters it has led to; the last batch is smaller."""
     model = build_model("logistic_regression", (1,), 3, seeded())

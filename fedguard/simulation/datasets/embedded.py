@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +23,9 @@ def load_digits() -> Dataset:
 
     17 gray levels; split 1,437 / 360, stratified.
     """
-    from sklearn import datasets  # imported here because it takes longer than reading MNIST
-
-    bunch = datasets.load_digits()
-    images = bunch.images.astype(np.uint8)[:, None]
-    train_x, test_x, train_y, test_y = _split(images, bunch.target)
+    table = np.loadtxt(_sklearn() / "datasets" / "data" / "digits.csv.gz", delimiter=",", dtype=np.int64)
+    images = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8)
+    train_x, test_x, train_y, test_y = _split(images, table[:, -1])
     return image_dataset("digits", (train_x, train_y), (test_x, test_y), white=16)
 
 
@@ -49,13 +50,55 @@ def load_breast_cancer() -> Dataset:
     )
 
 
-def _split(inputs: NDArray[Any], labels: NDArray[Any]) -> list[NDArray[Any]]:
-    from sklearn.model_selection import train_test_split
+def _sklearn() -> Path:
+    """Where scikit-learn is; importing it takes longer than reading MNIST."""
+    spec = find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise ImportError("scikit-learn is not installed")
+    return Path(spec.origin).parent
 
-    parts: list[NDArray[Any]] = train_test_split(
-        inputs, labels, test_size=TEST_SHARE, stratify=labels, random_state=SPLIT_SEED
-    )
-    return parts
+
+def _split(inputs: NDArray[Any], labels: NDArray[Any]) -> list[NDArray[Any]]:
+    train, test = stratified(labels, TEST_SHARE, SPLIT_SEED)
+    return [inputs[train], inputs[test], labels[train], labels[test]]
+
+
+def stratified(labels: NDArray[Any], test: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of the training and of the test samples: those of scikit-learn's ``train_test_split``.
+
+    Args:
+        labels: (N,) the classes.
+        test: the share of test samples.
+        seed: its ``random_state``.
+    """
+    draw = np.random.RandomState(seed)
+    _, kinds = np.unique(labels, return_inverse=True)
+    counts, held = np.bincount(kinds), math.ceil(test * len(labels))
+    trained = _in_proportion(counts, len(labels) - held, draw)
+    tested = _in_proportion(counts - trained, held, draw)
+    train, rest = [], []
+    for kind, (many, few) in enumerate(zip(trained, tested, strict=True)):
+        rows = np.flatnonzero(kinds == kind)[draw.permutation(counts[kind])]
+        train.append(rows[:many])
+        rest.append(rows[many : many + few])
+    return draw.permutation(np.concatenate(train)), draw.permutation(np.concatenate(rest))
+
+
+def _in_proportion(counts: NDArray[np.int64], wanted: int, draw: np.random.RandomState) -> NDArray[np.int64]:
+    """How many of each class: as near to proportional as can be; chance decides between equal remainders."""
+    exact = counts / counts.sum() * wanted
+    found = np.floor(exact)
+    missing = wanted - int(found.sum())
+    rest = exact - found
+    for remainder in np.unique(rest)[::-1]:
+        if missing == 0:
+            break
+        equal = np.flatnonzero(rest == remainder)
+        more = min(len(equal), missing)
+        found[draw.choice(equal, size=more, replace=False)] += 1
+        missing -= more
+    whole: NDArray[np.int64] = found.astype(np.int64)
+    return whole
 
 
 def _features(inputs: NDArray[Any], labels: NDArray[Any]) -> Samples:

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from threading import Thread
 from typing import Any, NamedTuple
 
+from ....contracts.server import map_in_order
 from ....core.named_code import GIVEN_PREFIX
 from ....simulation.datasets import Dataset
 from ....simulation.packing import pack_given, receive_given
@@ -43,8 +44,9 @@ class Pool:
     def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         table = pack_given(_names_of_data(tasks)) if self.workers > 1 else b""
         with Workers(self.workers, _data(tasks), receive_given, (table,)) as pool:
+            spread = pool.map if self.workers > 1 else map_in_order
             for position, task in enumerate(tasks):
-                yield position, pool.here(run_task, task, pool.map, lambda t, p=position: on_round(p, t))
+                yield position, pool.here(run_task, task, spread, lambda t, p=position: on_round(p, t))
 
     def _side_by_side(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         queue = get_context("spawn").SimpleQueue()
