@@ -65,6 +65,17 @@ def test_what_workers_log_is_logged_here(tmp_path, caplog):
     assert remark.getMessage().startswith("krum: the round has 6 clients")
 
 
+def test_a_single_task_runs_here_and_logs_as_usual(tmp_path, caplog):
+    path = tmp_path / "suite.yaml"
+    one = SUITE.replace("num_malicious: 1", "num_malicious: 2").replace("[none, {", "[{")
+    path.write_text(one.replace(", none: none", "").replace("both", "closed"), encoding="utf-8")
+    ours = logging.getLogger("fedguard")
+    before = list(ours.handlers), ours.propagate
+    run_suite(load_suite(path)[0], tmp_path / "out", 1, executor=Pool(2))
+    assert (ours.handlers, ours.propagate) == before
+    assert len([record for record in caplog.records if record.name == "fedguard.aggregators.krum"]) <= 1
+
+
 def test_a_remark_of_several_workers_is_logged_once(caplog):
     queue, rounds = SimpleQueue(), []
     said = [(1, "once"), (2, "once"), (2, "other: 5 %s"), (1, "once")]

@@ -36,24 +36,30 @@ class Pool:
 
     def run(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
         """Run every task once."""
-        if self.parallel == "clients" or self.workers <= 1:
-            yield from self._one_by_one(tasks, on_round)
-        elif tasks:
-            yield from self._side_by_side(tasks, on_round)
+        clients = self.parallel == "clients"
+        workers = self.workers if clients else min(self.workers, len(tasks))
+        if clients or workers <= 1:
+            yield from self._one_by_one(workers, tasks, on_round)
+        else:
+            yield from self._side_by_side(workers, tasks, on_round)
 
-    def _one_by_one(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
-        table = pack_given(_names_of_data(tasks)) if self.workers > 1 else b""
-        with Workers(self.workers, _data(tasks), receive_given, (table,)) as pool:
-            spread = pool.map if self.workers > 1 else map_in_order
+    def _one_by_one(
+        self, workers: int, tasks: Sequence[Task], on_round: OnRound
+    ) -> Generator[Done, None, None]:
+        table = pack_given(_names_of_data(tasks)) if workers > 1 else b""
+        with Workers(workers, _data(tasks), receive_given, (table,)) as pool:
+            spread = pool.map if workers > 1 else map_in_order
             for position, task in enumerate(tasks):
                 yield position, pool.here(run_task, task, spread, lambda t, p=position: on_round(p, t))
 
-    def _side_by_side(self, tasks: Sequence[Task], on_round: OnRound) -> Generator[Done, None, None]:
+    def _side_by_side(
+        self, workers: int, tasks: Sequence[Task], on_round: OnRound
+    ) -> Generator[Done, None, None]:
         queue = get_context("spawn").SimpleQueue()
         listener = Thread(target=_listen, args=(queue, on_round), daemon=True)
         listener.start()
         start = (queue, pack_given(_names_of_data(tasks)))
-        with Workers(min(self.workers, len(tasks)), _data(tasks), _connect, start) as pool:
+        with Workers(workers, _data(tasks), _connect, start) as pool:
             yield from pool.unordered(_pool_job, [(p, packed(task)) for p, task in enumerate(tasks)])
         queue.put(None)
         listener.join(timeout=5)
