@@ -113,8 +113,8 @@ MUTANTS = [
     # aggregators
     Mutant(
         "fedguard/aggregators/trimmed_mean.py",
-        "middle_sums(round.updates, beta, round.n - beta)",
-        "middle_sums(round.updates, beta, round.n - beta - 1)",
+        "middle_means(round.updates, cut, round.n - cut)\n",
+        "middle_means(round.updates, cut, round.n - cut - 1)\n",
         "aggregators/test_rules",
     ),
     Mutant(

@@ -43,11 +43,11 @@ def statistic(name: str, X: torch.Tensor, cut: int) -> list[Row]:
 
     def ours() -> torch.Tensor:
         with mock.patch.object(order, "kernel_for", return_value=kernel):
-            return order.middle_sums(updates, low, high)
+            return order.middle_means(updates, low, high)
 
     def numpy() -> torch.Tensor:
         with mock.patch.object(order, "kernel_for", return_value=None):
-            return order.middle_sums(updates, low, high)
+            return order.middle_means(updates, low, high)
 
     found = [compare(work, "NumPy, the fallback", None, ours, numpy, same, note=note)]
     if name == "median":
@@ -57,7 +57,7 @@ def statistic(name: str, X: torch.Tensor, cut: int) -> list[Row]:
 
 
 def no_comparison(ours: torch.Tensor, theirs: torch.Tensor) -> str:
-    """torch.median takes the lower of two middle values, and nothing is divided here."""
+    """torch.median takes the lower of two middle values, and here their mean is taken."""
     return "other definition"
 
 

@@ -13,6 +13,7 @@ from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
 from ..contracts.round import Round
 from ..core.errors import ParameterError
+from ..core.threads import single_thread
 from ..geometry.blocks import Block, joined, row_squares, wide
 from ..geometry.tables import NEAR_DUPLICATE
 from ..geometry.updates import Updates
@@ -86,19 +87,26 @@ class GeometricMedian(Aggregator):
 
     def _by_gram(self, round: Round, base: Tensor, current: Tensor, steps: int) -> Tensor:
         """Iterate from a point Σ c_i u_i on its coefficients c alone."""
-        distances = round.updates.sq_distances.sqrt()
-        gram = _gram_about(round.updates, int((distances @ base).argmin()))
-        for _ in range(steps):
-            pull = gram @ current
-            distances = (gram.diagonal() - 2 * pull + current @ pull).clamp(min=0).sqrt()
-            new = base / distances.clamp(min=self.smoothing)
-            new = new / new.sum()
-            step = new - current
-            current = new
-            moved = (step @ gram @ step).clamp(min=0).sqrt()
-            if moved <= self.tolerance * distances.median():
-                break
+        table = round.updates.sq_distances
+        with single_thread():  # MKL's square roots start threads, and wait for them, even for ten numbers
+            center = int((table.sqrt() @ base).argmin())
+        gram = _gram_about(round.updates, center)
+        with single_thread():
+            for _ in range(steps):
+                new, moved, distance = self._step(gram, base, current)
+                current = new
+                if moved <= self.tolerance * distance:
+                    break
         return weighted_mean(round, current.cpu().numpy())
+
+    def _step(self, gram: Tensor, base: Tensor, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next coefficients, how far the point moves, and its median distance to the clients before."""
+        pull = gram @ current
+        distances = (gram.diagonal() - 2 * pull + current @ pull).clamp(min=0).sqrt()
+        new = base / distances.clamp(min=self.smoothing)
+        new = new / new.sum()
+        step = new - current
+        return new, (step @ gram @ step).clamp(min=0).sqrt(), distances.median()
 
 
 def _read(updates: Updates, coefficients: Tensor, before: Tensor | None) -> tuple[Tensor, float, Tensor]:

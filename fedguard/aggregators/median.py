@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
 from ..contracts.round import Round
-from .trimmed_mean import middle_mean
+from .trimmed_mean import MiddleMean
 
 
-class Median(Aggregator):
+class Median(MiddleMean):
     """Per coordinate, the median over clients; the mean of the two middle values if n is even.
 
     Weights only decide who takes part; the order statistic ignores their size.
@@ -24,6 +23,10 @@ class Median(Aggregator):
         "median", "coordinate-wise median", "Yin et al., Byzantine-robust distributed learning, ICML 2018"
     )
 
+    def cut(self, n: int) -> int:
+        """All but one or two."""
+        return (n - 1) // 2
+
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the median of every coordinate."""
-        return middle_mean(round, (round.n - 1) // 2)
+        return self.middle(round)

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..contracts.aggregator import Aggregator
 from ..contracts.card import Card
-from ..contracts.round import Round
+from ..contracts.round import Round, as_round
 from ..core.errors import ParameterError
-from ..geometry.order import middle_sums
+from ..geometry.order import check_with_means, middle_means
 
 
-class TrimmedMean(Aggregator):
+class MiddleMean(Aggregator):
+    """Per coordinate, the mean without some of the largest and as many of the smallest values."""
+
+    @abstractmethod
+    def cut(self, n: int) -> int:
+        """How many of n values to cut at each end."""
+
+    def __call__(self, round: Round | Any, weights: Any = None) -> Tensor:
+        """(d,) the aggregate; see :class:`Aggregator`. Reads the updates once, if all of them are usable."""
+        round = as_round(round)
+        if weights is None and round.n >= self.min_clients() and not any(round.faults):
+            cut = self.cut(round.n)
+            check_with_means(round.updates, cut, round.n - cut)
+        return super().__call__(round, weights)
+
+    def middle(self, round: Round) -> Tensor:
+        """(d,) the mean of every coordinate's middle values, summed in float64."""
+        cut = self.cut(round.n)
+        return middle_means(round.updates, cut, round.n - cut)
+
+
+class TrimmedMean(MiddleMean):
     """Per coordinate, the mean without the β largest and the β smallest values.
 
     Weights only decide who takes part; the order statistic ignores their size.
@@ -40,12 +64,10 @@ class TrimmedMean(Aggregator):
         """2β + 1."""
         return 2 * (self.num_malicious or 0) + 1
 
+    def cut(self, n: int) -> int:
+        """β."""
+        return (n - 1) // 2 if self.num_malicious is None else self.num_malicious
+
     def aggregate(self, round: Round, weights: NDArray[np.float64]) -> Tensor:
         """Return the trimmed mean of every coordinate."""
-        beta = (round.n - 1) // 2 if self.num_malicious is None else self.num_malicious
-        return middle_mean(round, beta)
-
-
-def middle_mean(round: Round, beta: int) -> Tensor:
-    """(d,) per coordinate, the mean of all but the β smallest and the β largest values, summed in float64."""
-    return (middle_sums(round.updates, beta, round.n - beta) / (round.n - 2 * beta)).float()
+        return self.middle(round)

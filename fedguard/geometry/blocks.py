@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core import threads
+from .workers import map_in_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,14 +84,7 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool 
         if count <= 1:
             yield from map(quietly, items)
             return
-        with ThreadPoolExecutor(count) as pool:
-            waiting: deque[Any] = deque()
-            for item in items:
-                if len(waiting) == 2 * count:
-                    yield waiting.popleft().result()
-                waiting.append(pool.submit(quietly, item))
-            while waiting:
-                yield waiting.popleft().result()
+        yield from map_in_threads(quietly, items, count)
 
 
 def in_groups(parts: Iterable[Block]) -> Iterator[Block]:

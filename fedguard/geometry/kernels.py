@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .networks import WIDTH, module_of_sums
+from .networks import WIDTH, module_of_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,7 @@ Shape = tuple[int, int, int]
 
 
 class Kernel:
-    """Sums of sorted positions low … high − 1 of every column of n float32 rows, as machine code.
+    """Means of sorted positions low … high − 1 of every column of n float32 rows, as machine code.
 
     Args:
         n: the number of rows.
@@ -47,7 +47,7 @@ class Kernel:
         with _COMPILING:  # LLVM's global state is not safe for threads
             binding.initialize_native_target()
             binding.initialize_native_asmprinter()
-            parsed = binding.parse_assembly(module_of_sums(ir, n, low, high))
+            parsed = binding.parse_assembly(module_of_means(ir, n, low, high))
             machine = binding.Target.from_default_triple().create_target_machine(
                 cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=1
             )
@@ -56,10 +56,10 @@ class Kernel:
         kind = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
         )
-        self._call = kind(self._engine.get_function_address("sums"))
+        self._call = kind(self._engine.get_function_address("means"))
 
-    def __call__(self, rows: NDArray[np.uintp], start: int, stop: int) -> NDArray[np.float64] | None:
-        """(stop − start,) the sums; None if a value is NaN or there are fewer columns than a vector holds.
+    def __call__(self, rows: NDArray[np.uintp], start: int, stop: int) -> NDArray[np.float32] | None:
+        """(stop − start,) the means; None if a value is NaN or Inf, or if the columns do not fill a vector.
 
         Args:
             rows: (n,) the addresses of the rows, whose numbers lie next to each other.
@@ -68,11 +68,11 @@ class Kernel:
         """
         if stop - start < WIDTH:
             return None
-        out = np.empty(stop - start)
+        out = np.empty(stop - start, dtype=np.float32)
         whole = stop - (stop - start) % WIDTH
         spans = [(start, whole)] if whole == stop else [(start, whole), (stop - WIDTH, stop)]
-        for first, last in spans:  # the last vector repeats columns, whose sums are the same again
-            place = out.ctypes.data + 8 * (first - start)
+        for first, last in spans:  # the last vector repeats columns, whose means are the same again
+            place = out.ctypes.data + 4 * (first - start)
             if self._call(rows.ctypes.data, first, last, place):
                 return None
         return out

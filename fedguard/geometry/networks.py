@@ -4,6 +4,8 @@ A network sorts n values by a fixed list of comparisons, whatever the values are
 be sorted at a time, without a branch. Only comparisons that the wanted values depend on are kept. The sums
 are formed in the order in which NumPy forms them, so the results have the same bits.
 
+The rows are as many streams of memory, more than a processor foresees: the code asks for what comes next.
+
 Source: Batcher, Sorting networks and their applications, AFIPS 1968; Knuth, The Art of Computer Programming,
 volume 3, Algorithm 5.2.2M (any n).
 """
@@ -17,6 +19,10 @@ from typing import Any
 WIDTH = 16
 #: NumPy adds up to this many values with eight running sums, and splits longer lists.
 PAIRWISE = 128
+#: How many columns ahead the code asks for a row's values. They wait in the second-level cache.
+AHEAD = 128
+#: What llvm.is.fpclass calls NaN (of two kinds), −Inf and +Inf.
+NOT_FINITE = 0x1 | 0x2 | 0x4 | 0x200
 
 
 def comparisons(n: int) -> Iterator[tuple[int, int]]:
@@ -37,12 +43,12 @@ def comparisons(n: int) -> Iterator[tuple[int, int]]:
         p >>= 1
 
 
-def module_of_sums(llvm: Any, n: int, low: int, high: int) -> str:
-    """LLVM IR of ``sums(rows, start, stop, out) -> int``.
+def module_of_means(llvm: Any, n: int, low: int, high: int) -> str:
+    """LLVM IR of ``means(rows, start, stop, out) -> int``.
 
-    For every column j in [start, stop), whose number is a multiple of ``WIDTH``, out[j − start] is the sum of
-    the values at positions low … high − 1 of the sorted column, in float64. ``rows`` points to the n rows'
-    addresses (float32). Returns 1 at the first NaN, and 0 if there is none.
+    For every column j in [start, stop), whose number is a multiple of ``WIDTH``, out[j − start] is the mean
+    of the values at positions low … high − 1 of the sorted column, summed in float64, rounded to float32.
+    ``rows`` points to the n rows' addresses (float32). Returns 1 at the first NaN or Inf, and 0 otherwise.
 
     Args:
         llvm: the module ``llvmlite.ir``.
@@ -61,8 +67,9 @@ class _Network:
         self.single = llvm.VectorType(llvm.FloatType(), WIDTH)
         self.double = llvm.VectorType(llvm.DoubleType(), WIDTH)
         self.word = llvm.IntType(64)
-        self.module = llvm.Module(name=f"sums_{n}_{low}_{high}")
-        self._nan: Any = None
+        self.module = llvm.Module(name=f"means_{n}_{low}_{high}")
+        self._odd: Any = None  # per column: whether a value is NaN or Inf
+        self._ask, self._not_finite = self._intrinsics()
         self._known: dict[tuple[str, int], Any] = {}
         self._smaller: dict[int, Any] = {}
         self._inputs: list[tuple[tuple[str, int], tuple[str, int]]] = []
@@ -70,12 +77,12 @@ class _Network:
 
     def _write(self, n: int, low: int, high: int) -> None:
         ir = self.ir
-        row, out_type = ir.FloatType().as_pointer(), ir.DoubleType().as_pointer()
+        row, out_type = ir.FloatType().as_pointer(), ir.FloatType().as_pointer()
         kind = ir.FunctionType(ir.IntType(32), [row.as_pointer(), self.word, self.word, out_type])
-        function = ir.Function(self.module, kind, "sums")
+        function = ir.Function(self.module, kind, "means")
         rows, start, stop, out = function.args
-        entry, loop, following, nan, end = (
-            function.append_basic_block(name) for name in ("entry", "loop", "next", "nan", "end")
+        entry, loop, following, odd, end = (
+            function.append_basic_block(name) for name in ("entry", "loop", "next", "odd", "end")
         )
         build = ir.IRBuilder(entry)
         pointers = [build.load(build.gep(rows, [self.word(i)])) for i in range(n)]
@@ -86,18 +93,19 @@ class _Network:
         wires = self._wires(n)
         places = [build.gep(pointer, [column]) for pointer in pointers]
         kept = [build.fpext(self._value(build, places, wires[k]), self.double) for k in range(low, high)]
-        for i in range(n):  # every value is tested for NaN, also where no sum depends on it
+        for i in range(n):  # every value is tested, also where no mean depends on it
             self._value(build, places, ("in", i))
         total = build.fadd(self._constant(0.0), self._sum(build, kept))
+        mean = build.fptrunc(build.fdiv(total, self._constant(float(high - low))), self.single)
         target = build.gep(out, [build.sub(column, start)])
-        build.store(total, build.bitcast(target, self.double.as_pointer()), align=8)
+        build.store(mean, build.bitcast(target, self.single.as_pointer()), align=4)
         bits = ir.IntType(WIDTH)
-        build.cbranch(build.icmp_signed("!=", build.bitcast(self._nan, bits), bits(0)), nan, following)
+        build.cbranch(build.icmp_signed("!=", build.bitcast(self._odd, bits), bits(0)), odd, following)
         build.position_at_end(following)
         after = build.add(column, self.word(WIDTH))
         column.add_incoming(after, following)
         build.cbranch(build.icmp_signed("<", after, stop), loop, end)
-        for block, status in ((nan, 1), (end, 0)):
+        for block, status in ((odd, 1), (end, 0)):
             build.position_at_end(block)
             build.ret(ir.IntType(32)(status))
 
@@ -115,9 +123,7 @@ class _Network:
             return self._known[wire]
         side, k = wire
         if side == "in":
-            value = build.load(build.bitcast(places[k], self.single.as_pointer()), align=4)
-            nan = build.fcmp_unordered("uno", value, value)
-            self._nan = nan if self._nan is None else build.or_(self._nan, nan)
+            value = self._input(build, places[k])
         else:
             one, other = (self._value(build, places, before) for before in self._inputs[k])
             if k not in self._smaller:
@@ -126,6 +132,24 @@ class _Network:
             value = build.select(self._smaller[k], *pair)
         self._known[wire] = value
         return value
+
+    def _input(self, build: Any, place: Any) -> Any:
+        """Code that loads a row's values, tests them, and asks for those that come later."""
+        word, value = self.ir.IntType(32), build.load(build.bitcast(place, self.single.as_pointer()), align=4)
+        later = build.bitcast(build.gep(place, [self.word(AHEAD)]), self.ir.IntType(8).as_pointer())
+        build.call(self._ask, [later, word(0), word(2), word(1)])  # to read; second level; data
+        odd = build.call(self._not_finite, [value, word(NOT_FINITE)])
+        self._odd = odd if self._odd is None else build.or_(self._odd, odd)
+        return value
+
+    def _intrinsics(self) -> tuple[Any, Any]:
+        ir, word = self.ir, self.ir.IntType(32)
+        ask = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), word, word, word])
+        mask = ir.FunctionType(ir.VectorType(ir.IntType(1), WIDTH), [self.single, word])
+        return (
+            ir.Function(self.module, ask, "llvm.prefetch"),
+            ir.Function(self.module, mask, f"llvm.is.fpclass.v{WIDTH}f32"),
+        )
 
     def _sum(self, build: Any, values: Sequence[Any]) -> Any:
         """The sum in the order of NumPy's pairwise summation."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedguard.geometry.mixed import MixedUpdates
-from fedguard.geometry.order import middle_sums
+from fedguard.geometry.order import middle_means
 from fedguard.geometry.overwritten import overwritten
 from fedguard.geometry.updates import Updates
 
@@ -34,7 +34,7 @@ def test_blocks_have_the_bits_of_the_matrix(updates, coefficients):
     stored = MixedUpdates(Updates(updates), coefficients)
     whole = stored.matrix
     passing = MixedUpdates(Updates(updates), coefficients)
-    assert torch.equal(middle_sums(passing, 2, 5), middle_sums(Updates(whole), 2, 5))
+    assert torch.equal(middle_means(passing, 2, 5), middle_means(Updates(whole), 2, 5))
     assert not passing._stored, "one pass stores nothing"
     torch.testing.assert_close(passing.norms, Updates(whole).norms, rtol=0, atol=0)
     assert passing._stored, "a second pass would compute everything again"
