@@ -113,14 +113,14 @@ MUTANTS = [
     # aggregators
     Mutant(
         "fedguard/aggregators/trimmed_mean.py",
-        "middle_means(round.updates, cut, round.n - cut)\n",
-        "middle_means(round.updates, cut, round.n - cut - 1)\n",
+        "middle_means(round.updates, cut, round.n - cut)",
+        "middle_means(round.updates, cut, round.n - cut - 1)",
         "aggregators/test_rules",
     ),
     Mutant(
         "fedguard/aggregators/median.py",
-        "(round.n - 1) // 2)",
-        "round.n // 2 - 1)",
+        "return (n - 1) // 2",
+        "return n // 2 - 1",
         "aggregators/test_rules",
     ),
     Mutant(
