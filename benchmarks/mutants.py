@@ -112,7 +112,7 @@ MUTANTS = [
     ),
     # aggregators
     Mutant(
-        "fedguard/aggregators/trimmed_mean.py",
+        "fedguard/aggregators/_middle.py",
         "middle_means(round.updates, cut, round.n - cut)",
         "middle_means(round.updates, cut, round.n - cut - 1)",
         "aggregators/test_rules",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..contracts.card import Card
 from ..contracts.round import Round
-from .trimmed_mean import MiddleMean
+from ._middle import MiddleMean
 
 
 class Median(MiddleMean):
