@@ -20,7 +20,7 @@ from ..terminal import plain
 
 _SHOWING = (
     *("compare", "export", "folders", "glossary", "latex", "layout", "marks", "paired", "plot"),
-    *("plot_holdings", "ranks", "versus"),
+    *("plot_holdings", "ranks", "settled", "versus"),
 )
 _TELLING = ("costs", "estimate", "follow", "json_lines", "live", "sampling", "stored_times", "trackers")
 #: Folders and files of FedGuard whose code changes no result.
