@@ -1,6 +1,6 @@
 """Does it pay to test the model of a round in a thread beside the training of the next round?
 
-    python benchmarks/speed_overlap.py [--repeats N]
+    python benchmarks/overlap.py [--repeats N]
 
 Each federation runs its rounds twice, in turns: as FedGuard does, testing after each round, and with the test
 in a thread of its own while the next round trains. ``alone`` is one run at a time, with a core to spare for
@@ -60,7 +60,7 @@ class Case:
     rounds: int
 
 
-NOISE = {"name": "speed_overlap:noise", "count": 6_000}
+NOISE = {"name": "overlap:noise", "count": 6_000}
 CASES = (
     Case(
         "perceptron on digits, 20 clients, 2 epochs",
