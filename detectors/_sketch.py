@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from fedguard.contracts.round import Round
@@ -40,6 +39,8 @@ class Sketch:
 
     def __call__(self, updates: Updates) -> Tensor:
         """(n, k) float32: the sketches of updates, summed in float64."""
+        from scipy.sparse import csr_array  # a slow import, for an option of few detectors
+
         result = np.zeros((updates.n, self.size))
         spans = ranges(CLIENTS, self._d)
         for first in range(0, updates.n, CLIENTS):

@@ -14,6 +14,7 @@ from .common import DataRoot, cores, set_data_root
 from .completion import beginning, suite_names
 
 if TYPE_CHECKING:
+    from ..evaluation.results.store import Store
     from ..evaluation.running.follow import Follower
     from ..evaluation.suites.source import Source
     from ..evaluation.suites.suite import Suite
@@ -145,27 +146,60 @@ def evaluate(
 
 def evaluate_suite(options: Options) -> None:
     """Check the suite, then estimate or run it; exit with a nonzero status if interrupted or a run failed."""
-    from ..evaluation.results.folders import folder_for
+    from ..evaluation.results.settled import inputs_of
     from ..evaluation.results.tables import SHOWN, columns_named
-    from ..evaluation.running.executors import make_executor
-    from ..evaluation.running.follow import run_followed
-    from ..evaluation.running.live import show_failures
-    from ..evaluation.suites.source import assignments
 
     set_data_root(options.data_root)
     columns = columns_named(options.columns.split(",")) if options.columns else None
     shown = SHOWN if columns is None else tuple(column.name for column in columns)
     plan, source = _loaded(options)
+    inputs = inputs_of(plan)
+    count = options.workers or cores()
+    if not options.dry_run and _shown_again(options, plan, inputs, count, shown):
+        return
     if options.dry_run:
         from ..evaluation.running.estimate import size
 
         typer.echo(size(plan))  # first: it takes no time, and the checks may
     _check(options, plan, source)
-    count = options.workers or cores()
     if options.dry_run:
         typer.echo("everything fits together; nothing has been run")
         _tell_duration(options, plan, count)
         return
+    _run(options, plan, inputs, count, shown)
+
+
+def _shown_again(
+    options: Options, plan: Suite, inputs: str | None, count: int, shown: tuple[str, ...]
+) -> bool:
+    """Show the runs of a folder that is finished and of the same suite, code and data, if it is.
+
+    Nothing here imports torch, which takes most of a second.
+    """
+    from ..evaluation.results.names import write_names
+    from ..evaluation.results.settled import settled
+    from ..evaluation.running.follow import show_settled
+
+    elsewhere = options.executor != "pool" or options.address or options.ray or options.slurm
+    if options.out is None or options.record is not None or elsewhere:
+        return False
+    store = settled(options.out, plan, inputs)
+    if store is None or (options.retry_failed and store.failures()):
+        return False
+    write_names(options.out, plan.names)
+    show_settled(plan, store, _followers(options, count, shown))
+    _tell_failures(store)
+    return True
+
+
+def _run(options: Options, plan: Suite, inputs: str | None, count: int, shown: tuple[str, ...]) -> None:
+    """Run what is left of a checked suite."""
+    from ..evaluation.results.folders import folder_for
+    from ..evaluation.results.settled import settle
+    from ..evaluation.running.executors import make_executor
+    from ..evaluation.running.follow import run_followed
+    from ..evaluation.suites.source import assignments
+
     folder = options.out or folder_for(Path("results") / plan.name, plan, options.force)
     where = make_executor(
         options.executor,
@@ -185,6 +219,14 @@ def evaluate_suite(options: Options) -> None:
     except KeyboardInterrupt as end:
         typer.echo(f"interrupted; give the same command again to resume (results in {folder})", err=True)
         raise typer.Exit(143 if isinstance(end, Terminated) else 130) from None
+    settle(store, plan, inputs)
+    _tell_failures(store)
+
+
+def _tell_failures(store: Store) -> None:
+    """Exit with status 1 if a run failed."""
+    from ..evaluation.running.live import show_failures
+
     if show_failures(store):
         raise typer.Exit(1)
 

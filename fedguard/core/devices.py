@@ -10,10 +10,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from .device_names import PATTERN
 from .errors import ParameterError
 
-#: The names of devices, for settings and their schema.
-PATTERN = r"^(auto|cpu|mps|cuda(:\d+)?)$"
 #: What cuBLAS needs to give the same bits again; read when CUDA starts in a process.
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

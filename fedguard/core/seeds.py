@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, purpose: str, *keys: object) -> int:
@@ -27,6 +30,8 @@ def _plain(key: object) -> object:
 
 def generator(seed: int, purpose: str, *keys: object) -> torch.Generator:
     """A torch generator seeded by :func:`derive`."""
+    import torch  # a slow import, which statistics of stored results do without
+
     return torch.Generator().manual_seed(derive(seed, purpose, *keys))
 
 

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.errors import ResultsError
 from ..core.files import why, write_file
+from ..core.folder_marks import INDEX as INDEX
+from ..core.folder_marks import OLD_INDEX as OLD_INDEX
 from .words import LARGEST
 
 #: Largest accepted index in bytes; enough for some 300,000 rounds.
 MAX_BYTES = 64 * 2**20
-INDEX, OLD_INDEX = "recording.json", "recording.old.json"
 Precision = Literal["float32", "float16"]
 
 

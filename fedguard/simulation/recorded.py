@@ -27,8 +27,6 @@ from .setup import setup_for
 
 #: The most settings of a recorded simulation.
 MAX_SETTINGS = 10_000
-#: The name of data set, partition and model if a recording does not come from a simulation.
-LIVE = "recorded"
 
 
 class FederationRecorder(Recorder):

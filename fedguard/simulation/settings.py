@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..contracts.local_training import LocalTraining
-from ..core.devices import PATTERN
+from ..core.device_names import PATTERN
 from ..judging.too_few import OnTooFew
 from .base import Model
 from .specs import (

@@ -13,7 +13,7 @@ from pydantic import (
     model_serializer,
 )
 
-from ..contracts.registry import REGISTRIES
+from ..contracts.aliases import ALIASES
 from .base import Model
 from .schedule import Schedule
 from .victims import Victims
@@ -21,6 +21,8 @@ from .victims import Victims
 #: The most clients and rounds of a federation, and the most of any other count. Larger values are
 #: mistakes or attacks, which would otherwise show only after hours.
 MAX_CLIENTS, MAX_ROUNDS, MAX_COUNT = 100_000, 1_000_000, 10**9
+#: The name of data set, partition and model if a recording does not come from a simulation.
+LIVE = "recorded"
 
 
 def _spec(value: Any) -> Any:
@@ -71,6 +73,10 @@ def resolved(kind: str) -> AfterValidator:
     """Replace an alias by the method that it stands for."""
 
     def resolve(spec: Spec) -> Spec:
+        if spec.name not in ALIASES[kind]:
+            return spec
+        from ..contracts.registry import REGISTRIES  # it imports torch
+
         name, params = REGISTRIES[kind].resolve(spec.name, spec.params)
         if name == spec.name:
             return spec

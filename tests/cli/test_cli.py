@@ -187,7 +187,7 @@ def test_an_interrupted_suite_says_where_its_results_are(monkeypatch, capsys, tm
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fedguard.evaluation.running.follow.run_suite", interrupted)
+    monkeypatch.setattr("fedguard.evaluation.running.runner.run_suite", interrupted)
     status, _, err = call(monkeypatch, capsys, "evaluate", *SMALL)
     assert status == 130
     assert "interrupted; give the same command again to resume (results in results/quickstart)" in err

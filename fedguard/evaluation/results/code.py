@@ -7,19 +7,20 @@ import functools
 import gc
 import hashlib
 import json
+import runpy
 import sys
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from ...core.version import __version__
 from ..terminal import plain
 
 _SHOWING = (
     *("compare", "export", "folders", "glossary", "latex", "layout", "marks", "paired", "plot"),
-    *("plot_holdings", "ranks", "versus"),
+    *("plot_holdings", "ranks", "settled", "versus"),
 )
 _TELLING = ("costs", "estimate", "follow", "json_lines", "live", "sampling", "stored_times", "trackers")
 #: Folders and files of FedGuard whose code changes no result.
@@ -41,7 +42,17 @@ def code_version() -> str:
     digest = hashlib.sha256()
     for name, text in sorted(_all_sources().items()):
         digest.update(f"{name}\n".encode() + text)
-    return f"{__version__}+{digest.hexdigest()[:12]} torch {torch.__version__}"
+    return f"{__version__}+{digest.hexdigest()[:12]} torch {torch_version()}"
+
+
+def torch_version() -> str:
+    """``torch.__version__``, read from torch's own file: importing torch takes most of a second."""
+    if "torch" in sys.modules:
+        return str(sys.modules["torch"].__version__)
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        raise ImportError("torch is not installed")
+    return str(runpy.run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
 
 
 def other_code(version: str, sources: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from ...core.errors import DataError, ResultsError
 from ...core.files import sha256_of, why
-from ...simulation.recorded import LIVE
-from ...simulation.setup import dataset_of
+from ...simulation.specs import LIVE
 from ..suites.source import short
 from ..suites.suite import Suite
 
@@ -38,6 +37,8 @@ def fingerprints(suite: Suite) -> dict[str, str]:
     Raises:
         DataError: a data set or a file of weights cannot be read.
     """
+    from ...simulation.setup import dataset_of  # it imports torch
+
     cells = suite.cells()
     specs = {cell.data.key: cell.data for cell in cells if cell.data.name != LIVE}
     models = {cell.model.key: cell.model.params for cell in cells}

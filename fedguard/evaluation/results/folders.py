@@ -6,13 +6,10 @@ from pathlib import Path
 
 from ...core.errors import ResultsError
 from ...core.files import is_file
-from ...recording.index import INDEX, OLD_INDEX
+from ...core.folder_marks import INDEX, OLD_INDEX, RESULTS, TUNING
 from ..suites.suite import Suite
 from .data import sign_data
 from .store import Store
-
-#: Marks the folder of a search (``fedguard tune``), which holds several results folders.
-TUNING = "tuning.json"
 
 
 def last_folder(base: Path) -> Path:
@@ -50,6 +47,6 @@ def from_elsewhere(suite: str) -> bool:
     path = Path(suite)
     if not is_file(path):
         return False
-    marks = ("results.sqlite", TUNING, INDEX, OLD_INDEX)
+    marks = (RESULTS, TUNING, INDEX, OLD_INDEX)
     parents = {*path.absolute().parents, *path.resolve().parents}
     return any((parent / mark).exists() for parent in parents for mark in marks)

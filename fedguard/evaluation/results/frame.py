@@ -189,10 +189,12 @@ def intervals(groups: Any, names: Sequence[str] = MEANS) -> pd.DataFrame:
         groups: rows of runs, grouped by the identifying columns.
         names: the columns; each gives a column ``<name>_ci``.
     """
-    from scipy.stats import t
-
     count, spread = groups[list(names)].count(), groups[list(names)].std(ddof=1)
-    width: pd.DataFrame = spread / count**0.5 * t.ppf(0.975, (count - 1).where(count > 1))
+    width: pd.DataFrame = spread / count**0.5
+    if (count > 1).any(axis=None):
+        from scipy.special import stdtrit  # the t quantile: scipy.stats takes four times as long to import
+
+        width *= stdtrit((count - 1).where(count > 1), 0.975)
     return width.add_suffix("_ci")
 
 

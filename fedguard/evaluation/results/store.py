@@ -43,6 +43,16 @@ OURS = (
 )
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse a results folder in which a link has the name of one of its files.
+
+    Raises:
+        OSError: names the link.
+    """
+    for name in OURS:
+        refuse_link(folder / name)
+
+
 @dataclass(frozen=True)
 class CellResult:
     """The results of a finished cell.
@@ -116,8 +126,7 @@ class Store:
         path = folder / "results.sqlite"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in OURS:
-                refuse_link(folder / name)
+            refuse_links(folder)
             if is_empty(path):
                 path.unlink(missing_ok=True)
                 write_file(folder / "suite.yaml", spelled_out(suite))

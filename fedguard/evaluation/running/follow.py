@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...simulation.settings import Cell
 from ..results.store import CellResult, Store
 from ..suites.suite import Suite
-from .executors import Executor
-from .runner import run_suite
+
+if TYPE_CHECKING:
+    from .executors import Executor
 
 
 class Follower:
@@ -69,6 +70,16 @@ class Followers(Follower):
                 sys.stderr.write(f"fedguard: {name} failed and receives nothing more: {error}\n")
 
 
+def show_settled(suite: Suite, store: Store, followers: Sequence[Follower]) -> None:
+    """Tell followers of a suite whose runs were all there before."""
+    start, everybody = time.perf_counter(), Followers(followers)
+    try:
+        everybody.started(suite, store.folder, 0, 0)
+        everybody.ended(store, time.perf_counter() - start)
+    finally:
+        everybody.close()
+
+
 def run_followed(
     suite: Suite,
     folder: Path,
@@ -80,6 +91,8 @@ def run_followed(
     force: bool = False,
 ) -> Store:
     """Run a suite with followers, see :func:`fedguard.evaluation.running.runner.run_suite`."""
+    from .runner import run_suite  # it imports torch, which showing finished runs does not need
+
     start, everybody = time.perf_counter(), Followers(followers)
     try:
         store = run_suite(

@@ -20,7 +20,6 @@ from ...simulation.settings import (
 from ...simulation.victims import Victims
 from .fedml import read_fedml
 from .limits import MAX_POINTS, MAX_RUNS
-from .on_recording import on_recording
 from .source import Source, read, short
 from .suite import Suite, _label, matches, with_values
 
@@ -91,6 +90,10 @@ def suite_from(source: Source, allow_code: bool = True, allow_recorded_code: boo
         raise _first_problem(error, source) from None
     _check_size(plan, source)
     _check_points(plan, source)
+    if plan.recording is None:
+        return plan
+    from .on_recording import on_recording  # it imports torch
+
     return on_recording(plan, source, allow_recorded_code)
 
 

@@ -11,9 +11,10 @@ from ...core.named_code import code_in, find_here, refuse_code
 from ...recording import Recording
 from ...recording.index import INDEX
 from ...simulation.build import build_guard, resolve_attack
-from ...simulation.recorded import LIVE, Roster, cell_of
+from ...simulation.recorded import Roster, cell_of
 from ...simulation.settings import AttackSpec, Cell, Settings, Spec
 from ...simulation.setup import check_parts, setup_for
+from ...simulation.specs import LIVE
 from .source import Source
 from .suite import Suite
 
@@ -24,7 +25,7 @@ FREE = frozenset(
 
 
 def on_recording(suite: Suite, source: Source, allow_code: bool = False) -> Suite:
-    """The suite with the recording's settings; a suite without a recording stays as it is.
+    """The suite with the settings of the recording that it is on.
 
     Args:
         suite: the suite.
@@ -34,10 +35,8 @@ def on_recording(suite: Suite, source: Source, allow_code: bool = False) -> Suit
     Raises:
         ConfigError: the recording cannot be read, is damaged, contradicts the suite, or names code.
     """
-    if suite.recording is None:
-        return suite
     try:
-        recording = Recording(Path(suite.recording).expanduser().absolute())
+        recording = Recording(Path(str(suite.recording)).expanduser().absolute())
         damage = recording.check()
         if recording.whole < len(recording.index.rounds) or len(recording) == 0:
             raise ResultsError("; ".join(damage) or f"{recording.folder} holds no round")

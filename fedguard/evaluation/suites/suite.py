@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ...core.errors import ParameterError
 from ...core.params import nearest
-from ...simulation.build import resolve_attack, resolve_defense
 from ...simulation.settings import (
     AttackSpec,
     Cell,
@@ -208,6 +207,8 @@ def resolved(suite: Suite) -> Suite:
     ``num_malicious`` of the defenses is filled in too, unless there is a grid, whose points may differ in
     it. The attack of a recording stays as it is.
     """
+    from ...simulation.build import resolve_attack, resolve_defense  # they import torch
+
     attacks = suite.attacks
     if suite.recording is None:
         attacks = {label: resolve_attack(spec, suite) for label, spec in attacks.items()}

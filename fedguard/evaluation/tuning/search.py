@@ -16,7 +16,7 @@ from ...contracts.registry import REGISTRIES
 from ...core.errors import ParameterError, ResultsError
 from ...core.extras import extra_module
 from ...core.files import not_written, refuse_link, write_file
-from ..results.folders import TUNING
+from ...core.folder_marks import TUNING
 from ..running.executors import make_executor
 from ..suites.check import check_devices, check_suite
 from ..suites.load import load_suite

@@ -14,8 +14,8 @@ from ....core.named_code import GIVEN_PREFIX
 from ....simulation.datasets import Dataset
 from ....simulation.packing import pack_given, receive_given
 from ....simulation.pool import Workers
-from ....simulation.recorded import LIVE
 from ....simulation.setup import dataset_of
+from ....simulation.specs import LIVE
 from ...results.store import CellResult
 from ..task import Task, run_task
 from .base import Done, OnRound, Packed, packed, unpacked
