@@ -53,7 +53,8 @@ def label_gradients(model: nn.Module, start: Tensor, data: LabeledData) -> Label
     """
     products = _products(model, start, data)
     if products is not None:
-        return products if np.isfinite(products.gram).all() else None
+        fits = np.diagonal(products.gram) < float(torch.finfo(torch.float32).max) ** 2  # as if written out
+        return products if fits.all() else None
     written = generators(model, start, data)
     return None if written is None else Written(written)
 
