@@ -20,6 +20,8 @@ RULE = (
     "_class_cone",
     "_explained",
     "_generators",
+    "_label_gradients",
+    "_layer_products",
     "_pseudo_clients",
     "_ranking",
     "_signals",

@@ -12,7 +12,7 @@ from fedguard.geometry.updates import Updates
 
 from ._calibration import Calibration, Measured, Pseudo
 from ._explained import Cones, Explained
-from ._generators import generators
+from ._label_gradients import label_gradients
 from ._pseudo_clients import generic_mixes, sample_counts, train_pseudo_clients
 from ._ranking import by_id
 
@@ -45,8 +45,8 @@ def beside_pseudo_clients(
     root = server.root if server.root is not None and len(server.root.labels) else data
     if len(torch.unique(data.labels)) ** 2 * round.updates.d > MOST_FLOATS:
         return None
-    spanned = generators(server.model, start, data)
-    if spanned is None or int(root.labels.max()) >= len(spanned):
+    spanned = label_gradients(server.model, start, data)
+    if spanned is None or int(root.labels.max()) >= spanned.classes:
         return None
     cones = Cones(spanned)
     order = np.array(by_id(round.client_ids))  # pseudo-clients must not depend on the round's order

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedguard.geometry.updates import Updates
 
 from ._class_cone import nearest_in_cone
+from ._label_gradients import LabelGradients
 from ._signals import TINY
 
 #: Added to cosines before the logarithm, which otherwise makes much of differences near 0.
@@ -35,15 +35,16 @@ class Explained(NamedTuple):
 
 
 class Cones:
-    """The cones of right and of all labels, spanned by the server's (C, C, d) gradients g_st."""
+    """The cones of right and of all labels, spanned by the server's gradients g_st."""
 
-    def __init__(self, generators: Tensor) -> None:
-        self.classes = len(generators)
-        self._directions = generators.flatten(0, 1)
-        spanned = Updates(self._directions)
-        self._lengths = spanned.norms.cpu().numpy()
+    def __init__(self, gradients: LabelGradients) -> None:
+        self.classes = gradients.classes
+        self._gradients = gradients
+        self._lengths = np.sqrt(
+            np.maximum(np.diagonal(gradients.gram), 0.0)
+        )  # rounding errors may be negative
         scale = np.maximum(self._lengths, TINY)
-        self._gram = spanned.inner_products.cpu().numpy() / np.outer(scale, scale)
+        self._gram = gradients.gram / np.outer(scale, scale)
         self._right = np.arange(self.classes) * (self.classes + 1)
 
     def explain(self, updates: Updates) -> Explained:
@@ -54,7 +55,7 @@ class Cones:
         """
         norms = updates.norms.cpu().numpy()
         scale = np.outer(np.maximum(norms, TINY), np.maximum(self._lengths, TINY))
-        along = self._along(updates) / scale
+        along = self._gradients.along(updates) / scale
         right = self._right
         c, weights = nearest_in_cone(self._gram[np.ix_(right, right)], along[:, right])
         w, _ = nearest_in_cone(self._gram, along)
@@ -65,16 +66,6 @@ class Cones:
         by_right, by_any = -np.log(c + LEAST_COSINE), -np.log(w + LEAST_COSINE)
         lengths = np.log(np.maximum(norms, TINY))
         return Explained(mixes, np.stack([by_right, by_any, by_right - by_any, lengths], 1))
-
-    def _along(self, updates: Updates) -> Table:
-        """(k, C²) inner products with all gradients, summed in float64."""
-        directions = self._directions.to(updates.device)
-        start, parts = 0, np.zeros((updates.n, len(directions)))
-        for block in updates.blocks():
-            stop = start + block.shape[1]
-            parts += (block @ directions[:, start:stop].double().T).cpu().numpy()
-            start = stop
-        return parts
 
 
 def entropies(mixes: Table) -> Table:

@@ -17,6 +17,7 @@ from fedguard.core.state import pack, unpack
 from fedguard.detectors._calibration import Calibration, Pseudo
 from fedguard.detectors._explained import Cones, Explained
 from fedguard.detectors._generators import generators
+from fedguard.detectors._label_gradients import Written
 from fedguard.detectors._pseudo_clients import generic_mixes, sample_counts, train_pseudo_clients
 from fedguard.geometry.updates import Updates
 from fedguard.training.local import train_client
@@ -101,7 +102,7 @@ def test_no_gradients_without_a_sample_of_every_class():
 
 def test_a_mix_of_right_labels_is_recovered_and_a_wrong_label_is_not_explained():
     directions = torch.from_numpy(gradients_by_hand(samples())).float()
-    cones = Cones(directions)
+    cones = Cones(Written(directions))
     mixes = np.array([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25], [0.0, 0.1, 0.9]])
     right = torch.einsum("ks,sd->kd", torch.from_numpy(mixes).float(), directions[range(3), range(3)])
     found = cones.explain(Updates(torch.cat([3 * right, directions[0, 1][None], torch.zeros(1, D)])))
