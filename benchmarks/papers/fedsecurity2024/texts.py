@@ -54,7 +54,10 @@ def questions(folder: Path, part: str) -> list[dict[str, str]]:
     rows = json.loads((folder / "ori_pqal.json").read_text(encoding="utf-8"))
     held = json.loads((folder / "test_ground_truth.json").read_text(encoding="utf-8"))
     return [
-        {"prompt": f"Question: {row['QUESTION']} Answer:", "answer": f" {row['final_decision']}"}
+        {
+            "prompt": f"{row['LONG_ANSWER']} Question: {row['QUESTION']} Answer:",
+            "answer": f" {row['final_decision']}",
+        }
         for number, row in rows.items()
         if (number in held) == (part == "test")
     ]
