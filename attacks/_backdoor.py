@@ -87,10 +87,15 @@ class Backdoor(Attack):
         return self.factor(view) * view.own_updates
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """Test inputs of other classes with the whole trigger; predicting the target label is a success."""
+        """Test inputs of other classes with the whole trigger; predicting the target label is a success.
+
+        None if there are no such inputs.
+        """
         others = test.take(
             ((test.labels != self.target) & self.takes_trigger(test.pixels)).nonzero().flatten()
         )
+        if not len(others.labels):
+            return None
         stamped = Samples(self.stamp(others.pixels, None), others.labels)
         return Trial(stamped, torch.full_like(others.labels, self.target))
 

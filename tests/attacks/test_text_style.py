@@ -53,6 +53,7 @@ def test_a_client_without_such_words_trains_honestly():
     poisoned = attack.poison_data(samples, DataView(0, 1, 2, torch.Generator().manual_seed(0)))
     assert torch.equal(poisoned.pixels, TEXTS)
     assert torch.equal(poisoned.labels, samples.labels)
+    assert attack.trial(samples, 2) is None
 
 
 def test_the_update_replaces_the_mean():

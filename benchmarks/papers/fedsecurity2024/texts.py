@@ -1,6 +1,6 @@
 """Write 20 Newsgroups and PubMedQA as the JSON Lines files that the suites exp8 and exp9 read.
 
-    python benchmarks/papers/fedsecurity2024/texts.py path/to/data --news 200 --questions 48
+    python benchmarks/papers/fedsecurity2024/texts.py path/to/data --news 1000 --questions 100
 
 Reads ``20news-bydate/20news-bydate.tar.gz`` and ``pubmedqa/ori_pqal.json`` with ``test_ground_truth.json``
 below the data root, and writes ``texts/20news/`` and ``texts/pubmedqa/`` (``train.jsonl``, ``test.jsonl``)
