@@ -7,8 +7,9 @@ below the data root, and writes ``texts/20news/`` and ``texts/pubmedqa/`` (``tra
 below the current folder. ``--news`` and ``--questions`` keep that many test texts, evenly spaced; all else.
 
 A news text is the subject and the body: the other header lines name the sender's site, and with them the
-group. A PubMedQA text asks the question without its abstract; the answer is yes, no or maybe. Training
-texts are the 500 labeled questions that are not in the official test set.
+group. A PubMedQA text is the conclusion of an abstract and the question that it answers by yes, no or maybe
+(the reasoning-free setting of the data set's paper). Training texts are the 500 labeled questions that are not
+in the official test set.
 """
 
 from __future__ import annotations
