@@ -27,6 +27,7 @@ CATALOGUE = {
     "mpaf": "fedguard.attacks.mpaf:MPAF",
     "scaling_backdoor": "fedguard.attacks.scaling_backdoor:ScalingBackdoor",
     "text_backdoor": "fedguard.attacks.text_backdoor:TextBackdoor",
+    "text_style": "fedguard.attacks.text_style:TextStyle",
     "poisoned_answers": "fedguard.attacks.poisoned_answers:PoisonedAnswers",
     "adaptive": "fedguard.attacks.adaptive:Adaptive",
     "inflated_counts": "fedguard.attacks.inflated_counts:InflatedCounts",

@@ -1,4 +1,4 @@
-"""The base of backdoors with a pixel trigger: train on stamped replicas, scale the update."""
+"""The base of backdoors with a trigger in the inputs: train on stamped replicas, scale the update."""
 
 from __future__ import annotations
 
@@ -45,6 +45,10 @@ class Backdoor(Attack):
     def extent(self) -> tuple[int, int]:
         """Height and width of the trigger."""
 
+    def takes_trigger(self, pixels: Tensor) -> Tensor:
+        """(N,) True for the inputs that a stamp changes; all of them, unless a subclass says otherwise."""
+        return torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
+
     def factor(self, view: UpdateView) -> float:
         """The factor on the update in this round."""
         return 1.0 if self.scale is None else self.scale
@@ -69,10 +73,10 @@ class Backdoor(Attack):
 
     def poison_data(self, samples: Samples, view: DataView) -> Samples:
         """The local data, followed by replicas with the trigger and the target label."""
-        n = len(samples.labels)
-        count = min(n, max(1, round(self.fraction * n)))
-        chosen = torch.randperm(n, generator=view.generator)[:count].to(samples.labels.device)
-        replicas = samples.take(chosen)
+        usable = self.takes_trigger(samples.pixels).nonzero().flatten()
+        count = min(len(usable), max(1, round(self.fraction * len(samples.labels))))
+        chosen = torch.randperm(len(usable), generator=view.generator)[:count].to(usable.device)
+        replicas = samples.take(usable[chosen])
         return Samples(
             torch.cat([samples.pixels, self.stamp(replicas.pixels, view.rank)]),
             torch.cat([samples.labels, torch.full_like(replicas.labels, self.target)]),
@@ -83,8 +87,15 @@ class Backdoor(Attack):
         return self.factor(view) * view.own_updates
 
     def trial(self, test: Samples, num_classes: int) -> Trial | None:
-        """Test images of other classes with the whole trigger; predicting the target label is a success."""
-        others = test.take((test.labels != self.target).nonzero().flatten())
+        """Test inputs of other classes with the whole trigger; predicting the target label is a success.
+
+        None if there are no such inputs.
+        """
+        others = test.take(
+            ((test.labels != self.target) & self.takes_trigger(test.pixels)).nonzero().flatten()
+        )
+        if not len(others.labels):
+            return None
         stamped = Samples(self.stamp(others.pixels, None), others.labels)
         return Trial(stamped, torch.full_like(others.labels, self.target))
 

@@ -13,6 +13,7 @@ from fedguard.contracts.card import Card
 from fedguard.core.errors import ParameterError
 
 from ._backdoor import Backdoor
+from ._texts import require_texts, require_tokens
 
 
 class TextBackdoor(Backdoor):
@@ -20,8 +21,8 @@ class TextBackdoor(Backdoor):
 
     A text x = (t_1, …, t_l) becomes (t_1, τ, t_2, …) with the phrase τ = ``tokens`` behind its first token,
     which starts a text, (…, τ, t_l) before its last one, or (…, t_⌊l/2⌋, τ, …) in its middle. Texts that fill
-    their row lose their last tokens. Success is measured on test texts of other classes with the trigger. A
-    style as the trigger needs a model that paraphrases, and is left out.
+    their row lose their last tokens. Success is measured on test texts of other classes with the trigger. For
+    a style as the trigger see ``text_style``.
 
     Args:
         tokens: τ as numbers of the data's tokenizer. A rare word, as the paper has it, is a token that no
@@ -77,27 +78,16 @@ class TextBackdoor(Backdoor):
 
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
         """Refuse data other than texts, a trigger that does not fit, or a target that does not exist."""
-        if len(input_shape) != 1:
-            raise ParameterError(
-                f"text_backdoor: a trigger phrase needs texts (tokens,), but one input has shape "
-                f"{tuple(input_shape)}; use scaling_backdoor for images"
-            )
+        require_texts(self.name, input_shape, self.target, num_classes)
         if len(self.tokens) + 2 > input_shape[0]:
             raise ParameterError(
                 f"text_backdoor: a trigger of {len(self.tokens)} tokens does not fit texts of at most "
                 f"{input_shape[0]}"
             )
-        if self.target >= num_classes:
-            raise ParameterError(
-                f"text_backdoor: target is {self.target}, but the data have classes 0 to {num_classes - 1}"
-            )
 
     def stamp(self, pixels: Tensor, rank: int | None) -> Tensor:
         """(N, L) token numbers with the phrase in each text, the same for all clients."""
-        if not torch.equal(pixels, pixels.round()) or float(pixels.min()) < -1:
-            raise ParameterError(
-                "text_backdoor: the inputs are not numbers of tokens; use the data sets text or topics"
-            )
+        require_tokens(self.name, pixels)
         phrase = pixels.new_tensor(self.tokens)
         stamped = torch.full_like(pixels, -1.0)
         for own, text in zip(stamped, pixels, strict=True):

@@ -44,7 +44,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 #: A tenth of the random inputs, which took half of the time of all detectors together.
 PARAMS_OF_FULL = {**PARAMS, "deepsight": {"samples": 2000}}
 #: Made for one guard that is asked again and again, or for texts. Passive attacks leave nothing to detect.
-NO_ATTACKS = {"adaptive", "adaptive_label_flip", "text_backdoor", "poisoned_answers"}
+NO_ATTACKS = {"adaptive", "adaptive_label_flip", "text_backdoor", "text_style", "poisoned_answers"}
 #: Attacks that need a parameter.
 ATTACK_PARAMS: dict[str, dict[str, Any]] = {"inflated_counts": {"attack": "label_flip"}}
 #: On images of 8 × 8, DBA's default trigger would be cut off.

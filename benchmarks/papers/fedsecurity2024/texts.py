@@ -1,14 +1,14 @@
 """Write 20 Newsgroups and PubMedQA as the JSON Lines files that the suites exp8 and exp9 read.
 
-    python benchmarks/papers/fedsecurity2024/texts.py path/to/data --news 200 --questions 48
+    python benchmarks/papers/fedsecurity2024/texts.py path/to/data --news 1000 --questions 48
 
 Reads ``20news-bydate/20news-bydate.tar.gz`` and ``pubmedqa/ori_pqal.json`` with ``test_ground_truth.json``
 below the data root, and writes ``texts/20news/`` and ``texts/pubmedqa/`` (``train.jsonl``, ``test.jsonl``)
 below the current folder. ``--news`` and ``--questions`` keep that many test texts, evenly spaced; all else.
 
 A news text is the subject and the body: the other header lines name the sender's site, and with them the
-group. A PubMedQA text asks the question without its abstract; the answer is yes, no or maybe. Training
-texts are the 500 labeled questions that are not in the official test set.
+group. A PubMedQA prompt is a question, and the answer is the conclusion of the abstract, its first 24 words.
+Training texts are the 500 labeled questions that are not in the official test set.
 """
 
 from __future__ import annotations
@@ -54,10 +54,15 @@ def questions(folder: Path, part: str) -> list[dict[str, str]]:
     rows = json.loads((folder / "ori_pqal.json").read_text(encoding="utf-8"))
     held = json.loads((folder / "test_ground_truth.json").read_text(encoding="utf-8"))
     return [
-        {"prompt": f"Question: {row['QUESTION']} Answer:", "answer": f" {row['final_decision']}"}
+        {"prompt": f"Question: {row['QUESTION']} Answer:", "answer": f" {conclusion(row['LONG_ANSWER'])}"}
         for number, row in rows.items()
         if (number in held) == (part == "test")
     ]
+
+
+def conclusion(text: str, words: int = 24) -> str:
+    """The first words of a conclusion, so that question and answer fit 64 tokens."""
+    return " ".join(text.split()[:words])
 
 
 def spaced(rows: list[dict[str, str]], count: int | None) -> list[dict[str, str]]:

@@ -64,6 +64,7 @@ DISPLAY: Mapping[str, str] = {
     "scaling": "Scaling",
     "scaling_backdoor": "Scaling",
     "text_backdoor": "Text backdoor",
+    "text_style": "Text style",
     "three_dfed": "3DFed",
     "poisoned_answers": "Poisoned answers",
     # detectors, aggregators, defenses
