@@ -23,7 +23,8 @@ class BackdoorIndicator(Detector):
     the honest ones, too, keeps those with its own target label: so the paper found.
 
     Client i's model w_{t−1} + u_i is tested with the BatchNorm statistics of the planted samples instead
-    of its own. Models without BatchNorm are tested as they are.
+    of its own. Models without BatchNorm are tested as they are. In small networks honest clients keep some
+    label as well, and the rule then accuses them: ``benchmarks/results/backdoor_indicator.md``.
 
     Rounds whose global model does not know the task are not judged (all scores 0, no suspects): the first
     one, any before the stage's ``start``, and all of them without the stage. Otherwise a model that gives all
