@@ -33,4 +33,5 @@ CATALOGUE = {
     "mesas": "fedguard.detectors.mesas:MESAS",
     "fltracer": "fedguard.detectors.fltracer:FLTracer",
     "agsd": "fedguard.detectors.agsd:AGSD",
+    "backdoor_indicator": "fedguard.detectors.backdoor_indicator:BackdoorIndicator",
 }

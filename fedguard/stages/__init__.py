@@ -7,5 +7,6 @@ CATALOGUE = {
     "clip_and_noise": "fedguard.stages.clip_and_noise:ClipAndNoise",
     "crfl": "fedguard.stages.crfl:CRFL",
     "count_clipping": "fedguard.stages.count_clipping:CountClipping",
+    "indicator_task": "fedguard.stages.indicator_task:IndicatorTask",
     "weak_dp": "fedguard.stages.weak_dp:WeakDP",
 }

@@ -76,6 +76,7 @@ DISPLAY: Mapping[str, str] = {
     "afa": "AFA",
     "agsd": "AGSD",
     "alignins": "AlignIns",
+    "backdoor_indicator": "BackdoorIndicator",
     "bulyan": "Bulyan",
     "caf": "CAF",
     "centered_clipping": "Centered clipping",
