@@ -45,6 +45,13 @@ def server(**changes):
     return Server(**{**owned, **changes})
 
 
+def judged(detector, round):
+    """The scores of a round that then belongs to the detector's history."""
+    scores = detector(round)
+    detector.commit(round, scores)
+    return scores
+
+
 def recommended():
     return make_detector("recommended", pseudo_clients=True)
 
@@ -239,7 +246,7 @@ def test_only_trusted_clients_set_the_center():
 def test_flipped_labels_are_found_beside_pseudo_clients():
     detector = recommended()
     for t in range(4):
-        scores = detector(a_round(honest(12, t, flipped=(2, 7)), index=t, counts=[40] * 12))
+        scores = judged(detector, a_round(honest(12, t, flipped=(2, 7)), index=t, counts=[40] * 12))
         assert np.flatnonzero(scores.suspects).tolist() == [2, 7]
     assert "right labels" in scores.reasons[2]
 
@@ -247,7 +254,7 @@ def test_flipped_labels_are_found_beside_pseudo_clients():
 def test_nobody_stands_out_in_clean_rounds():
     detector = recommended()
     for t in range(6):
-        assert not detector(a_round(honest(12, t), index=t, counts=[40] * 12)).suspects.any()
+        assert not judged(detector, a_round(honest(12, t), index=t, counts=[40] * 12)).suspects.any()
 
 
 def test_the_order_of_the_clients_does_not_matter():
@@ -256,19 +263,20 @@ def test_the_order_of_the_clients_does_not_matter():
     for t in range(3):
         matrix = honest(9, t, flipped=(4,))
         counts = np.arange(40, 49)
-        one = plain(a_round(matrix, t, counts, [f"c{i}" for i in range(9)]))
-        other = turned(a_round(matrix[order], t, counts[order], [f"c{i}" for i in order]))
+        one = judged(plain, a_round(matrix, t, counts, [f"c{i}" for i in range(9)]))
+        other = judged(turned, a_round(matrix[order], t, counts[order], [f"c{i}" for i in order]))
         assert other.values == pytest.approx(one.values[order], rel=1e-6)
 
 
 def test_a_restored_detector_goes_on_with_the_same_scores():
     one = recommended()
     for t in range(5):
-        one(a_round(honest(9, t), index=t))
-    other = recommended()
-    other.load_state_dict(unpack(pack(one.state_dict())))
+        judged(one, a_round(honest(9, t), index=t))
+    other, state = recommended(), one.state_dict()
+    assert state != recommended().state_dict()
+    other.load_state_dict(unpack(pack(state)))
     for t in range(5, 8):
-        a, b = (detector(a_round(honest(9, t), index=t)) for detector in (one, other))
+        a, b = (judged(detector, a_round(honest(9, t), index=t)) for detector in (one, other))
         assert a.values.tolist() == b.values.tolist()
 
 
@@ -306,7 +314,7 @@ def test_they_are_trained_only_if_asked_for():
 def test_newcomers_are_compared_at_the_scale_of_one_round():
     detector = recommended()
     for t in range(6):
-        detector(a_round(honest(9, t), index=t))
+        judged(detector, a_round(honest(9, t), index=t))
     round = a_round(honest(11, 6), index=6)
     assert not detector(dataclasses.replace(round)).suspects.any()
 
@@ -315,12 +323,12 @@ def test_rounds_of_few_clients():
     for n in (1, 2, 3, 5):
         detector = recommended()
         for t in range(10):  # in most rounds nobody's pseudo-client is renewed
-            assert not detector(a_round(honest(n, t), index=t)).suspects.any()
+            assert not judged(detector, a_round(honest(n, t), index=t)).suspects.any()
 
 
 def test_clients_that_come_and_go_keep_their_past():
     detector = recommended()
     for t in range(8):
         ids = [i for i in range(12) if (i + t) % 3]
-        suspects = detector(a_round(honest(index=t, ids=ids, flipped=(4,)), t, ids=ids)).suspects
+        suspects = judged(detector, a_round(honest(index=t, ids=ids, flipped=(4,)), t, ids=ids)).suspects
         assert [i for i, bad in zip(ids, suspects, strict=True) if bad] == [4] * (4 in ids)
