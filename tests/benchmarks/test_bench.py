@@ -34,6 +34,16 @@ def test_ratio_scale_and_target(bench):
     assert bench.skipped("a", "b", 2.0).met is None
 
 
+def test_a_topic_replaces_its_own_section_only(bench, tmp_path):
+    spec = importlib.util.spec_from_file_location("speed", FOLDER / "speed.py")
+    speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(speed)
+    page = tmp_path / "speed.md"
+    for topic, text in (("sizes", "| old |"), ("kernels", "| k |\n\nfooter"), ("sizes", "| new |")):
+        speed.save(page, topic, text)
+    assert page.read_text() == f"{speed.HEAD}\n## kernels\n\n| k |\n\nfooter\n\n## sizes\n\n| new |\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_call(bench):
     result, extra = bench.extra_memory(lambda: np.ones(32 * 2**20 // 8))

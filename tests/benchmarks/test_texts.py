@@ -35,7 +35,7 @@ def archive(root):
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     (root / "pubmedqa").mkdir()
-    rows = {str(k): {"QUESTION": f"Is it {k}?", "final_decision": "yes"} for k in range(5)}
+    rows = {str(k): {"QUESTION": f"Is it {k}?", "LONG_ANSWER": f"It  is {k}." + " x" * 40} for k in range(5)}
     (root / "pubmedqa" / "ori_pqal.json").write_text(json.dumps(rows))
     (root / "pubmedqa" / "test_ground_truth.json").write_text(json.dumps({"1": "yes", "3": "yes"}))
 
@@ -57,4 +57,7 @@ def test_the_files_hold_all_training_texts_and_some_test_texts(texts, tmp_path, 
     assert [row["prompt"] for row in found["pubmedqa/train"]] == [
         f"Question: Is it {k}? Answer:" for k in (0, 2, 4)
     ]
-    assert found["pubmedqa/test"][0] == {"prompt": "Question: Is it 1? Answer:", "answer": " yes"}
+    assert found["pubmedqa/test"][0] == {
+        "prompt": "Question: Is it 1? Answer:",
+        "answer": " It is 1." + " x" * 21,
+    }
