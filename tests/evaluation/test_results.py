@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import replace
 
@@ -279,3 +280,14 @@ def test_active_attackers_and_the_best_round_are_in_the_store(store):
 def test_what_a_client_sends_is_its_parameters_in_float32(store, frame):
     assert (store.table("runs")["sent_bytes"] == 4 * (64 * 10 + 10)).all(), "digits, logistic regression"
     assert row(frame, "none", "median")["sent_bytes"] == 2600
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux sets the peak back")
+def test_peak_memory_belongs_to_the_total_of_a_run(store, frame):
+    timings = store.table("timings")
+    total = timings["part"] == "total"
+    assert timings.loc[~total, "peak_memory"].isna().all()
+    peaks = timings.loc[total, "peak_memory"]
+    assert peaks.between(2**25, 2**40).all(), "a process with NumPy and torch"
+    assert "peak_memory" not in store.table("runs"), "it differs between two runs of a suite"
+    assert frame["peak_memory"].between(peaks.min(), peaks.max()).all()

@@ -24,7 +24,7 @@ MEANS = (
     "dacc_active", "fnr_active", "auroc_active", "aar_active", "harm",
     "tacc", "tacc_best", "loss", "asr", "accuracy_lost", "aoi", "state_bytes", "sent_bytes",
     "leak_psnr", "leak_ssim", "leak_labels", "noise_psnr", "noise_ssim", "frechet",
-    "detector_seconds", "detector_share",
+    "detector_seconds", "detector_share", "peak_memory",
 )  # fmt: skip
 _COUNTS = ["tp", "fp", "tn", "fn"]
 _SHARED = ["attacked", "clients", "malicious", "assumed_malicious", "rounds", "basis"]
@@ -131,7 +131,10 @@ def run_frame(store: Store, settings: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _with_costs(runs: pd.DataFrame, store: Store) -> pd.DataFrame:
-    seconds = store.table("timings").pivot(index="run", columns="part", values="seconds")
+    timings = store.table("timings")
+    totals = timings[timings["part"] == "total"].set_index("run")
+    runs["peak_memory"] = runs["run"].map(totals["peak_memory"].astype(float))
+    seconds = timings.pivot(index="run", columns="part", values="seconds")
     for part in ("training", "detectors", "policy", "aggregator"):
         seconds[part] = seconds.get(part, math.nan)
     busy = seconds[["training", "detectors", "policy", "aggregator"]].sum(axis=1)

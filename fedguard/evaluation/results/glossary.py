@@ -42,6 +42,8 @@ GLOSSARY = {
     "fpr_high_skew": "FPR of the third of the benign clients with the least usual labels.",
     "aoi": "FedREDefense's average of outer iterations: mean over clients and rounds.",
     "detector_seconds": "Seconds that the detectors took in one run.",
+    "peak_memory": "The most resident memory of a run's process while it ran, all that the process held "
+    "included; runs that watch one federation have one peak. Undefined elsewhere than on Linux.",
     "state_bytes": "Size of the guard's state at the end of a run.",
     "sent_bytes": "Size of what a client sends in a round: the update of what is trained, and statistics.",
     "loss": "Test loss of the final model: cross-entropy (of causal texts, of the answer tokens), binary "

@@ -6,8 +6,8 @@
                       runs     one row per run: settings, detection metrics, accuracy, attack success
                       clients  one row per client and round: score, suspect, weight, banned, reason
                       rounds   one row per round: accuracy, loss, attack success, a note
-                      timings  seconds per run and part; the only table that differs between two
-                               runs of the same suite
+                      timings  seconds per run and part, and the peak of memory of its part total;
+                               the only table that differs between two runs of the same suite
 
 Rates are fractions in [0, 1]; undefined values are NULL.
 """
@@ -63,6 +63,7 @@ class CellResult:
         rounds: the record of every round; empty if it failed.
         seconds: wall time by part: training, the detectors, the policy, the aggregator, total.
         error: why it failed, or an empty string.
+        peak_memory: the most resident bytes of its process while it ran; NaN if unknown.
     """
 
     cell: Cell
@@ -70,6 +71,7 @@ class CellResult:
     rounds: list[RoundRecord] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    peak_memory: float = math.nan
 
 
 class Store:
@@ -238,9 +240,7 @@ class Store:
                 _insert(db, "runs", [_run_row(run, result)])
                 _insert(db, "clients", _client_rows(run, result.rounds))
                 _insert(db, "rounds", _round_rows(run, result.rounds))
-                _insert(
-                    db, "timings", [{"run": run, "part": p, "seconds": s} for p, s in result.seconds.items()]
-                )
+                _insert(db, "timings", _timing_rows(run, result))
 
     def table(self, name: str) -> Any:
         """One table as a pandas DataFrame, ordered by the table's key."""
@@ -313,6 +313,12 @@ def _round_rows(run: int, rounds: list[RoundRecord]) -> Iterator[dict[str, Any]]
             "note": r.note,
             "info": info,
         }
+
+
+def _timing_rows(run: int, result: CellResult) -> Iterator[dict[str, Any]]:
+    for part, seconds in result.seconds.items():
+        peak = result.peak_memory if part == "total" else None
+        yield {"run": run, "part": part, "seconds": seconds, "peak_memory": peak}
 
 
 def _with_defaults(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: The version of the tables, in SQLite's ``user_version``.
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 #: The metrics that a version added; runs of the versions before do not have them.
 ADDED = {
@@ -52,7 +52,11 @@ _COLUMNS: dict[str, tuple[tuple[int, str], ...]] = {
         (1, "run INTEGER REFERENCES runs, round INTEGER, tacc REAL, loss REAL, asr REAL, note TEXT"),
         (1, "info TEXT, PRIMARY KEY (run, round)"),
     ),
-    "timings": ((1, "run INTEGER REFERENCES runs, part TEXT, seconds REAL, PRIMARY KEY (run, part)"),),
+    "timings": (
+        (1, "run INTEGER REFERENCES runs, part TEXT, seconds REAL"),
+        (10, "peak_memory REAL"),  # of the part "total"
+        (1, "PRIMARY KEY (run, part)"),
+    ),
 }
 
 

@@ -103,6 +103,7 @@ COLUMNS = {
         Column("fpr_high_skew", "FPR high skew %", 100, "min", 1),
         Column("aoi", "AOI", 1, "min", 1),
         Column("detector_seconds", "Det. time s", 1, "min", 2),
+        Column("peak_memory", "Peak MiB", 2**-20, "min", 0),
         Column("state_bytes", "State kB", 1e-3, "min", 1),
         Column("sent_bytes", "Sent kB", 1e-3, "min", 1),
         Column("loss", "Loss", 1, "min", 4),

@@ -32,13 +32,12 @@ class JsonLines(Follower):
         self._write("round", **_about(cell), round=index)
 
     def run_done(self, result: CellResult) -> None:
-        """Write one object per run, with its metrics, seconds by part, and error."""
+        """Write one object per run, with its metrics, seconds by part, peak of memory, and error."""
         metrics = {name: _plain(value) for name, value in result.metrics.items()}
         status = "failed" if result.error else "done"
         about = _about(result.cell)
-        self._write(
-            "run", **about, status=status, error=result.error, metrics=metrics, seconds=result.seconds
-        )
+        costs = {"seconds": result.seconds, "peak_memory": _plain(result.peak_memory)}
+        self._write("run", **about, status=status, error=result.error, metrics=metrics, **costs)
 
     def ended(self, store: Store, seconds: float) -> None:
         """Write how the suite ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import traceback
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ...contracts.server import map_in_order
 from ...core.errors import FedGuardError, ResultsError, WorkerError
+from ...core.peak_memory import PeakMemory
 from ...core.state import State
 from ...simulation.federation import Federation, Map
 from ...simulation.flcert import FLCert
@@ -113,17 +115,20 @@ def _federation(cell: Cell, map: Map) -> Federation | FLCert:
 
 def _run_closed(task: Task, map: Map, after_round: AfterRound, federate: Federate) -> list[CellResult]:
     (cell,) = task.cells
+    peak = PeakMemory()
     federation = federate(cell, map)
     clock, checkpoint, records = Clock(), Checkpoint(task.checkpoint, task.seconds), []
     if state := checkpoint.load():
         federation.load_state_dict(state["federation"])
         records, clock.before = load_records(state["records"]), float(state["seconds"])
+        peak.before = float(state.get("peak_memory", math.nan))
 
     def state_now() -> State:
         return {
             "federation": federation.state_dict(),
             "records": records_state(records),
             "seconds": clock.seconds,
+            "peak_memory": peak.bytes,
         }
 
     def after(record: RoundRecord) -> None:
@@ -134,10 +139,12 @@ def _run_closed(task: Task, map: Map, after_round: AfterRound, federate: Federat
     with recording_to(task.record, federation, code_version()):
         federation.run(after, list(records))
     seconds = times(federation, records, clock.seconds)
-    return [CellResult(cell, summarize(federation, records), records, seconds)]
+    metrics = summarize(federation, records)
+    return [CellResult(cell, metrics, records, seconds, peak_memory=peak.bytes)]
 
 
 def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResult]:
+    peak = PeakMemory()
     shadow = Shadow(task.cells, map)
     clock, checkpoint, done = Clock(), Checkpoint(task.checkpoint, task.seconds), 0
     if state := checkpoint.load():
@@ -145,6 +152,7 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
         for watcher, records in zip(shadow.watchers, state["records"], strict=True):
             watcher.records = load_records(records)
         done, clock.before = int(state["done"]), float(state["seconds"])
+        peak.before = float(state.get("peak_memory", math.nan))
 
     def after(record: RoundRecord) -> None:
         nonlocal done
@@ -155,6 +163,7 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
                 "records": [records_state(watcher.records) for watcher in shadow.watchers],
                 "done": done,
                 "seconds": clock.seconds,
+                "peak_memory": peak.bytes,
             }
         )
         after_round(record.index)
@@ -169,6 +178,7 @@ def _run_shadow(task: Task, map: Map, after_round: AfterRound) -> list[CellResul
             summarize(watcher, watcher.records),
             watcher.records,
             times(watcher, watcher.records, clock.seconds),
+            peak_memory=peak.bytes,
         )
         for watcher in shadow.watchers
     ]

@@ -120,9 +120,10 @@ def curves(result: CellResult) -> Iterator[tuple[int, dict[str, float]]]:
 
 
 def final(result: CellResult) -> dict[str, float]:
-    """The numbers of a run in the table ``runs``, and its seconds by part."""
+    """The numbers of a run in the table ``runs``, its seconds by part and its peak of memory."""
     numbers = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
-    return _finite({**numbers, **{f"seconds_{part}": s for part, s in result.seconds.items()}})
+    seconds = {f"seconds_{part}": s for part, s in result.seconds.items()}
+    return _finite({**numbers, **seconds, "peak_memory": result.peak_memory})
 
 
 def _finite(numbers: dict[str, Any]) -> dict[str, float]:

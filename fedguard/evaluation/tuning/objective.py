@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Measures of time differ between two runs; the others need runs that a search does not have.
-_NOT = ("detector_share", "detector_seconds", "accuracy_lost", "harm")
+_NOT = ("detector_share", "detector_seconds", "peak_memory", "accuracy_lost", "harm")
 #: The metrics that a search can ask for: those of single runs with a better and a worse.
 METRICS = tuple(name for name, c in COLUMNS.items() if c.best and name in MEANS and name not in _NOT)
 #: Metrics of the defended model, which there is none of in shadow mode.
