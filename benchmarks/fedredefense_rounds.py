@@ -134,8 +134,8 @@ def _make(data: str, seed: int, warm_up: int, keep: int, pool: Workers) -> dict[
         kind = type(federation.attack)
         if kind.poison_data is not Attack.poison_data or kind.adjust is not Attack.adjust:
             updates[malicious] = federation._train(malicious, set(malicious), warm_up).updates
-        sent = federation._craft(honest._replace(updates=updates), set(malicious), warm_up)
-        parts[f"attack {label}"] = sent[malicious].contiguous()
+        sent, _ = federation._craft(honest._replace(updates=updates), set(malicious), warm_up)
+        parts[f"attack {label}"] = sent.matrix[malicious].contiguous()
     return {name: part.contiguous() for name, part in parts.items()}
 
 

@@ -143,7 +143,9 @@ def rows(quick: bool, workers: int | None = None, threads: int | None = None) ->
                 f"local training, {clients} clients × {len(setup.samples[0])} samples, {name}",
                 "plain sequential loop",
                 target,
-                lambda ours=ours, pool=pool, everybody=everybody: pool.here(ours._train, everybody, set(), 0),
+                lambda train=ours._train, pool=pool, everybody=everybody: (
+                    pool.here(train, everybody, set(), 0).updates
+                ),
                 lambda model=model, setup=setup: usual_loop(model, setup, setup.initial),
                 largest_difference,
                 threads=threads,
