@@ -44,8 +44,8 @@ PARAMS: dict[str, dict[str, Any]] = {
     "fldetector": {"start": 3, "window": 5},
     "fedredefense": {"preset": "fast"},
 }
-#: A tenth of the random inputs, which took half of the time of all detectors together.
-PARAMS_OF_FULL = {**PARAMS, "deepsight": {"samples": 2000}}
+#: In a full run and on larger images a tenth of the random inputs, which took most of all detectors' time.
+FASTER = {**PARAMS, "deepsight": {"samples": 2000}}
 #: Made for one guard that is asked again and again, or for texts. Passive attacks leave nothing to detect.
 NO_ATTACKS = {"adaptive", "adaptive_label_flip", "text_backdoor", "text_style", "poisoned_answers"}
 #: Attacks that need a parameter.
@@ -79,6 +79,11 @@ def attackers() -> list[str]:
     return [name for name in active if name not in NO_ATTACKS]
 
 
+def settings(data: str, full: bool) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Which detectors a board leaves out, and why; and the parameters of the others."""
+    return (LEFT_OUT_OF_FULL if full else LEFT_OUT), (FASTER if full or data != "digits" else PARAMS)
+
+
 def suite(
     data: str,
     full: bool,
@@ -97,7 +102,7 @@ def suite(
         add: ``module:Class`` of detectors of one's own, beside the others.
         attacked_by: these attacks alone; "none" is always there, which harm is measured against.
     """
-    left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if full else (LEFT_OUT, PARAMS)
+    left_out, params = settings(data, full)
     names = only if only is not None else [name for name in detectors.names() if name not in left_out]
     own = {name.partition(":")[2] or name: name for name in add or ()}
     chosen = attackers() if attacked_by is None else ["none", *(n for n in attacked_by if n != "none")]
@@ -203,7 +208,7 @@ def page(folder: Path, out: Path, command: str, plan: Suite) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_rows(rows_of(folder), out.with_suffix(".csv"))
     rows = read_rows(out.with_suffix(".csv"))
-    left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if plan.grid else (LEFT_OUT, PARAMS)
+    left_out, params = settings(plan.data.name, bool(plan.grid))
     left = "; ".join(f"{name}: {why}" for name, why in left_out.items())
     text = [
         "# Leaderboard of the detectors",
