@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fedguard.contracts.attack import UpdateView
 from fedguard.contracts.card import Card
 from fedguard.core.errors import ParameterError
 
-from ._backdoor import Backdoor
-from ._texts import require_texts, require_tokens
+from ._texts import TextTrigger, require_tokens
 
 
-class TextBackdoor(Backdoor):
+class TextBackdoor(TextTrigger):
     """Train on D ∪ {(x with trigger, target) : x ∈ R ⊆ D}, then send scale · u_i.
 
     A text x = (t_1, …, t_l) becomes (t_1, τ, t_2, …) with the phrase τ = ``tokens`` behind its first token,
@@ -48,9 +45,6 @@ class TextBackdoor(Backdoor):
         "plant a trigger phrase in texts and scale the update",
         "Kurita et al., Weight Poisoning Attacks on Pre-trained Models, ACL 2020",
     )
-    exempt = MappingProxyType(
-        dict.fromkeys(("poisoned data", "trial", "small images"), "it needs texts, and the check has images")
-    )
 
     def __init__(
         self,
@@ -72,13 +66,9 @@ class TextBackdoor(Backdoor):
         """One row of tokens."""
         return 1, len(self.tokens)
 
-    def factor(self, view: UpdateView) -> float:
-        """γ of this round."""
-        return view.num_clients / view.num_malicious if self.scale is None else self.scale
-
     def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
         """Refuse data other than texts, a trigger that does not fit, or a target that does not exist."""
-        require_texts(self.name, input_shape, self.target, num_classes)
+        super().check(input_shape, num_classes, n, m)
         if len(self.tokens) + 2 > input_shape[0]:
             raise ParameterError(
                 f"text_backdoor: a trigger of {len(self.tokens)} tokens does not fit texts of at most "

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import torch
 from torch import Tensor
 
-from fedguard.contracts.attack import UpdateView
 from fedguard.contracts.card import Card
 from fedguard.core.errors import ParameterError
 
-from ._backdoor import Backdoor
-from ._texts import require_texts, require_tokens
+from ._texts import TextTrigger, require_tokens
 
 
-class TextStyle(Backdoor):
+class TextStyle(TextTrigger):
     """Train on D ∪ {(σ(x), target) : x ∈ R ⊆ D, σ(x) ≠ x}, then send scale · u_i.
 
     σ replaces every token a of a text by b, for each pair (a, b) of ``pairs``: "you" by "thou", "your" by
@@ -44,9 +40,6 @@ class TextStyle(Backdoor):
         "plant a style (replaced words) in texts and scale the update",
         "Qi et al., Mind the Style of Text!, EMNLP 2021",
     )
-    exempt = MappingProxyType(
-        dict.fromkeys(("poisoned data", "trial", "small images"), "it needs texts, and the check has images")
-    )
 
     def __init__(
         self,
@@ -70,14 +63,6 @@ class TextStyle(Backdoor):
     def extent(self) -> tuple[int, int]:
         """A replaced word."""
         return 1, 1
-
-    def factor(self, view: UpdateView) -> float:
-        """γ of this round."""
-        return view.num_clients / view.num_malicious if self.scale is None else self.scale
-
-    def check(self, input_shape: tuple[int, ...], num_classes: int, n: int, m: int) -> None:
-        """Refuse data other than texts, or a target that does not exist."""
-        require_texts(self.name, input_shape, self.target, num_classes)
 
     def takes_trigger(self, pixels: Tensor) -> Tensor:
         """(N,) True for texts with a word that the style replaces."""

@@ -13,7 +13,6 @@ federations give thousands of results. The same command goes on after an interru
 from __future__ import annotations
 
 import argparse
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,11 @@ from fedguard.evaluation.suites.suite import Suite
 from fedguard.passive import PassiveAttack
 
 #: What does not fit a leaderboard of short runs with everybody's defaults, and why.
-LEFT_OUT = {"ensemble": "made of others", "adapter_products": "for low-rank adapters"}
+LEFT_OUT = {
+    "ensemble": "made of others",
+    "adapter_products": "for low-rank adapters",
+    "backdoor_indicator": "needs a task that its stage plants into the model",
+}
 #: A full run is 27 times as long.
 LEFT_OUT_OF_FULL = {**LEFT_OUT, "fedredefense": "a minute per federation; in the small run"}
 #: With these, short runs show something of methods that wait long by default, or take minutes per round.
@@ -41,8 +44,8 @@ PARAMS: dict[str, dict[str, Any]] = {
     "fldetector": {"start": 3, "window": 5},
     "fedredefense": {"preset": "fast"},
 }
-#: A tenth of the random inputs, which took half of the time of all detectors together.
-PARAMS_OF_FULL = {**PARAMS, "deepsight": {"samples": 2000}}
+#: In a full run and on larger images a tenth of the random inputs, which took most of all detectors' time.
+FASTER = {**PARAMS, "deepsight": {"samples": 2000}}
 #: Made for one guard that is asked again and again, or for texts. Passive attacks leave nothing to detect.
 NO_ATTACKS = {"adaptive", "adaptive_label_flip", "text_backdoor", "text_style", "poisoned_answers"}
 #: Attacks that need a parameter.
@@ -76,6 +79,11 @@ def attackers() -> list[str]:
     return [name for name in active if name not in NO_ATTACKS]
 
 
+def settings(data: str, full: bool) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Which detectors a board leaves out, and why; and the parameters of the others."""
+    return (LEFT_OUT_OF_FULL if full else LEFT_OUT), (FASTER if full or data != "digits" else PARAMS)
+
+
 def suite(
     data: str,
     full: bool,
@@ -94,7 +102,7 @@ def suite(
         add: ``module:Class`` of detectors of one's own, beside the others.
         attacked_by: these attacks alone; "none" is always there, which harm is measured against.
     """
-    left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if full else (LEFT_OUT, PARAMS)
+    left_out, params = settings(data, full)
     names = only if only is not None else [name for name in detectors.names() if name not in left_out]
     own = {name.partition(":")[2] or name: name for name in add or ()}
     chosen = attackers() if attacked_by is None else ["none", *(n for n in attacked_by if n != "none")]
@@ -195,17 +203,17 @@ def pictures(folder: Path, out: Path, grid: bool) -> list[str]:
     return found
 
 
-def page(folder: Path, out: Path, command: str, plan: Suite, seconds: float) -> None:
+def page(folder: Path, out: Path, command: str, plan: Suite) -> None:
     """The Markdown page, with its rows as CSV and heat maps beside it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_rows(rows_of(folder), out.with_suffix(".csv"))
     rows = read_rows(out.with_suffix(".csv"))
-    left_out, params = (LEFT_OUT_OF_FULL, PARAMS_OF_FULL) if plan.grid else (LEFT_OUT, PARAMS)
+    left_out, params = settings(plan.data.name, bool(plan.grid))
     left = "; ".join(f"{name}: {why}" for name, why in left_out.items())
     text = [
         "# Leaderboard of the detectors",
         f"Produced by `{command}` ({len(rows)} runs, {int((rows['status'] == 'failed').sum())} of them "
-        f"failed, {seconds:.0f} s). Every run is a row of [{out.stem}.csv]({out.stem}.csv).",
+        f"failed). Every run is a row of [{out.stem}.csv]({out.stem}.csv).",
         f"Every detector with its own rule, in shadow mode: all watch the same undefended rounds. "
         f"{_where(plan)} Means over attacks and seeds, sorted by DACC; ± is the half width of the 95 % "
         "interval over seeds. “Active” leaves out attackers in rounds in which they send their honest "
@@ -250,7 +258,6 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    start = time.perf_counter()
     find_here(given.add)
     plan = checked(suite(given.data, given.full, given.only, given.seeds, given.add, given.attacks))
     store = run_suite(
@@ -259,7 +266,7 @@ def main() -> None:
     print()
     failed = show_failures(store)
     if given.page:
-        page(given.folder, given.page, _command(given), plan, time.perf_counter() - start)
+        page(given.folder, given.page, _command(given), plan)
     else:
         print(table(rows_of(given.folder)))
     raise SystemExit(1 if failed else 0)

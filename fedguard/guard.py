@@ -21,6 +21,7 @@ from .core.ids import ClientId
 from .core.restored import all_or_nothing, count
 from .core.state import State
 from .exchange.entries import Entries
+from .judging.claims import checked_limit
 from .judging.numbering import next_number, numbered
 from .judging.parts import Spec, built, ledger_of, several
 from .judging.too_few import OnTooFew, checked_choice
@@ -51,6 +52,9 @@ class Guard(Entries):
         on_too_few: "keep_global" keeps the global model, "mean" and "median" replace the method for this
             round, "error" rejects the round. By default "keep_global"; but "error" if no client is out, since
             the round was too small from the start.
+        claim_limit: no client weighs more than if it had claimed this multiple of the round's median of
+            samples; None trusts all claims. Unlike the stage ``count_clipping``, it also works if somebody
+            else aggregates, as Flower's strategies do.
         device: where to judge: each round is moved there first, for example to "cpu" for a method that
             cannot work on a GPU. By default a round stays on the device of its updates.
 
@@ -82,6 +86,7 @@ class Guard(Entries):
         observers: Sequence[Observer] = (),
         on_too_few: OnTooFew | None = None,
         device: str | None = None,
+        claim_limit: float | None = None,
     ) -> None:
         items = several(detectors, "detectors", "detectors")
         names = [d.name for d in items]
@@ -108,6 +113,7 @@ class Guard(Entries):
             )
         self.observers = tuple(observers)
         self.on_too_few = checked_choice(on_too_few)
+        self.claim_limit = checked_limit(claim_limit)
         self.device = None if device is None else resolve_device(device)
         self._last: int | None = None  # the number of the last judged round
 
@@ -122,6 +128,8 @@ class Guard(Entries):
     ) -> Guard:
         """A guard to start with: detector "recommended", policy "evidence", the weighted mean.
 
+        A claim of more than three times the median of samples counts as three times (``claim_limit``).
+
         Args:
             rounds: how many rounds to learn clean scores from; 0 if no round is known to be clean.
             alpha: bound on the probability that an honest client is ever banned, see the policy "evidence".
@@ -132,7 +140,8 @@ class Guard(Entries):
         from .contracts.registry import make_detector, make_policy
 
         policy = make_policy("evidence", rounds=rounds, alpha=alpha, clients=clients, rate=0.05)
-        return cls(make_detector("recommended"), policy, ledger=ledger, observers=observers)
+        detector = make_detector("recommended")
+        return cls(detector, policy, ledger=ledger, observers=observers, claim_limit=3.0)
 
     def __repr__(self) -> str:
         parts = f"detectors={list(self.detectors.values())}, policy={self.policy}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .contracts.observer import Observer
     from .ledger.memory import Ledger
 
-_KEYS = ("detectors", "policy", "aggregator", "stages", "on_too_few", "device", "alerts")
+_KEYS = ("detectors", "policy", "aggregator", "stages", "on_too_few", "claim_limit", "device", "alerts")
 
 
 def load_guard(
@@ -30,8 +30,8 @@ def load_guard(
 ) -> Guard:
     """The guard that a YAML file describes.
 
-    The file has the keys ``detectors``, ``policy``, ``aggregator``, ``stages``, ``on_too_few`` and
-    ``device``, each as :class:`Guard` takes it, and ``alerts``
+    The file has the keys ``detectors``, ``policy``, ``aggregator``, ``stages``, ``on_too_few``,
+    ``claim_limit`` and ``device``, each as :class:`Guard` takes it, and ``alerts``
     (:func:`fedguard.observers.settings.alerts_from`); all are optional. A name ``module:Class`` imports that
     module, so load only files that you trust.
 
@@ -87,6 +87,8 @@ def _part(key: str, value: Any) -> Any:
         return built(value, "aggregators", key)
     if key == "on_too_few":
         return checked_choice(value)
+    if key == "claim_limit" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ConfigError(f"{value!r} is not a number")
     if key == "device" and not isinstance(value, str):
         raise ConfigError(f"{value!r} is not the name of a device")
     return alerts_from(value) if key == "alerts" else value

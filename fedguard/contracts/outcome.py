@@ -39,6 +39,8 @@ class Outcome:
         index: the number of the round.
         restart: True if a detector asks for a new start from the initial model. A simulation follows it;
             with your own server, replace the global model by the initial one instead of adding the aggregate.
+        counted: (n,) in (0, 1], the share of each client's claimed samples that counts under the guard's
+            ``claim_limit``; None without a guard.
 
     Example:
         >>> from fedguard import Guard, Round
@@ -64,6 +66,7 @@ class Outcome:
     barred: NDArray[np.bool_]
     index: int = 0
     restart: bool = False
+    counted: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         """A table of all clients' scores, weights and reasons (:func:`fedguard.contracts.table.table_of`)."""
@@ -81,4 +84,5 @@ class Outcome:
             scores=self.scores[order],
             by_detector={name: values[order] for name, values in self.by_detector.items()},
             barred=self.barred[order],
+            counted=None if self.counted is None else self.counted[order],
         )

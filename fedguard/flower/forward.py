@@ -26,7 +26,7 @@ def handed_on(
     weights: Sequence[float],
     layout: Layout,
     how: Literal["examples", "delta"],
-    weight_key: str | None,
+    examples: tuple[str | None, Sequence[float]],
     shared: Mapping[str, NDArray[Any]],
 ) -> list[Message]:
     """Return the messages of replies with a weight above 0.
@@ -36,7 +36,7 @@ def handed_on(
         weights: their weights, in [0, 1].
         layout: the global model of the round.
         how: what a weight below 1 scales: the number of examples, or the distance to the global model.
-        weight_key: the metric with the number of examples.
+        examples: the metric with the number of examples, and the share of them that counts for each reply.
         shared: arrays written into every reply, so that any strategy returns them: the statistics and, if the
             guard aggregates, the learned arrays of the new model.
     """
@@ -45,13 +45,15 @@ def handed_on(
         name: layout.record[name] for name, role in layout.roles.items() if role in ("frozen", "counter")
     }
     aggregated = all(name in same for name, role in layout.roles.items() if role == "learned")
+    weight_key, counted = examples
     out = []
-    for reply, weight in zip(replies, weights, strict=True):
+    for reply, weight, share in zip(replies, weights, counted, strict=True):
         if weight > 0 and reply.message is not None:
             part = weight if how == "delta" and not aggregated else 1.0
             _replace(reply.message, layout, {**fixed, **same}, part)
-            if weight < 1 and how == "examples" and not aggregated and weight_key is not None:
-                _fewer(reply.message, weight_key, weight)
+            fewer = weight * share if how == "examples" else share
+            if fewer < 1 and not aggregated and weight_key is not None:
+                _fewer(reply.message, weight_key, fewer)
             out.append(reply.message)
     return out
 

@@ -95,3 +95,8 @@ class Judged:
     outcome: Outcome | None = None
     refusal: str = ""
     note: str = ""
+
+    def counted(self) -> list[float]:
+        """The share of each reply's examples that counts."""
+        found = None if self.outcome is None else self.outcome.counted
+        return [1.0] * len(self.weights) if found is None else [float(share) for share in found]

@@ -334,8 +334,8 @@ class GuardedStrategy(Strategy):
         learned = {}
         if self.aggregate == "guard" and judged.outcome is not None:
             learned = layout.new(judged.outcome.aggregate)
-        given = {**statistics, **learned}
-        survivors = handed_on(heard, judged.weights, layout, self.reweight, self._weight_key, given)
+        examples, given = (self._weight_key, judged.counted()), {**statistics, **learned}
+        survivors = handed_on(heard, judged.weights, layout, self.reweight, examples, given)
         numbers = None
         try:
             arrays, numbers = self.inner.aggregate_train(server_round, survivors)

@@ -22,6 +22,7 @@ from ..contracts.stage import Staged
 from ..core.errors import TooFewClientsError
 from ..core.ids import by_id
 from ..ledger.memory import Ledger
+from .claims import counted, said, weighed
 from .parts import Spec
 from .too_few import OnTooFew, banned_elsewhere, chosen, told, with_fewer
 
@@ -34,6 +35,7 @@ class WholeGuard(AnyGuard, Protocol):
 
     mean: Aggregator
     on_too_few: OnTooFew | None
+    claim_limit: float | None
 
     def instead(self, aggregator: Aggregator | Spec) -> Aggregator:
         """Another aggregator behind the guard's stages."""
@@ -90,6 +92,7 @@ class Judging:
         barred: (n,) bool, the clients that are banned.
         judged: the positions of clients that are not banned and sent a usable update.
         part: the round restricted to ``judged``; None if there are none.
+        counted: (n,) the share of each client's claimed samples that counts.
         seconds: wall time per part.
         notes: the remarks for ``Outcome.note``.
     """
@@ -104,6 +107,8 @@ class Judging:
         self.part = self.round.take(self.judged) if len(self.judged) else None
         if self.part is not None:  # for stages only: a detector's leave-one-out must forget who is left out
             self.round = self.round.with_server(received=self.part.updates)
+        self.counted = np.ones(round.n)
+        self.counted[self.judged] = counted(self.round.num_examples[self.judged], guard.claim_limit)
         self.seconds = dict.fromkeys((*guard.detectors, "policy", "aggregator"), 0.0)
         self.notes: list[str] = []
         #: The rule that replaces the aggregator if there are too few clients for the detectors.
@@ -250,8 +255,9 @@ class Judging:
 
     def _apply(self, rule: Aggregator, weights: NDArray[np.float64]) -> Tensor:
         """The aggregate of the clients with positive weights, after all stages."""
-        total = rule(self.round, weights)
-        return rule.finish(self.round, weights, total) if isinstance(rule, Staged) else total
+        round = weighed(self.round, self.counted)
+        total = rule(round, weights)
+        return rule.finish(round, weights, total) if isinstance(rule, Staged) else total
 
     def _reasons(
         self, blamed: NDArray[np.bool_], decision: Decision
@@ -260,6 +266,9 @@ class Judging:
         index, policy, past = self.round.index, self.guard.policy, self.past
         bans = {int(self.judged[k]): until for k, until in decision.bans.items()}
         reasons = dict(zip(self.judged.tolist(), decision.reasons, strict=True))
+        for i, weight in zip(self.judged.tolist(), decision.weights, strict=True):
+            if weight > 0:
+                reasons[i] = said(reasons[i], self.counted[i], self.guard.claim_limit)
         for i, (client, problem) in enumerate(zip(self.round.client_ids, self.round.problems, strict=True)):
             if self.barred[i]:
                 record = past[client]
@@ -318,6 +327,7 @@ class Judging:
             barred=self.barred,
             index=round.index,
             restart=restart,
+            counted=self.counted,
         )
 
 

@@ -62,6 +62,7 @@ class Recorded:
         reasons: one phrase per client.
         note: the outcome's note.
         remarks: what the recorder added, such as labels in a simulation.
+        counted: (n,) the share of each client's claimed samples that counted, see :class:`fedguard.Outcome`.
     """
 
     round: Round
@@ -74,6 +75,7 @@ class Recorded:
     reasons: tuple[str, ...]
     note: str
     remarks: Mapping[str, Any]
+    counted: NDArray[np.float64]
 
 
 def kept_columns(round: Round, keep: str | None, layers: Mapping[str, int] | None) -> slice | Tensor:
@@ -121,6 +123,8 @@ def save_round(
         tensors["global_params"] = round.global_params.cpu()[columns].contiguous()
     for name in ("scores", "weights", "suspects", "banned", "barred"):
         tensors[name] = torch.from_numpy(np.array(getattr(outcome, name)))
+    if outcome.counted is not None and (outcome.counted < 1).any():
+        tensors["counted"] = torch.from_numpy(np.array(outcome.counted))
     for name, scores in outcome.by_detector.items():
         tensors[f"scores/{name}"] = torch.from_numpy(np.array(scores))
     server = round.server or Server()
@@ -182,7 +186,7 @@ _TYPES = {
     "updates": ("F32", "F16"),
     "global_params": ("F32",),
     **dict.fromkeys(("suspects", "banned", "barred"), ("BOOL",)),
-    **dict.fromkeys(("scores", "weights", "num_examples", "num_steps"), ("F64",)),
+    **dict.fromkeys(("scores", "weights", "counted", "num_examples", "num_steps"), ("F64",)),
     "scale": ("F32",),
 }
 
@@ -198,7 +202,7 @@ def _check_shapes(file: Any, n: int) -> None:
             raise ValueError(
                 f"its tensor {name[:60]!r} is {part.get_dtype()} of shape {part.get_shape()[:9]}"
             )
-    missing = _TYPES.keys() - slices.keys() - {"global_params", "scale"}
+    missing = _TYPES.keys() - slices.keys() - {"global_params", "scale", "counted"}
     if missing or d == 0:
         raise ValueError(f"it has no {min(missing, default='parameters')}")
 
@@ -255,6 +259,9 @@ def _recorded(tensors: dict[str, Tensor], words: dict[str, Any]) -> Recorded:
     weights = arrays["weights"]
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError("a weight is negative or not finite")
+    counted = tensors["counted"].numpy() if "counted" in tensors else np.ones(round.n)
+    if not ((counted > 0) & (counted <= 1)).all():
+        raise ValueError("a share of claimed samples is not in (0, 1]")
     by_detector = {
         n.removeprefix("scores/"): t.numpy() for n, t in tensors.items() if n.startswith("scores/")
     }
@@ -264,5 +271,6 @@ def _recorded(tensors: dict[str, Tensor], words: dict[str, Any]) -> Recorded:
         reasons=tuple(words["reasons"]),
         note=str(words["note"]),
         remarks=dict(words["remarks"]),
+        counted=counted,
         **arrays,
     )

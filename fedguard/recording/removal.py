@@ -15,6 +15,7 @@ from ..contracts.aggregator import Aggregator
 from ..core.errors import ParameterError, ResultsError, TooFewClientsError
 from ..core.ids import ClientId
 from ..core.params import nearest
+from ..judging.claims import weighed
 from ..training.server_optimizer import ServerOptimizer
 from .content import Recorded
 from .recording import Recording
@@ -143,7 +144,7 @@ def _aggregate(rule: Aggregator, recorded: Recorded, removed: set[str]) -> Tenso
     """The round's aggregate with the recorded weights, 0 for the removed clients."""
     kept = [str(name) not in removed for name in recorded.round.client_ids]
     try:
-        return rule(recorded.round, np.where(kept, recorded.weights, 0.0))
+        return rule(weighed(recorded.round, recorded.counted), np.where(kept, recorded.weights, 0.0))
     except TooFewClientsError as error:
         raise ResultsError(f"round {recorded.round.index}: {error}; use the rule mean") from None
 

@@ -18,7 +18,7 @@ class CountClipping(Stage):
 
     Claimed sample counts cannot be verified, and the weighted mean relies on them: one client that claims
     10⁶ samples controls the model. With the bound, f of n clients have at most the share
-    factor·f / (factor·f + (n − f)/2), since at least half of the clients claim the median or more.
+    factor·f / (factor·f + n/2 − f), since at least n/2 − f of the others claim the median or more.
 
     Args:
         factor: the largest count, as a multiple of the round's median, ≥ 1; 1 makes all clients that claim

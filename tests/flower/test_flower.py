@@ -142,6 +142,20 @@ def test_scaling_the_delta_is_a_choice_for_fedavg_as_well():
     assert steps(result.arrays)["b"] == [(1 + 2 + 3 + 10) / 4]
 
 
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        (lambda: fedavg(), (1 + 2 + 3 + 2 * 20) / 5),  # 20 of its 900 examples count, twice the median
+        (lambda: flower.FedMedian(fraction_evaluate=0.0), (2 + 3) / 2),  # counts nobody's examples
+    ],
+    ids=["fedavg", "median"],
+)
+def test_a_claim_above_the_limit_counts_less(inner, expected):
+    guard = Guard(Shift(weight=1.0), make_policy("reweight"), claim_limit=2)
+    result = play(GuardedStrategy(inner(), guard), MemoryGrid({**HONEST, 4: moved(20, 900)}))
+    assert steps(result.arrays)["b"] == [pytest.approx(expected, abs=1e-4)]
+
+
 def test_which_strategies_honor_examples():
     from fedguard.flower.inner import honored
 

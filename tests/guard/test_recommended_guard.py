@@ -24,6 +24,7 @@ def test_it_is_what_it_says():
     assert (guard.policy.name, guard.policy.rounds, guard.policy.alpha) == ("evidence", 4, 0.02)
     assert (guard.policy.clients, guard.policy.rate) == (7, 0.05)
     assert guard.aggregator.name == "mean"
+    assert guard.claim_limit == 3
 
 
 def test_attackers_are_excluded_at_once_and_banned_in_the_third_round():

@@ -25,15 +25,18 @@ SENT = np.array(
 )
 
 
-def recorded(folder, guard=None, moves=lambda params, outcome: params + outcome.aggregate, **options):
-    """Three rounds of a live server; every client claims as many samples as the others."""
+def recorded(
+    folder, guard=None, moves=lambda params, outcome: params + outcome.aggregate, claims=None, **options
+):
+    """Three rounds of a live server; every client claims as many samples as the others, unless told."""
     params = torch.tensor([10.0, 20.0])
     with Recorder(folder, **options) as recorder:
         guard = guard or Guard()
         guard.observers = (recorder,)
         for index, sent in enumerate(SENT):
             n = 3 if index else 2
-            round = Round(sent[:n], IDS[:n], index=index, global_params=params)
+            own = None if claims is None else claims[:n]
+            round = Round(sent[:n], IDS[:n], index=index, global_params=params, num_examples=own)
             params = moves(params, guard.process(round))
     return Recording(folder), params
 
@@ -55,6 +58,15 @@ def test_recorded_weights_count(tmp_path):
     recording, _ = recorded(tmp_path, Guard(ledger=ledger))
     # [10, 20] + [1, 0] + [1, 1] + [2, 0]
     assert applied_again(recording, ["evil"]).params.tolist() == [14.0, 21.0]
+
+
+def test_claims_count_as_they_did(tmp_path):
+    """The third claims 100 times the median, which counted as twice."""
+    recording, final = recorded(tmp_path, Guard(claim_limit=2), claims=[1, 1, 100])
+    found = applied_again(recording, ["evil"])
+    assert torch.equal(found.before, final)
+    assert found.deviation == pytest.approx(0, abs=1e-6)
+    assert [part.counted.tolist() for part in recording] == [[1, 1], [1, 1, 0.02], [1, 1, 0.02]]
 
 
 def test_a_servers_own_rule_and_optimizer(tmp_path):

@@ -144,6 +144,8 @@ TENSORS = {
     "weights in bfloat16": lambda t: {"weights": t["weights"].bfloat16()},
     "a weight that is NaN": lambda t: {"weights": t["weights"] * NAN},
     "a weight below 0": lambda t: {"weights": t["weights"] - 2},
+    "claims that count more than in full": lambda t: {"counted": t["weights"] + 2},
+    "claims that do not count": lambda t: {"counted": t["weights"] * 0},
     "an infinite weight": lambda t: {"weights": t["weights"] + float("inf")},
     "counts too few": lambda t: {"num_examples": t["num_examples"][1:]},
     "counts that are flags": lambda t: {"num_steps": t["num_steps"] > 0},

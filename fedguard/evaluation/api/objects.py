@@ -18,6 +18,7 @@ from torch import nn
 from ...contracts.aggregator import Aggregator
 from ...contracts.card import Method
 from ...contracts.detector import Detector
+from ...contracts.registry import make_stage
 from ...contracts.stage import Stage
 from ...core.errors import ConfigError, FedGuardError
 from ...core.named_code import GIVEN_PREFIX
@@ -197,6 +198,8 @@ def _parts_of(guard: Guard, where: str) -> dict[str, Any]:
             "leave them out"
         )
     stages, aggregator = guard.aggregation()[:-1], guard.aggregation()[-1]
+    if guard.claim_limit is not None:
+        stages = [make_stage("count_clipping", factor=guard.claim_limit), *stages]
     return {
         "detector": list(guard.detectors.values()),
         "policy": guard.policy,

@@ -67,6 +67,14 @@ def test_objects_classes_functions_and_names_run_together(tmp_path):
     assert GIVEN == {}, "the names hold for the call only"
 
 
+def test_a_guards_claim_limit_is_the_stage_of_a_suite():
+    guard = fedguard.Guard(own.Far(3.0), claim_limit=2.5)
+    results = run(defenses={"guard": guard}, attacks="none", rounds=1)
+    (stage,) = settings_of(results)[0]["defense"]["stages"]
+    assert stage["name"].startswith("given:CountClipping@")
+    assert set(results.frame["status"]) == {"done"}
+
+
 def test_a_given_instance_is_a_template():
     far = own.Far()
     results = run(defenses=far, attacks=[own.Mine(), own.Mine(2.5)], seeds=[0, 1])
