@@ -180,8 +180,8 @@ class LoraProbe(Detector):
         alike = likeness(self.probe.start, matrices(self.probe.start, round.global_params, where))
         if self.same_start and self._done == 0 and alike < SAME_START:
             raise ParameterError(
-                f"lora_probe: {self._source} was trained from other adapters: the matrices A have a "
-                f"cosine of {alike:.2f}; start from the same (`seed` of the model), or set same_start to false"
+                f"lora_probe: {self._source} was trained from other adapters: the cosine of the "
+                f"matrices A is {alike:.2f}; give the model the same `seed`, or set same_start to false"
             )
         return {"same_start": alike}
 

@@ -106,7 +106,7 @@ def probe_of(parts: Mapping[str, Any]) -> Probe:
             {str(name): torch.tensor(value, dtype=torch.float64) for name, value in given.items()}
             for given in (parts["weight"], parts.get("start", {}))
         )
-        return _checked(weight, torch.tensor([float(parts["bias"])]), start, {})
+        return _checked(weight, torch.tensor([float(parts["bias"])], dtype=torch.float64), start, {})
     except (LookupError, AttributeError, ValueError, TypeError, RuntimeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ParameterError(f"lora_probe: probe: {what}; {HOW}") from None

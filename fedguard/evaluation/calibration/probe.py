@@ -133,11 +133,12 @@ def _samples(recording: Recording, allow_code: bool) -> _Samples:
             names = first_layer(where)
             start = _start(round.global_params, where, names)
         attacking = set(recorded.remarks.get("attacking", ()))
-        usable = round.take(round.usable.nonzero()[0])
-        rows.append(features(usable.updates, where, names))
-        labels += [roster.number(client) in attacking for client in usable.client_ids]
-    if not names:
-        raise ResultsError(f"{folder} holds no round")
+        if round.usable.any():
+            usable = round.take(round.usable.nonzero()[0])
+            rows.append(features(usable.updates, where, names))
+            labels += [roster.number(client) in attacking for client in usable.client_ids]
+    if not rows:
+        raise ResultsError(f"{folder} holds no update")
     shapes = [tuple(where[name].shape) for name in names]
     return _Samples(names, shapes, torch.cat(rows), torch.tensor(labels), start)
 
