@@ -33,7 +33,11 @@ from fedguard.evaluation.suites.suite import Suite
 from fedguard.passive import PassiveAttack
 
 #: What does not fit a leaderboard of short runs with everybody's defaults, and why.
-LEFT_OUT = {"ensemble": "made of others", "adapter_products": "for low-rank adapters"}
+LEFT_OUT = {
+    "ensemble": "made of others",
+    "adapter_products": "for low-rank adapters",
+    "lora_probe": "for low-rank adapters, and needs a trained probe",
+}
 #: A full run is 27 times as long.
 LEFT_OUT_OF_FULL = {**LEFT_OUT, "fedredefense": "a minute per federation; in the small run"}
 #: With these, short runs show something of methods that wait long by default, or take minutes per round.

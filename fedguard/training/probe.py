@@ -78,9 +78,9 @@ def load_probe(path: str) -> Probe:
         ParameterError: it cannot be read, or is no probe.
     """
     where = Path(path).expanduser()
+    if not is_file(where):
+        raise ParameterError(f"lora_probe: there is no file {path}; {HOW}")
     try:
-        if not is_file(where):
-            raise ParameterError(f"lora_probe: there is no file {path}; {HOW}")
         with safe_open(where, "pt") as file:
             names = list(file.keys())
             if sum(math.prod(file.get_slice(name).get_shape()) for name in names) > MOST:
