@@ -36,6 +36,7 @@ LEFT_OUT = {
     "ensemble": "made of others",
     "adapter_products": "for low-rank adapters",
     "backdoor_indicator": "needs a task that its stage plants into the model",
+    "lora_probe": "for low-rank adapters, and needs a trained probe",
 }
 #: A full run is 27 times as long.
 LEFT_OUT_OF_FULL = {**LEFT_OUT, "fedredefense": "a minute per federation; in the small run"}

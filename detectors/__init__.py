@@ -14,6 +14,7 @@ CATALOGUE = {
     "sklearn": "fedguard.detectors.sklearn:Sklearn",
     "ensemble": "fedguard.detectors.ensemble:Ensemble",
     "adapter_products": "fedguard.detectors.adapter_products:AdapterProducts",
+    "lora_probe": "fedguard.detectors.lora_probe:LoraProbe",
     "fltrust": "fedguard.detectors.fltrust:FLTrust",
     "flame": "fedguard.detectors.flame:FLAME",
     "afa": "fedguard.detectors.afa:AFA",

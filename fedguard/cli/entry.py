@@ -15,6 +15,7 @@ from .calibrate import calibrate
 from .evaluate import evaluate
 from .ledger import app as ledger_app
 from .partition import partition
+from .probe import probe
 from .rollback import rollback
 from .serve import serve
 from .tune import tune
@@ -70,6 +71,7 @@ for command in (
     calibrate,
     rollback,
     partition,
+    probe,
     serve,
     methods.show,
     methods.check,

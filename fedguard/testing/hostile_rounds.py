@@ -24,6 +24,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "sklearn": {"estimator_params": {"n_estimators": 5}},
     "deepsight": {"samples": 20, "seeds": 1},
     "fldetector": {"start": 0, "window": 3},
+    "lora_probe": {"probe": {"weight": {"3.bias": [1.0, -2.0, 1.5]}, "bias": 0.3}},  # of this model
 }
 
 

@@ -37,8 +37,9 @@ def test_the_page_runs(tmp_path, monkeypatch):
     assert count == "2,308 of 171,972 parameters are trained and sent"
     assert phrase == "[99, 102]"
     assert products == "AdapterProducts(detector={'name': 'dnc', 'num_malicious': 1}, layers=4)"
-    Path("suite.yaml").write_text(blocks("yaml")[0])
-    check_suite(*load_suite(Path("suite.yaml"), []))
+    for text in blocks("yaml"):
+        Path("suite.yaml").write_text(text)
+        check_suite(*load_suite(Path("suite.yaml"), []))
 
 
 def test_the_quickstart_fits_its_data():

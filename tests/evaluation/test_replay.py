@@ -36,8 +36,13 @@ SETTINGS = {
 }
 
 
+#: For the model here, another one than that of the checks.
+PARAMS = {"lora_probe": {"probe": {"weight": {"1.bias": [2.0, -1.0] * 5}, "bias": 0.3}}}
+
+
 def cell_with(detector, policy, **more):
-    params = {k: v for k, v in REGISTRIES["detectors"].get(detector).check_with.items() if k != "name"}
+    params = PARAMS.get(detector, REGISTRIES["detectors"].get(detector).check_with)
+    params = {k: v for k, v in params.items() if k != "name"}
     defense = {"detector": {"name": detector, **params}, "policy": policy, **more}
     return Cell(**SETTINGS, defense=defense)
 

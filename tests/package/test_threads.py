@@ -10,7 +10,9 @@ from fedguard.contracts.registry import detectors
 from fedguard.testing.federation import federation, small_model
 
 #: These ask the model where its layers are, and do not run it.
-LAYOUT_ONLY = {"adapter_products", "lfighter", "fltracer"}
+LAYOUT_ONLY = {"adapter_products", "lora_probe", "lfighter", "fltracer"}
+#: The model below has one layer more than that of the checks.
+PARAMS = {"lora_probe": {"probe": {"weight": {"4.bias": [1.0, -1.0] * 5}, "bias": 0.0}}}
 
 
 class Probe(nn.Module):
@@ -25,7 +27,7 @@ class Probe(nn.Module):
 
 @pytest.mark.parametrize("name", [n for n in detectors.names() if "model" in detectors.get(n).needs])
 def test_the_model_is_run_under_one_thread(name):
-    detector = detectors.make(name, **detectors.get(name).check_with)
+    detector = detectors.make(name, **PARAMS.get(name, detectors.get(name).check_with))
     before = torch.get_num_threads()
     Probe.seen.clear()
     try:

@@ -265,3 +265,20 @@ def test_labels_of_a_pair_of_classes_of_texts_are_flipped(tmp_path):
     found = predict(federation.setup.model, federation.params, test.pixels).argmax(1)
     assert record.asr == float((found[test.labels == 0] == 2).float().mean())
     assert any(row.attacking for row in record.clients)
+
+
+def test_a_seed_of_its_own_makes_the_start_the_same_in_every_run():
+    """Without it, the adapters and the new layer are the run's; torch's global generator stays as it is."""
+
+    def start(run, **params):
+        made = build_model("hf:tiny-bert", (12,), 4, torch.Generator().manual_seed(run), lora=LORA, **params)
+        return {name: p.detach() for name, p in made.named_parameters()}
+
+    before = torch.get_rng_state()
+    own, same, other = start(0, seed=5), start(1, seed=5), start(0, seed=6)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(own[name], same[name]) for name in own)
+    down = "base.bert.encoder.layer.0.attention.self.query.lora_A.default.weight"
+    for name in (down, "base.classifier.weight"):
+        assert not torch.equal(own[name], other[name])
+        assert not torch.equal(start(0)[name], start(1)[name])

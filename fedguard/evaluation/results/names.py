@@ -101,6 +101,7 @@ DISPLAY: Mapping[str, str] = {
     "lasa": "LASA",
     "lfighter": "LFighter",
     "lfr": "LFR",
+    "lora_probe": "LoRA-Probe",
     "m_krum": "m-Krum",
     "mda": "MDA",
     "meamed": "MeaMed",

@@ -18,6 +18,7 @@ from torch import nn
 from ...core.errors import ParameterError
 from ...core.extras import extra_module
 from ...core.params import nearest
+from ...core.seeds import generator
 from ..base import Model
 from ..parts import Maker
 from .base import Shape
@@ -66,7 +67,12 @@ def language_model(name: str) -> Maker:
         task: LanguageTask = "classification",
         lora: Lora | None = None,
         revision: str | None = None,
+        seed: int | None = None,
     ) -> nn.Module:
+        if seed is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.random.set_rng_state(generator(seed, "language model").get_state())
+                return make(input_shape, num_classes, task, lora, revision)
         if len(input_shape) != 1:
             raise ParameterError(
                 f"model hf:{name} reads texts, as the data sets text, instructions and topics give them; "
@@ -91,6 +97,8 @@ def language_model(name: str) -> Maker:
         lora: adapters to train instead of the model itself, which then is frozen; the layer for the classes
             is trained, too.
         revision: a commit or tag of a model on the Hub; give one, since names can be moved.
+        seed: of what is drawn at random: adapters, the layer for the classes, and all of a tiny model; by
+            default that of the run, so that each of a suite's seeds has its own.
     """
     return make
 
