@@ -15,6 +15,7 @@ from ..contracts.data import LabeledData, Share
 from ..contracts.local_training import LocalTraining
 from ..core.devices import on_device
 from ..core.errors import ParameterError
+from ..core.threads import go_on
 from .augmentation import augmentation
 from .dense import Shapes, dense_shapes, train_dense
 from .early_stop import EarlyStop, split
@@ -335,5 +336,6 @@ def _batches(
     while left > 0:
         order = on_device(rows[torch.randperm(len(rows), generator=generator)], device)
         for batch in torch.split(order, settings.batch_size)[:left]:
+            go_on()
             yield batch
             left -= 1
