@@ -23,7 +23,7 @@ from .held import hold
 from .layout import bears_channels_last, store_channels_last
 from .losses import loss_function
 from .optimizers import Steps
-from .parameters import device_of, fitting, flat, flat_statistics, learned
+from .parameters import device_of, flat, flat_statistics, learned
 from .randomness import drawn_from
 
 
@@ -173,7 +173,7 @@ def _by_autograd(
     Returns:
         How many steps early stopping left; None if as many as the settings say.
     """
-    hold(model, start)
+    kept = list(hold(model, start).values())
     model.train()
     parameters = list(learned(model).values())
     for parameter in parameters:  # a model may be frozen for evaluation as a whole
@@ -192,7 +192,6 @@ def _by_autograd(
     added = _like(parameters, correction) if correction is not None else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
     inputs = data.inputs.permute(0, 2, 3, 1) if images and fast else data.inputs
-    kept = list(fitting(model, len(start)).values())
     # The last step writes where the update is wanted, not into the model and from there.
     last = settings.steps_for(len(share.rows)) if settings.own_sgd and len(kept) == len(parameters) else 0
     for number, batch in enumerate(_batches(share.rows, settings, generator, data.inputs.device), 1):
