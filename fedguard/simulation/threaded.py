@@ -6,23 +6,31 @@ is known to bear it runs this way: see :func:`in_threads`.
 
 from __future__ import annotations
 
+import copy
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ..contracts.local_training import LocalTraining, named
 from ..contracts.server import map_in_order
 from ..core.threads import helping, single_thread
 from ..geometry.workers import map_in_threads
 from ..training.layout import bears_channels_last
+from ..training.local import side_by_side
 from ..training.randomness import may_draw
 from .client_data import training_data
 from .jobs import attackers_training, train_job
 from .keys import CellKey
 from .setup import setup_of
+
+#: From how many seconds of a forward pass per module several threads pay. Below, Python itself takes most of
+#: the time, and only one thread at a time runs Python. Measured by benchmarks/client_threads.py.
+SECONDS_PER_MODULE = 20e-6
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
@@ -67,9 +75,9 @@ class Threads:
 def own_work(map: Map, key: CellKey) -> Map:
     """The map for a federation's own training and testing.
 
-    Given :class:`Threads`, it uses them if all that runs there is known to bear it: models of PyTorch's and
-    FedGuard's modules, which draw no random numbers in training, and FedGuard's own losses, augmentations
-    and SGD. Else it runs in order.
+    Given :class:`Threads`, it uses them if all that runs there is known to bear it (models of PyTorch's and
+    FedGuard's modules that draw no random numbers in training; FedGuard's own losses, augmentations and SGD)
+    and if that is faster. Else it runs in order.
     """
     if not isinstance(map, Threads):
         return map
@@ -100,10 +108,30 @@ def _bears_threads(key: CellKey) -> bool:
     if key.cell.device != "cpu" or not _of_known_code(setup.training):
         return False
     inputs = setup.dataset.training_set.inputs
+    if side_by_side(setup.model, inputs, setup.training):
+        return False  # one product trains many clients, and threads only slow it down
     bears_channels_last(setup.model, inputs)  # noted for all replicas
-    return not may_draw(setup.model, inputs)
+    batch = inputs[: setup.training.batch_size]
+    return not may_draw(setup.model, inputs) and _pays(setup.model, batch)
 
 
 def _of_known_code(training: LocalTraining) -> bool:
     names = [named(spec)[0] for spec in (training.loss, *training.augment)]
     return training.own_sgd and not any(":" in name for name in names)
+
+
+@torch.no_grad()
+def _pays(model: nn.Module, batch: Tensor) -> bool:
+    """Whether a forward pass spends so much time in operations that threads seldom wait for each other.
+
+    Time decides who trains a client, and so how long it takes, but not what the result is.
+    """
+    replica, least = copy.deepcopy(model).train(), SECONDS_PER_MODULE * len(list(model.modules()))
+    with single_thread():
+        return all(_seconds(replica, batch) >= least for _ in range(3))  # the first passes are slower
+
+
+def _seconds(model: nn.Module, batch: Tensor) -> float:
+    start = time.perf_counter()
+    model(batch)
+    return time.perf_counter() - start

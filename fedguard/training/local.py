@@ -23,7 +23,7 @@ from .held import hold
 from .layout import bears_channels_last, store_channels_last
 from .losses import loss_function
 from .optimizers import Steps
-from .parameters import device_of, flat, flat_statistics, learned
+from .parameters import device_of, flat, flat_statistics
 from .randomness import drawn_from
 
 
@@ -147,14 +147,15 @@ def _alone(
     adjust: Adjust | None,
 ) -> Trained:
     """Train one client, and restore the buffers so that it does not affect the next one."""
-    before = [buffer.clone() for buffer in model.buffers()]
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
     try:
         with drawn_from(generator, share.data.inputs.device):  # Dropout draws from the global generator
             steps = _by_autograd(model, start, share, settings, generator, adjust, correction, out)
-        return Trained(out, flat_statistics(model), steps)
+        return Trained(out, flat_statistics(model) if buffers else torch.zeros(0), steps)
     finally:
         with torch.no_grad():
-            for buffer, old in zip(model.buffers(), before, strict=True):
+            for buffer, old in zip(model.buffers() if buffers else (), before, strict=True):
                 buffer.copy_(old)
 
 
@@ -175,7 +176,7 @@ def _by_autograd(
     """
     kept = list(hold(model, start).values())
     model.train()
-    parameters = list(learned(model).values())
+    parameters = [p for p in kept if p.requires_grad] or kept  # those that are learned
     for parameter in parameters:  # a model may be frozen for evaluation as a whole
         parameter.requires_grad_()
     images = share.data.inputs.ndim == 4
