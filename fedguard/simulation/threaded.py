@@ -1,7 +1,7 @@
 """Threads of this process that share one federation's clients, where a second core would be idle otherwise.
 
 Each client is trained by one thread on a replica of the model, so results have the same bits. Only code that
-is known to bear it runs this way: see :func:`in_threads`.
+is known to bear it runs this way: see :func:`own_work`.
 """
 
 from __future__ import annotations
