@@ -30,7 +30,7 @@ from .setup import setup_of
 
 #: From how many seconds of a forward pass per module several threads pay. Below, Python itself takes most of
 #: the time, and only one thread at a time runs Python. Measured by benchmarks/client_threads.py.
-SECONDS_PER_MODULE = 20e-6
+SECONDS_PER_MODULE = 15e-6
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 
