@@ -259,10 +259,10 @@ Every client takes one step of SGD on {batch} samples per round; the global mode
 meanwhile. In rows with IPM a fifth of the clients attacks. *Limit*: the gradients of all clients alone,
 forward and backward pass, in the fastest of a plain loop in either memory order of images, one such loop
 per thread, `torch.func.vmap`, and for logistic regression one batched product, on the same threads.
-*Ratio*: their time over FedGuard's, side by side in one process, the median over the repeats; against the limit it is
-the share of the limit. The plain loop and byzfl run the same federation on the same batches; *results*
-says how far their global parameters are from FedGuard's after the first measurement. A ratio below what
-is asked for is **bold**.
+*Ratio*: their time over FedGuard's, side by side in one process, the median over the repeats; against the
+limit it is the share of the limit. The plain loop and byzfl run the same federation on the same batches;
+*results* says how far their global parameters are from FedGuard's after the first measurement. A ratio below
+what is asked for is **bold**.
 
 """
 
