@@ -14,7 +14,7 @@ from ..core.seeds import derive
 from .dense import hooked
 
 #: Whose modules do the same in every pass, and keep nothing outside themselves.
-_KNOWN_CODE = ("torch.nn.modules.", "fedguard.")
+_KNOWN_CODE = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.", "fedguard.")
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def _number(generator: torch.Generator) -> int:
 
 
 def of_known_code(model: nn.Module) -> bool:
-    """Whether all its modules are of PyTorch's or FedGuard's classes, without hooks."""
+    """Whether all its modules are of PyTorch's, torchvision's or FedGuard's classes, without hooks."""
     parts = list(model.modules())
     return all(type(part).__module__.startswith(_KNOWN_CODE) for part in parts) and not any(
         hooked(part) or "forward" in vars(part) for part in parts
