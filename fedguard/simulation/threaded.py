@@ -76,7 +76,8 @@ def own_work(map: Map, key: CellKey) -> Map:
     """The map for a federation's own training and testing.
 
     Given :class:`Threads`, it uses them if all that runs there is known to bear it (models of PyTorch's,
-    torchvision's and FedGuard's modules that draw no random numbers in training; FedGuard's own losses, augmentations and SGD)
+    torchvision's and FedGuard's modules that draw no random numbers in training; FedGuard's own losses,
+    augmentations and SGD)
     and if that is faster. Else it runs in order.
     """
     if not isinstance(map, Threads):
