@@ -176,10 +176,10 @@ def limited(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def by_speed(sides: dict[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
-    """The fastest in its second run first; one that raises is out."""
+def by_speed(sides: dict[str, Callable[[], Any]], threads: int | None = None) -> dict[str, Callable[[], Any]]:
+    """The fastest in its second run first, on so many threads or all; one that raises is out."""
     times = {}
-    with limited(1 if ONE_CORE else os.cpu_count() or 1):
+    with limited(1 if ONE_CORE else threads or os.cpu_count() or 1):
         for name, side in sides.items():
             try:
                 side()

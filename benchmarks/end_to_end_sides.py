@@ -7,6 +7,7 @@ draw the same batches.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from fedguard.contracts.data import LabeledData, Samples
 from fedguard.contracts.server import map_in_order
 from fedguard.core.seeds import generator
+from fedguard.core.threads import single_thread
+from fedguard.geometry.workers import map_in_threads
 from fedguard.simulation.datasets import Dataset
 from fedguard.simulation.federation import Federation
 from fedguard.simulation.settings import Cell
@@ -221,8 +224,11 @@ class Byzfl:
         return flat_parameters(self.server.model)
 
 
-def limits(setup: Setup, rounds: int) -> dict[str, Callable[[], Any]]:
-    """Ways to compute only the clients' gradients, of batches that lie ready; each returns the last ones."""
+def limits(setup: Setup, rounds: int, threads: int = 1) -> dict[str, Callable[[], Any]]:
+    """Ways to compute only the clients' gradients, of batches that lie ready; each returns the last ones.
+
+    With several threads, every loop also comes with a thread for each part of the clients.
+    """
     batches = round_batches(setup, 0)
     model, start = fresh(setup), setup.initial
 
@@ -236,17 +242,27 @@ def limits(setup: Setup, rounds: int) -> dict[str, Callable[[], Any]]:
 
         return run
 
-    found = {"a plain loop": loop(model, batches)}
+    forms = {"a plain loop": (model, batches)}
     if batches[0].inputs.ndim == 4 and any(type(part) is nn.Conv2d for part in model.modules()):
         other = copy.deepcopy(model)
         store_channels_last(other)
         turned = [LabeledData(channels_last(batch.inputs), batch.labels) for batch in batches]
-        found["a loop, channels last"] = loop(other, turned)
+        forms["a loop, channels last"] = other, turned
+    found = {name: loop(*form) for name, form in forms.items()}
+    for name, (net, data) in forms.items() if threads > 1 else ():
+        parts = [loop(copy.deepcopy(net), data[k::threads]) for k in range(threads)]
+        found[f"{name}, one per thread"] = functools.partial(_together, parts)
     if not list(model.buffers()):
         found["vmap"] = _by_vmap(model, start, batches, rounds)
     if [type(part) for part in model.children()] == [nn.Flatten, nn.Linear]:
         found["one batched product"] = _batched(model, batches, rounds)
     return found
+
+
+def _together(parts: Sequence[Callable[[], Any]]) -> Any:
+    """Run functions at the same time, each in a thread of its own, with one thread in torch."""
+    with single_thread():
+        return list(map_in_threads(lambda part: part(), parts, len(parts)))
 
 
 def _stacked(batches: Sequence[LabeledData]) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,10 @@ the limit that the gradients set.
 
 Each client takes one step of SGD on 25 samples per round. The limit is the clients' gradients alone (forward
 and backward pass; batches lie ready, nothing is kept) in the fastest form on the same threads: a plain loop
-in either memory order of images, ``torch.func.vmap``, and for logistic regression one batched product. The
-share of the limit is its time / FedGuard's. ``--all`` adds 1,000 clients and ResNet-18. ``--one-core`` counts
-processor time on one thread; without it, all cores are used as well. Missing peers are skipped.
+in either memory order of images, one such loop per thread, ``torch.func.vmap``, and for logistic regression
+one batched product. The share of the limit is its time / FedGuard's. ``--all`` adds 1,000 clients and
+ResNet-18. ``--one-core`` counts processor time on one thread; without it, all cores are used as well. Missing
+peers are skipped.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ from end_to_end_sides import (
     plain_nnm_trimmed,
 )
 
+from fedguard.core.threads import blocks_on, single_thread
 from fedguard.evaluation.suites.suite import Suite
-from fedguard.simulation.pool import Workers
 from fedguard.simulation.settings import Cell
 from fedguard.simulation.setup import setup_for
+from fedguard.simulation.threaded import Threads
 
 MODELS = {
     "logistic regression": ("end_to_end_sides:logistic", "end_to_end_sides:small_noise"),
@@ -131,13 +133,21 @@ def cell_of(case: Case, defense: str) -> Cell:
 
 @contextmanager
 def federated(cell: Cell, rounds: int, threads: int) -> Iterator[Callable[[], Any]]:
-    """FedGuard's side: on one thread in this process, else with so many workers."""
-    if threads == 1:
-        yield Ours(cell, rounds)
-        return
-    with Workers(threads) as pool:
-        ours = pool.here(Ours, cell, rounds, pool.map)
-        yield lambda: pool.here(ours)
+    """FedGuard's side, on so many threads: as the only run of a suite with so many workers."""
+    with single_thread():
+        ours = Ours(cell, rounds, Threads(threads))
+    with blocks_on(threads):
+        yield under_one_thread(ours)
+
+
+def under_one_thread(side: Callable[[], Any]) -> Callable[[], Any]:
+    """A side that gives torch one thread, whatever the comparison gives it."""
+
+    def run() -> Any:
+        with single_thread():
+            return side()
+
+    return run
 
 
 def against(case: Case, defense: str, threads: int) -> Iterator[Row]:
@@ -146,8 +156,7 @@ def against(case: Case, defense: str, threads: int) -> Iterator[Row]:
     setup, rounds = setup_for(cell), case.rounds
     who = f"{case.model}, {case.clients} clients, {defense}{', IPM' if attacked else ''}"
     how = {"threads": threads, "repeats": case.repeats}
-    with limited(threads):
-        name, limit = next(iter(by_speed(limits(setup, rounds)).items()))
+    name, limit = next(iter(by_speed(limits(setup, rounds, threads), threads).items()))
     with federated(cell, rounds, threads) as ours:
         yield per_round(compare(who, f"{LIMIT}{name}", target, ours, limit, lambda *_: "", **how), rounds)
     sides: dict[str, Callable[[], Any]] = {}
@@ -248,12 +257,12 @@ HEAD = """# Whole federations
 
 Every client takes one step of SGD on {batch} samples per round; the global model is not tested
 meanwhile. In rows with IPM a fifth of the clients attacks. *Limit*: the gradients of all clients alone,
-forward and backward pass, in the fastest of a plain loop in either memory order of images,
-`torch.func.vmap`, and for logistic regression one batched product, on the same threads. *Ratio*: their
-time over FedGuard's, side by side in one process, the median over the repeats; against the limit it is
-the share of the limit. The plain loop and byzfl run the same federation on the same batches; *results*
-says how far their global parameters are from FedGuard's after the first measurement. A ratio below what
-is asked for is **bold**.
+forward and backward pass, in the fastest of a plain loop in either memory order of images, one such loop
+per thread, `torch.func.vmap`, and for logistic regression one batched product, on the same threads.
+*Ratio*: their time over FedGuard's, side by side in one process, the median over the repeats; against the
+limit it is the share of the limit. The plain loop and byzfl run the same federation on the same batches;
+*results* says how far their global parameters are from FedGuard's after the first measurement. A ratio below
+what is asked for is **bold**.
 
 """
 

@@ -62,7 +62,8 @@ def ranges(n: int, d: int, gpu: bool = False) -> list[Span]:
 
 
 def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool = False) -> Iterator[Result]:
-    """Yield ``work(item)`` for every item, in order, using as many threads as torch may use.
+    """Yield ``work(item)`` for every item, in order, using as many threads as torch may use (or more: see
+    :func:`fedguard.core.threads.blocks_on`).
 
     At most two finished results per thread are buffered. On the CPU, ``work`` must not call torch, which
     would start threads of its own.
@@ -79,7 +80,7 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item], alone: bool 
 
     if not alone:
         keep_freed_blocks()
-    count = 1 if alone else min(torch.get_num_threads(), len(items))
+    count = 1 if alone else min(threads.block_threads(), len(items))
     with threads.one_blas_thread():
         if count <= 1:
             yield from map(quietly, items)

@@ -42,19 +42,27 @@ def _pool(size: int) -> ThreadPoolExecutor:
         return _POOLS[size]
 
 
-def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item], count: int) -> Iterator[Result]:
+def map_in_threads(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    count: int,
+    ended: threading.Event | None = None,
+) -> Iterator[Result]:
     """Yield ``work(item)`` for every item, in order.
 
     Args:
         work: the function.
         items: its arguments.
         count: how many threads, the calling one included; at least 2.
+        ended: set once no more results are wanted, for work that takes long to end early.
     """
     job = _Job(work, items, count)
     try:
         for k in range(len(items)):
             yield job.result(k)
     finally:
+        if ended is not None:
+            ended.set()
         job.stop()
 
 

@@ -44,6 +44,7 @@ from .progress import Progress as Progress
 from .records import ClientRow, RoundRecord
 from .settings import Cell
 from .setup import Setup, setup_for
+from .threaded import own_work
 from .trajectory import Trajectory
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
@@ -78,6 +79,7 @@ class Federation(Trajectory):
         self._training = self.setup.training
         self._begin(len(self._names))
         self._key = CellKey.of(cell)
+        self._work = own_work(map, self._key)  # for training and testing
         #: Where attacks craft and the guard judges.
         self._place = guard_device(self._key)
         self._server = self.setup.server(map_on(self._key, map)).to(self._place)
@@ -261,7 +263,7 @@ class Federation(Trajectory):
                 own = state if attacks else None
                 jobs.append((self._key, clients, index, start, statistics, attacks, back, added, own))
         sizes = len(start), len(statistics)
-        return self._gathering.run(self._map, asked, jobs, sizes, self._planned(asked, index))
+        return self._gathering.run(self._work, asked, jobs, sizes, self._planned(asked, index))
 
     def _planned(self, asked: list[int], index: int) -> np.ndarray[Any, Any]:
         """(n,) the steps that each client will take in a round, as FedNova counts them."""
@@ -291,7 +293,7 @@ class Federation(Trajectory):
         inputs = self.setup.dataset.training_set.inputs
         if alone or not side_by_side(self.setup.model, inputs, self._training):
             return 1
-        return max(TOGETHER, IN_CACHE // len(self.params)) if self._map is map_in_order else TOGETHER
+        return max(TOGETHER, IN_CACHE // len(self.params)) if self._work is map_in_order else TOGETHER
 
     def _craft(self, work: LocalWork, attacking: set[int], index: int) -> tuple[Updates, set[int]]:
         """What clients send, in the memory of what they trained, and the attackers that changed theirs."""
@@ -343,4 +345,4 @@ class Federation(Trajectory):
         parts = evaluation_batches(self._key, targeted)
         model = self.params.numpy(), self.statistics.numpy()
         jobs: list[EvaluationJob] = [(self._key, targeted, k, *model) for k in range(len(parts))]
-        return mean_of(self._map(evaluate_batch, jobs), sum(len(part.labels) for part in parts))
+        return mean_of(self._work(evaluate_batch, jobs), sum(len(part.labels) for part in parts))

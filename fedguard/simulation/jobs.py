@@ -54,7 +54,7 @@ def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _A
     model = with_statistics(model_on(key, device), torch.from_numpy(statistics.copy()))
     training = setup.training.in_round(index, cell.rounds)
     if attacking:
-        training = _attackers_training(key, index)
+        training = attackers_training(key, index)
     if attacking and state is not None:
         own, params = torch.from_numpy(statistics.copy()), params.clone()  # not for the attack to change
         change = None if before is None else _train_view(setup, index, params, before, device)
@@ -87,7 +87,7 @@ def _trained_on(device: torch.device, job: TrainJob) -> tuple[_Array, _Array, _A
 
 
 @functools.lru_cache(maxsize=16)
-def _attackers_training(key: CellKey, index: int) -> LocalTraining:
+def attackers_training(key: CellKey, index: int) -> LocalTraining:
     """How attackers train in a round, built once for all of them."""
     training = setup_of(key).training.in_round(index, key.cell.rounds)
     return build_attack(key.cell).local_training(dataclasses.replace(training, wbc=0.0))
@@ -166,8 +166,8 @@ def _start(start: _Array, device: torch.device) -> torch.Tensor:
     """(d,) a copy of the global model on a device: one for all pieces of work in this process."""
     here = _HERE.get()
     starts = {} if here is None else here.starts
-    if device not in starts:
-        starts[device] = on_device(torch.from_numpy(start.copy()), device)
+    if device not in starts:  # two threads may make one each; both get the first
+        starts.setdefault(device, on_device(torch.from_numpy(start.copy()), device))
     return starts[device]
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from ..contracts.data import LabeledData, Share
 from ..core.devices import deterministic_on, on_device, resolve_device
+from ..core.threads import is_helping
+from ..training.layout import same_layout
 from .client_data import evaluation_batches, poisons_test, training_data
 from .keys import CellKey
 from .setup import setup_of
@@ -74,8 +78,29 @@ def _resolved(name: str) -> torch.device:
 
 
 def model_on(key: CellKey, device: torch.device) -> nn.Module:
-    """The setup's model on a device: a scratch module, whose parameters may be overwritten."""
-    return setup_of(key).model if device.type == "cpu" else _moved_model(key.setup, device)
+    """The setup's model on a device: a scratch module, whose parameters may be overwritten.
+
+    A thread that helps with the clients has a replica of its own.
+    """
+    model = setup_of(key).model if device.type == "cpu" else _moved_model(key.setup, device)
+    return _replicas.of(model) if is_helping() else model
+
+
+class _Replicas(threading.local):
+    """This thread's replicas of models, as long as these are in use."""
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+    def of(self, model: nn.Module) -> nn.Module:
+        """The replica of a model; only its learned parameters may differ."""
+        if model not in self._made:
+            self._made[model] = copy.deepcopy(model)
+            same_layout(self._made[model], model)
+        return self._made[model]
+
+
+_replicas = _Replicas()
 
 
 @functools.lru_cache(maxsize=4)

@@ -34,7 +34,7 @@ def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
 
     Returns None for a model with hooks too, as hooks must see every pass, and for one with frozen parameters.
     """
-    if type(model).forward is not nn.Sequential.forward or any(map(hooked, model.modules())):
+    if type(model).forward is not nn.Sequential.forward:
         return None
     parts = list(model.children())
     if parts and type(parts[0]) is nn.Flatten and (parts[0].start_dim, parts[0].end_dim) == (1, -1):
@@ -45,6 +45,8 @@ def dense_shapes(model: nn.Module, inputs: Tensor) -> Shapes | None:
     between = [part for part in parts[1::2] if type(part) is nn.ReLU]
     alternating = len(parts) == len(layers) + len(between) and len(layers) == len(between) + 1
     if not alternating or len({id(layer) for layer in layers}) < len(layers):
+        return None
+    if any(map(hooked, model.modules())):
         return None
     if len(learned(model)) < 2 * len(layers):
         return None

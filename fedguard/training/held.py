@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .dense import hooked
-from .parameters import fitting, split_parameters
+from .parameters import fitting, parts_of
 
 
 class _Held(NamedTuple):
@@ -26,8 +26,10 @@ class _Held(NamedTuple):
 _HELD: weakref.WeakKeyDictionary[nn.Module, _Held] = weakref.WeakKeyDictionary()
 
 
-def hold(model: nn.Module, vector: Tensor) -> None:
+def hold(model: nn.Module, vector: Tensor) -> dict[str, nn.Parameter]:
     """Copy a (d,) vector into the model's parameters, except into those that hold their part already.
+
+    Returns the parameters that it holds, by name: :func:`~.parameters.fitting`.
 
     Those are the parameters that nothing has written to since the same vector was loaded. PyTorch counts what
     is written, but not what goes through ``.data``, as a module of one's own may; models with such modules
@@ -37,12 +39,13 @@ def hold(model: nn.Module, vector: Tensor) -> None:
     same = held is not None and held.vector() is vector and held.version == vector._version
     known = held.seen if held is not None and same else {}
     with torch.no_grad():
-        for name, part in split_parameters(model, vector).items():
+        for name, part in parts_of(vector, named).items():
             if name not in known or not _unchanged(named[name], *known[name]):
                 named[name].copy_(part)
     if all(type(part).__module__.startswith("torch.nn.") and not hooked(part) for part in model.modules()):
         seen = {name: (p._version, p.untyped_storage()) for name, p in named.items()}
         _HELD[model] = _Held(weakref.ref(vector), vector._version, seen)
+    return named
 
 
 def _unchanged(parameter: Tensor, version: int, memory: torch.UntypedStorage) -> bool:

@@ -15,6 +15,7 @@ from ..contracts.data import LabeledData, Share
 from ..contracts.local_training import LocalTraining
 from ..core.devices import on_device
 from ..core.errors import ParameterError
+from ..core.threads import go_on
 from .augmentation import augmentation
 from .dense import Shapes, dense_shapes, train_dense
 from .early_stop import EarlyStop, split
@@ -22,7 +23,7 @@ from .held import hold
 from .layout import bears_channels_last, store_channels_last
 from .losses import loss_function
 from .optimizers import Steps
-from .parameters import device_of, fitting, flat, flat_statistics, learned
+from .parameters import device_of, flat, flat_statistics
 from .randomness import drawn_from
 
 
@@ -146,14 +147,15 @@ def _alone(
     adjust: Adjust | None,
 ) -> Trained:
     """Train one client, and restore the buffers so that it does not affect the next one."""
-    before = [buffer.clone() for buffer in model.buffers()]
+    buffers = list(model.buffers())
+    before = [buffer.clone() for buffer in buffers]
     try:
         with drawn_from(generator, share.data.inputs.device):  # Dropout draws from the global generator
             steps = _by_autograd(model, start, share, settings, generator, adjust, correction, out)
-        return Trained(out, flat_statistics(model), steps)
+        return Trained(out, flat_statistics(model) if buffers else torch.zeros(0), steps)
     finally:
         with torch.no_grad():
-            for buffer, old in zip(model.buffers(), before, strict=True):
+            for buffer, old in zip(model.buffers() if buffers else (), before, strict=True):
                 buffer.copy_(old)
 
 
@@ -172,9 +174,9 @@ def _by_autograd(
     Returns:
         How many steps early stopping left; None if as many as the settings say.
     """
-    hold(model, start)
+    kept = list(hold(model, start).values())
     model.train()
-    parameters = list(learned(model).values())
+    parameters = [p for p in kept if p.requires_grad] or kept  # those that are learned
     for parameter in parameters:  # a model may be frozen for evaluation as a whole
         parameter.requires_grad_()
     images = share.data.inputs.ndim == 4
@@ -191,7 +193,6 @@ def _by_autograd(
     added = _like(parameters, correction) if correction is not None else []
     blood_cells = _WhiteBloodCells(settings, generator) if settings.wbc else None
     inputs = data.inputs.permute(0, 2, 3, 1) if images and fast else data.inputs
-    kept = list(fitting(model, len(start)).values())
     # The last step writes where the update is wanted, not into the model and from there.
     last = settings.steps_for(len(share.rows)) if settings.own_sgd and len(kept) == len(parameters) else 0
     for number, batch in enumerate(_batches(share.rows, settings, generator, data.inputs.device), 1):
@@ -335,5 +336,6 @@ def _batches(
     while left > 0:
         order = on_device(rows[torch.randperm(len(rows), generator=generator)], device)
         for batch in torch.split(order, settings.batch_size)[:left]:
+            go_on()
             yield batch
             left -= 1

@@ -7,7 +7,7 @@ them) travel beside them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,10 @@ def learned(model: nn.Module) -> dict[str, nn.Parameter]:
     they are. If no parameter requires gradients, as in a model frozen for evaluation, all are learned. Tied
     weights count once.
     """
-    named = dict(model.named_parameters())
+    return _learned_of(dict(model.named_parameters()))
+
+
+def _learned_of(named: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
     return {name: p for name, p in named.items() if p.requires_grad} or named
 
 
@@ -38,7 +41,8 @@ def fitting(model: nn.Module, size: int) -> dict[str, nn.Parameter]:
     Raises:
         RoundError: the model has another number of parameters.
     """
-    own, whole = learned(model), dict(model.named_parameters())
+    whole = dict(model.named_parameters())
+    own = _learned_of(whole)
     for named in (own, whole):
         if sum(p.numel() for p in named.values()) == size:
             return named
@@ -71,7 +75,11 @@ def split_parameters(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
     Raises:
         RoundError: the model does not have d parameters.
     """
-    named = fitting(model, vector.numel())
+    return parts_of(vector, fitting(model, vector.numel()))
+
+
+def parts_of(vector: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split a (d,) vector into views of the shapes of these parameters, which :func:`fitting` found."""
     parts = torch.split(vector, [p.numel() for p in named.values()])
     return {name: part.view(p.shape) for (name, p), part in zip(named.items(), parts, strict=True)}
 
@@ -80,7 +88,7 @@ def load_parameters(model: nn.Module, vector: Tensor) -> None:
     """Copy a (d,) vector into the model's parameters, in place; frozen ones that it lacks stay."""
     named = fitting(model, len(vector))
     with torch.no_grad():
-        for name, part in split_parameters(model, vector).items():
+        for name, part in parts_of(vector, named).items():
             named[name].copy_(part)
 
 

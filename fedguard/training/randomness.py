@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor, nn
 
 from ..core.seeds import derive
+from .dense import hooked
+
+#: Whose modules do the same in every pass, and keep nothing outside themselves.
+_KNOWN_CODE = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.", "fedguard.")
 
 
 @contextlib.contextmanager
@@ -38,3 +44,29 @@ def _number(generator: torch.Generator) -> int:
     except (AssertionError, RuntimeError):  # fake tensors have no numbers
         return generator.initial_seed()
     return int.from_bytes(hashlib.sha256(state).digest()[:7], "big")
+
+
+def of_known_code(model: nn.Module) -> bool:
+    """Whether all its modules are of PyTorch's, torchvision's or FedGuard's classes, without hooks."""
+    parts = list(model.modules())
+    return all(type(part).__module__.startswith(_KNOWN_CODE) for part in parts) and not any(
+        hooked(part) or "forward" in vars(part) for part in parts
+    )
+
+
+def may_draw(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether training may draw from torch's global generator; tried on two samples, if the code is known.
+
+    Args:
+        model: left unchanged.
+        inputs: (N, …) samples that it takes, at least one.
+    """
+    if not of_known_code(model):
+        return True
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        before = torch.random.get_rng_state()
+        try:
+            copy.deepcopy(model).train()(inputs[torch.arange(2) % len(inputs)])
+        except Exception:  # then nothing is known
+            return True
+        return not torch.equal(before, torch.random.get_rng_state())

@@ -32,6 +32,8 @@ def test_both_sides_run_the_same_federation(end_to_end, number, defense):
     theirs = end_to_end.PlainLoop(setup, 2, attacked, combine)
     with end_to_end.federated(cell, 2, threads=1) as ours:
         found, expected = ours(), theirs()
+    with end_to_end.federated(cell, 2, threads=2) as ours:
+        assert torch.equal(ours(), found)
     assert (found - setup.initial).abs().max() > 1e-4
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
@@ -42,6 +44,16 @@ def test_every_form_of_the_limit_computes_the_gradients(end_to_end, number, othe
     ways = end_to_end.limits(setup, 1)
     for found, expected in zip(ways[other](), ways["a plain loop"](), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loop_per_thread_computes_the_same(end_to_end):
+    setup = end_to_end.setup_for(end_to_end.cell_of(end_to_end.QUICK[1], "mean"))
+    ways = end_to_end.limits(setup, 1, threads=2)
+    for name in ("a plain loop", "a loop, channels last"):
+        *_, last = ways[name]()
+        parts = ways[f"{name}, one per thread"]()
+        assert len(parts) == 2
+        assert any(torch.equal(part[-1], last) for part in parts)
 
 
 def test_the_page(end_to_end):

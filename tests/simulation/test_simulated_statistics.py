@@ -53,7 +53,6 @@ def bits(federation):
 
 
 def test_statistics_are_the_median_of_the_accepted(tmp_path):
-    federation = Federation(cell_of(tmp_path))
     jobs = []
 
     def noting(function, items):
@@ -62,7 +61,7 @@ def test_statistics_are_the_median_of_the_accepted(tmp_path):
             jobs.extend(zip(items, results, strict=True))
         return results
 
-    federation._map = noting
+    federation = Federation(cell_of(tmp_path), noting)
     federation.step(0)
     outcome_weights = {row.client: row.weight for row in federation.rows(federation.advance(1))}
     sent = {job[1][0]: result[1][0] for job, result in jobs if job[2] == 1}

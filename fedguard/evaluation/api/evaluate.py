@@ -75,7 +75,8 @@ def evaluate(
         seeds: one seed or several.
         out: the results folder; the same call resumes it. Without one, results are in a temporary folder
             that is deleted with the returned object (:meth:`fedguard.Results.save` keeps them).
-        workers: processes; one per core by default, 1 runs everything in this one.
+        workers: processes; one per core by default, 1 runs everything in this one. Where there are fewer
+            runs, each uses its share of them as threads.
         executor: "pool", "ray", "slurm", or an executor.
         on_error: "raise" raises an error at the end if a run failed; "store" only stores it.
         progress: "auto" shows it in notebooks and on terminals.

@@ -9,23 +9,25 @@ from multiprocessing import get_context
 from threading import Thread
 from typing import Any, NamedTuple
 
-from ....contracts.server import map_in_order
 from ....core.named_code import GIVEN_PREFIX
+from ....core.threads import blocks_on
 from ....simulation.datasets import Dataset
 from ....simulation.packing import pack_given, receive_given
 from ....simulation.pool import Workers
 from ....simulation.setup import dataset_of
 from ....simulation.specs import LIVE
+from ....simulation.threaded import Threads
 from ...results.store import CellResult
 from ..task import Task, run_task
 from .base import Done, OnRound, Packed, packed, unpacked
 
 
 class Pool:
-    """Worker processes on this machine, one thread each.
+    """Worker processes on this machine.
 
     Args:
-        workers: how many; 1 runs everything in this process.
+        workers: how many; 1 runs everything in this process. If there are fewer tasks, there is one process
+            for each, which uses its share of the workers as threads (see :class:`.Threads`).
         parallel: "cells" gives every worker a task of its own; "clients" runs one task at a time and spreads
             its clients over the workers.
     """
@@ -48,9 +50,11 @@ class Pool:
     ) -> Generator[Done, None, None]:
         table = pack_given(_names_of_data(tasks)) if workers > 1 else b""
         with Workers(workers, _data(tasks), receive_given, (table,)) as pool:
-            spread = pool.map if workers > 1 else map_in_order
+            spread = pool.map if workers > 1 else Threads(self.workers)
             for position, task in enumerate(tasks):
-                yield position, pool.here(run_task, task, spread, lambda t, p=position: on_round(p, t))
+                with blocks_on(max(1, self.workers)):
+                    done = pool.here(run_task, task, spread, lambda t, p=position: on_round(p, t))
+                yield position, done
 
     def _side_by_side(
         self, workers: int, tasks: Sequence[Task], on_round: OnRound
@@ -60,7 +64,9 @@ class Pool:
         listener.start()
         start = (queue, pack_given(_names_of_data(tasks)))
         with Workers(workers, _data(tasks), _connect, start) as pool:
-            yield from pool.unordered(_pool_job, [(p, packed(task)) for p, task in enumerate(tasks)])
+            threads = self.workers // workers
+            jobs = [(p, packed(task), threads) for p, task in enumerate(tasks)]
+            yield from pool.unordered(_pool_job, jobs)
         queue.put(None)
         listener.join(timeout=5)
 
@@ -108,9 +114,10 @@ def _connect(queue: Any, table: bytes) -> None:
     receive_given(table)
 
 
-def _pool_job(job: tuple[int, Packed]) -> list[CellResult]:
-    position, packed = job
-    return run_task(unpacked(packed), after_round=lambda index: _QUEUE.put((position, index)))
+def _pool_job(job: tuple[int, Packed, int]) -> list[CellResult]:
+    position, packed, threads = job
+    with blocks_on(threads):
+        return run_task(unpacked(packed), Threads(threads), lambda index: _QUEUE.put((position, index)))
 
 
 def _listen(queue: Any, on_round: OnRound) -> None:
