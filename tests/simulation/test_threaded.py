@@ -184,6 +184,15 @@ def test_the_first_clients_error_is_raised(monkeypatch):
             Federation(cell(), Threads(2)).step(0)
 
 
+@pytest.fixture
+def interruptible():
+    """A process started in the background may ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_what_other_threads_do():
     """Ctrl-C in the calling thread; the other one would train for a minute."""
     main, begun, ends = threading.get_ident(), threading.Event(), []
@@ -193,6 +202,7 @@ def test_an_interrupt_ends_what_other_threads_do():
             assert begun.wait(60)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)
+            raise AssertionError("not interrupted")
         begun.set()
         try:
             while True:
