@@ -99,27 +99,42 @@ def _libraries(modules: int) -> ThreadpoolController:
 
 
 class _OneBlasThread:
-    """One thread in every BLAS, as long as any thread is inside."""
+    """One thread in every BLAS, as long as any thread is inside.
+
+    OpenBLAS lets only the thread that lowered its number of threads raise it again. If another one leaves
+    last, BLAS keeps one thread until the next block ends, so the numbers of before are kept until then.
+    """
 
     def __init__(self) -> None:
         self._inside = 0
-        self._limits: list[Any] = []  # the first, and one for each time that something was imported since
-        self._modules = 0
+        self._before: dict[str, int] = {}  # by library
+        self._lowered = 0  # the thread that did
+        self._kept = False  # whether the numbers are of an earlier block, which could not restore them
 
     def enter(self) -> None:
         """Limit what is loaded."""
         with _lock:
+            if not self._inside:
+                self._before = self._before if self._kept else {}
+                self._lowered = threading.get_ident()
             self._inside += 1
-            if not self._limits or len(sys.modules) != self._modules:
-                self._modules = len(sys.modules)
-                self._limits.append(_libraries(self._modules).select(user_api="blas").limit(limits=1))
+            for library in self._loaded():
+                self._before.setdefault(library.filepath, library.get_num_threads())
+                library.set_num_threads(1)
 
     def leave(self) -> None:
         """Restore what the first found, if this is the last."""
         with _lock:
             self._inside -= 1
-            while self._limits and not self._inside:
-                self._limits.pop().restore_original_limits()
+            if self._inside:
+                return
+            for library in self._loaded():
+                library.set_num_threads(self._before.get(library.filepath, 1))
+            self._kept = threading.get_ident() != self._lowered
+
+    def _loaded(self) -> list[Any]:
+        libraries: list[Any] = _libraries(len(sys.modules)).select(user_api="blas").lib_controllers
+        return libraries
 
 
 _blas = _OneBlasThread()

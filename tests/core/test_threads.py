@@ -59,6 +59,8 @@ def test_two_threads_that_overlap_leave_torch_as_it_was():
     assert libraries == {1}
     assert after_second == 3
     assert torch.get_num_threads() == 3
+    with one_blas_thread():
+        pass
     assert blas() == before
     fresh = []
     thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
@@ -76,6 +78,8 @@ def test_blas_is_limited_until_the_last_has_left(pair):
     before = blas()
     _, (_, libraries), _ = overlapping(*pair)
     assert libraries == {1}
+    with one_blas_thread():  # the last one to leave was not the one that lowered OpenBLAS's number
+        assert blas() == {1}
     assert blas() == before
 
 
