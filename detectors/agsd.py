@@ -137,6 +137,7 @@ class AGSD(Detector):
         "Ali et al., AGSD, ACSAC 2024",
     )
     tasks = frozenset({"classification"})
+    makes_inputs = True
     needs = frozenset({"model", "validation", "global_params"})
     check_with = MappingProxyType({"samples": 20})
     exempt = MappingProxyType(

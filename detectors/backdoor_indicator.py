@@ -64,6 +64,7 @@ class BackdoorIndicator(Detector):
     )
     needs = frozenset({"model", "global_params"})
     tasks = frozenset({"classification"})
+    makes_inputs = True
     check_with = MappingProxyType({"samples": 60, "planted": 0.0})
     exempt = MappingProxyType(
         {"planted attack on top": "the checks' models have no task in them that a backdoor could keep"}

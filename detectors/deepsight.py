@@ -85,6 +85,7 @@ class DeepSight(Detector):
         "Rieger et al., DeepSight, NDSS 2022",
     )
     tasks = frozenset({"classification"})
+    makes_inputs = True
     plant = "one_output"
     needs = frozenset({"model", "global_params"})
     check_with = MappingProxyType({"samples": 200})

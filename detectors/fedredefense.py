@@ -114,6 +114,7 @@ class FedREDefense(Detector):
         "Xie et al., FedREDefense, ICML 2024",
     )
     tasks = frozenset({"classification"})
+    makes_inputs = True
     exempt = MappingProxyType({"equal updates": "each client's knowledge starts from different noise"})
     check_plant_with = MappingProxyType({"lr_images": 3.0, "first_iterations": 60})
     needs = frozenset({"model", "global_params"})

@@ -32,6 +32,7 @@ from typing import Any
 import yaml
 from measure import Entry, Measured, entries
 
+from fedguard.core.errors import FedGuardError
 from fedguard.evaluation.results.store import Store
 from fedguard.evaluation.running.follow import run_followed
 from fedguard.evaluation.running.live import Terminal, show_failures
@@ -216,4 +217,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FedGuardError as error:  # a mistake of the user's, such as data that are not there
+        sys.exit(f"reproduce.py: error: {error}")

@@ -41,6 +41,8 @@ class Method:
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
     #: The tasks of data sets, and of generative models, that it is defined for.
     tasks: ClassVar[frozenset[str]] = frozenset((*TASKS, GENERATIVE))
+    #: Whether it makes inputs of real numbers, which a model that reads token numbers cannot take.
+    makes_inputs: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

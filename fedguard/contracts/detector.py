@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.errors import DetectorError, NeedError, TooFewClientsError
 from ..core.state import State
@@ -120,6 +120,8 @@ class Detector(Method, ABC):
 
     def _checked(self, round: Round) -> Scores:
         self.check(round.n, available(round))
+        if round.server is not None:
+            check_inputs(self, round.server.model, round.server.input_shape)
         result = self.score(round)
         scores = result if isinstance(result, Scores) else Scores(result)  # type: ignore[arg-type]
         values = self._array(scores.values, "scores", round.n, np.float64)
@@ -161,6 +163,26 @@ def check_needs(method: str, needs: frozenset[str], available: frozenset[str]) -
     """
     for need in sorted(needs - available):
         raise NeedError(f"{method} needs {need}: {NEEDS.get(need, 'provide it')}")
+
+
+def check_inputs(method: Method, model: nn.Module | None, input_shape: tuple[int, ...] | None) -> None:
+    """Refuse a method that makes inputs of real numbers for a model that looks up token numbers.
+
+    Args:
+        method: of any kind.
+        model: it reads tokens if it has an ``nn.Embedding`` and its inputs are rows.
+        input_shape: of one input.
+
+    Raises:
+        NeedError: the method does not work on texts.
+    """
+    if not method.makes_inputs or model is None or input_shape is None or len(input_shape) != 1:
+        return
+    if any(isinstance(part, nn.Embedding) for part in model.modules()):
+        raise NeedError(
+            f"{method.name} makes inputs of real numbers, as images have, but this model reads token "
+            "numbers; choose a method that looks at updates only"
+        )
 
 
 def available(round: Round) -> frozenset[str]:

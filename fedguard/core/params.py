@@ -81,8 +81,21 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = list(model.model_fields)
-        return f"unknown parameter {key!r}{nearest(key, known)} (known: {', '.join(known) or 'none'})"
+        known = list(_around(first["loc"], model).model_fields)
+        return (
+            f"unknown parameter {key!r}{nearest(str(first['loc'][-1]), known)} "
+            f"(known: {', '.join(known) or 'none'})"
+        )
     if first["type"] == "missing":
         return f"parameter {key!r} is missing"
     return f"parameter {key!r}: {first['msg']}, got {first['input']!r}"
+
+
+def _around(where: tuple[int | str, ...], model: type[BaseModel]) -> type[BaseModel]:
+    """The model that a path's last name is a field of, as far as annotations tell."""
+    for name in where[:-1]:
+        field = model.model_fields.get(str(name))
+        kinds = () if field is None else (field.annotation, *typing.get_args(field.annotation))
+        nested = (kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel))
+        model = next(nested, model)
+    return model

@@ -15,32 +15,10 @@ from torch import Tensor
 
 from ..core.errors import DataError, ParameterError
 from ..core.files import save_tensors, write_atomically, write_file
-from .adapters import OWN, PEFT, adapter_names
+from .adapters import adapter_names, saved_name
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-
-
-def saved_name(name: str) -> str:
-    """The name in ``adapter_model.safetensors`` of an adapter or a new head: without the adapter's own name.
-
-    Example:
-        >>> saved_name("base.bert.query.lora_A.default.weight")
-        'base_model.model.bert.query.lora_A.weight'
-        >>> saved_name("base_model.model.score.modules_to_save.default.weight")
-        'base_model.model.score.weight'
-    """
-    parts = name.removeprefix(PEFT).removeprefix(OWN).split(".")
-    if "modules_to_save" in parts:
-        at = parts.index("modules_to_save")
-        return PEFT + ".".join([*parts[:at], *parts[at + 2 :]])
-    at = next((k for k, part in enumerate(parts) if part.startswith("lora_")), len(parts))
-    tail = parts[at + 1 :]
-    if tail and tail[0] not in ("weight", "bias"):
-        tail = tail[1:]  # the adapter's own name
-    if parts[at : at + 1] == ["lora_magnitude_vector"]:
-        tail = []  # peft saves the number itself, not the module around it
-    return PEFT + ".".join([*parts[: at + 1], *tail])
 
 
 def load_adapters(folder: str | Path, into: Mapping[str, Any] | None = None) -> dict[str, Tensor]:

@@ -46,6 +46,28 @@ def adapter_names(names: Iterable[str]) -> list[str]:
     return [name for name in every if is_lora(name) or _is_head(name)]
 
 
+def saved_name(name: str) -> str:
+    """The name in ``adapter_model.safetensors`` of an adapter or a new head: without the adapter's own name.
+
+    Example:
+        >>> saved_name("base.bert.query.lora_A.default.weight")
+        'base_model.model.bert.query.lora_A.weight'
+        >>> saved_name("base_model.model.score.modules_to_save.default.weight")
+        'base_model.model.score.weight'
+    """
+    parts = name.removeprefix(PEFT).removeprefix(OWN).split(".")
+    if "modules_to_save" in parts:
+        at = parts.index("modules_to_save")
+        return PEFT + ".".join([*parts[:at], *parts[at + 2 :]])
+    at = next((k for k, part in enumerate(parts) if part.startswith("lora_")), len(parts))
+    tail = parts[at + 1 :]
+    if tail and tail[0] not in ("weight", "bias"):
+        tail = tail[1:]  # the adapter's own name
+    if parts[at : at + 1] == ["lora_magnitude_vector"]:
+        tail = []  # peft saves the number itself, not the module around it
+    return PEFT + ".".join([*parts[: at + 1], *tail])
+
+
 def is_lora(name: str) -> bool:
     """Whether a part of the name is ``lora_…``: A, B, those of embeddings, DoRA's magnitudes."""
     return any(part.startswith("lora_") for part in name.split("."))

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..core.errors import ParameterError
 from ..training.parameters import learned
-from .adapters import ADAPTERS, adapter_names
+from .adapters import ADAPTERS, adapter_names, is_lora, is_saved, saved_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,7 +138,8 @@ def by_model(
         names: the arrays' names; None if they have none.
         arrays: the model's ``state_dict()``, by name or in order, or its ``parameters()`` in order. With
             names, a part of it is enough (for example an adapter), unless a method needs all of it.
-        whole: a method evaluates or trains the model and so needs updates of all its parameters.
+        whole: a method evaluates or trains the model and so needs updates of all its parameters; those that
+            it learns are enough if none of the frozen ones is sent.
 
     Raises:
         ParameterError: the arrays do not belong to this model.
@@ -186,9 +187,17 @@ def _positions(
     state = {name: tuple(t.shape) for name, t in model.state_dict().items() if hasattr(t, "shape")}
     sent = {} if names is None else {name: k for k, name in enumerate(names)}
     ways = [{name: sent[name] for name in {**needed, **state} if name in sent}]
+    if names and is_saved(names) and any(map(is_lora, names)):  # as peft.get_peft_model_state_dict names them
+        ways.append({name: sent[saved_name(name)] for name in learned(model) if saved_name(name) in sent})
     ways += [{name: k for k, name in enumerate(keys)} for keys in (state, needed) if len(keys) == len(arrays)]
-    least = needed if whole or not ways[0] else {}
-    problems = [_unfit(way, least, {**needed, **state}, arrays) for way in ways]
+    own = {name: needed[name] for name in learned(model)}
+
+    def least(way: Mapping[str, int]) -> Mapping[str, Any]:
+        if not whole:
+            return {} if way else needed
+        return own if way and way.keys() <= own.keys() else needed
+
+    problems = [_unfit(way, least(way), {**needed, **state}, arrays) for way in ways]
     for way, problem in zip(ways, problems, strict=True):
         if problem is None:
             return way

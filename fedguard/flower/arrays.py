@@ -117,10 +117,6 @@ class Layout:
             self.arrays = {name: read(array) for name, array in record.items()}
         except Malformed as error:
             raise ParameterError(f"the global model cannot be guarded: an array of it {error}") from None
-        if whole and patterns is not None:
-            raise ParameterError(
-                "parameters: a method of this guard needs the whole model; leave parameters out"
-            )
         self.record = record
         self.names = list(self.arrays)
         arrays = list(self.arrays.values())
@@ -128,6 +124,12 @@ class Layout:
         candidates = [self.names[k] for k in plan.order]
         if patterns is not None:
             chosen = selected(self.names, patterns)
+            if whole and any(
+                plan.roles[k] == "learned" and n not in chosen for k, n in enumerate(self.names)
+            ):
+                raise ParameterError(
+                    "parameters: a method of this guard needs the whole model; leave parameters out"
+                )
             plan = plan.only(lambda k: self.names[k] in chosen)
         if not plan.order:
             raise ParameterError(

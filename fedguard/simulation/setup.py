@@ -17,7 +17,7 @@ from torch import Tensor
 from ..contracts.attack import Attack
 from ..contracts.card import GENERATIVE, Method
 from ..contracts.data import LabeledData, Samples
-from ..contracts.detector import NEEDS, check_needs
+from ..contracts.detector import NEEDS, check_inputs, check_needs
 from ..contracts.server import Server, map_in_order
 from ..core.errors import FedGuardError, ParameterError
 from ..core.seeds import derive, generator, numpy_generator
@@ -188,6 +188,7 @@ class Setup:
                     f"{part.name} is defined for {' and '.join(sorted(part.tasks))}, and {self._purpose}; "
                     "choose another method"
                 )
+            check_inputs(part, self.model, self.dataset.input_shape)
             asked = sorted(getattr(part, "needs", frozenset()) & LABELED)
             if self.task == GENERATIVE and asked:
                 raise ParameterError(

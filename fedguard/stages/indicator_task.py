@@ -62,6 +62,7 @@ class IndicatorTask(Stage):
     )
     needs = frozenset({"global_params", "model"})
     tasks = frozenset({"classification"})
+    makes_inputs = True
     check_with = MappingProxyType({"samples": 30, "epochs": 5})
 
     def __init__(

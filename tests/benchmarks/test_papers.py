@@ -130,3 +130,11 @@ def test_it_is_a_command(monkeypatch, capsys):
         runpy.run_path(str(HOME / "reproduce.py"), run_name="__main__")
     assert ended.value.code == 0
     assert "--quick" in capsys.readouterr().out
+
+
+def test_a_missing_file_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(HOME))
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "fedsecurity2024/exp8"])
+    with pytest.raises(SystemExit, match=r"error: .*exp8.yaml:8: data.path: .*train.jsonl is not a file"):
+        runpy.run_path(str(HOME / "reproduce.py"), run_name="__main__")

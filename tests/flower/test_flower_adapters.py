@@ -8,7 +8,7 @@ pytest.importorskip("flwr")
 
 from flwr.serverapp.strategy import FedAvg
 
-from fedguard import Guard, make_policy
+from fedguard import Guard, Server, make_detector, make_policy
 from fedguard.core.errors import ParameterError
 from fedguard.flower import GuardedStrategy
 from fedguard.testing.flower import MemoryGrid, arrays_record, reply
@@ -196,3 +196,47 @@ def test_quantized_adapters_of_the_server_are_the_integrators_mistake():
 def test_adapters_of_the_server_that_are_not_finite_are_the_integrators_mistake():
     with pytest.raises(ParameterError, match=r"lora_A.weight' of the global model holds NaN or Inf"):
         play(HONEST, {name: array * np.inf if "lora_A" in name else array for name, array in SAVED.items()})
+
+
+def whole_model():
+    """A module with the names and the frozen layers of a PeftModel."""
+    model = torch.nn.Module()
+    for name, value in WHOLE.items():
+        *path, last = name.split(".")
+        part = model
+        for step in path:
+            if not hasattr(part, step):
+                part.add_module(step, torch.nn.Module())
+            part = getattr(part, step)
+        frozen = "base_layer" in name or "original_module" in name
+        part.register_parameter(last, torch.nn.Parameter(torch.tensor(value), requires_grad=not frozen))
+    return model
+
+
+@pytest.mark.parametrize(("start", "parameters"), [(SAVED, "adapters"), (SAVED, None), (WHOLE, "adapters")])
+def test_products_of_adapters_are_scored_also_where_only_adapters_travel(start, parameters):
+    """Oracle: the scores where the whole state travels."""
+
+    def scores(start, parameters):
+        detector = make_detector("adapter_products", detector={"name": "dnc", "num_malicious": 1})
+        guard = Guard(detector, make_policy("ban", strikes=1, rule={"name": "mad", "k": 5.0}))
+        strategy = GuardedStrategy(
+            FedAvg(fraction_evaluate=0.0), guard, parameters=parameters, server=Server(model=whole_model())
+        )
+        clients = MemoryGrid({**HONEST, 6: moved(9)})
+        result = strategy.start(clients, arrays_record(start), num_rounds=1, timeout=5)
+        assert set(result.arrays) == set(start)
+        return {row.node: (row.score, row.banned) for row in strategy.verdicts}
+
+    found, expected = scores(start, parameters), scores(WHOLE, None)
+    assert [node for node, (_, banned) in found.items() if banned] == [6]
+    assert {n: s for n, (s, _) in found.items()} == pytest.approx({n: s for n, (s, _) in expected.items()})
+
+
+def test_a_method_that_needs_the_model_takes_no_part_of_what_it_learns():
+    guard = Guard(make_detector("adapter_products"))
+    strategy = GuardedStrategy(
+        FedAvg(fraction_evaluate=0.0), guard, parameters=["*lora*"], server=Server(model=whole_model())
+    )
+    with pytest.raises(ParameterError, match="a method of this guard needs the whole model"):
+        strategy.start(MemoryGrid(HONEST), arrays_record(SAVED), num_rounds=1, timeout=5)

@@ -6,9 +6,11 @@ import sys
 import pytest
 import torch
 
-from fedguard.contracts.registry import make_attack
-from fedguard.core.errors import ParameterError
+from fedguard.contracts.registry import make_attack, make_detector
+from fedguard.contracts.round import Round
+from fedguard.core.errors import ConfigError, NeedError, ParameterError
 from fedguard.core.named_code import untrusted_in
+from fedguard.evaluation.suites.check import check_suite
 from fedguard.evaluation.suites.load import load_suite
 from fedguard.simulation.datasets.tokenizers import OfModel
 from fedguard.simulation.federation import Federation
@@ -146,6 +148,13 @@ def test_a_federation_gives_the_same_bits_in_workers(tmp_path):
             "lora.targets.*its linear layers: .*query, value",
         ),
         ("hf:tiny-bert", (9,), {"lora": {"r": 0}}, "lora.r"),
+        (
+            "hf:tiny-bert",
+            (9,),
+            {"lora": {"dropuot": 0.1}},
+            r"'lora.dropuot', did you mean 'dropout'\? \(known: r, al",
+        ),
+        ("hf:tiny-bert", (9,), {"task": "causal"}, r"reads whole texts \(bert\), so it sees the tokens"),
         ("hf:tiny-bert", (9,), {"task": "regression"}, "task"),
     ],
 )
@@ -194,6 +203,62 @@ def test_a_folder_holds_weights_and_a_tokenizer(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ParameterError, match="Give the path of a folder with config"):
         build(f"hf:{tmp_path}", task="causal")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 4}, r"layer.2.*the file of weights lacks it \(32 such tensors\); config.json"),
+        ({"intermediate_size": 96}, r"has shape \(128,\), its config.json says \(96,\) \(6 such tensors\)"),
+    ],
+)
+def test_a_folder_whose_weights_are_of_another_model_is_refused(tmp_path, change, message):
+    """transformers would draw the layers that are not there at random, and only warn."""
+    build("hf:tiny-bert").base.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(ParameterError, match=message):
+        build(f"hf:{tmp_path}", lora=LORA)
+
+
+def test_a_folder_with_a_head_for_other_classes_gets_a_new_one(tmp_path):
+    base = build("hf:tiny-bert").base
+    base.save_pretrained(tmp_path)
+    same, other = build(f"hf:{tmp_path}"), build(f"hf:{tmp_path}", classes=7)
+    assert torch.equal(same.base.classifier.weight, base.classifier.weight)
+    assert other.base.classifier.weight.shape == (7, 64)
+    assert torch.equal(other.base.bert.pooler.dense.weight, base.bert.pooler.dense.weight)
+
+
+def test_a_base_that_is_not_finite_is_refused(tmp_path):
+    base = build("hf:tiny-bert").base
+    torch.nn.init.constant_(base.bert.pooler.dense.bias, float("nan"))
+    base.save_pretrained(tmp_path)
+    with pytest.raises(ParameterError, match="its weights are not finite"):
+        build(f"hf:{tmp_path}", lora=LORA)
+
+
+@pytest.mark.parametrize(
+    "defense",
+    ["detector: fedredefense", "detector: deepsight", "detector: agsd", "detector: backdoor_indicator",
+     "detector: {name: ensemble, members: [krum, deepsight]}", "stages: indicator_task"],
+)  # fmt: skip
+def test_methods_that_make_images_refuse_texts(tmp_path, defense):
+    cell_of(tmp_path, "tiny-bert")
+    more = [f"defenses={{d: {{{defense}}}}}", "server.validation=20", "attacks=[none]"]
+    suite, source = load_suite(tmp_path / "suite.yaml", more)
+    with pytest.raises(
+        ConfigError, match=r"makes inputs of real numbers.*but this model reads token numbers"
+    ):
+        check_suite(suite, source)
+
+
+def test_a_detector_that_makes_images_refuses_a_live_round_of_texts(tmp_path):
+    federation = Federation(cell_of(tmp_path, "tiny-bert"))
+    server, params = federation.setup.server(), federation.params
+    round_ = Round(torch.zeros(4, len(params)), global_params=params, server=server)
+    with pytest.raises(NeedError, match="deepsight makes inputs of real numbers"):
+        make_detector("deepsight")(round_)
 
 
 def test_code_beside_the_weights_never_runs(tmp_path, monkeypatch):

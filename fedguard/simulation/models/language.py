@@ -79,6 +79,8 @@ def language_model(name: str) -> Maker:
                 f"the data have shape {tuple(input_shape)}"
             )
         base = _base(name, task, num_classes, revision)
+        if task == "causal" and torch.get_default_device().type != "meta":
+            _check_causal(name, base)
         longest = getattr(base.config, "max_position_embeddings", None)
         if longest is not None and input_shape[0] > longest:
             raise ParameterError(
@@ -92,8 +94,8 @@ def language_model(name: str) -> Maker:
     make.__doc__ = f"""The language model ``{name}``, for texts as token numbers.
 
     Args:
-        task: "classification" puts a new layer for the data's classes on it, "causal" predicts each next
-            token; as the data are.
+        task: "classification" puts a new layer for the data's classes on it, unless the weights have one for
+            as many classes; "causal" predicts each next token. As the data are.
         lora: adapters to train instead of the model itself, which then is frozen; the layer for the classes
             is trained, too.
         revision: a commit or tag of a model on the Hub; give one, since names can be moved.
@@ -120,13 +122,17 @@ def _base(name: str, task: LanguageTask, num_classes: int, revision: str | None)
         if torch.get_default_device().type == "meta":  # only its size is wanted
             return auto.from_config(config)
         with _quiet(library):
-            return auto.from_pretrained(
+            base, found = auto.from_pretrained(
                 where,
                 **options,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors="gguf_file" not in options,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
+        _check_loaded(name, base, found)
+        return base
     except ParameterError:
         raise
     except Exception as error:  # the library and the network raise many kinds
@@ -135,6 +141,44 @@ def _base(name: str, task: LanguageTask, num_classes: int, revision: str | None)
             f"model hf:{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]} Give the path of "
             f"a folder with config.json and model.safetensors, a name on the Hub, or one of {known}"
         ) from error
+
+
+def _check_loaded(name: str, base: Any, found: dict[str, Any]) -> None:
+    """Refuse a base whose weights are not all there: transformers draws the others at random.
+
+    New heads, which lie beside the base, and a pooler, which encoders are often saved without, may be drawn.
+    """
+    lacks = [(key, "lacks it") for key in found["missing_keys"]]
+    lacks += [
+        (key, f"has shape {tuple(there)}, its config.json says {tuple(own)}")
+        for key, there, own in found["mismatched_keys"]
+    ]
+    inside = f"{base.base_model_prefix}."
+    wrong = sorted(lack for lack in lacks if lack[0].startswith(inside) and ".pooler." not in lack[0])
+    if wrong:
+        key, problem = wrong[0]
+        raise ParameterError(
+            f"model hf:{name}: {key}: the file of weights {problem} ({len(wrong)} such tensors); "
+            "config.json and the weights are of different models"
+        )
+    if not all(torch.isfinite(p).all() for p in base.parameters()):
+        raise ParameterError(
+            f"model hf:{name}: its weights are not finite (NaN or infinity); download it again"
+        )
+
+
+def _check_causal(name: str, base: Any) -> None:
+    """Refuse a model whose output at a token depends on later ones, as BERT's does: it would see answers."""
+    texts = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 4]])
+    training = base.training
+    with torch.no_grad():
+        first, second = base.eval()(input_ids=texts, use_cache=False).logits[:, :3]
+    base.train(training)
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
+        raise ParameterError(
+            f"model hf:{name} reads whole texts ({base.config.model_type}), so it sees the tokens that task: "
+            "causal has to predict; use task: classification, or a causal model such as hf:tiny-gpt"
+        )
 
 
 @contextlib.contextmanager
