@@ -52,9 +52,9 @@ class Guard(Entries):
         on_too_few: "keep_global" keeps the global model, "mean" and "median" replace the method for this
             round, "error" rejects the round. By default "keep_global"; but "error" if no client is out, since
             the round was too small from the start.
-        claim_limit: no client weighs more than if it had claimed this multiple of the round's median of
-            samples; None trusts all claims. Unlike the stage ``count_clipping``, it also works if somebody
-            else aggregates, as Flower's strategies do.
+        claim_limit: no client weighs more than if it had claimed this multiple of the median that accepted
+            clients claim; None trusts all claims. It is the stage ``count_clipping``, but also works if
+            somebody else aggregates, as Flower's strategies do.
         device: where to judge: each round is moved there first, for example to "cpu" for a method that
             cannot work on a GPU. By default a round stays on the device of its updates.
 

@@ -40,7 +40,7 @@ class Outcome:
         restart: True if a detector asks for a new start from the initial model. A simulation follows it;
             with your own server, replace the global model by the initial one instead of adding the aggregate.
         counted: (n,) in (0, 1], the share of each client's claimed samples that counts under the guard's
-            ``claim_limit``; None without a guard.
+            ``claim_limit``; None counts all in full.
 
     Example:
         >>> from fedguard import Guard, Round

@@ -27,18 +27,18 @@ def counted(claims: NDArray[np.float64], limit: float | None) -> NDArray[np.floa
     """(n,) min(1, limit · median(n) / n_i), the share of each client's claimed samples that counts.
 
     Args:
-        claims: (n,) positive claimed samples.
+        claims: (n,) positive claimed samples, of the accepted clients.
         limit: the largest claim that counts in full, as a multiple of the median, ≥ 1; None for no limit.
     """
-    if limit is None:
+    if limit is None or not len(claims):
         return np.ones(len(claims))
     shares: NDArray[np.float64] = np.minimum(1.0, limit * np.median(claims) / claims)
     return shares
 
 
-def said(reason: str, share: float, limit: float | None) -> str:
-    """The reason of an accepted client, with a word on its claims if they do not count in full."""
-    return reason if share == 1 else f"{reason}; its claimed samples count as {limit:g} times the median"
+def said(limit: float | None) -> str:
+    """What the reason of a client adds whose claims do not count in full."""
+    return f"; its claimed samples count as {limit:g} times the median"
 
 
 def weighed(round: Round, shares: NDArray[np.float64]) -> Round:

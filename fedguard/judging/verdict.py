@@ -92,7 +92,7 @@ class Judging:
         barred: (n,) bool, the clients that are banned.
         judged: the positions of clients that are not banned and sent a usable update.
         part: the round restricted to ``judged``; None if there are none.
-        counted: (n,) the share of each client's claimed samples that counts.
+        counted: (n,) the share of each client's claimed samples that counts; 1 until the verdict.
         seconds: wall time per part.
         notes: the remarks for ``Outcome.note``.
     """
@@ -108,7 +108,6 @@ class Judging:
         if self.part is not None:  # for stages only: a detector's leave-one-out must forget who is left out
             self.round = self.round.with_server(received=self.part.updates)
         self.counted = np.ones(round.n)
-        self.counted[self.judged] = counted(self.round.num_examples[self.judged], guard.claim_limit)
         self.seconds = dict.fromkeys((*guard.detectors, "policy", "aggregator"), 0.0)
         self.notes: list[str] = []
         #: The rule that replaces the aggregator if there are too few clients for the detectors.
@@ -126,6 +125,8 @@ class Judging:
         """
         scores, decision, scored = self._opinion(skip)
         weights = filled(self.round.n, self.judged, decision.weights, 0.0)
+        accepted = np.flatnonzero(weights > 0)
+        self.counted[accepted] = counted(self.round.num_examples[accepted], self.guard.claim_limit)
         total, weights, applied = self._aggregate(weights, decision.plain, aggregate)
         blamed = ~self.round.usable & ~self.barred & (len(self.judged) > 0)
         bans, reasons = self._reasons(blamed, decision)
@@ -266,9 +267,8 @@ class Judging:
         index, policy, past = self.round.index, self.guard.policy, self.past
         bans = {int(self.judged[k]): until for k, until in decision.bans.items()}
         reasons = dict(zip(self.judged.tolist(), decision.reasons, strict=True))
-        for i, weight in zip(self.judged.tolist(), decision.weights, strict=True):
-            if weight > 0:
-                reasons[i] = said(reasons[i], self.counted[i], self.guard.claim_limit)
+        for i in np.flatnonzero(self.counted < 1).tolist():
+            reasons[i] += said(self.guard.claim_limit)
         for i, (client, problem) in enumerate(zip(self.round.client_ids, self.round.problems, strict=True)):
             if self.barred[i]:
                 record = past[client]

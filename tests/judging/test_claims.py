@@ -56,6 +56,18 @@ def test_it_is_the_stage_if_the_guard_aggregates():
     assert torch.allclose(Guard(claim_limit=3.0).process(round).aggregate, stage, rtol=1e-6)
 
 
+def test_the_median_is_of_those_that_are_accepted_as_the_stage_takes_it():
+    updates = torch.eye(6) + 1
+    updates[4:] *= -100
+    round = Round(updates, num_examples=[10, 20, 60, 100, 10**6, 10**6])
+    detector = {"name": "krum", "num_malicious": 2, "select": "m_krum"}
+    outcome = Guard(detector, claim_limit=1).process(round)
+    assert outcome.suspects.tolist() == [False] * 4 + [True] * 2
+    assert outcome.counted.tolist() == pytest.approx([1, 1, 40 / 60, 40 / 100, 1, 1])
+    stage = Guard(detector, stages={"name": "count_clipping", "factor": 1}).process(round)
+    assert torch.allclose(outcome.aggregate, stage.aggregate, rtol=1e-6)
+
+
 def test_unusable_and_banned_clients_have_no_say_in_the_median():
     updates = torch.eye(5)
     updates[:2] = float("nan")
