@@ -261,7 +261,8 @@ class Federation(Trajectory):
                 back = before if attacks else None
                 added = None if self._controls is None else self._controls.corrections(clients)
                 own = state if attacks else None
-                jobs.append((self._key, clients, index, start, statistics, attacks, back, added, own))
+                job = TrainJob(self._key, clients, index, start, statistics, attacks, back, added, own)
+                jobs.append(job)
         sizes = len(start), len(statistics)
         return self._gathering.run(self._work, asked, jobs, sizes, self._planned(asked, index))
 

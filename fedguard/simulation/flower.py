@@ -28,7 +28,7 @@ from ..training.parameters import learned, statistics_of
 from .attackers import prepares, trains
 from .build import build_attack
 from .federation import Federation, Map
-from .jobs import train_job
+from .jobs import TrainJob, train_job
 from .keys import CellKey
 from .participation import LocalWork
 from .settings import Cell
@@ -196,7 +196,7 @@ def answer(message: Message) -> RecordDict:
     back = np.frombuffer(job["before"], dtype=np.float32) if job["before"] else None
     sent = start.numpy(), statistics.numpy()
     with single_thread():
-        who = (key, (client,), job["round"], *sent, job["attacking"], back, None, None)
+        who = TrainJob(key, (client,), job["round"], *sent, job["attacking"], back)
         (update,), (own,), _ = train_job(who)
     weights = start + torch.from_numpy(update)
     numbers = MetricRecord({"num-examples": len(setup_of(key).samples[client])})

@@ -26,13 +26,34 @@ from .placement import cell_device, evaluation_batches_on, model_on, training_da
 from .setup import Setup, setup_of
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
-#: (cell, clients, round, (d,) start, (s,) statistics, attacking, (d,) the model before or None,
-#: (clients, d) SCAFFOLD's corrections or None, the attack's state or None)
-TrainJob: TypeAlias = (
-    "tuple[CellKey, tuple[int, ...], int, _Array, _Array, bool, _Array | None, _Array | None, bytes | None]"
-)
 #: (cell, targeted, batch, (d,) parameters, (s,) statistics)
 EvaluationJob: TypeAlias = "tuple[CellKey, bool, int, _Array, _Array]"
+
+
+class TrainJob(NamedTuple):
+    """Clients to train, all attacking or none.
+
+    Attributes:
+        key: the cell.
+        clients: their numbers.
+        round: its number.
+        start: (d,) the global model.
+        statistics: (s,) its statistics.
+        attacking: whether they attack.
+        before: (d,) the global model before, if the attack adjusts training.
+        corrections: (clients, d) SCAFFOLD's.
+        state: the attack's, if it trains by itself.
+    """
+
+    key: CellKey
+    clients: tuple[int, ...]
+    round: int
+    start: _Array
+    statistics: _Array
+    attacking: bool
+    before: _Array | None = None
+    corrections: _Array | None = None
+    state: bytes | None = None
 
 
 def train_job(job: TrainJob) -> tuple[_Array, _Array, _Array]:
@@ -41,7 +62,7 @@ def train_job(job: TrainJob) -> tuple[_Array, _Array, _Array]:
     Returns:
         (clients, d) updates, (clients, s) statistics, and (clients,) FedNova's steps, NaN if as planned.
     """
-    with cell_device(job[0]) as device:
+    with cell_device(job.key) as device:
         return _trained_on(device, job)
 
 
@@ -139,7 +160,7 @@ class Gathering:
         finally:
             _HERE.reset(token)
         for job, (moved, seen, ways) in zip(jobs, results, strict=True):
-            rows = [place[client] for client in job[1]]
+            rows = [place[client] for client in job.clients]
             for row, update in zip(rows, moved, strict=False):  # none if they are there already
                 updates.numpy()[row] = update
             own[rows] = torch.from_numpy(seen)

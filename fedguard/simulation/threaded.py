@@ -75,10 +75,9 @@ class Threads:
 def own_work(map: Map, key: CellKey) -> Map:
     """The map for a federation's own training and testing.
 
-    Given :class:`Threads`, it uses them if all that runs there is known to bear it (models of PyTorch's,
-    torchvision's and FedGuard's modules that draw no random numbers in training; FedGuard's own losses,
-    augmentations and SGD)
-    and if that is faster. Else it runs in order.
+    Given :class:`Threads`, it uses them if that is faster, and if all that runs there is known to bear it:
+    models of PyTorch's, torchvision's and FedGuard's modules that draw no random numbers in training, and
+    FedGuard's own losses, augmentations and SGD. Else it runs in order.
     """
     if not isinstance(map, Threads):
         return map
@@ -94,13 +93,13 @@ class _OwnWork:
         jobs = list(items)
         if function is not train_job:
             return self._threads.spread(function, jobs)
-        apart = [job for job in jobs if job[6] is not None or job[8] is not None]
+        apart = [job for job in jobs if job.before is not None or job.state is not None]
         shared = jobs[: len(jobs) - len(apart)]  # honest clients are the first
-        for key, clients, index, _, _, attacking, *_ in shared:
-            for client in clients:  # what several threads would make at the same time
-                training_data(key, client, attacking)
-            if attacking:
-                attackers_training(key, index)
+        for job in shared:
+            for client in job.clients:  # what several threads would make at the same time
+                training_data(job.key, client, job.attacking)
+            if job.attacking:
+                attackers_training(job.key, job.round)
         return self._threads.spread(function, shared) + map_in_order(function, apart)
 
 
