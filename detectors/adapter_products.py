@@ -12,14 +12,13 @@ from fedguard.contracts.detector import Detector
 from fedguard.contracts.nested import DetectorSpec, make, within
 from fedguard.contracts.round import Round
 from fedguard.contracts.scores import Scores
-from fedguard.core.errors import NeedError, ParameterError, RoundError
+from fedguard.core.errors import NeedError, ParameterError
 from fedguard.geometry.low_rank import product_gram, vectors_of
 from fedguard.geometry.updates import Updates
-from fedguard.training.parameters import fitting
+from fedguard.training.places import DOWN, UP, places
 
 #: The detectors that depend on the inner products of one round alone.
 FIT = ("krum", "dnc", "norm_bound", "foolsgold")
-DOWN, UP = ".lora_A.", ".lora_B."
 INNER: DetectorSpec = {"name": "krum", "select": "m_krum"}
 
 
@@ -143,21 +142,15 @@ def _of_adapter(adapter: Adapter, updates: Tensor, start: Tensor) -> Tensor:
 
 def _layout(model: nn.Module, d: int) -> tuple[list[Adapter], list[slice]]:
     """The adapted layers of a model in its order, and all other parameters."""
-    try:
-        named = fitting(model, d)
-    except RoundError:
-        raise RoundError(f"the updates have {d} parameters, but the model has a different number") from None
-    where, at = dict[str, slice](), 0
-    for name, parameter in named.items():
-        where[name] = slice(at, at + parameter.numel())
-        at += parameter.numel()
-    ups = {name.replace(UP, DOWN): name for name in named if UP in name}
-    pairs = {name: ups[name] for name in named if DOWN in name and name in ups}
+    where = places(model, d)
+    ups = {name.replace(UP, DOWN): name for name in where if UP in name}
+    pairs = {name: ups[name] for name in where if DOWN in name and name in ups}
     adapters = [
-        Adapter(where[down], where[up], len(named[down]), _scale(model, down)) for down, up in pairs.items()
+        Adapter(where[down].span, where[up].span, where[down].shape[0], _scale(model, down))
+        for down, up in pairs.items()
     ]
     factors = {*pairs, *pairs.values()}
-    return adapters, [part for name, part in where.items() if name not in factors]
+    return adapters, [part.span for name, part in where.items() if name not in factors]
 
 
 def _scale(model: nn.Module, name: str) -> float:

@@ -18,16 +18,14 @@ from fedguard.core.errors import NeedError, ParameterError
 from fedguard.core.history import History
 from fedguard.core.restored import count, numbers, pairs
 from fedguard.core.state import State
+from fedguard.training.places import UP, Place, places
 from fedguard.training.probe import (
     HOW,
     SAME_START,
-    UP,
-    Place,
     features,
     likeness,
     load_probe,
     matrices,
-    places,
     probe_of,
 )
 

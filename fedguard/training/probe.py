@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core.errors import ConfigError, ParameterError, RoundError
+from ..core.errors import ConfigError, ParameterError
 from ..core.files import is_file, not_written, save_tensors, write_atomically
 from ..geometry.updates import Updates
-from .parameters import fitting
+from .places import UP, Place
 
-DOWN, UP = ".lora_A.", ".lora_B."
 #: Norms below it count as zero.
 SMALLEST = 1e-12
 #: Starts whose matrices A have a smaller cosine are different ones. Independent starts have one near 0.
@@ -126,30 +125,6 @@ def _checked(
             raise ValueError(f"{name[:80]} is not made of finite numbers")
     double = ({name: part.double() for name, part in given.items()} for given in (weight, start))
     return Probe(next(double), float(bias), next(double), about)
-
-
-class Place:
-    """Where a parameter lies in a flat vector, and its shape."""
-
-    def __init__(self, start: int, shape: torch.Size) -> None:
-        self.span, self.shape = slice(start, start + shape.numel()), shape
-
-
-def places(model: nn.Module, d: int) -> dict[str, Place]:
-    """The parameters of a flat vector by name.
-
-    Raises:
-        RoundError: the model does not have d parameters.
-    """
-    try:
-        named = fitting(model, d)
-    except RoundError:
-        raise RoundError(f"the updates have {d} parameters, but the model has a different number") from None
-    found, at = dict[str, Place](), 0
-    for name, parameter in named.items():
-        found[name] = Place(at, parameter.shape)
-        at += parameter.numel()
-    return found
 
 
 def first_layer(names: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,8 @@ from fedguard.core.errors import NeedError, ParameterError, RoundError
 from fedguard.core.state import pack, unpack
 from fedguard.detectors.lora_probe import trust_factor
 from fedguard.training.parameters import flat_parameters, split_parameters
-from fedguard.training.probe import Probe, features, first_layer, places
+from fedguard.training.places import places
+from fedguard.training.probe import Probe, features, first_layer
 
 
 class Layer(nn.Module):

@@ -15,17 +15,14 @@ from ...recording import Recording
 from ...recording.index import INDEX
 from ...simulation.recorded import Roster, cell_of
 from ...simulation.setup import setup_for
+from ...training.places import DOWN, UP, Place, places
 from ...training.probe import (
-    DOWN,
     SAME_START,
-    UP,
-    Place,
     Probe,
     features,
     first_layer,
     likeness,
     matrices,
-    places,
 )
 from ...training.probe_fit import fit_probe
 
